@@ -1,0 +1,41 @@
+"""Table of contents of the scoreboard for native code: the row that a worker writes and how to observe into it."""
+
+from libc.stdint cimport int64_t, uint64_t
+
+
+cdef extern from "scoreboard.h" nogil:
+    const int TG_BOUNDS, TG_RECEIVED, TG_SENT, TG_TEXT, TG_BINARY, TG_HANDSHAKE_RESULTS, TG_CLOSE_CODES, TG_INITIATORS
+    const double *TG_DURATIONS
+
+    ctypedef struct tg_histogram:
+        uint64_t *bucket
+        double sum
+
+    ctypedef struct tg_row:
+        uint64_t connections_accepted
+        uint64_t *handshakes
+        uint64_t closes[3][20]
+        uint64_t messages[2][2]
+        uint64_t bytes[2]
+        uint64_t pauses[2]
+        uint64_t pong_timeouts
+        tg_histogram handshake_duration
+        tg_histogram handler_duration
+        tg_histogram connection_duration
+        tg_histogram ping_rtt
+        tg_histogram event_loop_lag
+        int64_t connections_handshaking
+        int64_t connections_open
+        int64_t connections_closing
+        double heartbeat
+
+    double tg_now()
+    void tg_observe(tg_histogram *h, const double *bounds, int count, double value)
+
+
+cdef class Row:
+    cdef tg_row *data
+    cdef object _owner  # keeps the memory alive: a Scoreboard or None for a private row
+
+
+cdef Row current_row()
