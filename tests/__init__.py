@@ -1,1 +1,1 @@
-"""The tests of tidegate. Folders mirror src/tidegate; process, interop, conformance and browser run the whole daemon."""
+"""The tests: folders mirror src/tidegate; process, interop, conformance and browser run the whole daemon."""
