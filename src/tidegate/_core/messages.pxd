@@ -1,0 +1,25 @@
+"""What recv() and send() return, and the class that has them."""
+
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t
+
+from tidegate._core.channel cimport Channel
+
+
+cdef class Awaitable:
+    cdef Channel channel
+    cdef object argument  # decode of recv(), message of send()
+    cdef object text  # of send()
+    cdef object inner  # the Python coroutine that took over
+    cdef uint8_t kind
+    cdef uint8_t stage
+
+    cdef int step(self, object value, PyObject **result) except -1
+    cdef int recv_step(self, PyObject **result) except -1
+    cdef int send_step(self, PyObject **result) except -1
+    cdef int delegate(self, object value, PyObject **result) except -1
+    cdef void end(self)
+
+
+cdef class MessageChannel(Channel):
+    pass

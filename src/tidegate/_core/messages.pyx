@@ -1,0 +1,212 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""Awaiting messages: recv(), send() and iteration over a channel, without a Python frame per message.
+
+What must not live here: bytes, frames, wake-ups.
+"""
+
+cimport cython
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+
+from tidegate._core.channel cimport CLOSED
+from tidegate._core.waiter cimport Waiter
+
+
+cdef extern from "Python.h":
+    int PyErr_WarnEx(PyObject *category, const char *message, Py_ssize_t stack_level)
+    void PyErr_WriteUnraisable(PyObject *where)
+    PyObject *PyExc_RuntimeWarning
+    ctypedef enum PySendResult:
+        PYGEN_RETURN, PYGEN_ERROR, PYGEN_NEXT
+
+
+cdef extern from "messages.h":
+    PyObject *tg_stop_iteration(PyObject *value)
+    void tg_set_awaitable_slots(PyTypeObject *type, void *next, void *send)
+
+
+# What an Awaitable is of.
+cdef enum:
+    MESSAGE, ITERATION, FRAME, SEND
+
+# How far it is.
+cdef enum:
+    CREATED, WAITING, DELEGATED, ENDED
+
+
+@cython.no_gc_clear  # or channel.reader would outlive it
+@cython.freelist(64)
+cdef class Awaitable:
+    """What recv() and send() return. It behaves as a coroutine and not as a future, which gather() and wait_for() would
+    take at its word and never start; nothing happens before it is awaited."""
+
+    def __dealloc__(self):
+        if self.stage == CREATED and self.kind == SEND:
+            if PyErr_WarnEx(PyExc_RuntimeWarning, "coroutine 'Connection.send' was never awaited", 1) < 0:
+                PyErr_WriteUnraisable(NULL)
+        self.end()
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)
+
+    def send(self, value):
+        cdef PyObject *result = NULL
+        cdef int ended = self.step(value, &result)
+        value = <object> result
+        Py_XDECREF(result)
+        if ended:
+            raise StopIteration(value)
+        return value
+
+    def throw(self, kind, value=None, traceback=None):
+        if self.stage == DELEGATED:
+            return self.inner.throw(kind) if value is None and traceback is None else self.inner.throw(kind, value, traceback)
+        self.end()
+        if isinstance(kind, type):
+            kind = kind() if value is None else value if isinstance(value, kind) else kind(value)
+        raise kind.with_traceback(traceback) if traceback is not None else kind
+
+    def close(self):
+        inner = self.inner
+        self.end()
+        if inner is not None:
+            inner.close()
+
+    cdef int step(self, object value, PyObject **result) except -1:
+        """Go on: 1 with the value in `result`, or 0 with what to wait for."""
+        cdef int ended
+        try:
+            if self.stage == DELEGATED:
+                ended = self.delegate(value, result)
+            elif self.stage == ENDED:
+                raise RuntimeError("cannot reuse already awaited coroutine")
+            elif self.kind == SEND:
+                ended = self.send_step(result)
+            else:
+                ended = self.recv_step(result)
+        except BaseException:
+            self.end()
+            raise
+        if ended:
+            self.end()
+        return ended
+
+    cdef int recv_step(self, PyObject **result) except -1:
+        cdef Channel channel = self.channel
+        cdef object value
+        cdef uint8_t opcode
+        cdef bint fin
+        if self.stage == CREATED:
+            if channel.reader is not NULL or (channel._streaming and self.kind != FRAME):
+                raise channel._concurrent_read(self.kind == FRAME)
+            channel.ask()
+        if channel.readable(self.kind == FRAME):
+            if self.kind == FRAME:
+                payload = channel.pop_frame(&opcode, &fin)
+                value = (payload, opcode, fin)
+            else:
+                try:
+                    value = channel.pop_message(self.argument)
+                except UnicodeDecodeError as exc:
+                    self.end()
+                    self.inner = channel._recv_undecodable(exc)
+                    self.stage = DELEGATED
+                    return self.delegate(None, result)
+            Py_INCREF(value)
+            result[0] = <PyObject *> value
+            return 1
+        if channel._state == CLOSED:
+            raise channel._closed_exception(self.kind == ITERATION)
+        if channel.waiter is None:
+            channel.waiter = Waiter.of(channel.loop)
+        channel.waiter.arm()
+        channel.reader = <PyObject *> self
+        channel.reader_takes_frames = self.kind == FRAME
+        channel.flow()
+        self.stage = WAITING
+        Py_INCREF(channel.waiter)
+        result[0] = <PyObject *> channel.waiter
+        return 0
+
+    cdef int send_step(self, PyObject **result) except -1:
+        cdef Channel channel = self.channel
+        if not channel.send_message(self.argument, self.text):
+            self.inner = channel._send_slowly(self.argument, self.text)
+        elif channel._write_paused:
+            self.inner = channel._drain()
+        else:
+            Py_INCREF(None)
+            result[0] = <PyObject *> None
+            return 1
+        self.stage = DELEGATED
+        return self.delegate(None, result)
+
+    cdef int delegate(self, object value, PyObject **result) except -1:
+        """Let a Python coroutine do the rest."""
+        cdef int ended = 0
+        try:
+            value = self.inner.send(value)
+        except StopIteration as stop:
+            value = stop.value
+            ended = 1
+        Py_INCREF(value)
+        result[0] = <PyObject *> value
+        return ended
+
+    cdef void end(self):
+        if self.channel is not None and self.channel.reader is <PyObject *> self:
+            self.channel.reader = NULL
+        self.stage = ENDED
+        self.inner = None
+
+
+cdef PyObject *next_slot(PyObject *self) except? NULL:
+    cdef PyObject *result = NULL
+    if (<Awaitable> self).step(None, &result):
+        return tg_stop_iteration(result)
+    return result
+
+
+cdef PySendResult send_slot(PyObject *self, PyObject *value, PyObject **result) except PYGEN_ERROR:
+    return PYGEN_RETURN if (<Awaitable> self).step(<object> value, result) else PYGEN_NEXT
+
+
+tg_set_awaitable_slots(<PyTypeObject *> Awaitable, <void *> next_slot, <void *> send_slot)
+
+
+cdef class MessageChannel(Channel):
+    """A channel that is read and written by awaiting."""
+
+    def recv(self, decode=None):
+        """Awaitable of the next message: see Connection."""
+        return awaitable(self, MESSAGE, decode)
+
+    def send(self, message, text=None):
+        """Awaitable of a message sent: see Connection."""
+        cdef Awaitable made = awaitable(self, SEND, message)
+        made.text = text
+        return made
+
+    def __aiter__(self):
+        return self
+
+    def __anext__(self):
+        return awaitable(self, ITERATION, None)
+
+    def _recv_frame(self):
+        """The next frame, as (payload, opcode, fin): what recv_streaming() is made of."""
+        return awaitable(self, FRAME, None)
+
+
+cdef inline Awaitable awaitable(Channel channel, uint8_t kind, object argument):
+    cdef Awaitable made = Awaitable.__new__(Awaitable)
+    made.channel = channel
+    made.kind = kind
+    made.argument = argument
+    return made

@@ -1,0 +1,121 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""The future that a reading task waits on, and how it is woken: inside the read callback, by C calls.
+
+What must not live here: anything about frames or messages.
+"""
+
+import asyncio
+import sys
+from asyncio import CancelledError, InvalidStateError
+
+from cpython.dict cimport PyDict_GetItem
+from cpython.object cimport PyObject
+
+
+cdef extern from "Python.h":
+    object PyContext_CopyCurrent()
+    int PyContext_Enter(object context)
+    int PyContext_Exit(object context)
+    void PyErr_Clear()
+
+
+# Until 3.13 the running task of each loop is in this dictionary; a look costs a tenth of calling current_task().
+cdef dict current_tasks = asyncio.tasks._current_tasks if sys.version_info < (3, 14) else None
+cdef object current_task = asyncio.current_task
+
+
+cdef bint in_task(object loop):
+    if current_tasks is None:
+        return current_task(loop) is not None
+    cdef PyObject *task = PyDict_GetItem(current_tasks, loop)
+    return task is not NULL and <object> task is not None
+
+
+def _raise(exception):
+    raise exception
+
+
+cdef class Waiter:
+    """The future that a reading task waits on, one per connection and used again: what asyncio.Task asks of a future.
+
+    A plain slot `_loop` and no method `get_loop`: Task looks for either, and a slot is faster.
+    """
+
+    @staticmethod
+    cdef Waiter of(object loop):
+        cdef Waiter waiter = Waiter.__new__(Waiter)
+        waiter._loop = loop
+        return waiter
+
+    cdef int arm(self) except -1:
+        """Be pending, to be yielded to a task."""
+        self.is_done = self.is_cancelled = False
+        self.callback = self.context = None  # of a task that was dropped while it waited
+        self._asyncio_future_blocking = True
+        return 0
+
+    def done(self):
+        return self.is_done
+
+    def cancelled(self):
+        return self.is_cancelled
+
+    def result(self):
+        if self.is_cancelled:
+            raise CancelledError() if self.cancel_message is None else CancelledError(self.cancel_message)
+        if not self.is_done:
+            raise InvalidStateError("Result is not set.")
+        return None
+
+    def exception(self):
+        self.result()
+        return None
+
+    def add_done_callback(self, callback, *, context=None):
+        if context is None:
+            context = PyContext_CopyCurrent()
+        if self.is_done:
+            self._loop.call_soon(callback, self, context=context)
+            return
+        if self.callback is not None:
+            raise InvalidStateError("recv() has one task waiting")
+        self.callback = callback
+        self.context = context
+
+    def remove_done_callback(self, callback):
+        if self.callback is None or self.callback != callback:
+            return 0
+        self.callback = self.context = None
+        return 1
+
+    def cancel(self, msg=None):
+        if self.is_done:
+            return False
+        self.is_cancelled = True
+        self.cancel_message = msg
+        self.finish(False)
+        return True
+
+    cdef int finish(self, bint direct) except -1:
+        """Run the callback: right here if the loop runs a callback now and no task, as `direct` allows, else soon."""
+        cdef object callback = self.callback
+        cdef object context = self.context
+        if self.is_done:
+            return 0
+        self.is_done = True
+        if callback is None:
+            return 0
+        self.callback = self.context = None
+        if direct and not in_task(self._loop):
+            if PyContext_Enter(context) == 0:
+                try:
+                    callback(self)
+                except BaseException as exc:
+                    # KeyboardInterrupt and SystemExit end the loop, where a transport would swallow them.
+                    self._loop.call_soon(_raise, exc)
+                finally:
+                    PyContext_Exit(context)
+                return 0
+            PyErr_Clear()  # already entered: somebody runs in the task's context
+        self._loop.call_soon(callback, self, context=context)
+        return 0
