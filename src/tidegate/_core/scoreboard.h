@@ -1,15 +1,21 @@
-/* One row of the scoreboard: what one worker process counts, in 64-bit words, so that a row can be read while it is
- * written, and rows can be added word by word. Written by its worker only. Nothing here knows a Python object. */
+/* The scoreboard's memory: what one worker process counts (tg_row), and the shared file that holds every row.
+ * All of it is 64-bit words, so that a row can be read while it is written, and rows can be added word by word.
+ * What must not live here: anything that knows a Python object. */
 #ifndef TIDEGATE_SCOREBOARD_H
 #define TIDEGATE_SCOREBOARD_H
+#include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <time.h>
+
+/* ---- one row: written by its worker only, read by anybody ---- */
 
 #define TG_BOUNDS 16 /* the most finite bounds that a histogram has */
 
 typedef struct {
     uint64_t bucket[TG_BOUNDS + 1]; /* not cumulative; the one after the last bound is +Inf */
-    double sum;
+    uint64_t sum;                   /* in ticks: whole numbers, since adding floats in another order moves the last
+                                     * digit, and a sum that shrinks by one digit is a counter reset to Prometheus */
 } tg_histogram;
 
 enum { TG_RECEIVED = 0, TG_SENT = 1 };
@@ -35,7 +41,7 @@ typedef struct {
     tg_histogram connection_duration;
     tg_histogram ping_rtt;
     tg_histogram event_loop_lag;
-    /* gauges */
+    /* gauges: from here to the end nothing outlives the worker */
     int64_t connections_handshaking;
     int64_t connections_open;
     int64_t connections_closing;
@@ -46,6 +52,17 @@ typedef struct {
 static const double TG_DURATIONS[TG_BOUNDS] = {
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
 };
+/* Bounds of the event loop's lag, in seconds: under a millisecond it is noise, over five it is an outage. */
+#define TG_LAG_BOUNDS 11
+static const double TG_LAGS[TG_LAG_BOUNDS] = {0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5};
+/* Bounds of a connection's life, in seconds: a second to a day. */
+#define TG_LIFETIME_BOUNDS 8
+static const double TG_LIFETIMES[TG_LIFETIME_BOUNDS] = {1, 10, 60, 300, 1800, 3600, 14400, 86400};
+
+/* Ticks of a sum, in one second. In nanoseconds 64 bits hold 584 years, too few for the lives of connections:
+ * 10,000 of them that live a day each are 27 years a day. So those are summed in microseconds. */
+#define TG_NANOSECONDS 1e9
+#define TG_MICROSECONDS 1e6
 
 static inline double tg_now(void) {
     struct timespec t;
@@ -53,10 +70,141 @@ static inline double tg_now(void) {
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static inline void tg_observe(tg_histogram *h, const double *bounds, int count, double value) {
+static inline void tg_observe_in(tg_histogram *h, const double *bounds, int count, double value, double ticks) {
     int i = 0;
     while (i < count && value > bounds[i]) i++;
     h->bucket[i]++;
-    h->sum += value;
+    /* A clock that stepped back and a NaN add nothing; 1e9 s is more than any life, and still fits the integer. */
+    if (value > 0) h->sum += (uint64_t)(int64_t)((value < 1e9 ? value : 1e9) * ticks + 0.5);
+}
+
+static inline void tg_observe(tg_histogram *h, const double *bounds, int count, double value) {
+    tg_observe_in(h, bounds, count, value, TG_NANOSECONDS);
+}
+
+/* ---- the row's table of contents, for readers: all of it but the heartbeat ---- */
+
+enum { TG_COUNTER = 0, TG_HISTOGRAM = 1, TG_GAUGE = 2 };
+
+typedef struct {
+    const char *name;
+    size_t offset, count; /* in words */
+    int kind;
+    const double *bounds; /* of a histogram, like the next two */
+    int bounds_count;
+    double ticks;
+} tg_field;
+
+#define TG_WORDS(what) (sizeof(what) / sizeof(uint64_t))
+#define TG_PLACE(name) #name, offsetof(tg_row, name) / sizeof(uint64_t), TG_WORDS(((tg_row *)0)->name)
+static const tg_field TG_FIELDS[] = {
+    {TG_PLACE(connections_accepted), TG_COUNTER, NULL, 0, 0},
+    {TG_PLACE(handshakes), TG_COUNTER, NULL, 0, 0},
+    {TG_PLACE(closes), TG_COUNTER, NULL, 0, 0},
+    {TG_PLACE(messages), TG_COUNTER, NULL, 0, 0},
+    {TG_PLACE(bytes), TG_COUNTER, NULL, 0, 0},
+    {TG_PLACE(pauses), TG_COUNTER, NULL, 0, 0},
+    {TG_PLACE(pong_timeouts), TG_COUNTER, NULL, 0, 0},
+    {TG_PLACE(handshake_duration), TG_HISTOGRAM, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS},
+    {TG_PLACE(handler_duration), TG_HISTOGRAM, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS},
+    {TG_PLACE(connection_duration), TG_HISTOGRAM, TG_LIFETIMES, TG_LIFETIME_BOUNDS, TG_MICROSECONDS},
+    {TG_PLACE(ping_rtt), TG_HISTOGRAM, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS},
+    {TG_PLACE(event_loop_lag), TG_HISTOGRAM, TG_LAGS, TG_LAG_BOUNDS, TG_NANOSECONDS},
+    {TG_PLACE(connections_handshaking), TG_GAUGE, NULL, 0, 0},
+    {TG_PLACE(connections_open), TG_GAUGE, NULL, 0, 0},
+    {TG_PLACE(connections_closing), TG_GAUGE, NULL, 0, 0},
+};
+#define TG_FIELD_COUNT (sizeof(TG_FIELDS) / sizeof(TG_FIELDS[0]))
+
+#define TG_LASTING (offsetof(tg_row, connections_handshaking) / sizeof(uint64_t)) /* words that outlive a worker */
+#define TG_SUMMED (offsetof(tg_row, heartbeat) / sizeof(uint64_t))                /* words that add up over rows */
+
+typedef uint64_t __attribute__((may_alias)) tg_word; /* a counter, a gauge or the bits of a double */
+
+static inline void tg_add(tg_row *into, const tg_row *row, size_t words) {
+    tg_word *a = (tg_word *)into;
+    const tg_word *b = (const tg_word *)row;
+    for (size_t i = 0; i < words; i++) a[i] += b[i];
+}
+
+/* ---- the shared file: header | directory of workers | slots | rows ----
+ * The header, the directory and the slots are the supervisor's; row i belongs to the worker in directory entry i.
+ * Each slot and each row has pages of its own: nobody waits for another's cache line, and an unused one costs nothing
+ * as long as nobody looks at it (in a memory file, reading a hole fills it). */
+
+#define TG_MAGIC UINT64_C(0x4554414745444954) /* "TIDEGATE" */
+#define TG_LAYOUT 1                           /* changes with every change of the structures of this file */
+#define TG_PAGE 4096
+#define TG_EXIT_REASONS 16
+
+typedef struct {
+    uint64_t magic, layout, size, rows, slots;
+    uint64_t sequence; /* odd while the supervisor assigns, retires or counts: readers try again */
+    uint64_t rows_used, slots_used; /* how far readers must look */
+    /* facts about the supervisor */
+    int64_t pid;
+    double started_at; /* Unix time */
+    double ticked_at;  /* CLOCK_MONOTONIC seconds */
+    uint64_t desired;  /* workers that should be ready */
+    uint64_t ready, draining;
+} tg_header;
+
+typedef struct {
+    uint64_t taken, slot;
+    int64_t pid; /* 0 until it is forked */
+    uint64_t generation, stage;
+    double started_at; /* Unix time */
+    uint64_t spare[2];
+} tg_worker;
+
+typedef struct {
+    uint64_t spawns;
+    uint64_t exits[TG_EXIT_REASONS];
+    double backoff_until; /* CLOCK_MONOTONIC seconds; 0: not backing off */
+    tg_row retired;       /* the sum of what ended workers of this slot counted */
+} tg_slot;
+
+#define TG_STRIDE(type) ((sizeof(type) + TG_PAGE - 1) / TG_PAGE * TG_PAGE)
+
+static inline size_t tg_slots_offset(uint64_t rows) {
+    return TG_STRIDE(tg_header) + (rows * sizeof(tg_worker) + TG_PAGE - 1) / TG_PAGE * TG_PAGE;
+}
+
+static inline size_t tg_size(uint64_t rows, uint64_t slots) {
+    return tg_slots_offset(rows) + slots * TG_STRIDE(tg_slot) + rows * TG_STRIDE(tg_row);
+}
+
+static inline tg_worker *tg_worker_at(tg_header *h, uint64_t i) {
+    return (tg_worker *)((char *)h + TG_STRIDE(tg_header)) + i;
+}
+
+static inline tg_slot *tg_slot_at(tg_header *h, uint64_t i) {
+    return (tg_slot *)((char *)h + tg_slots_offset(h->rows) + i * TG_STRIDE(tg_slot));
+}
+
+static inline tg_row *tg_row_at(tg_header *h, uint64_t i) {
+    return (tg_row *)((char *)h + tg_slots_offset(h->rows) + h->slots * TG_STRIDE(tg_slot) + i * TG_STRIDE(tg_row));
+}
+
+/* The sequence lock. One supervisor writes; a reader copies between tg_read_begin (odd: not now) and tg_read_same. */
+static inline void tg_write_begin(tg_header *h) {
+    __atomic_store_n(&h->sequence, h->sequence + 1, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+}
+
+static inline void tg_write_end(tg_header *h) { __atomic_store_n(&h->sequence, h->sequence + 1, __ATOMIC_RELEASE); }
+
+static inline uint64_t tg_read_begin(const tg_header *h) { return __atomic_load_n(&h->sequence, __ATOMIC_ACQUIRE); }
+
+static inline int tg_read_same(const tg_header *h, uint64_t sequence) {
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    return __atomic_load_n(&h->sequence, __ATOMIC_RELAXED) == sequence;
+}
+
+/* Copies word by word, each in one load: the writers of rows do not wait for us. */
+static inline void tg_copy(void *to, const void *from, size_t bytes) {
+    tg_word *a = (tg_word *)to;
+    const tg_word *b = (const tg_word *)from;
+    for (size_t i = 0; i < bytes / sizeof(uint64_t); i++) a[i] = __atomic_load_n(b + i, __ATOMIC_RELAXED);
 }
 #endif

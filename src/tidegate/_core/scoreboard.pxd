@@ -1,5 +1,6 @@
 """Table of contents of the scoreboard for native code: the row that a worker writes and how to observe into it."""
 
+cimport cython
 from libc.stdint cimport int64_t, uint64_t
 
 
@@ -9,7 +10,7 @@ cdef extern from "scoreboard.h" nogil:
 
     ctypedef struct tg_histogram:
         uint64_t *bucket
-        double sum
+        uint64_t sum
 
     ctypedef struct tg_row:
         uint64_t connections_accepted
@@ -33,9 +34,10 @@ cdef extern from "scoreboard.h" nogil:
     void tg_observe(tg_histogram *h, const double *bounds, int count, double value)
 
 
+@cython.final
 cdef class Row:
     cdef tg_row *data
-    cdef object _owner  # keeps the memory alive: a Scoreboard or None for a private row
+    cdef object _owner  # keeps the memory alive: a Scoreboard, or None for a private row
 
 
 cdef Row current_row()
