@@ -1,0 +1,395 @@
+"""Every exception of the package, in one tree.
+
+* :exc:`WebSocketException`
+    * :exc:`ConnectionClosed`
+        * :exc:`ConnectionClosedOK`
+        * :exc:`ConnectionClosedError`
+    * :exc:`InvalidURI`
+    * :exc:`InvalidProxy`
+    * :exc:`InvalidHandshake`
+        * :exc:`SecurityError`
+            * :exc:`RequestLineTooLong`
+            * :exc:`StatusLineTooLong`
+            * :exc:`HeaderLineTooLong`
+            * :exc:`TooManyHeaders`
+            * :exc:`HeadTooLong`
+        * :exc:`ProxyError`
+            * :exc:`InvalidProxyMessage`
+            * :exc:`InvalidProxyStatus`
+        * :exc:`InvalidMessage`
+            * :exc:`UnexpectedBody`
+        * :exc:`InvalidMethod`
+        * :exc:`InvalidProtocol`
+        * :exc:`InvalidStatus`
+        * :exc:`InvalidHeader`
+            * :exc:`InvalidHeaderFormat`
+            * :exc:`InvalidHeaderValue`
+            * :exc:`InvalidOrigin`
+            * :exc:`InvalidUpgrade`
+        * :exc:`NegotiationError`
+            * :exc:`DuplicateParameter`
+            * :exc:`InvalidParameterName`
+            * :exc:`InvalidParameterValue`
+    * :exc:`ProtocolError`
+    * :exc:`PayloadTooBig`
+    * :exc:`TooManyFragments`
+    * :exc:`InvalidState` (also :exc:`AssertionError`)
+    * :exc:`ConcurrencyError` (also :exc:`RuntimeError`)
+
+An exception carries fields and ``__str__`` makes the sentence, so that a handler never has to take a message apart.
+Nothing here decides what an exception means on the wire: statuses are in ``handshake``, close codes in ``protocol``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .frames import Close
+    from .http11 import Response
+
+__all__ = [
+    "ConcurrencyError",
+    "ConnectionClosed",
+    "ConnectionClosedError",
+    "ConnectionClosedOK",
+    "DuplicateParameter",
+    "HeadTooLong",
+    "HeaderLineTooLong",
+    "InvalidHandshake",
+    "InvalidHeader",
+    "InvalidHeaderFormat",
+    "InvalidHeaderValue",
+    "InvalidMessage",
+    "InvalidMethod",
+    "InvalidOrigin",
+    "InvalidParameterName",
+    "InvalidParameterValue",
+    "InvalidProtocol",
+    "InvalidProxy",
+    "InvalidProxyMessage",
+    "InvalidProxyStatus",
+    "InvalidState",
+    "InvalidStatus",
+    "InvalidURI",
+    "InvalidUpgrade",
+    "NegotiationError",
+    "PayloadTooBig",
+    "ProtocolError",
+    "ProxyError",
+    "RequestLineTooLong",
+    "SecurityError",
+    "StatusLineTooLong",
+    "TooManyFragments",
+    "TooManyHeaders",
+    "UnexpectedBody",
+    "WebSocketException",
+]
+
+
+class WebSocketException(Exception):
+    """Base class of all exceptions of the package."""
+
+
+# Connections that ended
+
+
+class ConnectionClosed(WebSocketException):
+    """The connection is closed; raised by an attempt to use it.
+
+    Attributes:
+        rcvd: the close frame that was received, or None.
+        sent: the close frame that was sent, or None.
+        rcvd_then_sent: if both, whether the other side began the closing handshake; None otherwise.
+    """
+
+    def __init__(self, rcvd: Close | None, sent: Close | None, rcvd_then_sent: bool | None = None) -> None:
+        self.rcvd = rcvd
+        self.sent = sent
+        self.rcvd_then_sent = rcvd_then_sent
+
+    def __str__(self) -> str:
+        if self.rcvd is None:
+            if self.sent is None:
+                return "no close frame received or sent"
+            return f"sent {self.sent}; no close frame received"
+        if self.sent is None:
+            return f"received {self.rcvd}; no close frame sent"
+        if self.rcvd_then_sent:
+            return f"received {self.rcvd}; then sent {self.sent}"
+        return f"sent {self.sent}; then received {self.rcvd}"
+
+
+class ConnectionClosedOK(ConnectionClosed):
+    """The connection ended as it should: code 1000, 1001 or none was received and sent."""
+
+
+class ConnectionClosedError(ConnectionClosed):
+    """The connection ended with another close code, or without a close frame."""
+
+
+# Addresses
+
+
+class InvalidURI(WebSocketException):
+    """A URI is not a valid WebSocket URI (RFC 6455, 3)."""
+
+    def __init__(self, uri: str, msg: str) -> None:
+        self.uri = uri
+        self.msg = msg
+
+    def __str__(self) -> str:
+        return f"{self.uri} isn't a valid URI: {self.msg}"
+
+
+class InvalidProxy(WebSocketException):
+    """The URL of a proxy is not valid."""
+
+    def __init__(self, proxy: str, msg: str) -> None:
+        self.proxy = proxy
+        self.msg = msg
+
+    def __str__(self) -> str:
+        return f"{self.proxy} isn't a valid proxy: {self.msg}"
+
+
+# The opening handshake
+
+
+class InvalidHandshake(WebSocketException):
+    """Base class of what can go wrong in the opening handshake."""
+
+
+class SecurityError(InvalidHandshake):
+    """A limit or a rule that protects this side was broken."""
+
+
+class RequestLineTooLong(SecurityError):
+    """The request line exceeds the limit on the length of a line."""
+
+
+class StatusLineTooLong(SecurityError):
+    """The status line exceeds the limit on the length of a line."""
+
+
+class HeaderLineTooLong(SecurityError):
+    """A header exceeds the limit on the length of a line."""
+
+
+class TooManyHeaders(SecurityError):
+    """There are more headers than the limit."""
+
+
+class HeadTooLong(SecurityError):
+    """Request line and headers together exceed the limit on the size of the head."""
+
+
+class ProxyError(InvalidHandshake):
+    """Connecting through a proxy failed."""
+
+
+class InvalidProxyMessage(ProxyError):
+    """The proxy did not answer with a valid message."""
+
+
+class InvalidProxyStatus(ProxyError):
+    """The proxy refused the connection.
+
+    Attributes:
+        response: what it answered.
+    """
+
+    def __init__(self, response: Response) -> None:
+        self.response = response
+
+    def __str__(self) -> str:
+        return f"proxy rejected connection: HTTP {self.response.status_code:d}"
+
+
+class InvalidMessage(InvalidHandshake):
+    """The request or the response is not valid HTTP/1.1."""
+
+
+class UnexpectedBody(InvalidMessage):
+    """The request announces a body, which an opening handshake cannot have."""
+
+
+class InvalidMethod(InvalidHandshake):
+    """The method of the request is not GET (RFC 6455, 4.1)."""
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+
+    def __str__(self) -> str:
+        return f"unsupported HTTP method: {self.method}"
+
+
+class InvalidProtocol(InvalidHandshake):
+    """The HTTP version of the request is not 1.1 (RFC 6455, 4.1)."""
+
+    def __init__(self, protocol: str) -> None:
+        self.protocol = protocol
+
+    def __str__(self) -> str:
+        return f"unsupported HTTP version: {self.protocol}"
+
+
+class InvalidStatus(InvalidHandshake):
+    """The server refused the connection.
+
+    Attributes:
+        response: what it answered.
+    """
+
+    def __init__(self, response: Response) -> None:
+        self.response = response
+
+    def __str__(self) -> str:
+        return f"server rejected WebSocket connection: HTTP {self.response.status_code:d}"
+
+
+class InvalidHeader(InvalidHandshake):
+    """A header is missing, empty or wrong.
+
+    Attributes:
+        name: its name.
+        value: its value; None if it is missing.
+    """
+
+    def __init__(self, name: str, value: str | None = None) -> None:
+        self.name = name
+        self.value = value
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"missing {self.name} header"
+        if self.value == "":
+            return f"empty {self.name} header"
+        return f"invalid {self.name} header: {self.value}"
+
+
+class InvalidHeaderFormat(InvalidHeader):
+    """A header does not follow its grammar.
+
+    ``value`` says what was expected, where, in which header.
+    """
+
+    def __init__(self, name: str, error: str, header: str, pos: int) -> None:
+        super().__init__(name, f"{error} at {pos} in {header}")
+
+
+class InvalidHeaderValue(InvalidHeader):
+    """A header follows its grammar, or is text that no header can hold, and its value cannot be accepted."""
+
+
+class InvalidOrigin(InvalidHeader):
+    """The Origin header is not one that the server accepts (RFC 6455, 10.2)."""
+
+    def __init__(self, origin: str | None) -> None:
+        super().__init__("Origin", origin)
+
+
+class InvalidUpgrade(InvalidHeader):
+    """The Upgrade or the Connection header does not ask for a WebSocket."""
+
+
+class NegotiationError(InvalidHandshake):
+    """The two sides cannot agree on a subprotocol or on an extension."""
+
+
+class DuplicateParameter(NegotiationError):
+    """A parameter of an extension appears twice."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"duplicate parameter: {self.name}"
+
+
+class InvalidParameterName(NegotiationError):
+    """An extension does not know a parameter."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"invalid parameter name: {self.name}"
+
+
+class InvalidParameterValue(NegotiationError):
+    """A parameter of an extension has a value that it cannot have.
+
+    Attributes:
+        name: its name.
+        value: its value; None if it has none.
+    """
+
+    def __init__(self, name: str, value: str | None) -> None:
+        self.name = name
+        self.value = value
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"missing value for parameter {self.name}"
+        if self.value == "":
+            return f"empty value for parameter {self.name}"
+        return f"invalid value for parameter {self.name}: {self.value}"
+
+
+# Frames and calls
+
+
+class ProtocolError(WebSocketException):
+    """A frame or a sequence of frames breaks the protocol (close code 1002)."""
+
+
+class PayloadTooBig(WebSocketException):
+    """A frame or a message is larger than ``max_size`` (close code 1009).
+
+    Attributes:
+        size: bytes in the frame, or None if that is not known.
+        max_size: limit on the bytes of the message.
+        current_size: bytes of the message read before this frame, or None if it is the first.
+    """
+
+    def __init__(self, size: int | None, max_size: int, current_size: int | None = None) -> None:
+        self.size = size
+        self.max_size = max_size
+        self.current_size: int | None = None
+        self.set_current_size(current_size)
+
+    def set_current_size(self, current_size: int | None) -> None:
+        """Tell how much of the message came before the frame; ``max_size`` was what remained after that."""
+        if current_size is not None:
+            if self.current_size is not None:
+                raise AssertionError("the current size is already set")
+            self.max_size += current_size
+            self.current_size = current_size
+
+    def __str__(self) -> str:
+        size = "" if self.size is None else f" with {self.size} bytes"
+        read = "" if self.current_size is None else f" after reading {self.current_size} bytes"
+        return f"frame{size}{read} exceeds limit of {self.max_size} bytes"
+
+
+class TooManyFragments(WebSocketException):
+    """A message is made of more frames than the limit (close code 1009).
+
+    Attributes:
+        max_fragments: the limit.
+    """
+
+    def __init__(self, max_fragments: int) -> None:
+        self.max_fragments = max_fragments
+
+    def __str__(self) -> str:
+        return f"fragmented message exceeds limit of {self.max_fragments} frames"
+
+
+class InvalidState(WebSocketException, AssertionError):
+    """A call is not possible in the state of the connection."""
+
+
+class ConcurrencyError(WebSocketException, RuntimeError):
+    """Two calls that exclude each other were made at the same time."""
