@@ -134,8 +134,6 @@ class Headers(MutableMapping[str, str]):
             return NotImplemented
         return self._index() == other._index()
 
-    __hash__ = None
-
     def clear(self) -> None:
         """Remove all headers."""
         self._dict = None
@@ -144,7 +142,7 @@ class Headers(MutableMapping[str, str]):
     def update(self, *args: HeadersLike, **kwargs: str) -> None:
         """Add headers; several values of one name are kept when they come from :class:`Headers` or from pairs."""
         args = tuple([arg.raw_items() if isinstance(arg, Headers) else arg for arg in args])
-        super().update(*args, **kwargs)  # type: ignore[arg-type]
+        super().update(*args, **kwargs)
 
     # Several values
 

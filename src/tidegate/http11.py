@@ -1,0 +1,338 @@
+"""HTTP/1.1 as far as an opening handshake needs it: messages, and the head of a request out of bytes (RFC 9112).
+
+Requests are read by llhttp (httptools), which says of each byte whether it may stand where it stands; limits, and what
+llhttp leaves to its caller, are here. What a request asks for is decided in ``handshake``; nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+import os
+import re
+import sys
+
+import httptools
+
+from .datastructures import Headers
+from .exceptions import (
+    HeaderLineTooLong,
+    HeadTooLong,
+    InvalidMessage,
+    InvalidProtocol,
+    RequestLineTooLong,
+    SecurityError,
+    TooManyHeaders,
+    UnexpectedBody,
+)
+from .version import version
+
+__all__ = ["SERVER", "USER_AGENT", "Request", "RequestParser", "Response", "parse_request", "parse_response"]
+
+
+def _limit(name: str, default: int) -> int:
+    """Read a limit from the environment."""
+    text = os.environ.get(name, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ValueError(f"environment variable {name} must be a positive integer, got {text!r}")
+    return int(text)
+
+
+MAX_LINE_LENGTH = _limit("TIDEGATE_MAX_LINE_LENGTH", 8192)
+"""Bytes in the request line, and in each header, line break included. Cookies are longest: browsers stop at 4 KiB."""
+
+MAX_NUM_HEADERS = _limit("TIDEGATE_MAX_NUM_HEADERS", 128)
+"""Headers in a message. Browsers send about 15; proxies add some."""
+
+MAX_HEAD_SIZE = _limit("TIDEGATE_MAX_HEAD_SIZE", 64 * 1024)
+"""Bytes in the request line and all headers: what a client can make the server keep before the handshake."""
+
+MAX_BODY_SIZE = _limit("TIDEGATE_MAX_BODY_SIZE", 1024 * 1024)
+"""Bytes in the body of a response."""
+
+_PRODUCT = f"Python/{sys.version_info.major}.{sys.version_info.minor} tidegate/{version}"
+
+SERVER = os.environ.get("TIDEGATE_SERVER", _PRODUCT)
+"""Default value of the ``Server`` header."""
+
+USER_AGENT = os.environ.get("TIDEGATE_USER_AGENT", _PRODUCT)
+"""Default value of the ``User-Agent`` header."""
+
+
+@dataclasses.dataclass
+class Request:
+    """Request of the opening handshake.
+
+    Attributes:
+        path: target of the request, as sent: path and query.
+        headers: its headers.
+        method: "GET", in a valid handshake.
+        protocol: "HTTP/1.1", in a valid handshake.
+    """
+
+    path: str
+    headers: Headers
+    method: str = "GET"
+    protocol: str = "HTTP/1.1"
+
+    def serialize(self) -> bytes:
+        """Return the bytes of the request."""
+        return f"{self.method} {self.path} {self.protocol}\r\n".encode("ascii") + self.headers.serialize()
+
+
+@dataclasses.dataclass
+class Response:
+    """Response to the opening handshake.
+
+    Attributes:
+        status_code: 101 if the connection is accepted.
+        reason_phrase: what follows the status in the first line.
+        headers: its headers; hooks may change them.
+        body: its body; empty with status 101.
+    """
+
+    status_code: int
+    reason_phrase: str
+    headers: Headers
+    body: bytes | bytearray = b""
+
+    def serialize(self) -> bytes:
+        """Return the bytes of the response."""
+        status_line = f"HTTP/1.1 {self.status_code:d} {self.reason_phrase}\r\n".encode("latin-1")
+        return status_line + self.headers.serialize() + self.body
+
+
+_split_header = operator.methodcaller("partition", ":")
+
+
+class _Silent:
+    """Receiver of a parser of which only errors are of interest; one serves all."""
+
+    __slots__ = ()
+
+
+_SILENT = _Silent()
+
+# The beginning of a request line as far as the version, and no farther: a parser that stopped at that byte has seen it.
+_up_to_version = re.compile(rb"[A-Z-]+ [^ ]+ (HTTP/[0-9]\.[0-9])").match
+# RFC 9112, 5.1 and 6: what announces a body. Searched in a head that llhttp found to be well formed.
+_body_header = re.compile(rb"\n(?:content-length:[ \t]*(?![ \t0]*\r)|transfer-encoding:)", re.IGNORECASE).search
+_PROTOCOLS = (b"HTTP/1.1", b"HTTP/1.0")
+_PREFACE = b"PRI * HTTP/2.0"  # RFC 9113, 3.4
+
+
+class RequestParser:
+    """Reads the head of a request from bytes that come in any pieces, with the same outcome however they are cut.
+
+    Feed what is received until :meth:`feed` returns True, then use :attr:`head`, :attr:`rest` and :meth:`request`.
+    An error is raised at the first byte from which no acceptable request can follow; after it the parser is of no use.
+    Until the head is complete no more than :data:`MAX_HEAD_SIZE` bytes are kept.
+
+    Attributes:
+        head: the head as received, once it is complete: request line, headers, empty line.
+        rest: what was received after the head. A client ought to wait for the response (RFC 6455, 4.1), yet what it sends
+            before belongs to the frames.
+    """
+
+    __slots__ = ("_buffer", "_line", "_lines", "_llhttp", "head", "rest")
+
+    head: bytes
+    rest: bytes
+
+    def __init__(self) -> None:
+        self.head = self.rest = b""
+        self._buffer = bytearray()
+        self._line = 0  # where the current line begins in the buffer
+        self._lines = 0  # lines before it
+        self._llhttp: httptools.HttpRequestParser | None = None
+
+    def feed(self, data: bytes) -> bool:
+        """Take more bytes; return whether the head is complete.
+
+        Raises:
+            RequestLineTooLong: if the request line exceeds :data:`MAX_LINE_LENGTH` bytes.
+            HeaderLineTooLong: if a header exceeds it.
+            TooManyHeaders: if there are more than :data:`MAX_NUM_HEADERS`.
+            HeadTooLong: if all that exceeds :data:`MAX_HEAD_SIZE` bytes.
+            UnexpectedBody: if the request announces a body.
+            InvalidProtocol: if the request line names a version of HTTP other than 1.0 and 1.1.
+            InvalidMessage: if it is no HTTP/1.1 request for another reason; llhttp's complaint, if any, is its cause.
+        """
+        if self.head:
+            self.rest += data
+            return True
+        if self._llhttp is None:
+            if self._take_whole(data):
+                return True
+            self._llhttp = httptools.HttpRequestParser(_SILENT)
+        return self._take_piece(data)
+
+    def request(self) -> Request:
+        """Return the request, once its head is complete."""
+        lines = self.head.decode("latin-1").split("\r\n")
+        method, path, protocol = lines[0].split(" ")
+        # llhttp has seen to it that each line has a colon, and that no name or value needs unfolding.
+        return Request(
+            path,
+            Headers._of([(name, value.strip(" \t")) for name, _, value in map(_split_header, lines[1:-2])]),
+            method,
+            protocol,
+        )
+
+    def _take_whole(self, data: bytes) -> bool:
+        """Take a head that came in one piece, as almost all do; False, with nothing changed, if it has a flaw."""
+        size = data.find(b"\r\n\r\n") + 4
+        # A head no longer than a line may be cannot have a line that is too long.
+        if not 4 < size <= MAX_LINE_LENGTH or size > MAX_HEAD_SIZE:
+            return False
+        head = data[:size]
+        words = head[: head.index(b"\r\n")].split(b" ")
+        lines = head.count(b"\n")
+        if (
+            len(words) != 3
+            or words[2] not in _PROTOCOLS
+            or not words[1]
+            or lines != head.count(b"\r\n")
+            or lines - 2 > MAX_NUM_HEADERS
+            or head[0] <= 32
+            or _body_header(head)
+        ):
+            return False
+        try:
+            httptools.HttpRequestParser(_SILENT).feed_data(head)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserError:
+            return False
+        self.head = head
+        self.rest = data[size:]
+        return True
+
+    def _take_piece(self, data: bytes) -> bool:
+        """Take any piece, line by line, so that an error is the one that the first offending byte makes."""
+        buffer = self._buffer
+        position = 0
+        while position < len(data):
+            break_ = data.find(b"\n", position) + 1
+            room = min(self._line + MAX_LINE_LENGTH, MAX_HEAD_SIZE) - len(buffer)
+            end = min(break_ or len(data), position + room)
+            if end > position:
+                buffer += data[position:end]
+                self._check_bytes(data[position:end])
+            if end == break_:
+                self._check_line()
+                if len(buffer) - self._line == 2:
+                    self.head = bytes(buffer)
+                    self.rest = data[end:]
+                    self._buffer = bytearray()
+                    return True
+                self._line = len(buffer)
+                self._lines += 1
+            elif end < len(data):
+                raise self._too_long()
+            position = end
+        return False
+
+    def _check_bytes(self, piece: bytes) -> None:
+        """Show llhttp a piece of a line, which is in the buffer already."""
+        if self._buffer[0] <= 32:
+            raise InvalidMessage("a request line begins with a method, not with an empty line or a space")
+        assert self._llhttp is not None
+        try:
+            self._llhttp.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserError as exc:
+            raise self._flaw(exc) from exc
+
+    def _check_line(self) -> None:
+        """Check the line that the buffer ends with, beyond what llhttp checks."""
+        line = bytes(self._buffer[self._line :])
+        if not line.endswith(b"\r\n"):
+            raise InvalidMessage(f"{self._where()} must end with CR LF, not LF alone")
+        if self._lines == 0:
+            _check_request_line(line[:-2])
+        elif line == b"\r\n":
+            if _body_header(self._buffer):
+                raise UnexpectedBody("a request that opens a WebSocket cannot have a body")
+        elif self._lines > MAX_NUM_HEADERS:
+            raise TooManyHeaders(f"more than {MAX_NUM_HEADERS} headers")
+
+    def _flaw(self, exc: Exception) -> Exception:
+        """Return what to raise for llhttp's complaint about the last piece in the buffer."""
+        if self._lines == 0:
+            found = _up_to_version(bytes(self._buffer))
+            if self._buffer.startswith(_PREFACE[:4]):
+                return InvalidProtocol("HTTP/2.0")
+            if found and found[1] not in _PROTOCOLS:
+                return InvalidProtocol(found[1].decode())
+        elif self._buffer.endswith(b"\r\n\r\n") and _body_header(self._buffer):
+            return UnexpectedBody("a request that opens a WebSocket cannot have a body")
+        return InvalidMessage(f"{self._where()} is not valid HTTP/1.1: {str(exc).lower()}")
+
+    def _too_long(self) -> SecurityError:
+        if len(self._buffer) >= MAX_HEAD_SIZE:
+            return HeadTooLong(f"request line and headers have more than {MAX_HEAD_SIZE} bytes")
+        if self._lines == 0:
+            return RequestLineTooLong(f"the request line has more than {MAX_LINE_LENGTH} bytes")
+        return HeaderLineTooLong(f"{self._where()} has more than {MAX_LINE_LENGTH} bytes")
+
+    def _where(self) -> str:
+        """Name the current line."""
+        if self._lines == 0:
+            return "the request line"
+        name, colon, _ = self._buffer[self._line : self._line + 64].decode("latin-1").partition(":")
+        return f"header {name}" if colon and name.isascii() and name.isprintable() else f"header line {self._lines}"
+
+
+def _check_request_line(line: bytes) -> None:
+    """Check a request line in which llhttp found no invalid byte (RFC 9112, 3)."""
+    words = line.split(b" ")
+    if len(words) == 3 and words[1]:
+        if words[2] in _PROTOCOLS:
+            return
+        if _up_to_version(line):
+            raise InvalidProtocol(words[2].decode())
+    elif len(words) == 2:
+        raise InvalidMessage("the request line has no HTTP version, which is HTTP/0.9; use HTTP/1.1")
+    raise InvalidMessage("the request line must be a method, a target and HTTP/1.1, with one space between them")
+
+
+def parse_request(head: bytes) -> Request:
+    """Make the request of a complete head.
+
+    Raises:
+        InvalidHandshake: as :meth:`RequestParser.feed`; InvalidMessage if it is not complete.
+    """
+    parser = RequestParser()
+    if not parser.feed(head):
+        raise InvalidMessage("the head of the request is not complete")
+    return parser.request()
+
+
+_status_line = re.compile(r"HTTP/1\.1 ([0-9]{3})(?: ([\t\x20-\x7e\x80-\xff]*))?").fullmatch
+_header_line = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)").fullmatch
+
+
+def parse_response(head: bytes) -> Response:
+    """Make the response of a complete head; what follows it is taken as the body.
+
+    Raises:
+        InvalidMessage: if it is not the head of an HTTP/1.1 response.
+    """
+    head, end, body = head.partition(b"\r\n\r\n")
+    if not end:
+        raise InvalidMessage("the head of the response is not complete")
+    first, *rest = head.decode("latin-1").split("\r\n")
+    status = _status_line(first)
+    if status is None:
+        raise InvalidMessage(f"not an HTTP/1.1 status line: {first}")
+    pairs = []
+    for line in rest:
+        header = _header_line(line)
+        if header is None:
+            raise InvalidMessage(f"not a header: {line}")
+        pairs.append((header[1], header[2].rstrip(" \t")))
+    return Response(int(status[1]), status[2] or "", Headers._of(pairs), body)
