@@ -1,0 +1,66 @@
+"""10,000 connections opened and closed leave the daemon's memory and file descriptors where they were.
+
+What must not live here: what a connection that is open costs (tests/benchmarks).
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import psutil
+import pytest
+from websockets.asyncio.client import connect
+
+from tests.harness import ECHO, Daemon
+
+CONNECTIONS = 10_000
+AT_ONCE = 100
+# What a first batch fills: caches, free lists, the allocator's arenas. Growth is measured after it.
+WARM_UP = 1_000
+# Of memory that belongs to a worker alone, per further connection; one leaked connection object costs over 1,000.
+BYTES_PER_CONNECTION = 100
+
+
+async def come_and_go(uri: str, count: int) -> None:
+    """Open, use and end `count` connections, a third each by client, by cutting the line, and within a message."""
+
+    async def one(number: int) -> None:
+        websocket = await connect(uri, compression=None, ping_interval=None, proxy=None)
+        await websocket.send("hello")
+        assert await websocket.recv() == "hello"
+        if number % 3 == 0:
+            await websocket.close()
+        elif number % 3 == 1:
+            websocket.transport.abort()
+        else:
+            await websocket.send("x" * 10_000)
+            websocket.transport.close()
+        await websocket.wait_closed()
+
+    for start in range(0, count, AT_ONCE):
+        await asyncio.gather(*(one(number) for number in range(start, start + AT_ONCE)))
+
+
+def state(daemon: Daemon) -> dict[str, tuple[int, int]]:
+    """Title -> (file descriptors, bytes of memory of its own) of every process of the daemon."""
+    return {
+        title: (psutil.Process(pid).num_fds(), psutil.Process(pid).memory_full_info().uss)
+        for pid, title in daemon.titles().items()
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_ten_thousand_connections_leave_nothing() -> None:
+    with Daemon(ECHO, workers=2) as daemon:
+        await come_and_go(daemon.uri, WARM_UP)
+        daemon.wait_metric("tidegate_connections", 0)
+        before = state(daemon)
+        await come_and_go(daemon.uri, CONNECTIONS)
+        daemon.wait_metric("tidegate_connections", 0)
+        assert daemon.metrics().total("tidegate_connections_accepted_total") == WARM_UP + CONNECTIONS
+        after = state(daemon)
+        assert {title: fds for title, (fds, _) in after.items()} == {title: fds for title, (fds, _) in before.items()}
+        grown = {title: after[title][1] - before[title][1] for title in before}
+        assert max(grown.values()) < CONNECTIONS * BYTES_PER_CONNECTION, grown
+        assert daemon.stop() == 0
