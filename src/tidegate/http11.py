@@ -132,8 +132,8 @@ class RequestParser:
 
     Attributes:
         head: the head as received, once it is complete: request line, headers, empty line.
-        rest: what was received after the head. A client ought to wait for the response (RFC 6455, 4.1), yet what it sends
-            before belongs to the frames.
+        rest: what was received after the head. A client ought to wait for the response (RFC 6455, 4.1), yet what it
+            sends before belongs to the frames.
     """
 
     __slots__ = ("_buffer", "_line", "_lines", "_llhttp", "head", "rest")

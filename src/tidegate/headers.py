@@ -1,0 +1,289 @@
+"""Grammar of the header values that the opening handshake uses: text to values and back (RFC 9110, 5.6; RFC 6455, 9.1).
+
+Parsers take one header value, as received, and raise :exc:`InvalidHeaderFormat` with the place of the first mistake.
+Whether the values are acceptable is decided in ``handshake``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import re
+from collections.abc import Callable, Sequence
+from typing import TypeVar, cast
+
+from .exceptions import InvalidHeaderFormat, InvalidHeaderValue
+from .typing import (
+    ConnectionOption,
+    ExtensionHeader,
+    ExtensionName,
+    ExtensionParameter,
+    Subprotocol,
+    UpgradeProtocol,
+)
+
+__all__ = [
+    "build_authorization_basic",
+    "build_extension",
+    "build_host",
+    "build_subprotocol",
+    "build_www_authenticate_basic",
+    "parse_authorization_basic",
+    "parse_connection",
+    "parse_extension",
+    "parse_subprotocol",
+    "parse_upgrade",
+    "validate_subprotocols",
+]
+
+_T = TypeVar("_T")
+
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+
+_token = re.compile(_TOKEN)
+_protocol = re.compile(rf"{_TOKEN}(?:/{_TOKEN})?")  # RFC 9110, 7.8: name, and perhaps a version
+_token68 = re.compile(r"[A-Za-z0-9\-._~+/]+=*")  # RFC 9110, 11.2
+_blanks = re.compile(r"[ \t]*")
+# RFC 9110, 5.6.4, without obs-text: no value of a WebSocket header can contain it.
+_quoted_string = re.compile(r'"((?:[\t \x21\x23-\x5b\x5d-\x7e]|\\[\t \x21-\x7e])*)"')
+_quoted_pair = re.compile(r"\\(.)")
+_special = re.compile(r'(["\\])')
+_quotable = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+# Parses an item at a position of a header of a given name; returns it, and the position after it.
+_ItemParser = Callable[[str, int, str], tuple[_T, int]]
+
+
+# Pieces
+
+
+def _match(pattern: re.Pattern[str], what: str, header: str, pos: int, name: str) -> tuple[str, int]:
+    match = pattern.match(header, pos)
+    if match is None:
+        raise InvalidHeaderFormat(name, f"expected {what}", header, pos)
+    return match[0], match.end()
+
+
+def _parse_token(header: str, pos: int, name: str) -> tuple[str, int]:
+    return _match(_token, "token", header, pos, name)
+
+
+def _parse_protocol(header: str, pos: int, name: str) -> tuple[str, int]:
+    return _match(_protocol, "protocol", header, pos, name)
+
+
+def _skip(header: str, pos: int) -> int:
+    """Skip spaces and tabs."""
+    return cast("re.Match[str]", _blanks.match(header, pos)).end()
+
+
+def _is_at(char: str, header: str, pos: int) -> bool:
+    return header.startswith(char, pos)
+
+
+def _parse_list(parse_item: _ItemParser[_T], header: str, name: str) -> list[_T]:
+    """Parse items between commas, of which there may be too many (RFC 9110, 5.6.1.2); there must be an item."""
+    pos = 0
+    items: list[_T] = []
+    while True:
+        while _is_at(",", header, pos):
+            pos = _skip(header, pos + 1)
+        if items and pos == len(header):
+            return items
+        item, pos = parse_item(header, pos, name)
+        items.append(item)
+        pos = _skip(header, pos)
+        if pos == len(header):
+            return items
+        if not _is_at(",", header, pos):
+            raise InvalidHeaderFormat(name, "expected comma", header, pos)
+
+
+# Host
+
+
+def build_host(host: str, port: int, secure: bool, *, always_include_port: bool = False) -> str:
+    """Build a ``Host`` header.
+
+    The port is left out when it is the usual one, 80 or 443, unless ``always_include_port``.
+    """
+    # RFC 3986, 3.2.2: an IPv6 address needs brackets, or its colons could not be told from the port's.
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        pass
+    else:
+        if address.version == 6:
+            host = f"[{host}]"
+    if always_include_port or port != (443 if secure else 80):
+        return f"{host}:{port}"
+    return host
+
+
+# Connection, Upgrade
+
+
+def parse_connection(header: str) -> list[ConnectionOption]:
+    """Parse a ``Connection`` header (RFC 9110, 7.6.1).
+
+    Raises:
+        InvalidHeaderFormat: on invalid input.
+    """
+    return cast("list[ConnectionOption]", _parse_list(_parse_token, header, "Connection"))
+
+
+def parse_upgrade(header: str) -> list[UpgradeProtocol]:
+    """Parse an ``Upgrade`` header (RFC 9110, 7.8).
+
+    Raises:
+        InvalidHeaderFormat: on invalid input.
+    """
+    return cast("list[UpgradeProtocol]", _parse_list(_parse_protocol, header, "Upgrade"))
+
+
+# Sec-WebSocket-Extensions
+
+
+def _parse_parameter(header: str, pos: int, name: str) -> tuple[ExtensionParameter, int]:
+    parameter, pos = _parse_token(header, pos, name)
+    pos = _skip(header, pos)
+    if not _is_at("=", header, pos):
+        return (parameter, None), pos
+    pos = _skip(header, pos + 1)
+    if not _is_at('"', header, pos):
+        value, pos = _parse_token(header, pos, name)
+        return (parameter, value), pos
+    match = _quoted_string.match(header, pos)
+    if match is None:
+        raise InvalidHeaderFormat(name, "expected quoted string", header, pos)
+    value = _quoted_pair.sub(r"\1", match[1])
+    # RFC 6455, 9.1: without its quotes the value must be a token all the same.
+    if _token.fullmatch(value) is None:
+        raise InvalidHeaderFormat(name, "invalid quoted header content", header, pos)
+    return (parameter, value), match.end()
+
+
+def _parse_extension_item(header: str, pos: int, name: str) -> tuple[ExtensionHeader, int]:
+    extension, pos = _parse_token(header, pos, name)
+    pos = _skip(header, pos)
+    parameters = []
+    while _is_at(";", header, pos):
+        parameter, pos = _parse_parameter(header, _skip(header, pos + 1), name)
+        parameters.append(parameter)
+        pos = _skip(header, pos)
+    return (cast("ExtensionName", extension), parameters), pos
+
+
+def parse_extension(header: str) -> list[ExtensionHeader]:
+    """Parse a ``Sec-WebSocket-Extensions`` header (RFC 6455, 9.1).
+
+    Returns:
+        Extensions in order, each with its parameters: ``[("permessage-deflate", [("client_max_window_bits", None)])]``.
+
+    Raises:
+        InvalidHeaderFormat: on invalid input.
+    """
+    return _parse_list(_parse_extension_item, header, "Sec-WebSocket-Extensions")
+
+
+def build_extension(extensions: Sequence[ExtensionHeader]) -> str:
+    """Build a ``Sec-WebSocket-Extensions`` header; the reverse of :func:`parse_extension`."""
+    return ", ".join(
+        [
+            "; ".join([name, *[key if value is None else f"{key}={value}" for key, value in parameters]])
+            for name, parameters in extensions
+        ]
+    )
+
+
+# Sec-WebSocket-Protocol
+
+
+def parse_subprotocol(header: str) -> list[Subprotocol]:
+    """Parse a ``Sec-WebSocket-Protocol`` header (RFC 6455, 11.3.4).
+
+    Raises:
+        InvalidHeaderFormat: on invalid input.
+    """
+    return cast("list[Subprotocol]", _parse_list(_parse_token, header, "Sec-WebSocket-Protocol"))
+
+
+def build_subprotocol(subprotocols: Sequence[Subprotocol]) -> str:
+    """Build a ``Sec-WebSocket-Protocol`` header; the reverse of :func:`parse_subprotocol`."""
+    return ", ".join(subprotocols)
+
+
+def validate_subprotocols(subprotocols: Sequence[Subprotocol]) -> None:
+    """Check a list of subprotocols that is given as an option.
+
+    Raises:
+        TypeError: if it is not a list or the like, or an item is not a :class:`str`.
+        ValueError: if an item is not a token (RFC 6455, 4.1).
+    """
+    if not isinstance(subprotocols, Sequence):
+        raise TypeError("subprotocols must be a list")
+    if isinstance(subprotocols, str | bytes | bytearray):
+        raise TypeError(f"subprotocols must be a list, not a {type(subprotocols).__name__}")
+    for subprotocol in subprotocols:
+        if not isinstance(subprotocol, str):
+            raise TypeError(f"subprotocols must be a list of str, not of {type(subprotocol).__name__}")
+        if _token.fullmatch(subprotocol) is None:
+            raise ValueError(f"invalid subprotocol: {subprotocol}")
+
+
+# WWW-Authenticate, Authorization
+
+
+def build_www_authenticate_basic(realm: str) -> str:
+    """Build a ``WWW-Authenticate`` header for HTTP Basic authentication (RFC 7617).
+
+    Raises:
+        ValueError: if the realm contains a control character, or one that ISO-8859-1 does not have.
+    """
+    if _quotable.fullmatch(realm) is None:
+        raise ValueError(f"realm contains characters that a header cannot: {realm!r}")
+    quoted = _special.sub(r"\\\1", realm)
+    return f'Basic realm="{quoted}", charset="UTF-8"'
+
+
+def parse_authorization_basic(header: str) -> tuple[str, str]:
+    """Parse an ``Authorization`` header for HTTP Basic authentication (RFC 7617).
+
+    Returns:
+        User name and password.
+
+    Raises:
+        InvalidHeaderFormat: on invalid input.
+        InvalidHeaderValue: if it uses another scheme, or does not contain a user name and a password.
+    """
+    name = "Authorization"
+    scheme, pos = _parse_token(header, 0, name)
+    if scheme.lower() != "basic":
+        raise InvalidHeaderValue(name, f"unsupported scheme: {scheme}")
+    if not _is_at(" ", header, pos):
+        raise InvalidHeaderFormat(name, "expected space after scheme", header, pos)
+    encoded, pos = _match(_token68, "token68", header, pos + 1, name)
+    if pos != len(header):
+        raise InvalidHeaderFormat(name, "trailing data", header, pos)
+    try:
+        # Surrogates keep bytes that are not UTF-8: no password matches them, and the handshake goes on to say so.
+        credentials = base64.b64decode(encoded, validate=True).decode("utf-8", "surrogateescape")
+    except binascii.Error:
+        raise InvalidHeaderValue(name, "expected base64-encoded credentials") from None
+    username, colon, password = credentials.partition(":")
+    if not colon:
+        raise InvalidHeaderValue(name, "expected username:password credentials")
+    return username, password
+
+
+def build_authorization_basic(username: str, password: str) -> str:
+    """Build an ``Authorization`` header for HTTP Basic authentication, for :func:`parse_authorization_basic`.
+
+    Raises:
+        ValueError: if the user name contains a colon, which would end it (RFC 7617, 2).
+    """
+    if ":" in username:
+        raise ValueError("a username cannot contain a colon")
+    credentials = f"{username}:{password}".encode()
+    return "Basic " + base64.b64encode(credentials).decode()
