@@ -1,7 +1,7 @@
 """The opening handshake, seen by the server (RFC 6455, 4): a request in, a response out.
 
 :func:`accept` says yes or raises; :func:`rejection` says no in HTTP, from one table; :func:`reject` makes any other
-plain response. Bytes become a request in ``http11``; hooks, the ``Server`` header and timeouts belong to the connection.
+plain response. Bytes become a request in ``http11``; hooks, the ``Server`` header and timeouts are the connection's.
 """
 
 from __future__ import annotations
