@@ -15,19 +15,19 @@ typedef struct {
     uint8_t rsv; /* RSV1 = 4, RSV2 = 2, RSV3 = 1 */
     uint8_t masked;
     uint8_t key[4];
-} tg_header;
+} tg_frame;
 
 /* Size of the header that starts with the second byte `b`. */
-static inline size_t tg_header_size(uint8_t b) {
+static inline size_t tg_frame_header_size(uint8_t b) {
     size_t size = b & 0x80 ? 6 : 2;
     uint8_t length = b & 0x7f;
     return length < 126 ? size : length == 126 ? size + 2 : size + 8;
 }
 
 /* Reads one header from n bytes: its size, or 0 while bytes are missing. RFC 6455 5.2. */
-static inline size_t tg_parse_header(const uint8_t *p, size_t n, tg_header *h) {
+static inline size_t tg_parse_header(const uint8_t *p, size_t n, tg_frame *h) {
     if (n < 2) return 0;
-    size_t size = tg_header_size(p[1]);
+    size_t size = tg_frame_header_size(p[1]);
     if (n < size) return 0;
     h->fin = p[0] >> 7;
     h->rsv = (p[0] >> 4) & 7;
@@ -98,7 +98,7 @@ static inline uint8_t tg_unmask(uint8_t *dst, const uint8_t *src, size_t n, cons
 }
 
 /* dst = src; returns the OR of the bytes, as tg_unmask does. */
-static inline uint8_t tg_copy(uint8_t *dst, const uint8_t *src, size_t n) {
+static inline uint8_t tg_copy_bytes(uint8_t *dst, const uint8_t *src, size_t n) {
     static const uint8_t none[4] = {0, 0, 0, 0};
     return tg_unmask(dst, src, n, none, 0);
 }

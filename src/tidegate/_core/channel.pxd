@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from tidegate._core.scoreboard cimport Row, tg_row
 from tidegate._core.waiter cimport Waiter
-from tidegate._core.wire cimport tg_header, tg_utf8
+from tidegate._core.wire cimport tg_frame, tg_utf8
 
 
 # protocol.State and the opcodes, as the hot path knows them.
@@ -60,7 +60,7 @@ cdef class Channel:
     cdef bint discarding  # nothing more is read: RFC 6455 sections 1.4 and 7.1.7
 
     # In: the parser.
-    cdef tg_header header  # of the frame whose payload is being read
+    cdef tg_frame header  # of the frame whose payload is being read
     cdef uint8_t head[14]  # a header that came in pieces
     cdef uint8_t head_size
     cdef bint in_payload

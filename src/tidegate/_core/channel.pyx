@@ -23,7 +23,7 @@ from tidegate._core.scoreboard cimport (
     tg_now,
     tg_observe,
 )
-from tidegate._core.wire cimport tg_build_header, tg_copy, tg_parse_header, tg_unmask, tg_utf8_check
+from tidegate._core.wire cimport tg_build_header, tg_copy_bytes, tg_parse_header, tg_unmask, tg_utf8_check
 
 
 cdef extern from "Python.h":
@@ -120,6 +120,11 @@ cdef class Channel:
         self.partial = None
         self._resume_reading()
 
+    @property
+    def mid_message(self) -> bool:
+        """Whether a message has begun to arrive in frames, and not ended."""
+        return self.message_opcode != 0
+
     def _resume_reading(self):
         if self.reading_paused:
             self.reading_paused = False
@@ -208,7 +213,7 @@ cdef class Channel:
 
     cdef int check_header(self) except -1:
         """Whether the frame may come: each rule of RFC 6455 section 5 that its header alone can break."""
-        cdef tg_header *h = &self.header
+        cdef tg_frame *h = &self.header
         cdef uint64_t limit
         if h.rsv & ~self.rsv_allowed:
             return self.fail(RESERVED_BITS, None)
@@ -243,14 +248,14 @@ cdef class Channel:
 
     cdef int receive_whole(self, const uint8_t *p, Py_ssize_t n) except -1:
         """A frame whose payload is all there."""
-        cdef tg_header *h = &self.header
+        cdef tg_frame *h = &self.header
         cdef object payload
         cdef uint8_t *out
         cdef uint8_t seen
         if h.opcode & 8:
             payload = PyBytes_FromStringAndSize(NULL, n)
             out = <uint8_t *> PyBytes_AS_STRING(payload)
-            tg_unmask(out, p, n, h.key, 0) if h.masked else tg_copy(out, p, n)
+            tg_unmask(out, p, n, h.key, 0) if h.masked else tg_copy_bytes(out, p, n)
             return self.receive_control(payload)
         if h.opcode == TEXT and h.fin and not self.want_bytes and not self._slow:
             # The common case, text in one frame: straight into the str, hoping that it is ASCII.
@@ -258,12 +263,12 @@ cdef class Channel:
                 return self.receive_data("")
             payload = PyUnicode_New(n, 127)
             out = <uint8_t *> PyUnicode_DATA(payload)
-            seen = tg_unmask(out, p, n, h.key, 0) if h.masked else tg_copy(out, p, n)
+            seen = tg_unmask(out, p, n, h.key, 0) if h.masked else tg_copy_bytes(out, p, n)
             if not seen & 0x80:
                 return self.receive_data(payload)
         payload = PyBytes_FromStringAndSize(NULL, n)
         out = <uint8_t *> PyBytes_AS_STRING(payload)
-        seen = tg_unmask(out, p, n, h.key, 0) if h.masked else tg_copy(out, p, n)
+        seen = tg_unmask(out, p, n, h.key, 0) if h.masked else tg_copy_bytes(out, p, n)
         if self.message_opcode == TEXT and (seen & 0x80 or self.utf8.due) and not tg_utf8_check(&self.utf8, out, n):
             return self.fail(INVALID_UTF8, self.text_so_far(payload))
         return self.receive_data(payload)
@@ -276,7 +281,7 @@ cdef class Channel:
 
     cdef int extend_partial(self, const uint8_t *p, Py_ssize_t n) except -1:
         """More of a payload that comes in pieces."""
-        cdef tg_header *h = &self.header
+        cdef tg_frame *h = &self.header
         cdef uint64_t needed = self.partial_size + n
         cdef uint64_t room = PyBytes_GET_SIZE(self.partial)
         cdef PyObject *grown
@@ -318,7 +323,7 @@ cdef class Channel:
 
     cdef int receive_data(self, object payload) except -1:
         """A data frame is complete, and the UTF-8 of a text is valid as far as it goes."""
-        cdef tg_header *h = &self.header
+        cdef tg_frame *h = &self.header
         if h.fin and self.message_opcode == TEXT and self.utf8.due:
             return self.fail(INVALID_UTF8, self.text_so_far(payload))
         if self._slow:
@@ -543,6 +548,10 @@ cdef class Channel:
         self.counts.bytes[TG_SENT] += size
         if message:
             self.counts.messages[TG_SENT][opcode - 1] += 1
+
+    def _flush(self):
+        """Write what is gathered, before something else is done with the transport."""
+        self.flush()
 
     def _write_bytes(self, data):
         """Write ready bytes, in order with frames."""

@@ -7,7 +7,6 @@
 static inline void tg_set_awaitable_slots(PyTypeObject *type, void *next, void *send) {
     type->tp_iternext = (iternextfunc)next;
     type->tp_as_async->am_send = (sendfunc)send;
-    type->tp_flags |= Py_TPFLAGS_HAVE_AM_SEND;
     PyType_Modified(type);
 }
 

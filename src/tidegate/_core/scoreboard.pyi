@@ -32,10 +32,10 @@ ROWS: Final[int]
 SLOTS: Final[int]
 
 class Field(NamedTuple):
-    """Where a value lies in a row: offset and count in 64-bit words."""
+    """Where a value lies in a row: offset and size in 64-bit words."""
 
     offset: int
-    count: int
+    size: int
     kind: Literal["counter", "histogram", "gauge"]
     bounds: tuple[float, ...]
     """Of a histogram: the finite upper bounds of its first buckets; the next bucket is +Inf, the last word the sum."""

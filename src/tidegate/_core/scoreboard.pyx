@@ -98,7 +98,7 @@ RESULT_OF_STATUS = {
 ROWS = 544  # two generations of 256 workers, and some that are on their way out
 SLOTS = 256
 
-Field = namedtuple("Field", "offset count kind bounds ticks")
+Field = namedtuple("Field", "offset size kind bounds ticks")
 
 
 cdef dict _table():
@@ -208,7 +208,7 @@ cdef class Row:
         if field is None:
             raise ValueError(f"unknown field {name!r}: it must be one of {', '.join(_fields)}")
         offset = field.offset
-        count = field.count
+        count = field.size
         if field.kind == "gauge":
             return tuple([<int64_t>data[offset + i] for i in range(count)])
         return tuple([data[offset + i] for i in range(count)])

@@ -29,7 +29,7 @@ def apply_mask(data, mask) -> bytes:
 
 def parse_header(const uint8_t[::1] data not None):
     """Read one frame header: `(size, first byte, masked, length, key)`, or None while bytes are missing."""
-    cdef tg_header header
+    cdef tg_frame header
     cdef size_t size = 0
     if data.shape[0] >= 2:
         size = tg_parse_header(&data[0], data.shape[0], &header)

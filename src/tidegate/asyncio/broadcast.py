@@ -1,0 +1,74 @@
+"""One message to many connections, framed once.
+
+What must not live here: which connections those are; rooms across processes are for the bus.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ..exceptions import ConcurrencyError
+from ..frames import Opcode
+from ..protocol import OPEN
+
+if TYPE_CHECKING:
+    from ..typing import DataLike
+    from .connection import Connection
+
+__all__ = ["broadcast"]
+
+
+def broadcast(
+    connections: Iterable[Connection],
+    message: DataLike,
+    *,
+    text: bool | None = None,
+    raise_exceptions: bool = False,
+) -> None:
+    """Send a message to several connections at once, without waiting: there is no backpressure.
+
+    Connections that are not open are skipped. Connections in the middle of a fragmented message are skipped too, and one
+    that fails to be written does not keep the others from it; either is logged as a warning, or raised at the end.
+
+    Args:
+        connections: `ServerConnection`s, or `ClientConnection`s.
+        message: str for a text, bytes-like for a binary message.
+        text: True or False to send it as text or binary whatever its type.
+        raise_exceptions: raise what failed instead of logging it.
+
+    Raises:
+        TypeError: if the message is neither str nor bytes-like.
+        ExceptionGroup: of what failed, with `raise_exceptions`.
+    """
+    if isinstance(message, str):
+        opcode = Opcode.BINARY if text is False else Opcode.TEXT
+        payload = message.encode()
+    elif isinstance(message, (bytes, bytearray, memoryview)):
+        opcode = Opcode.TEXT if text is True else Opcode.BINARY
+        payload = bytes(message)
+    else:
+        raise TypeError("data must be str or bytes")
+    failures: list[Exception] = []
+    for connection in connections:
+        if connection._state != OPEN:
+            continue
+        if connection._sending:
+            if raise_exceptions:
+                failures.append(ConcurrencyError("sending a fragmented message"))
+            else:
+                connection.logger.warning("skipped broadcast: sending a fragmented message")
+            continue
+        try:
+            connection._broadcast(opcode, payload)
+        except Exception as exc:
+            if raise_exceptions:
+                failure = RuntimeError("failed to write message")
+                failure.__cause__ = exc
+                failures.append(failure)
+            else:
+                what = traceback.format_exception_only(exc)[0].strip()
+                connection.logger.warning("skipped broadcast: failed to write message: %s", what)
+    if failures:
+        raise ExceptionGroup("skipped broadcast", failures)

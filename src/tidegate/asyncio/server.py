@@ -1,0 +1,560 @@
+"""The server: `serve()`, the server it returns, and the server's side of a connection with its opening handshake.
+
+What must not live here: what either side of a connection does (connection), grammar of the handshake (handshake, http11).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from http import HTTPStatus
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from .._core.scoreboard import RESULT_OF_STATUS, current
+from ..exceptions import InvalidHandshake
+from ..frames import CloseCode
+from ..handshake import HandshakeOptions, accept, reject, rejection
+from ..http11 import SERVER, Request, RequestParser, Response
+from ..protocol import CONNECTING, OPEN
+from .broadcast import broadcast
+from .connection import Connection
+from .deadlines import Deadlines
+from .settings import Settings
+
+if TYPE_CHECKING:
+    import re
+
+    from ..extensions.base import ServerExtensionFactory
+    from ..typing import LoggerLike, Origin, PathLike, StatusLike, Subprotocol
+
+__all__ = ["Server", "ServerConnection", "broadcast", "serve", "unix_serve"]
+
+Handler = Callable[["ServerConnection"], Awaitable[None]]
+ProcessRequest = Callable[["ServerConnection", Request], Awaitable[Response | None] | Response | None]
+ProcessResponse = Callable[["ServerConnection", Request, Response], Awaitable[Response | None] | Response | None]
+SelectSubprotocol = Callable[["ServerConnection", Sequence["Subprotocol"]], "Subprotocol | None"]
+
+RETRY_AFTER = 1
+"""Seconds after which a client that met a closing server should try again: its successor, if there is one, is up."""
+
+HOOK_FAILED = "Failed to open a WebSocket connection.\nSee server log for more information.\n"
+
+
+class ServerConnection(Connection):
+    """The server's side of a connection: what handlers and hooks receive, from the start the same object.
+
+    Attributes:
+        server: the `Server` that accepted it.
+        username: set by `basic_auth` when it let the client in.
+        handler, handler_kwargs: set by the router.
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "_parser", "server")
+
+    username: str
+    handler: Handler
+    handler_kwargs: dict[str, Any]
+
+    def __init__(self, protocol: Settings, server: Server, **overrides: Any) -> None:
+        settings = protocol
+        if overrides:
+            settings = server._overridden(overrides)
+        super().__init__(settings, client=False)
+        self.server = server
+        self._parser: RequestParser | None = None
+
+    def respond(self, status: StatusLike, text: str) -> Response:
+        """Make a plain text response, for `process_request` and `process_response` to return.
+
+        Args:
+            status: HTTP status code.
+            text: body, to be encoded to UTF-8.
+        """
+        return reject(status, text)
+
+    # The opening handshake (RFC 6455 section 4.2), in reading order.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._opened_at = monotonic()
+        current().accepted()
+        self.server._handshaking.add(self)
+        self._settings.deadlines.set(self, self._settings.open_timeout)
+        if self.server._closing:
+            self._refuse()
+
+    def _handshake_received(self, data: bytes) -> None:
+        if self._response is not None or self._request is not None:
+            self._early_data(data)
+            return
+        if self._parser is None:
+            self._parser = RequestParser()
+        try:
+            complete = self._parser.feed(data)
+        except InvalidHandshake as exc:
+            self._log_rejection(exc)
+            self._answer(self._with_server_header(rejection(exc)))
+            return
+        if complete:
+            self._request_received(self._parser)
+
+    def _early_data(self, data: bytes) -> None:
+        """Bytes between request and response: kept while a hook makes up its mind, dropped after a rejection."""
+        if self._parser is not None and len(self._parser.rest) + len(data) <= self.server.EARLY_DATA:
+            self._parser.rest += data
+        elif self._parser is not None:
+            self._refuse_with(reject(HTTPStatus.BAD_REQUEST, "Too much data before the response.\n"))
+
+    def _request_received(self, parser: RequestParser) -> None:
+        server = self.server
+        self._request = parser.head
+        if server._process_request is None and server._process_response is None:
+            self._respond(self._accept(parser.request()))
+        else:
+            self._request = parser.request()
+            server._start(self, self._run_hooks(self._request))
+
+    async def _run_hooks(self, request: Request) -> None:
+        """The handshake with hooks, which may take their time, and then the handler."""
+        server = self.server
+        response = None
+        if server._process_request is not None:
+            response = await self._hook("process_request", server._process_request, self, request)
+        if self._response is not None:
+            return  # refused meanwhile: timeout, or the connection is gone
+        if response is None:
+            response = self._accept(request)
+        else:
+            response = self._with_server_header(response)
+        if server._process_response is not None:
+            other = await self._hook("process_response", server._process_response, self, request, response)
+            response = response if other is None else other
+        if self._response is not None or self._state != CONNECTING:
+            return
+        if response.status_code == 101 and server._closing:
+            response = _unavailable()
+        self._answer(response)
+        if self._state == OPEN:
+            await self._handle()
+
+    async def _hook(self, name: str, hook: Callable[..., Any], *arguments: Any) -> Response | None:
+        try:
+            response = hook(*arguments)
+            if isinstance(response, Awaitable):
+                response = await response
+        except Exception:
+            self.logger.error("%s failed", name, exc_info=True)
+            return reject(HTTPStatus.INTERNAL_SERVER_ERROR, HOOK_FAILED)
+        if response is not None and not isinstance(response, Response):
+            self.logger.error("%s returned %r: it must return a Response or None", name, response)
+            return reject(HTTPStatus.INTERNAL_SERVER_ERROR, HOOK_FAILED)
+        return response
+
+    def _accept(self, request: Request) -> Response:
+        """Negotiate: the 101 response, or the one that tells why not."""
+        try:
+            accepted = accept(request, self.server._options, self)
+        except InvalidHandshake as exc:
+            self._log_rejection(exc)
+            return self._with_server_header(rejection(exc))
+        except Exception:
+            self.logger.error("opening handshake failed", exc_info=True)
+            return self._with_server_header(reject(HTTPStatus.INTERNAL_SERVER_ERROR, HOOK_FAILED))
+        self.subprotocol = accepted.subprotocol
+        self.extensions = tuple(accepted.extensions)
+        return self._with_server_header(accepted.response)
+
+    def _respond(self, response: Response) -> None:
+        """Answer without hooks, and start the handler."""
+        self._answer(response)
+        if self._state == OPEN:
+            self.server._start(self, self._handle())
+
+    def _answer(self, response: Response) -> None:
+        """Send the response; with 101 the connection is open, else it ends."""
+        now = monotonic()
+        status = response.status_code
+        raw = response.serialize()
+        self._response = raw if isinstance(self._request, bytes) else response
+        current().handshake(RESULT_OF_STATUS.get(status, "rejected"), now - self._opened_at)
+        self.server._handshaking.discard(self)
+        self._write_bytes(raw)
+        if status == 101:
+            self._open(now)
+        else:
+            self._settings.deadlines.set(self, self._settings.close_timeout)
+            self._parser = None
+            self._end_stream()
+
+    def _open(self, now: float) -> None:
+        parser, self._parser = self._parser, None
+        self._state = OPEN
+        self._opened_at = now
+        current().opened()
+        self.server._open.add(self)
+        self._settings.deadlines.set(self, self._settings.ping_interval)
+        if self._settings.logger.isEnabledFor(logging.INFO):
+            self.logger.info("connection open")
+        if parser is not None and parser.rest:
+            self.data_received(parser.rest)
+
+    def _refuse(self) -> None:
+        """The server is closing."""
+        self._refuse_with(_unavailable())
+
+    def _refuse_with(self, response: Response) -> None:
+        if self._response is None and self._state == CONNECTING:
+            self._answer(self._with_server_header(response))
+
+    def _with_server_header(self, response: Response) -> Response:
+        header = self.server._server_header
+        if header is not None and "Server" not in response.headers:
+            response.headers["Server"] = header
+        return response
+
+    def _log_rejection(self, exc: Exception) -> None:
+        if self._slow:
+            self.logger.debug("! invalid handshake", exc_info=exc)
+
+    # The handler's life.
+
+    async def _handle(self) -> None:
+        server = self.server
+        try:
+            async with self:
+                await server._handler(self)
+        except Exception:
+            self.logger.error("connection handler failed", exc_info=True)
+
+    # The end.
+
+    def _start_closing(self, code: int, reason: str) -> None:
+        self.server._open.discard(self)
+        super()._start_closing(code, reason)
+
+    def _enter_closing(self) -> None:
+        self.server._open.discard(self)
+        super()._enter_closing()
+
+    def _on_deadline(self, now: float) -> None:
+        if self._state != CONNECTING:
+            super()._on_deadline(now)
+        elif self._response is None and self._parser is not None and not self._parser.head:
+            # Part of a request has come: say what was expected.
+            self._refuse_with(reject(HTTPStatus.REQUEST_TIMEOUT, "Timed out waiting for the request.\n"))
+        else:
+            self._handshake_over("timeout")
+            self.transport.abort()
+
+    def _handshake_over(self, result: str) -> None:
+        """The handshake ends without an answer."""
+        if self._response is None:
+            self._response = b""
+            current().handshake(result, monotonic() - self._opened_at)
+            self.server._handshaking.discard(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._state == CONNECTING:
+            self._handshake_over("disconnected")
+        self.server._open.discard(self)
+        super().connection_lost(exc)
+        self.server._lost(self)
+
+
+def _unavailable() -> Response:
+    response = reject(HTTPStatus.SERVICE_UNAVAILABLE, "Server is shutting down.\n")
+    response.headers["Retry-After"] = str(RETRY_AFTER)
+    return response
+
+
+class Server:
+    """What `serve()` returns: mirrors asyncio.Server, and is to be awaited or entered to start.
+
+    Attributes:
+        server: the underlying asyncio server, once started.
+        logger: the server's logger.
+    """
+
+    EARLY_DATA = 65536
+    """Bytes that a client may send between its request and our response, which hooks may delay."""
+
+    server: asyncio.AbstractServer
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        options: HandshakeOptions,
+        process_request: ProcessRequest | None,
+        process_response: ProcessResponse | None,
+        server_header: str | None,
+        limits: dict[str, Any],
+        logger: LoggerLike | None,
+        create_connection: Callable[..., ServerConnection] | None,
+        listen: Callable[[asyncio.AbstractEventLoop, Callable[[], ServerConnection]], Awaitable[asyncio.AbstractServer]],
+    ) -> None:
+        self.logger: LoggerLike = logging.getLogger("tidegate.server") if logger is None else logger
+        self._handler = handler
+        self._options = options
+        self._process_request = process_request
+        self._process_response = process_response
+        self._server_header = server_header
+        self._limits = limits
+        self._connect = create_connection or ServerConnection
+        self._listen = listen
+        self._settings: Settings
+        self._handshaking: set[ServerConnection] = set()
+        self._open: set[ServerConnection] = set()
+        self._all: set[ServerConnection] = set()
+        self.handler_tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._closed: asyncio.Future[None]  # done when all is closed
+
+    @property
+    def connections(self) -> set[ServerConnection]:
+        """The connections that are open: past the opening handshake, and nobody has begun to close them."""
+        return set(self._open)
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The listening sockets; empty once the server is closed."""
+        return () if self._closing else tuple(cast(Any, self.server).sockets)
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop of the server."""
+        return self._settings.loop
+
+    def is_serving(self) -> bool:
+        """Whether new connections are accepted."""
+        return self.server.is_serving()
+
+    async def start_serving(self) -> None:
+        """Begin to accept connections, after `serve(..., start_serving=False)`."""
+        await self.server.start_serving()
+
+    async def serve_forever(self) -> None:
+        """Serve until `close()` is called elsewhere, or until cancelled, which closes the server first."""
+        try:
+            if not self.is_serving():
+                await self.start_serving()
+            await self.wait_closed()
+        except asyncio.CancelledError:
+            self.close()
+            await self.wait_closed()
+            raise
+
+    def close(
+        self, close_connections: bool = True, code: CloseCode | int = CloseCode.GOING_AWAY, reason: str = ""
+    ) -> None:
+        """Stop the server; idempotent, and does not wait: see `wait_closed()`.
+
+        Nothing more is accepted, handshakes in progress are answered with 503 (service unavailable), open connections
+        are closed, and handlers are left to end.
+
+        Args:
+            close_connections: False leaves open connections to their clients and handlers.
+            code: close code.
+            reason: close reason.
+        """
+        if not self._closing:
+            self.logger.info("server closing")
+            self._closing = True
+            self.server.close()
+            for connection in list(self._handshaking):
+                if connection._request is None:
+                    connection._refuse()  # with a request in a hook's hands, the answer comes after the hook
+        if close_connections:
+            for connection in self.connections:
+                connection._start_closing(code, reason)
+        self._check_closed()
+
+    def abort_connections(self) -> None:
+        """Cut all TCP connections at once, open or not."""
+        for connection in list(self._all):
+            connection.transport.abort()
+
+    async def wait_closed(self) -> None:
+        """Wait until the server is closed: all TCP connections are, and all handlers have returned."""
+        await asyncio.shield(self._closed)
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._begin().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+        await self.wait_closed()
+
+    async def _begin(self) -> Self:
+        if not hasattr(self, "server"):
+            loop = asyncio.get_running_loop()
+            self._settings = Settings(loop=loop, logger=self.logger, deadlines=Deadlines(loop), **self._limits)
+            self._closed = loop.create_future()
+            self.server = await self._listen(loop, self._made)
+            if self.is_serving() and self.logger.isEnabledFor(logging.INFO):
+                for sock in self.sockets:
+                    self.logger.info("server listening on %s", _name(sock))
+        return self
+
+    # Connections come and go.
+
+    def _made(self) -> ServerConnection:
+        connection = self._connect(self._settings, self)
+        self._all.add(connection)
+        return connection
+
+    def _start(self, connection: ServerConnection, work: Any) -> None:
+        task = self._settings.loop.create_task(work)
+        self.handler_tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self.handler_tasks.discard(task)
+        self._check_closed()
+
+    def _lost(self, connection: ServerConnection) -> None:
+        self._all.discard(connection)
+        self._check_closed()
+
+    def _check_closed(self) -> None:
+        if self._closing and not self._all and not self.handler_tasks and not self._closed.done():
+            self.logger.info("server closed")
+            self._closed.set_result(None)
+
+    def _overridden(self, overrides: dict[str, Any]) -> Settings:
+        """Settings of one connection whose factory was given other limits."""
+        limits = Settings.check(**{name: overrides.get(name, value) for name, value in self._limits.items()})
+        return Settings(loop=self.get_loop(), logger=self.logger, deadlines=self._settings.deadlines, **limits)
+
+
+# serve() is a plain function, so that its result can be awaited or entered, and so that mistakes show where they are made.
+def serve(
+    handler: Handler,
+    host: str | Sequence[str] | None = None,
+    port: int | None = None,
+    *,
+    # WebSocket
+    origins: Sequence[Origin | re.Pattern[str] | None] | None = None,
+    extensions: Sequence[ServerExtensionFactory] | None = None,
+    subprotocols: Sequence[Subprotocol] | None = None,
+    select_subprotocol: SelectSubprotocol | None = None,
+    compression: str | None = "deflate",
+    # HTTP
+    process_request: ProcessRequest | None = None,
+    process_response: ProcessResponse | None = None,
+    server_header: str | None = SERVER,
+    # Seconds
+    open_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
+    close_timeout: float | None = 10,
+    # Limits
+    max_size: int | None | tuple[int | None, int | None] = 2**20,
+    max_queue: int | None | tuple[int | None, int | None] = 16,
+    write_limit: int | tuple[int, int | None] = 2**15,
+    # Others
+    logger: LoggerLike | None = None,
+    create_connection: Callable[..., ServerConnection] | None = None,
+    **kwargs: Any,
+) -> Server:
+    """Create a WebSocket server on `host` and `port`.
+
+    `async with serve(...) as server` starts it and closes it at the end; `server = await serve(...)` starts it and leaves
+    the closing to you, or to `server.serve_forever()`. For each client, `handler` runs as a task with the connection once
+    the opening handshake is done; when it returns the connection is closed with code 1000, when it raises with 1011.
+
+    Args:
+        handler: coroutine function of one `ServerConnection`.
+        host, port: where to listen, as for asyncio's create_server().
+        origins: accepted values of the Origin header: str for the value, compiled patterns for a full match, None for no
+            header; None accepts all. Others get 403 (RFC 6455 10.2).
+        extensions: extension factories, in order of preference.
+        subprotocols: supported subprotocols, in order of preference.
+        select_subprotocol: `f(connection, offered)` that returns a subprotocol or None, instead of the default choice;
+            NegotiationError is answered with 400.
+        compression: "deflate" or None.
+        process_request: `f(connection, request)`, function or coroutine function: None to go on, or the Response to send.
+        process_response: `f(connection, request, response)`: None to send that response, or another one.
+        server_header: value of the Server header; None for no header.
+        open_timeout: seconds for the opening handshake; None for no limit.
+        ping_interval: seconds between keepalive pings; None for none.
+        ping_timeout: seconds to wait for their pongs; None for no limit.
+        close_timeout: seconds to wait for the client when closing; None for no limit.
+        max_size: bytes of a message, or (message, fragment); None for no limit. Larger ones fail with 1009.
+        max_queue: frames that wait to be received before reading pauses, or (high, low) marks; low is high // 4.
+        write_limit: bytes in the write buffer above which send() waits, or (high, low) marks.
+        logger: logger of the server; "tidegate.server" by default.
+        create_connection: `ServerConnection`, a subclass, or a function that makes one.
+        kwargs: passed to the event loop's create_server(): ssl, sock, backlog, reuse_port, start_serving, ...
+
+    Raises:
+        TypeError, ValueError: for arguments that cannot be meant, at once.
+        OSError: on awaiting, if the address cannot be bound.
+    """
+    if compression is not None and compression != "deflate":
+        raise ValueError(f"unsupported compression: {compression}")
+    if not callable(handler):
+        raise TypeError(f"handler must be a coroutine function of one connection, not {handler!r}")
+    options = HandshakeOptions(
+        origins=origins, subprotocols=subprotocols, select_subprotocol=select_subprotocol, extensions=extensions
+    )
+    limits = Settings.check(
+        open_timeout=open_timeout,
+        ping_interval=ping_interval,
+        ping_timeout=ping_timeout,
+        close_timeout=close_timeout,
+        max_size=max_size,
+        max_queue=max_queue,
+        write_limit=write_limit,
+    )
+    if kwargs.get("ssl") is not None:
+        kwargs.setdefault("ssl_handshake_timeout", open_timeout)
+        kwargs.setdefault("ssl_shutdown_timeout", close_timeout)
+    unix = kwargs.pop("unix", False)
+
+    def listen(
+        loop: asyncio.AbstractEventLoop, factory: Callable[[], ServerConnection]
+    ) -> Awaitable[asyncio.AbstractServer]:
+        if unix:
+            return loop.create_unix_server(factory, **kwargs)
+        return loop.create_server(factory, host, port, **kwargs)
+
+    return Server(
+        handler,
+        options=options,
+        process_request=process_request,
+        process_response=process_response,
+        server_header=server_header,
+        limits=limits,
+        logger=logger,
+        create_connection=create_connection,
+        listen=listen,
+    )
+
+
+def unix_serve(handler: Handler, path: PathLike | None = None, **kwargs: Any) -> Server:
+    """Create a WebSocket server on a Unix socket: `serve()` with `path` instead of host and port.
+
+    Args:
+        handler: coroutine function of one `ServerConnection`.
+        path: of the socket, or None with `sock=`.
+        kwargs: as for `serve()`.
+    """
+    return serve(handler, unix=True, path=path, **kwargs)
+
+
+def _name(sock: socket.socket) -> str:
+    """How a listening socket is named in the log."""
+    if sock.family == socket.AF_INET:
+        return "{}:{}".format(*sock.getsockname())
+    if sock.family == socket.AF_INET6:
+        return "[{}]:{}".format(*sock.getsockname()[:2])
+    return str(sock.getsockname())

@@ -1,0 +1,93 @@
+"""What governs the connections of one server or client: checked once, shared by all of them.
+
+What must not live here: anything that differs from one connection to the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from .deadlines import Deadlines
+
+if TYPE_CHECKING:
+    from ..typing import LoggerLike
+
+__all__ = ["Settings"]
+
+Marks = tuple[int | None, int | None]
+
+
+@dataclasses.dataclass(slots=True)
+class Settings:
+    """Limits and timeouts, in bytes, frames and seconds; None is no limit."""
+
+    loop: asyncio.AbstractEventLoop
+    logger: LoggerLike
+    deadlines: Deadlines
+    open_timeout: float | None
+    ping_interval: float | None
+    ping_timeout: float | None
+    close_timeout: float | None
+    max_size: Marks  # message, fragment
+    max_queue: Marks  # high, low
+    write_limit: Marks  # high, low
+
+    @classmethod
+    def check(
+        cls,
+        *,
+        open_timeout: float | None,
+        ping_interval: float | None,
+        ping_timeout: float | None,
+        close_timeout: float | None,
+        max_size: Any,
+        max_queue: Any,
+        write_limit: Any,
+    ) -> dict[str, Any]:
+        """Check and complete the arguments of serve() and connect(), before there is a loop.
+
+        Raises:
+            TypeError: for an argument of a wrong type.
+            ValueError: for one that is out of range.
+        """
+        timeouts = {
+            "open_timeout": open_timeout,
+            "ping_interval": ping_interval,
+            "ping_timeout": ping_timeout,
+            "close_timeout": close_timeout,
+        }
+        for name, seconds in timeouts.items():
+            if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, (int, float))):
+                raise TypeError(f"{name} must be a number of seconds or None, not {seconds!r}")
+            if seconds is not None and not seconds >= 0:
+                raise ValueError(f"{name} must not be negative: {seconds!r}")
+        high, low = _pair("write_limit", write_limit)
+        if high is None:
+            raise TypeError("write_limit must be an int or a (high, low) tuple, not None")
+        return timeouts | {
+            "max_size": _pair("max_size", max_size),
+            "max_queue": _marks(*_pair("max_queue", max_queue)),
+            "write_limit": _marks(high, low),
+        }
+
+
+def _pair(name: str, value: Any) -> Marks:
+    pair = value if isinstance(value, tuple) else (value, None)
+    if len(pair) != 2 or not all(item is None or (isinstance(item, int) and item is not True) for item in pair):
+        raise TypeError(f"{name} must be an int, None, or a tuple of two of them, not {value!r}")
+    if any(item is not None and item < 0 for item in pair):
+        raise ValueError(f"{name} must not be negative: {value!r}")
+    return pair[0], pair[1]
+
+
+def _marks(high: int | None, low: int | None) -> Marks:
+    """Complete high-water and low-water marks: each follows from the other."""
+    if high is not None and low is None:
+        low = high // 4
+    if high is None and low is not None:
+        high = low * 4
+    if high is not None and low is not None and high < low:
+        raise ValueError("high must be greater than or equal to low")
+    return high, low

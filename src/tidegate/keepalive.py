@@ -1,0 +1,62 @@
+"""Pings and the pongs that answer them (RFC 6455 sections 5.5.2 and 5.5.3), with the time as an argument.
+
+What must not live here: clocks, timers, I/O; when to ping is decided where the deadlines are, in `asyncio.connection`.
+"""
+
+from __future__ import annotations
+
+import random
+from asyncio import Future
+from collections.abc import Iterator
+
+from .exceptions import ConcurrencyError
+
+__all__ = ["Pings"]
+
+
+class Pings:
+    """Pings that wait for their pong, oldest first. A connection that waits for none has no Pings."""
+
+    __slots__ = ("pending",)
+
+    def __init__(self) -> None:
+        self.pending: dict[bytes, tuple[Future[float] | None, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self.pending)
+
+    def add(self, data: bytes | None, waiter: Future[float] | None, now: float) -> bytes:
+        """Note a ping that leaves now: its payload, four random bytes if `data` is None.
+
+        Raises:
+            ConcurrencyError: if a ping with the same payload is still unanswered.
+        """
+        if data is None:
+            data = random.getrandbits(32).to_bytes(4, "big")
+            while data in self.pending:
+                data = random.getrandbits(32).to_bytes(4, "big")
+        elif data in self.pending:
+            raise ConcurrencyError("already waiting for a pong with the same data")
+        self.pending[data] = (waiter, now)
+        return data
+
+    def acknowledge(self, data: bytes, now: float) -> float | None:
+        """Take a pong: the latency in seconds, or None if it answers no ping.
+
+        It answers earlier pings as well: a peer may answer only the latest (RFC 6455 5.5.3).
+        """
+        if data not in self.pending:
+            return None
+        for payload in list(self.pending):
+            waiter, sent = self.pending.pop(payload)
+            if waiter is not None and not waiter.done():
+                waiter.set_result(now - sent)
+            if payload == data:
+                return now - sent
+        raise AssertionError("unreachable: data was among the pending pings")
+
+    def waiters(self) -> Iterator[Future[float]]:
+        """The futures of those who wait for a pong that will not come."""
+        for waiter, _ in self.pending.values():
+            if waiter is not None and not waiter.done():
+                yield waiter
