@@ -28,7 +28,7 @@ from tidegate._core.scoreboard import (
     Scoreboard,
 )
 
-CLOSES_PER_INITIATOR = FIELDS["closes"].count // len(INITIATORS)
+CLOSES_PER_INITIATOR = FIELDS["closes"].size // len(INITIATORS)
 HISTOGRAMS = [name for name, field in FIELDS.items() if field.kind == "histogram"]
 LASTING = [name for name, field in FIELDS.items() if field.kind != "gauge"]
 SEQUENCE_OFFSET = 5 * 8  # of the header's sequence: scoreboard.h
@@ -60,7 +60,7 @@ def test_fields_tile_the_row() -> None:
     place = 0
     for field in FIELDS.values():
         assert field.offset == place
-        place += field.count
+        place += field.size
 
 
 def test_gauges_come_last() -> None:
@@ -72,11 +72,11 @@ def test_bounds_rise_and_fit() -> None:
     assert sorted(BOUNDS) == sorted(HISTOGRAMS)
     for name, bounds in BOUNDS.items():
         assert list(bounds) == sorted(set(bounds))
-        assert len(bounds) + 2 <= FIELDS[name].count
+        assert len(bounds) + 2 <= FIELDS[name].size
 
 
 def test_closed_sets_fit() -> None:
-    assert len(HANDSHAKE_RESULTS) <= FIELDS["handshakes"].count
+    assert len(HANDSHAKE_RESULTS) <= FIELDS["handshakes"].size
     assert len(CLOSE_CODES) <= CLOSES_PER_INITIATOR
     assert set(RESULT_OF_STATUS.values()) <= set(HANDSHAKE_RESULTS)
 

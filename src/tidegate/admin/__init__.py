@@ -1,0 +1,5 @@
+"""The admin process: an HTTP server of its own that reads the scoreboard, so that a busy worker cannot hide.
+
+main is its life, answers its paths; health and status are what they say.
+What must not live here: anything that changes the daemon; what is measured (metrics).
+"""

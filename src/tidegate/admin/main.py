@@ -1,0 +1,93 @@
+"""The admin process's life, from the fork to its end: it serves its sockets until the supervisor ends it.
+
+It lives as long as the supervisor, so that /readyz says 503 while workers drain, and it ends when the supervisor does.
+Its own connections count in a private row: what /metrics says is the workers'.
+
+What must not live here: what it answers (answers), decisions about the daemon (supervisor).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from contextlib import suppress
+
+import msgspec
+import uvloop
+from setproctitle import setproctitle
+
+from .. import logs
+from .._core.scoreboard import Scoreboard
+from ..asyncio.server import ServerConnection, serve
+from .answers import Answers
+
+CLOSE_SECONDS = 1.0
+"""How long a client that reads its answer slowly may delay the end."""
+
+# What a terminal sends to the whole process group, and what an operator may send to it: the supervisor's to act on.
+LEFT_TO_SUPERVISOR = (
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGWINCH,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
+
+
+def run(scoreboard: Scoreboard, sockets: list[socket.socket], pipe: socket.socket | None = None) -> int:
+    """Serve the admin pages on `sockets` until SIGTERM, or until the other end of `pipe` closes; the exit status.
+
+    Called in a forked child, whose signals may still be masked. On `pipe` it says, like a worker, that it is ready:
+    one line of JSON.
+    """
+    setproctitle("tidegate: admin")
+    logs.begin("admin")
+    signal.set_wakeup_fd(-1)  # of the supervisor
+    for number in LEFT_TO_SUPERVISOR:
+        signal.signal(number, signal.SIG_IGN)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_live(scoreboard, sockets, pipe))
+    return 0
+
+
+async def _live(scoreboard: Scoreboard, sockets: list[socket.socket], pipe: socket.socket | None) -> None:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    answers = Answers(scoreboard)
+    servers = [await serve(_no_websocket, sock=sock, process_request=answers, compression=None) for sock in sockets]
+    if pipe is not None:
+        pipe.setblocking(False)
+        loop.add_reader(pipe, _watch, pipe, stopping)
+        with suppress(OSError):  # then the supervisor is gone, and the reader says so
+            pipe.send(msgspec.json.encode({"stage": "ready", "error": None, "exit": None}) + b"\n")
+    await stopping.wait()
+    if pipe is not None:
+        loop.remove_reader(pipe)
+    for server in servers:
+        server.close()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            for server in servers:
+                await server.wait_closed()
+
+
+def _watch(pipe: socket.socket, stopping: asyncio.Event) -> None:
+    """Reads what the supervisor says, which is nothing, until it closes its end or dies."""
+    try:
+        said = pipe.recv(4096)
+    except BlockingIOError:
+        return
+    except OSError:
+        said = b""
+    if not said:
+        stopping.set()
+
+
+async def _no_websocket(websocket: ServerConnection) -> None:
+    """No path leads here yet: every request is answered in HTTP."""

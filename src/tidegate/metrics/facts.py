@@ -1,0 +1,105 @@
+"""What is known about a daemon and its processes, one function each, as (label values, value) of a `Snapshot`.
+
+What must not live here: anything that workers count (that is a row's field, named in the catalog).
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import version as installed_version
+
+from .._core.scoreboard import STAGES, Slot, Snapshot
+from ..version import version
+
+Sample = tuple[tuple[str, ...], float]
+
+BACKOFF = "backoff"
+"""The stage of a slot that has no worker and waits before it gets the next."""
+
+
+@cache
+def versions() -> tuple[str, str, str]:
+    """Of tidegate, Python and uvloop."""
+    return version, platform.python_version(), installed_version("uvloop")
+
+
+def build_info(snapshot: Snapshot) -> Iterator[Sample]:
+    yield versions(), 1
+
+
+def start_time(snapshot: Snapshot) -> Iterator[Sample]:
+    yield (), snapshot.started_at
+
+
+def desired(snapshot: Snapshot) -> Iterator[Sample]:
+    yield (), snapshot.desired
+
+
+def ready(snapshot: Snapshot) -> Iterator[Sample]:
+    yield (), is_ready(snapshot)
+
+
+def draining(snapshot: Snapshot) -> Iterator[Sample]:
+    yield (), snapshot.draining
+
+
+def tick_age(snapshot: Snapshot) -> Iterator[Sample]:
+    yield (), max(0.0, snapshot.taken_at - snapshot.ticked_at)
+
+
+def stages(snapshot: Snapshot) -> Iterator[Sample]:
+    for slot in snapshot.slots:
+        for stage in STAGES:
+            yield (str(slot.index), stage), sum(worker.stage == stage for worker in slot.workers)
+        yield (str(slot.index), BACKOFF), in_backoff(slot, snapshot)
+
+
+def spawns(snapshot: Snapshot) -> Iterator[Sample]:
+    for slot in snapshot.slots:
+        yield (str(slot.index),), slot.spawns
+
+
+def exits(snapshot: Snapshot) -> Iterator[Sample]:
+    for slot in snapshot.slots:
+        for reason, count in slot.exits.items():
+            yield (str(slot.index), reason), count
+
+
+def worker_start_time(snapshot: Snapshot) -> Iterator[Sample]:
+    for slot in snapshot.slots:
+        if slot.workers:
+            yield (str(slot.index),), max(worker.started_at for worker in slot.workers)
+
+
+def worker_generation(snapshot: Snapshot) -> Iterator[Sample]:
+    for slot in snapshot.slots:
+        if slot.workers:
+            yield (str(slot.index),), max(worker.generation for worker in slot.workers)
+
+
+def heartbeat_age(snapshot: Snapshot) -> Iterator[Sample]:
+    for slot in snapshot.slots:
+        beats = [worker.counts.heartbeat for worker in slot.workers if worker.counts.heartbeat]
+        if beats:
+            yield (str(slot.index),), max(0.0, snapshot.taken_at - min(beats))
+
+
+def in_backoff(slot: Slot, snapshot: Snapshot) -> bool:
+    """No live worker, and none is forked yet because those before it ended too soon."""
+    return not slot.workers and slot.backoff_until > snapshot.taken_at
+
+
+def ready_slots(snapshot: Snapshot) -> int:
+    """How many slots have a ready worker. During a handover both generations are one."""
+    return sum(any(worker.stage == "ready" for worker in slot.workers) for slot in snapshot.slots)
+
+
+def is_ready(snapshot: Snapshot) -> bool:
+    """Every desired worker has been ready, one still is, and nobody told the daemon to stop.
+
+    One crashed worker does not turn it: its slot's socket stays open, its successor accepts what waits there, and a
+    load balancer that took the whole daemon out for it would disconnect everybody else.
+    """
+    return snapshot.ready and not snapshot.draining and ready_slots(snapshot) > 0
