@@ -1,0 +1,102 @@
+"""The catalog: names, labels and units as Prometheus asks, and nothing counted that is not shown."""
+
+import re
+from collections import Counter
+
+import pytest
+
+from tidegate._core.scoreboard import BOUNDS, CLOSE_CODES, FIELDS, HANDSHAKE_RESULTS, INITIATORS, OPCODES
+from tidegate.metrics.catalog import CATALOG, Metric
+
+BY_NAME = {metric.full_name: metric for metric in CATALOG}
+
+# What the first version promised: removing or relabelling one breaks dashboards and alerts.
+PROMISED = {
+    "tidegate_backpressure_pauses_total": {"worker", "direction"},
+    "tidegate_build_info": {"version", "python", "uvloop"},
+    "tidegate_closes_total": {"code", "initiator"},
+    "tidegate_connection_duration_seconds": set(),
+    "tidegate_connections": {"worker", "state"},
+    "tidegate_connections_accepted_total": {"worker"},
+    "tidegate_draining": set(),
+    "tidegate_event_loop_lag_seconds": {"worker"},
+    "tidegate_handler_duration_seconds": set(),
+    "tidegate_handshake_duration_seconds": set(),
+    "tidegate_handshakes_total": {"result"},
+    "tidegate_heartbeat_age_seconds": {"worker"},
+    "tidegate_messages_received_total": {"worker", "opcode"},
+    "tidegate_messages_sent_total": {"worker", "opcode"},
+    "tidegate_ping_rtt_seconds": set(),
+    "tidegate_pong_timeouts_total": set(),
+    "tidegate_ready": set(),
+    "tidegate_received_bytes_total": {"worker"},
+    "tidegate_sent_bytes_total": {"worker"},
+    "tidegate_start_time_seconds": set(),
+    "tidegate_supervisor_tick_age_seconds": set(),
+    "tidegate_worker_exits_total": {"worker", "reason"},
+    "tidegate_worker_generation": {"worker"},
+    "tidegate_worker_spawns_total": {"worker"},
+    "tidegate_worker_stage": {"worker", "stage"},
+    "tidegate_worker_start_time_seconds": {"worker"},
+    "tidegate_workers_desired": set(),
+}
+
+
+def test_names_and_labels_are_the_promised_ones() -> None:
+    assert {name: set(metric.labels) for name, metric in BY_NAME.items()} == PROMISED
+
+
+def test_names_are_unique() -> None:
+    assert len(BY_NAME) == len(CATALOG)
+
+
+@pytest.mark.parametrize("metric", CATALOG, ids=lambda metric: metric.name)
+def test_a_metric_follows_the_conventions(metric: Metric) -> None:
+    assert re.fullmatch(r"[a-z]+(_[a-z]+)*", metric.name)
+    assert metric.name.endswith("_total") == (metric.type == "counter")
+    stem = metric.name.removesuffix("_total")
+    assert stem.endswith(f"_{metric.unit}") if metric.unit else not stem.endswith(("_seconds", "_bytes"))
+    assert re.fullmatch(r"[A-Z0-9].*\.", metric.help)
+    assert "\n" not in metric.help
+    assert len(set(metric.labels)) == len(metric.labels)
+    assert not {"le", "quantile", "pid", "path", "user", "address", "job", "instance"} & set(metric.labels)
+    assert metric.labels[:1] == ("worker",) or "worker" not in metric.labels
+
+
+@pytest.mark.parametrize("metric", CATALOG, ids=lambda metric: metric.name)
+def test_a_source_fits_its_type(metric: Metric) -> None:
+    if isinstance(metric.source, str):
+        assert metric.type == "histogram"
+        assert metric.source in BOUNDS
+    else:
+        assert metric.type != "histogram"
+    if not isinstance(metric.source, str) and not callable(metric.source):
+        kind = {"counter": "counter", "gauge": "gauge"}[metric.type]
+        own = [label for label in metric.labels if label != "worker"]
+        for names, (field, index) in metric.source.items():
+            assert FIELDS[field].kind == kind
+            assert 0 <= index < FIELDS[field].size
+            assert len(names) == len(own)
+
+
+def test_every_word_that_is_counted_is_shown_once() -> None:
+    shown: Counter[tuple[str, int]] = Counter()
+    for metric in CATALOG:
+        if isinstance(metric.source, str):
+            shown.update((metric.source, i) for i in range(FIELDS[metric.source].size))
+        elif not callable(metric.source):
+            shown.update(metric.source.values())
+    stride = FIELDS["closes"].size // len(INITIATORS)
+    spare = {("handshakes", i) for i in range(len(HANDSHAKE_RESULTS), FIELDS["handshakes"].size)}
+    spare |= {("closes", i) for i in range(FIELDS["closes"].size) if i % stride >= len(CLOSE_CODES)}
+    assert set(shown.values()) == {1}
+    assert set(shown) == {(name, i) for name, field in FIELDS.items() for i in range(field.size)} - spare
+
+
+def test_the_tables_name_the_words_that_native_code_writes() -> None:
+    closes = BY_NAME["tidegate_closes_total"].source
+    assert not isinstance(closes, str)
+    assert not callable(closes)
+    assert closes["1001", "remote"] == ("closes", 21)
+    sent = BY_NAME["tidegate_messages_sent_total"].source
+    assert sent == {(opcode,): ("messages", 2 + i) for i, opcode in enumerate(OPCODES)}
