@@ -117,7 +117,8 @@ _SILENT = _Silent()
 
 # The beginning of a request line as far as the version, and no farther: a parser that stopped at that byte has seen it.
 _up_to_version = re.compile(rb"[A-Z-]+ [^ ]+ (HTTP/[0-9]\.[0-9])").match
-# RFC 9112, 5.1 and 6: what announces a body. Searched in a head that llhttp found to be well formed.
+_header_name = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):").match  # RFC 9112, 5
+# RFC 9112, 6: what announces a body. Searched in a head that llhttp found to be well formed.
 _body_header = re.compile(rb"\n(?:content-length:[ \t]*(?![ \t0]*\r)|transfer-encoding:)", re.IGNORECASE).search
 _PROTOCOLS = (b"HTTP/1.1", b"HTTP/1.0")
 _PREFACE = b"PRI * HTTP/2.0"  # RFC 9113, 3.4
@@ -221,7 +222,7 @@ class RequestParser:
             if end > position:
                 buffer += data[position:end]
                 self._check_bytes(data[position:end])
-            if end == break_:
+            if position < end == break_:
                 self._check_line()
                 if len(buffer) - self._line == 2:
                     self.head = bytes(buffer)
@@ -268,7 +269,7 @@ class RequestParser:
                 return InvalidProtocol("HTTP/2.0")
             if found and found[1] not in _PROTOCOLS:
                 return InvalidProtocol(found[1].decode())
-        elif self._buffer.endswith(b"\r\n\r\n") and _body_header(self._buffer):
+        elif self._buffer.startswith(b"\r", self._line) and _body_header(self._buffer):
             return UnexpectedBody("a request that opens a WebSocket cannot have a body")
         return InvalidMessage(f"{self._where()} is not valid HTTP/1.1: {str(exc).lower()}")
 
@@ -283,8 +284,8 @@ class RequestParser:
         """Name the current line."""
         if self._lines == 0:
             return "the request line"
-        name, colon, _ = self._buffer[self._line : self._line + 64].decode("latin-1").partition(":")
-        return f"header {name}" if colon and name.isascii() and name.isprintable() else f"header line {self._lines}"
+        name = _header_name(bytes(self._buffer[self._line : self._line + 64]))
+        return f"header {name[1].decode()}" if name else f"header line {self._lines}"
 
 
 def _check_request_line(line: bytes) -> None:
