@@ -7,76 +7,100 @@ package costs nothing: no event loop, no parser, no command line. Nothing is def
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .version import version
 
 __version__ = version
 
+if TYPE_CHECKING:
+    # The same table for type checkers, which do not run __getattr__; a test compares the two.
+    from .app import App as App
+    from .asyncio.server import Server as Server
+    from .asyncio.server import ServerConnection as ServerConnection
+    from .asyncio.server import broadcast as broadcast
+    from .asyncio.server import serve as serve
+    from .asyncio.server import unix_serve as unix_serve
+    from .datastructures import Headers as Headers
+    from .datastructures import HeadersLike as HeadersLike
+    from .datastructures import MultipleValuesError as MultipleValuesError
+    from .exceptions import ConcurrencyError as ConcurrencyError
+    from .exceptions import ConnectionClosed as ConnectionClosed
+    from .exceptions import ConnectionClosedError as ConnectionClosedError
+    from .exceptions import ConnectionClosedOK as ConnectionClosedOK
+    from .exceptions import DuplicateParameter as DuplicateParameter
+    from .exceptions import HeaderLineTooLong as HeaderLineTooLong
+    from .exceptions import InvalidHandshake as InvalidHandshake
+    from .exceptions import InvalidHeader as InvalidHeader
+    from .exceptions import InvalidHeaderFormat as InvalidHeaderFormat
+    from .exceptions import InvalidHeaderValue as InvalidHeaderValue
+    from .exceptions import InvalidMessage as InvalidMessage
+    from .exceptions import InvalidMethod as InvalidMethod
+    from .exceptions import InvalidOrigin as InvalidOrigin
+    from .exceptions import InvalidParameterName as InvalidParameterName
+    from .exceptions import InvalidParameterValue as InvalidParameterValue
+    from .exceptions import InvalidProtocol as InvalidProtocol
+    from .exceptions import InvalidProxy as InvalidProxy
+    from .exceptions import InvalidProxyMessage as InvalidProxyMessage
+    from .exceptions import InvalidProxyStatus as InvalidProxyStatus
+    from .exceptions import InvalidState as InvalidState
+    from .exceptions import InvalidStatus as InvalidStatus
+    from .exceptions import InvalidUpgrade as InvalidUpgrade
+    from .exceptions import InvalidURI as InvalidURI
+    from .exceptions import NegotiationError as NegotiationError
+    from .exceptions import PayloadTooBig as PayloadTooBig
+    from .exceptions import ProtocolError as ProtocolError
+    from .exceptions import ProxyError as ProxyError
+    from .exceptions import RequestLineTooLong as RequestLineTooLong
+    from .exceptions import SecurityError as SecurityError
+    from .exceptions import StatusLineTooLong as StatusLineTooLong
+    from .exceptions import TooManyFragments as TooManyFragments
+    from .exceptions import TooManyHeaders as TooManyHeaders
+    from .exceptions import WebSocketException as WebSocketException
+    from .frames import Close as Close
+    from .frames import CloseCode as CloseCode
+    from .frames import Frame as Frame
+    from .frames import Opcode as Opcode
+    from .http11 import Request as Request
+    from .http11 import Response as Response
+    from .protocol import Side as Side
+    from .protocol import State as State
+    from .typing import Data as Data
+    from .typing import ExtensionName as ExtensionName
+    from .typing import ExtensionParameter as ExtensionParameter
+    from .typing import LoggerLike as LoggerLike
+    from .typing import Origin as Origin
+    from .typing import StatusLike as StatusLike
+    from .typing import Subprotocol as Subprotocol
+
 # Module -> names; the only place that knows where a name of the public surface lives.
 _HOMES = {
-    "app": ("App",),
-    "asyncio.server": ("Server", "ServerConnection", "broadcast", "serve", "unix_serve"),
-    "datastructures": ("Headers", "HeadersLike", "MultipleValuesError"),
+    "app": "App",
+    "asyncio.server": "Server ServerConnection broadcast serve unix_serve",
+    "datastructures": "Headers HeadersLike MultipleValuesError",
     "exceptions": (
-        "ConcurrencyError",
-        "ConnectionClosed",
-        "ConnectionClosedError",
-        "ConnectionClosedOK",
-        "DuplicateParameter",
-        "HeaderLineTooLong",
-        "InvalidHandshake",
-        "InvalidHeader",
-        "InvalidHeaderFormat",
-        "InvalidHeaderValue",
-        "InvalidMessage",
-        "InvalidMethod",
-        "InvalidOrigin",
-        "InvalidParameterName",
-        "InvalidParameterValue",
-        "InvalidProtocol",
-        "InvalidProxy",
-        "InvalidProxyMessage",
-        "InvalidProxyStatus",
-        "InvalidState",
-        "InvalidStatus",
-        "InvalidURI",
-        "InvalidUpgrade",
-        "NegotiationError",
-        "PayloadTooBig",
-        "ProtocolError",
-        "ProxyError",
-        "RequestLineTooLong",
-        "SecurityError",
-        "StatusLineTooLong",
-        "TooManyFragments",
-        "TooManyHeaders",
-        "WebSocketException",
+        "ConcurrencyError ConnectionClosed ConnectionClosedError ConnectionClosedOK DuplicateParameter"
+        " HeaderLineTooLong InvalidHandshake InvalidHeader InvalidHeaderFormat InvalidHeaderValue InvalidMessage"
+        " InvalidMethod InvalidOrigin InvalidParameterName InvalidParameterValue InvalidProtocol InvalidProxy"
+        " InvalidProxyMessage InvalidProxyStatus InvalidState InvalidStatus InvalidURI InvalidUpgrade NegotiationError"
+        " PayloadTooBig ProtocolError ProxyError RequestLineTooLong SecurityError StatusLineTooLong TooManyFragments"
+        " TooManyHeaders WebSocketException"
     ),
-    "frames": ("Close", "CloseCode", "Frame", "Opcode"),
-    "http11": ("Request", "Response"),
-    "protocol": ("Side", "State"),
-    "typing": (
-        "Data",
-        "ExtensionName",
-        "ExtensionParameter",
-        "LoggerLike",
-        "Origin",
-        "StatusLike",
-        "Subprotocol",
-    ),
+    "frames": "Close CloseCode Frame Opcode",
+    "http11": "Request Response",
+    "protocol": "Side State",
+    "typing": "Data ExtensionName ExtensionParameter LoggerLike Origin StatusLike Subprotocol",
 }
 
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
+_HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 
 __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    try:
-        module = _HOME[name]
-    except KeyError:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    module = _HOME.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     globals()[name] = value
     return value
