@@ -476,6 +476,11 @@ class Connection(MessageChannel):
         exc = self._end.exception()
         return StopAsyncIteration() if iterating and isinstance(exc, ConnectionClosedOK) else exc
 
+    def _is_own_end(self, exc: ConnectionClosed) -> bool:
+        """Whether `exc` tells of the end of this connection, and not of another that a handler used."""
+        end = self._closing
+        return end is not None and exc.rcvd is end.rcvd and exc.sent is end.sent
+
     async def _recv_undecodable(self, exc: UnicodeDecodeError) -> Data:
         self._fail(CloseCode.INVALID_DATA, failure(exc), exc)
         await self.wait_closed()

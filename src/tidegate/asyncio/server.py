@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from .._core.scoreboard import RESULT_OF_STATUS, current
-from ..exceptions import InvalidHandshake
+from ..exceptions import ConnectionClosed, InvalidHandshake
 from ..frames import CloseCode
 from ..handshake import HandshakeOptions, accept, reject, rejection
 from ..http11 import SERVER, Request, RequestParser, Response
@@ -227,6 +227,11 @@ class ServerConnection(Connection):
         try:
             async with self:
                 await server._handler(self)
+        except ConnectionClosed as exc:
+            # A client that vanished is no failure of a handler that was reading or writing; thousands of tracebacks at
+            # once, when a network breaks, would be one of the log.
+            if not self._is_own_end(exc):
+                self.logger.error("connection handler failed", exc_info=True)
         except Exception:
             self.logger.error("connection handler failed", exc_info=True)
 
