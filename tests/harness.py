@@ -113,6 +113,7 @@ class Daemon:
         options: more arguments of the command, after those below.
         target: MODULE:ATTRIBUTE; the text is written to MODULE.py in a folder that is the command's current one.
         workers: the value of --workers.
+        drain: the value of --drain, in seconds: 0, because few tests want to wait for it; None leaves the default.
         host: the address of --bind and --admin; `bind=None` leaves --bind to `options`, `admin=False` gives "none".
         env: variables added to this process's.
         python: options of the interpreter (("-X", "dev"), say).
@@ -127,6 +128,7 @@ class Daemon:
         *options: str,
         target: str = "application:handler",
         workers: int | str = 1,
+        drain: float | None = 0,
         host: str = "127.0.0.1",
         bind: bool = True,
         admin: bool = True,
@@ -146,6 +148,8 @@ class Daemon:
         self.command = [sys.executable, *python, "-m", "tidegate", "serve", target]
         if bind:
             self.command += ["--bind", self.address]
+        if drain is not None:
+            self.command += ["--drain", f"{drain:g}"]
         self.command += ["--admin", self.admin if admin else "none", "--workers", str(workers), *options]
         self._environment = {**os.environ, **(env or {})}
         if "PYTHONPATH" in self._environment:  # relative entries would be lost with the change of folder
