@@ -99,7 +99,7 @@ async def test_handler_raises(websocket: ClientConnection) -> None:
 
 
 async def test_too_big(daemon: Daemon) -> None:
-    websocket = await connect(daemon.uri)  # without `async with`: closing just after such an end trips the client itself
+    websocket = await connect(daemon.uri)  # not `async with`: closing right after such an end trips the client
     await websocket.send(bytes(MAX_SIZE + 1))
     with pytest.raises(ConnectionClosedError):
         await websocket.recv()
