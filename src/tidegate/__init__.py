@@ -7,14 +7,16 @@ package costs nothing: no event loop, no parser, no command line. Nothing is def
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
-from .version import version
+from . import version as _version
 
-__version__ = version
+__version__ = _version.version
 
+TYPE_CHECKING = False  # what type checkers take for true; importing it from typing would double the time of the import
 if TYPE_CHECKING:
     # The same table for type checkers, which do not run __getattr__; a test compares the two.
+    from typing import Any
+
     from .app import App as App
     from .asyncio.server import Server as Server
     from .asyncio.server import ServerConnection as ServerConnection
