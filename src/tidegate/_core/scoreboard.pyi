@@ -7,7 +7,7 @@ row for each worker process, the supervisor's facts, and for each slot the sum o
 What must not live here: names, help and labels of metrics (metrics/catalog), who is hung or ready (supervisor, admin).
 """
 
-from typing import Final, Literal, NamedTuple, NoReturn, TypeAlias, final
+from typing import Final, Literal, NamedTuple, TypeAlias, final
 
 HandshakeResult: TypeAlias = str
 """One of `HANDSHAKE_RESULTS`."""
@@ -145,10 +145,9 @@ class Scoreboard:
     """The shared memory file. Made before the forks, inherited by every child; the supervisor is its only owner.
 
     Every method but `row()`, `read()` and `close()` is the supervisor's alone. One that is handed a row or a slot that
-    is not there raises ValueError.
+    is not there raises ValueError. `Scoreboard()` raises TypeError: it is made by `create()` or `attach()`.
     """
 
-    def __init__(self) -> NoReturn: ...
     @staticmethod
     def create(rows: int = ..., slots: int = ...) -> Scoreboard:
         """Make one, for `slots` workers at once and `rows` worker processes (two generations, and those that drain).

@@ -19,7 +19,7 @@ from setproctitle import setproctitle
 
 from .. import logs
 from .._core.scoreboard import Scoreboard
-from ..asyncio.server import ServerConnection, serve
+from ..asyncio.server import Server, ServerConnection, serve
 from .answers import Answers
 
 CLOSE_SECONDS = 1.0
@@ -69,12 +69,19 @@ async def _live(scoreboard: Scoreboard, sockets: list[socket.socket], pipe: sock
     await stopping.wait()
     if pipe is not None:
         loop.remove_reader(pipe)
+    await _close(servers)
+
+
+async def _close(servers: list[Server]) -> None:
+    """Lets answers be read for a moment, then cuts, since uvloop's close waits for transports that are still open."""
     for server in servers:
         server.close()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(CLOSE_SECONDS):
-            for server in servers:
-                await server.wait_closed()
+    closed = asyncio.gather(*(server.wait_closed() for server in servers))
+    await asyncio.wait([closed], timeout=CLOSE_SECONDS)
+    if not closed.done():
+        for server in servers:
+            server.abort_connections()
+    await closed
 
 
 def _watch(pipe: socket.socket, stopping: asyncio.Event) -> None:

@@ -1,0 +1,76 @@
+"""The admin process's life: its title, signals, pipe and end."""
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.admin.process import Admin
+from tidegate.admin.main import LEFT_TO_SUPERVISOR
+
+
+def test_title(admin: Admin) -> None:
+    assert Path(f"/proc/{admin.pid}/cmdline").read_bytes().rstrip(b"\0") == b"tidegate: admin"
+
+
+def test_sigterm_ends_it(admin: Admin) -> None:
+    os.kill(admin.pid, signal.SIGTERM)
+    assert admin.wait() == 0
+
+
+def test_it_ends_with_the_supervisor(admin: Admin) -> None:
+    admin.pipe.close()
+    assert admin.wait() == 0
+
+
+def test_it_ends_with_a_supervisor_that_left_words_unread(admin: Admin) -> None:
+    """Then the end is ECONNRESET, not an end of file."""
+    admin.pipe.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
+    admin.pipe.send(b"never read\n")
+    admin.pipe.close()
+    assert admin.wait() == 0
+
+
+@pytest.mark.parametrize("number", LEFT_TO_SUPERVISOR)
+def test_other_signals_are_the_supervisors(admin: Admin, number: signal.Signals) -> None:
+    os.kill(admin.pid, number)
+    assert admin.get("/livez")[0] == 200
+
+
+def test_signals_are_no_longer_masked(admin: Admin) -> None:
+    status = Path(f"/proc/{admin.pid}/status").read_text()
+    (mask,) = [line.split()[1] for line in status.splitlines() if line.startswith("SigBlk:")]
+    assert int(mask, 16) == 0
+
+
+def test_words_on_the_pipe_are_ignored(admin: Admin) -> None:
+    admin.pipe.send(b'{"end": 1}\n')
+    assert admin.get("/livez")[0] == 200
+
+
+def test_a_client_that_sends_nothing_does_not_delay_the_end(admin: Admin) -> None:
+    with contextlib.closing(socket.create_connection(("127.0.0.1", admin.ports[0]))) as idle:
+        assert admin.get("/livez")[0] == 200  # the idle one has been accepted before
+        os.kill(admin.pid, signal.SIGTERM)
+        assert admin.wait() == 0
+        idle.settimeout(30)
+        assert idle.recv(65536).startswith(b"HTTP/1.1 503 ")
+
+
+def test_scrapes_leave_nothing_behind(admin: Admin) -> None:
+    process = psutil.Process(admin.pid)
+    for _ in range(20):
+        admin.get("/metrics")
+    before = process.num_fds(), process.memory_info().rss
+    for _ in range(300):
+        admin.get("/metrics")
+    deadline = time.monotonic() + 30
+    while process.num_fds() > before[0] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert process.num_fds() <= before[0]
+    assert process.memory_info().rss - before[1] < 2 * 2**20
