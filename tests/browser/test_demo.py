@@ -13,7 +13,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.harness import Daemon
 
-DEMO = "tidegate.cli.demo:app"
+DEMO = "tidegate.cli.demo_application:app"
 
 
 @pytest.fixture

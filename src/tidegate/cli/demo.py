@@ -1,91 +1,40 @@
-"""`tidegate demo`: a page that shows the server's time and echoes what is typed, served by two workers.
+"""``tidegate demo``: the daemon with two workers and a page to look at.
 
-The upper part is an ordinary application, as anybody would write it: a handler, a plain HTTP page on the same
-address, a task that lives as long as the worker. The lower part is the command.
-What must not live here: anything an application could not do as well.
+What must not live here: the page and its server (demo_application.py), the daemon (serve.py).
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
-import os
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
-from functools import cache
-from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import Any
 
-from tidegate import App, ConnectionClosed, Headers, Response, broadcast
+import click
 
-if TYPE_CHECKING:
-    from tidegate import Request, ServerConnection
+from ..config import Config, ConfigError
+from .serve import given, parameters, run
 
-clients: set[ServerConnection] = set()
+__all__ = ["command"]
+
+WORKERS = 2
 
 
-async def handler(websocket: ServerConnection) -> None:
-    """Greet with the time, then send every text back; the clock reaches the connection meanwhile."""
-    clients.add(websocket)
+@click.pass_context
+def _demo(ctx: click.Context, /, **_: Any) -> int:
+    """Serve a page that shows the server's time, pushed over a WebSocket, and echoes what is typed.
+
+    Two workers serve it. The options are those of `tidegate serve`.
+    """
     try:
-        await websocket.send(time_message())
-        async for message in websocket:
-            await websocket.send(json.dumps({"echo": message}) if isinstance(message, str) else message)
-    except ConnectionClosed:
-        pass  # the browser left while an answer was under way
-    finally:
-        clients.discard(websocket)
+        config = Config(application="tidegate.cli.demo_application:app", workers=WORKERS, **given(ctx))
+    except ConfigError as error:
+        raise click.UsageError(str(error), ctx) from None
+    for address in config.bind:
+        click.echo(f"page     http://{address}/")
+    if config.admin is not None:
+        click.echo(f"metrics  http://{config.admin}/metrics")
+    click.echo("Ctrl-C stops it.")
+    return run(config)
 
 
-def time_message() -> str:
-    """What the page shows: the time, and which worker said it."""
-    return json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "worker": os.getpid()})
-
-
-async def push_time() -> None:
-    """Tell every client of this worker the time, at each full second."""
-    while True:
-        await asyncio.sleep(1 - datetime.now(UTC).microsecond / 1_000_000)
-        broadcast(clients, time_message())
-
-
-@contextlib.asynccontextmanager
-async def lifespan(app: App) -> AsyncIterator[None]:
-    """Run the clock from the worker's start to its end."""
-    clock = asyncio.create_task(push_time())
-    try:
-        yield
-    finally:
-        clock.cancel()
-
-
-def process_request(connection: ServerConnection, request: Request) -> Response | None:
-    """The page for a browser's ordinary request; None lets a WebSocket handshake go on."""
-    if "Upgrade" in request.headers:
-        return None
-    if request.path != "/":
-        return connection.respond(404, f"there is nothing at {request.path}\n")
-    body = page()
-    headers = Headers(
-        {
-            "Content-Type": "text/html; charset=utf-8",
-            "Content-Length": str(len(body)),
-            "Content-Security-Policy": (
-                "default-src 'none'; connect-src 'self'; img-src data:; "
-                "style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-            ),
-            "Cache-Control": "no-store",
-            "Connection": "close",
-        }
-    )
-    return Response(200, "OK", headers, body)
-
-
-@cache
-def page() -> bytes:
-    """The page's HTML, from the file beside this one."""
-    return files("tidegate.cli").joinpath("demo.html").read_bytes()
-
-
-app = App(handler, process_request=process_request, lifespan=lifespan)
+command = click.Command(
+    "demo", callback=_demo, params=parameters(without=("application", "workers")), help=_demo.__doc__
+)
