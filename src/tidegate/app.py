@@ -1,0 +1,187 @@
+"""`App`: a handler together with what only Python can say about how it is served.
+
+Whatever is a number or a word is a setting of the command (config.py); an App has the rest, the objects. It is checked
+when it is made, so that a mistake shows where it was written.
+
+What must not live here: settings, loading an App from a module (worker/loader.py), serving it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+__all__ = ["App"]
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A handler and those options of ``serve()`` that are objects, for ``tidegate serve MODULE:ATTRIBUTE``.
+
+        @asynccontextmanager
+        async def lifespan():
+            async with Database() as database:
+                ...
+                yield
+
+        app = App(handler, lifespan=lifespan, subprotocols=["chat"])
+
+    Parameters:
+        handler: ``async def handler(websocket)``, or any callable that takes a connection and returns an awaitable.
+        lifespan: called once in each worker, without arguments or with the App, for an asynchronous context manager
+            that is entered before the worker serves and left after its last connection has ended.
+        origins: acceptable values of the Origin header: strings, compiled regular expressions, None for a lack of it.
+        subprotocols: supported subprotocols, in order of preference.
+        select_subprotocol: chooses one of those that the client offers; called with the connection and their list.
+        extensions: factories of the extensions to negotiate, in order.
+        process_request: called with the connection and the request before the handshake; may answer instead of it.
+        process_response: called with the connection, the request and the response; may replace the response.
+        create_connection: the class of connections, or a function that makes one.
+        logger: where connections log.
+        ssl: a TLS context, for ``wss://`` instead of ``ws://``.
+
+    Raises:
+        TypeError: a parameter is not what it must be; the message names it and says what would be right.
+    """
+
+    handler: Callable[[Any], Awaitable[Any]]
+    _: KW_ONLY
+    lifespan: Callable[..., AbstractAsyncContextManager[Any]] | None = None
+    origins: Sequence[str | re.Pattern[str] | None] | None = None
+    subprotocols: Sequence[str] | None = None
+    select_subprotocol: Callable[[Any, Sequence[Any]], Any] | None = None
+    extensions: Sequence[Any] | None = None
+    process_request: Callable[[Any, Any], Any] | None = None
+    process_response: Callable[[Any, Any, Any], Any] | None = None
+    create_connection: Callable[..., Any] | None = None
+    logger: Any = None
+    ssl: SSLContext | None = None
+
+    def __post_init__(self) -> None:
+        _check_handler(self.handler)
+        for name, arguments in _HOOKS.items():
+            if (hook := getattr(self, name)) is not None:
+                _check_callable(name, hook, arguments)
+        if self.lifespan is not None:
+            _check_lifespan(self.lifespan)
+        _check_list("origins", self.origins, str | re.Pattern | None, "strings, compiled regular expressions or None")
+        _check_list("subprotocols", self.subprotocols, str, "strings")
+        _check_list("extensions", self.extensions, object, "factories of extensions")
+        if self.create_connection is not None and not callable(self.create_connection):
+            raise TypeError(f"create_connection must be a class or a function, not {_found(self.create_connection)}")
+        if self.ssl is not None and not hasattr(self.ssl, "wrap_bio"):
+            raise TypeError(f"ssl must be an ssl.SSLContext, not {_found(self.ssl)}")
+
+    def serve_options(self) -> dict[str, Any]:
+        """The arguments of ``serve()`` that were given here, by name."""
+        options = {name: getattr(self, name) for name in self.__slots__ if name not in ("handler", "lifespan")}
+        return {name: value for name, value in options.items() if value is not None}
+
+    def make_lifespan(self) -> AbstractAsyncContextManager[Any]:
+        """One worker's `lifespan`, not yet entered; one that does nothing where there is none.
+
+        Raises:
+            TypeError: what `lifespan` returned is no asynchronous context manager.
+        """
+        if self.lifespan is None:
+            return nullcontext()
+        manager = self.lifespan(self) if _fits(self.lifespan, self) else self.lifespan()
+        if not (hasattr(manager, "__aenter__") and hasattr(manager, "__aexit__")):
+            if inspect.iscoroutine(manager):
+                manager.close()
+            raise TypeError(
+                f"lifespan must return an asynchronous context manager, not {_found(manager)}: "
+                "decorate an async generator function with contextlib.asynccontextmanager"
+            )
+        return manager
+
+
+# What each hook is called with.
+_HOOKS = {
+    "select_subprotocol": ("connection", "subprotocols"),
+    "process_request": ("connection", "request"),
+    "process_response": ("connection", "request", "response"),
+}
+
+
+def _found(value: object) -> str:
+    """What somebody gave, in a few words."""
+    if inspect.isclass(value):
+        return f"the class {value.__qualname__}"
+    if inspect.isroutine(value):
+        return f"the function {getattr(value, '__qualname__', value)}{_signature(value) or ''}"
+    if inspect.ismodule(value):
+        return f"the module {value.__name__}"
+    return f"{type(value).__qualname__} {value!r:.60}"
+
+
+def _signature(value: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(value)
+    except (TypeError, ValueError):  # some callables written in C do not tell
+        return None
+
+
+def _fits(value: Callable[..., Any], *arguments: object) -> bool:
+    """Whether it can be called with these arguments, as far as it tells."""
+    signature = _signature(value)
+    if signature is None:
+        return True
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        return False
+    return True
+
+
+def _check_callable(name: str, value: Any, arguments: Sequence[str]) -> None:
+    wanted = f"{name}({', '.join(arguments)})"
+    if not callable(value):
+        raise TypeError(f"{name} must be a callable, {wanted}, not {_found(value)}")
+    if not _fits(value, *arguments):
+        raise TypeError(f"{name} must accept the call {wanted}, and this cannot: {_found(value)}")
+
+
+def _check_handler(handler: Any) -> None:
+    wanted = "async def handler(websocket)"
+    if inspect.isclass(handler):
+        raise TypeError(f"the handler must be a function or an object with __call__, {wanted}, not {_found(handler)}")
+    if not callable(handler):
+        raise TypeError(f"the handler must be a callable, {wanted}, not {_found(handler)}")
+    if inspect.isasyncgenfunction(handler) or inspect.isgeneratorfunction(handler):
+        raise TypeError(f"the handler must be {wanted}, and has a yield: {_found(handler)}")
+    if not _fits(handler, "websocket"):
+        hint = ""
+        if _fits(handler, "scope", "receive", "send"):
+            hint = "; an ASGI application needs an ASGI server"
+        elif _fits(handler, "websocket", "path"):
+            hint = "; the path is websocket.request.path"
+        raise TypeError(f"the handler must take the connection alone, {wanted}, not {_found(handler)}{hint}")
+
+
+def _check_lifespan(lifespan: Any) -> None:
+    if not callable(lifespan):
+        raise TypeError(
+            f"lifespan must be a function that returns an asynchronous context manager, not {_found(lifespan)}"
+        )
+    if inspect.isasyncgenfunction(lifespan) or inspect.iscoroutinefunction(lifespan):
+        raise TypeError(f"lifespan must be decorated with contextlib.asynccontextmanager: {_found(lifespan)}")
+    if not _fits(lifespan, "app") and not _fits(lifespan):
+        raise TypeError(f"lifespan must take no argument, or the App: {_found(lifespan)}")
+
+
+def _check_list(name: str, values: Any, kind: Any, words: str) -> None:
+    if values is None:
+        return
+    if isinstance(values, str | bytes) or not isinstance(values, Sequence):
+        raise TypeError(f"{name} must be a list, not {_found(values)}")
+    for value in values:
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} must be a list of {words}: there is {_found(value)} in it")

@@ -1,0 +1,99 @@
+"""``tidegate``: one command, whose subcommands are modules of this folder, imported when they are used.
+
+A mistake on the command line is told in one line, which names what was given and what is allowed, with status 2.
+
+What must not live here: what a subcommand does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from ..version import version
+
+__all__ = ["CONTEXT", "Command", "main"]
+
+# Name -> what help says of it. Each is a module of this folder with a click command called `command`.
+COMMANDS = {
+    "serve": "Serve an application with supervised workers.",
+    "demo": "Serve a page that shows what this is.",
+}
+
+USAGE = 2  # exit status
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}  # of every command
+
+
+class Commands(click.Group):
+    """The subcommands of the table above."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"{__name__}.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+class Command(click.Command):
+    """A subcommand whose every mistake knows where it was made."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
+
+@click.group(cls=Commands, no_args_is_help=False, context_settings=CONTEXT)
+@click.version_option(version, message="%(prog)s %(version)s")
+def tidegate() -> None:
+    """A production WebSocket server for Python."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command line, by default the process's own, and exit with its status."""
+    try:
+        status = tidegate.main(arguments, prog_name="tidegate", standalone_mode=False)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx is not None else "tidegate"
+        print(f"{where}: {_line(error)}", file=sys.stderr)
+        sys.exit(USAGE)
+    except click.ClickException as error:
+        print(f"tidegate: {error.format_message()}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(1)
+    sys.exit(status)
+
+
+def _line(error: click.UsageError) -> str:
+    """What is wrong, in one line."""
+    if isinstance(error, click.MissingParameter) and error.param is not None:
+        return f"{_named(error.param)} is missing{_allowed(error.param)}"
+    if isinstance(error, click.BadOptionUsage) and error.ctx is not None:
+        for parameter in error.ctx.command.params:
+            if error.option_name in parameter.opts:
+                return f"{error.option_name} needs a value{_allowed(parameter)}"
+    return " ".join(error.format_message().split())
+
+
+def _named(parameter: click.Parameter) -> str:
+    return parameter.opts[0] if isinstance(parameter, click.Option) else (parameter.name or "").upper()
+
+
+def _allowed(parameter: click.Parameter) -> str:
+    """What a parameter's type says is allowed, if it says that."""
+    allowed = getattr(parameter.type, "allowed", "")
+    return f": give {allowed}" if allowed else ""

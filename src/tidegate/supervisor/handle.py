@@ -1,0 +1,242 @@
+"""A child as its parent sees it, and the place that it fills.
+
+    Handle     one process, from its fork to its end: `fork`, `order`, `kill`, `hear`, `reap`, `close`
+    Slot       a place for a process; it outlives those that fill it, as do its sockets
+    Backoff    how long a slot waits until it is filled again
+
+What must not live here: what to do about any of it (supervisor.py); the child's own life (worker/main.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import time
+from typing import Final
+
+from ..worker.pipe import Level, Order, Pipe, Report, Stage
+from .poll import Timer
+from .signals import Signals, name_of
+
+__all__ = ["Backoff", "Handle", "Slot"]
+
+_STAGES: Final[tuple[Stage, ...]] = ("starting", "ready", "draining", "gone")
+
+
+class Handle:
+    """A child process.
+
+    Attributes:
+        slot: the place that it fills, or filled.
+        generation: which generation of workers it belongs to.
+        row: its row of the scoreboard, None where it counts nothing.
+        pid: its process id, for as long as that is its own: until it is reaped.
+        stage: what it told last.
+        ordered: the most urgent order to end that it was given.
+        failure: what it told of why it ends.
+        overdue: whether it was not ready in time.
+        ended: None while it runs, then its exit status, or the number of the signal that killed it, negative.
+        timers: what is to happen to it if it is still there by then.
+    """
+
+    def __init__(self, slot: Slot, generation: int, row: int | None) -> None:
+        self.slot, self.generation, self.row = slot, generation, row
+        self.pid = 0
+        self.pidfd = -1
+        self.pipe: Pipe[Report]
+        self.stage: Stage = "starting"
+        self.ordered = Level.NONE
+        self.failure: Report | None = None
+        self.overdue = False
+        self.ended: int | None = None
+        self.timers: list[Timer] = []
+        self.born = time.monotonic()
+        self.ready_at: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.slot.name} (pid {self.pid})"
+
+    def fork(self, signals: Signals) -> socket.socket | None:
+        """Fork. In the parent the result is None; in the child it is the child's end of the pipe.
+
+        In the child signals stay blocked, and wait, until it has decided what to do about them: `Signals.settle()`.
+
+        Raises:
+            OSError: there is no process, memory or file descriptor to be had.
+        """
+        ours, theirs = socket.socketpair()
+        signals.block()
+        try:
+            self.pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            signals.unblock()
+            raise
+        if self.pid == 0:
+            ours.close()
+            return theirs
+        theirs.close()
+        self.pipe = Pipe(ours, Report)
+        # It may have died already: until it is reaped, the number is its own. Where there are no such descriptors
+        # (not Linux, or none left), SIGCHLD says that it is time to look.
+        with contextlib.suppress(AttributeError, OSError):
+            self.pidfd = os.pidfd_open(self.pid)
+        signals.unblock()
+        return None
+
+    def order(self, level: Level) -> None:
+        """Tell it to end; whoever cannot listen yet, or no longer, gets a signal."""
+        if level <= self.ordered:
+            return
+        self.ordered = level
+        if self.stage == "starting" or not self.pipe.send(Order(level)):
+            self.kill(signal.SIGKILL if level is Level.CUT else signal.SIGTERM)
+
+    def kill(self, number: int) -> None:
+        """Send a signal; nothing happens to one that has been reaped."""
+        if self.pid and self.ended is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def hear(self) -> list[Report]:
+        """What it has told since the last time. Stages only go forward, whatever it tells."""
+        news = []
+        for report in self.pipe.receive():
+            if report.error is not None or report.exit:
+                self.failure = report
+            if _STAGES.index(report.stage) > _STAGES.index(self.stage):
+                self.stage = report.stage
+                if report.stage == "ready":
+                    self.ready_at = time.monotonic()
+                news.append(report)
+        return news
+
+    def reap(self) -> bool:
+        """Whether it has ended. Its process id means nothing afterwards."""
+        if self.ended is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:  # somebody else has reaped it: how it ended is lost
+                self.ended = 0
+            else:
+                if pid:
+                    self.ended = os.waitstatus_to_exitcode(status)
+        return self.ended is not None
+
+    @property
+    def served(self) -> float | None:
+        """Seconds since it became ready; None if it never was."""
+        return None if self.ready_at is None else time.monotonic() - self.ready_at
+
+    @property
+    def end(self) -> str:
+        """How it ended, in words."""
+        if self.ended is None:
+            return "runs"
+        if self.ended >= 0:
+            return f"exited with status {self.ended}"
+        killed = f"was killed by signal {-self.ended} ({name_of(-self.ended)})"
+        if -self.ended == signal.SIGKILL and self.ordered is Level.NONE:
+            killed += ", by somebody or for lack of memory"
+        return killed
+
+    @property
+    def reason(self) -> str:
+        """How it ended, in one of the scoreboard's words."""
+        if self.ordered:
+            return "stopped"
+        if self.ready_at is None:
+            return "boot_failed"
+        if self.ended == -signal.SIGKILL:
+            return "oom_suspect"
+        if self.ended is not None and self.ended < 0:
+            return "signal"
+        return "crash" if self.ended else "stopped"
+
+    def close(self) -> None:
+        """Close what this process holds of it: in its parent when it has ended, in its siblings at once.
+
+        A sibling that kept the pipe open would keep it from noticing its parent's end.
+        """
+        for timer in self.timers:
+            timer.cancel()
+        self.pipe.close()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
+class Backoff:
+    """How long to wait until a slot is filled again: longer after each failure, until one child has lasted."""
+
+    FIRST = 0.1  # seconds
+    LONGEST = 30.0
+    FORGET = 60.0  # a child that served so long has nothing to do with the failures before it
+
+    def __init__(self) -> None:
+        self.failures = 0
+
+    def next(self, served: float | None) -> float:
+        """The wait after the end of a child that served so many seconds (None: it never became ready).
+
+        One that had served is replaced at once, unless it is not the first: its clients wait in its queue.
+        """
+        if served is not None and served >= self.FORGET:
+            self.failures = 0
+        self.failures += 1
+        if served is not None and self.failures == 1:
+            return 0.0
+        longest: float = min(self.LONGEST, self.FIRST * 2.0 ** min(self.failures - 1, 20))
+        return longest * random.uniform(0.5, 1.0)  # so that slots that fail for one reason do not retry as one
+
+
+class Slot:
+    """A place for a child.
+
+    Attributes:
+        index: its number, which is the worker's; None for the admin process.
+        current: the child that serves, or is to.
+        leaving: those that were there before and have not ended yet.
+        backoff: how its children fare.
+        retry: when it will be filled again.
+    """
+
+    def __init__(self, index: int | None) -> None:
+        self.index = index
+        self.name = "admin" if index is None else f"worker {index}"
+        self.current: Handle | None = None
+        self.leaving: list[Handle] = []
+        self.backoff = Backoff()
+        self.retry: Timer | None = None
+
+    @property
+    def children(self) -> list[Handle]:
+        """Every child of the slot that has not been reaped."""
+        return [*self.leaving, *([self.current] if self.current is not None else [])]
+
+    @property
+    def ready(self) -> bool:
+        """Whether somebody serves here."""
+        return self.current is not None and self.current.stage == "ready"
+
+    def step_down(self, handle: Handle) -> None:
+        """The child serves no longer: it makes room for the next."""
+        if self.current is handle:
+            self.current = None
+            self.leaving.append(handle)
+
+    def remove(self, handle: Handle) -> None:
+        """The child has ended."""
+        if self.current is handle:
+            self.current = None
+        else:
+            self.leaving.remove(handle)
+
+    def cancel_retry(self) -> None:
+        if self.retry is not None:
+            self.retry.cancel()
+            self.retry = None

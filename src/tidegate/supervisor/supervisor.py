@@ -1,0 +1,398 @@
+"""The supervisor: binds, forks, watches, replaces, and ends with the status that it deserves.
+
+It is a state machine over one poll. Nothing in it waits but `Poll.turn()`, so that a signal is heeded at any moment of
+a boot, a crash or a drain. Its inputs are signals, what children tell, their ends, and timers; each comes in by a
+method of its own, below in that order.
+
+    run          open, turn until it is over, close
+    open         sockets first, then the scoreboard, then a child for each slot
+    signals      SIGTERM and SIGINT: drain, then close, then cut; SIGQUIT: cut
+    children     ready: served; draining or ended: the slot is filled again, at once or after a while
+    end          orders to the workers, the admin process last
+
+What must not live here: WebSocket, the application, an event loop, threads, network input.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+
+from ..config import Config, Tcp
+from ..version import version
+from ..worker.pipe import Level
+from .handle import Handle, Slot
+from .listeners import AddressError, Listeners, bind_admin
+from .poll import Poll
+from .signals import Signals, name_of
+
+if TYPE_CHECKING:
+    from .._core.scoreboard import Row, Scoreboard
+
+__all__ = ["Supervisor"]
+
+logger = logging.getLogger("tidegate.supervisor")
+
+Child: TypeAlias = Callable[[], int]
+
+# Exit statuses.
+STOPPED, UNEXPECTED, NOT_LOADED, NOT_BOUND = 0, 1, 3, 4
+
+# Boots that may fail in each slot, before a first worker has become ready, until the daemon gives up.
+BOOT_ATTEMPTS = 3
+# Seconds that a worker has, beyond what it was granted, before it is killed: for its last words, and its lifespan.
+LAST_WORDS = 5.0
+CUT_GRACE = 2.0
+# Seconds between a signal that shows where a process hangs, and the one that ends it.
+DUMP_GRACE = 1.0
+TICK = 0.5
+
+
+class WorkerMain(Protocol):
+    def __call__(
+        self, config: Config, slot: int, sockets: list[socket.socket], row: Row, pipe: socket.socket, /
+    ) -> int: ...
+
+
+class AdminMain(Protocol):
+    def __call__(self, scoreboard: Scoreboard, sockets: list[socket.socket], pipe: socket.socket, /) -> int: ...
+
+
+class _Forked(BaseException):
+    """Raised in a child right after its fork, to leave the supervisor's frames behind."""
+
+    def __init__(self, child: Child) -> None:
+        self.child = child
+
+
+class Supervisor:
+    """The parent of a daemon's processes.
+
+    Parameters:
+        config: the settings, with the number of workers decided.
+        signals: the signals, being caught already.
+        worker: the life of a worker.
+        admin: the life of the admin process.
+    """
+
+    def __init__(self, config: Config, signals: Signals, *, worker: WorkerMain, admin: AdminMain) -> None:
+        assert isinstance(config.workers, int)
+        self.config = config
+        self.signals = signals
+        self._worker_main, self._admin_main = worker, admin
+        self.poll = Poll()
+        self.listeners = Listeners()
+        self.admin_sockets: list[socket.socket] = []
+        self.scoreboard: Scoreboard
+        self.workers = [Slot(index) for index in range(config.workers)]
+        self.admin = Slot(None)
+        self.generation = 1
+        self.level = Level.NONE  # how urgently it is to end
+        self.status = STOPPED
+        self.served = False  # a worker has been ready
+        self.complete = False  # every worker has been ready
+        self.over = False
+
+    def run(self) -> int | Child:
+        """Supervise until the end, and return the exit status.
+
+        Like fork(), it returns in more than one process: in a child, what it returns is the child's life, to be
+        called as soon as possible, for signals wait until then.
+        """
+        try:
+            self._open()
+            while not self.over:
+                self.poll.turn()
+        except _Forked as forked:
+            return forked.child
+        except AddressError as error:
+            logger.error("%s", error)
+            self.status = NOT_BOUND
+        except Exception:
+            logger.critical("the supervisor failed: its children are killed", exc_info=True)
+            self._abandon()
+            self.status = UNEXPECTED
+        self._close()
+        logger.info("stopped with status %d", self.status)
+        return self.status
+
+    # Open and close.
+
+    def _open(self) -> None:
+        from .._core.scoreboard import Scoreboard
+
+        logger.info("tidegate %s started (pid %d): %s", version, os.getpid(), self.config.application)
+        self.poll.watch(self.signals.fd, self._on_signals, first=True)
+        self.listeners.bind(self.config.bind, len(self.workers))
+        self.admin_sockets = bind_admin(self.config.admin)
+        self.scoreboard = Scoreboard.create()
+        self.scoreboard.desired = len(self.workers)
+        self._on_signals()
+        # What has been imported so far is never garbage: children that do not look at it share its memory with us.
+        gc.collect()
+        gc.freeze()
+        for slot in self._slots():
+            self._fill(slot)
+        self._tick()
+
+    def _tick(self) -> None:
+        """Show that the supervisor is alive."""
+        self.scoreboard.tick(time.monotonic())
+        self.poll.after(TICK, self._tick)
+
+    def _close(self) -> None:
+        self.listeners.close()
+        for sock in self.admin_sockets:
+            sock.close()
+        self.poll.close()
+
+    def _abandon(self) -> None:
+        """Leave nobody behind."""
+        for handle in self._children():
+            handle.kill(signal.SIGKILL)
+            os.waitpid(handle.pid, 0)
+
+    def _slots(self) -> Iterator[Slot]:
+        yield from self.workers
+        if self.config.admin is not None:
+            yield self.admin
+
+    def _children(self) -> Iterator[Handle]:
+        for slot in self._slots():
+            yield from slot.children
+
+    def _working(self) -> list[Handle]:
+        """The workers that have not ended."""
+        return [handle for slot in self.workers for handle in slot.children]
+
+    # Fill a slot.
+
+    def _fill(self, slot: Slot) -> None:
+        """Fork the slot's next child."""
+        slot.retry = None
+        if self.level:
+            return
+        row = None if slot.index is None else self.scoreboard.assign(slot.index, self.generation)
+        handle = Handle(slot, self.generation, row)
+        try:
+            pipe = handle.fork(self.signals)
+        except OSError as error:
+            logger.error("%s could not be forked: %s", slot.name, error)
+            if row is not None:
+                self.scoreboard.retire(row)
+            self._refill(slot, None)
+            return
+        if pipe is not None:
+            raise _Forked(partial(self._become, slot, row, pipe))
+        slot.current = handle
+        if row is not None:
+            self.scoreboard.spawn(row, handle.pid)
+            handle.timers.append(self.poll.after(self.config.boot_timeout, partial(self._on_boot_timeout, handle)))
+        self.poll.watch(handle.pipe.fileno(), partial(self._on_report, handle))
+        if handle.pidfd >= 0:
+            self.poll.watch(handle.pidfd, partial(self._on_end, handle))
+
+    def _become(self, slot: Slot, row: int | None, pipe: socket.socket) -> int:
+        """In a child: let go of all that is the supervisor's, and live the child's life."""
+        self.poll.close()
+        for sibling in self._children():
+            sibling.close()
+        self.listeners.leave(slot.index)
+        if slot.index is None or row is None:
+            self.signals.settle()
+            return self._admin_main(self.scoreboard, self.admin_sockets, pipe)
+        for sock in self.admin_sockets:
+            sock.close()
+        sockets = self.listeners.at(slot.index)
+        counts = self.scoreboard.row(row)
+        self.scoreboard.close()
+        self.signals.settle()
+        return self._worker_main(self.config, slot.index, sockets, counts, pipe)
+
+    def _refill(self, slot: Slot, served: float | None) -> float:
+        """Fill the slot again, at once or after a while: in so many seconds."""
+        delay = slot.backoff.next(served)
+        slot.retry = self.poll.after(delay, partial(self._fill, slot))
+        if slot.index is not None:
+            self.scoreboard.backoff(slot.index, time.monotonic() + delay if delay else 0.0)
+        return delay
+
+    # Signals.
+
+    def _on_signals(self) -> None:
+        for number in self.signals.read():
+            if number == signal.SIGCHLD:
+                self._collect()
+            elif number in (signal.SIGTERM, signal.SIGINT):
+                self._end(Level(min(self.level + 1, Level.CUT)), name_of(number))
+            elif number == signal.SIGQUIT:
+                self._end(Level.CUT, name_of(number))
+            else:
+                logger.warning("%s is not supported yet: nothing is done about it", name_of(number))
+
+    def _collect(self) -> None:
+        """Reap those children whose end no descriptor tells, and, as process 1, whoever was left to us."""
+        for handle in list(self._children()):
+            if handle.pidfd < 0:
+                self._on_end(handle)
+        if os.getpid() != 1:
+            return
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            for handle in self._children():
+                if handle.pid == ended.si_pid:
+                    self._on_end(handle)
+                    break
+            else:
+                os.waitpid(ended.si_pid, 0)
+
+    # What children tell, and their ends.
+
+    def _on_report(self, handle: Handle) -> None:
+        for report in handle.hear():
+            if handle.row is not None:
+                self.scoreboard.stage(handle.row, report.stage)
+            if report.stage == "ready":
+                self._on_ready(handle)
+            elif report.stage == "draining":
+                self._on_draining(handle)
+        if handle.pipe.ended or handle.stage == "gone":
+            self.poll.forget(handle.pipe.fileno())
+            # It can neither tell nor be told anything now; what is left of it must not stay.
+            handle.timers.append(self.poll.after(LAST_WORDS, partial(handle.kill, signal.SIGKILL)))
+        self._judge()
+        self._proceed()
+
+    def _on_ready(self, handle: Handle) -> None:
+        for timer in handle.timers:
+            timer.cancel()
+        logger.info("%s is ready after %.2f s", handle, time.monotonic() - handle.born)
+
+    def _on_draining(self, handle: Handle) -> None:
+        if handle.ordered or handle.slot.current is not handle:
+            return
+        logger.info("%s drains without an order: its slot is filled again", handle)
+        limit = self.config.graceful_timeout + LAST_WORDS
+        handle.timers.append(self.poll.after(limit, partial(handle.kill, signal.SIGKILL)))
+        handle.slot.step_down(handle)
+        self._refill(handle.slot, handle.served)
+
+    def _on_boot_timeout(self, handle: Handle) -> None:
+        logger.error("%s is not ready after %g s: it is aborted, and shows where", handle, self.config.boot_timeout)
+        handle.overdue = True
+        handle.kill(signal.SIGABRT)
+        handle.timers.append(self.poll.after(DUMP_GRACE, partial(handle.kill, signal.SIGKILL)))
+
+    def _on_end(self, handle: Handle) -> None:
+        if not handle.reap():
+            return
+        self._on_report(handle)  # its last words
+        self.poll.forget(handle.pipe.fileno())
+        if handle.pidfd >= 0:
+            self.poll.forget(handle.pidfd)
+        handle.close()
+        vacant = handle.slot.current is handle
+        handle.slot.remove(handle)
+        if handle.row is not None:
+            self.scoreboard.retire(handle.row, handle.reason)
+        if handle.failure is not None and handle.failure.error:
+            logger.error("%s: %s", handle, handle.failure.error)
+        if self.level or handle.ordered:
+            logger.log(logging.INFO if handle.ended == 0 else logging.WARNING, "%s %s", handle, handle.end)
+        elif vacant:
+            self._replace(handle)
+        self._judge()
+        self._proceed()
+
+    def _replace(self, handle: Handle) -> None:
+        """Fill the slot of a child that ended without an order, or give up when none has ever served."""
+        slot = handle.slot
+        if slot.index is not None and not self.served:
+            if handle.failure is not None and handle.failure.exit in (NOT_LOADED, NOT_BOUND):
+                self._fail(handle.failure.exit, f"{handle} could not begin")
+                return
+            if handle.overdue:
+                self._fail(UNEXPECTED, f"no worker has become ready within {self.config.boot_timeout:g} s")
+                return
+        delay = self._refill(slot, handle.served)
+        logger.warning(
+            "%s %s: the next one follows %s", handle, handle.end, f"in {delay:.2f} s" if delay else "at once"
+        )
+        if not self.served and all(slot.backoff.failures >= BOOT_ATTEMPTS for slot in self.workers):
+            self._fail(UNEXPECTED, f"no worker has become ready in {BOOT_ATTEMPTS} attempts")
+
+    def _judge(self) -> None:
+        """Say once that the daemon serves, and once that it is complete."""
+        ready = sum(slot.ready for slot in self.workers)
+        if ready and not self.served:
+            self.served = True
+            for name in self.listeners.names:
+                logger.info("listening on %s", name)
+            for sock in self.admin_sockets:
+                logger.info("metrics on http://%s/metrics", Tcp(*sock.getsockname()[:2]))
+        if ready == len(self.workers) and not self.complete:
+            self.complete = True
+            self.scoreboard.ready = True
+            logger.info("ready: %d of %d workers", ready, len(self.workers))
+
+    # The end.
+
+    def _fail(self, status: int, why: str) -> None:
+        logger.error("%s", why)
+        self.status = status
+        self._end(Level.CUT, "failure")
+
+    def _end(self, level: Level, why: str) -> None:
+        """Stop, or stop more urgently."""
+        if level <= self.level:
+            return
+        logger.info("%s (%s)", _ENDINGS[level], why)
+        self.level = level
+        self.scoreboard.draining = True
+        for slot in self._slots():
+            slot.cancel_retry()
+        for handle in self._working():
+            handle.order(level)
+        granted = {
+            Level.DRAIN: self.config.graceful_timeout + LAST_WORDS,
+            Level.CLOSE: LAST_WORDS,
+            Level.CUT: CUT_GRACE,
+        }
+        self.poll.after(granted[level], self._kill_workers)
+        self._proceed()
+
+    def _kill_workers(self) -> None:
+        for handle in self._working():
+            logger.warning("%s has not ended in time: it is killed", handle)
+            handle.kill(signal.SIGKILL)
+
+    def _proceed(self) -> None:
+        """Take the next step to the end, as far as the children have come."""
+        if not self.level:
+            return
+        workers = self._working()
+        if all(handle.stage in ("draining", "gone") for handle in workers):
+            self.listeners.close()  # nobody accepts any more: let clients know, and a successor bind
+        if workers:
+            return
+        # The admin process goes last: until now it could be asked how far the drain is.
+        admin = self.admin.current
+        if admin is None:
+            self.over = True
+        elif not admin.ordered:
+            admin.ordered = Level.DRAIN
+            admin.kill(signal.SIGTERM)
+            admin.timers.append(self.poll.after(CUT_GRACE, partial(admin.kill, signal.SIGKILL)))
+
+
+_ENDINGS: Final = {
+    Level.DRAIN: "stopping: connections are closed one by one",
+    Level.CLOSE: "stopping: connections are closed at once",
+    Level.CUT: "stopping: connections are cut",
+}

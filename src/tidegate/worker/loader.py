@@ -1,0 +1,132 @@
+"""The application, from ``MODULE:ATTRIBUTE``: an `App`, or a handler that becomes one.
+
+What goes wrong here goes wrong for everybody who tries the command for the first time, so each error names the module,
+the attribute, what was found there and what would be right.
+
+What must not live here: the checks of a handler (app.py), serving.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..app import App
+
+__all__ = ["LoadError", "load", "trace_of"]
+
+
+class LoadError(Exception):
+    """An application that could not be loaded.
+
+    Attributes:
+        target: ``MODULE:ATTRIBUTE``.
+        problem: what was wrong, and what would be right; a traceback, if any, on lines of its own.
+    """
+
+    def __init__(self, target: str, problem: str) -> None:
+        super().__init__(target, problem)
+        self.target, self.problem = target, problem
+
+    def __str__(self) -> str:
+        return f"the application {self.target} could not be loaded: {self.problem}"
+
+
+def load(target: str) -> App:
+    """Import the module, with the current directory importable, and make an App of its attribute.
+
+    Raises:
+        LoadError: there is no such module or attribute, importing the module raised, or it is not an application.
+    """
+    module_name, _, attribute = target.partition(":")
+    directory = os.getcwd()
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
+    found = _attribute(target, _import(target, module_name), attribute)
+    if isinstance(found, App):
+        return found
+    try:
+        return App(found)
+    except TypeError as error:
+        raise LoadError(target, f"{attribute} is no application: {error}") from None
+
+
+def _import(target: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise LoadError(target, _no_module(error.name)) from None
+        raise LoadError(target, _failure(name, error)) from None
+    except (Exception, SystemExit) as error:
+        raise LoadError(target, _failure(name, error)) from None
+
+
+def _no_module(name: str) -> str:
+    """What to say about a module that does not exist."""
+    directory = os.getcwd()
+    parent, _, last = name.rpartition(".")
+    if parent:
+        return f"the package {parent} has no module {last}"
+    modules = {path.stem for path in Path(directory).glob("*.py")}
+    modules |= {path.parent.name for path in Path(directory).glob("*/__init__.py")}
+    return f"there is no module {name} in {directory} or where Python looks for modules{_hint(last, modules)}"
+
+
+def _hint(name: str, names: set[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _failure(name: str, error: BaseException) -> str:
+    hint = ""
+    if isinstance(error, SystemExit):
+        hint = ": it ended the process; what runs a program belongs under `if __name__ == '__main__':`"
+    return f"importing {name} failed{hint}\n{trace_of(error)}"
+
+
+# Whose lines lead to the application's own, and say nothing about what is wrong with it.
+_OURS = (os.path.dirname(__file__), os.path.dirname(importlib.__file__), "<frozen importlib", contextlib.__file__)
+
+
+def trace_of(error: BaseException) -> str:
+    """The traceback of an application's error, from its own first line on."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
+
+
+def _attribute(target: str, module: ModuleType, path: str) -> Any:
+    found: Any = module
+    for name in path.split("."):
+        if not hasattr(found, name):
+            where = f"the module {module.__name__}" if found is module else f"{type(found).__qualname__} {path}"
+            raise LoadError(target, f"{where} has no attribute {name}{_candidates(found, name)}")
+        found = getattr(found, name)
+    return found
+
+
+def _candidates(where: Any, name: str) -> str:
+    """What may have been meant: a similar name, or whatever looks like an application."""
+    names = {key for key in vars(where) if not key.startswith("_")} if hasattr(where, "__dict__") else set()
+    if hint := _hint(name, names):
+        return hint
+    module = getattr(where, "__name__", None)
+    handlers = [
+        key
+        for key in sorted(names)
+        if isinstance(vars(where)[key], App)
+        or (inspect.iscoroutinefunction(vars(where)[key]) and vars(where)[key].__module__ == module)
+    ]
+    if handlers:
+        return f"; it has {', '.join(handlers)}"
+    return "; it should have an `async def handler(websocket)` or a `tidegate.App`"

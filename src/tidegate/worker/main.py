@@ -1,0 +1,179 @@
+"""A worker's life, top to bottom: load the application, enter its lifespan, serve, drain, leave.
+
+What it hears, from its supervisor by the pipe, or as SIGTERM, is one order after the other to end, each more urgent
+than the last (drain.py). What it tells are its stages, and why it ends if that is a failure.
+
+What must not live here: forking (supervisor), loading (loader.py), the policy of the drain (drain.py), the protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import faulthandler
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+
+import uvloop
+from setproctitle import setproctitle
+
+from .. import logs
+from .._core.scoreboard import Row, use
+from ..app import App
+from ..asyncio.server import Server, serve, unix_serve
+from ..config import Config
+from .drain import Drain, Orders
+from .loader import LoadError, load, trace_of
+from .pipe import Level, Order, Pipe, Report, Stage
+
+__all__ = ["run"]
+
+logger = logging.getLogger("tidegate.worker")
+
+# Exit statuses, which the supervisor makes its own if no worker has ever served.
+STOPPED, UNEXPECTED, NOT_LOADED, NOT_BOUND = 0, 1, 3, 4
+
+TICK = 0.1  # seconds between heartbeats
+# Seconds beyond the graceful timeout until a worker without a supervisor ends itself, whatever it does.
+LAST_WORDS = 5
+
+
+def run(config: Config, slot: int, sockets: list[socket.socket], row: Row, pipe: socket.socket) -> int:
+    """Be the worker of a slot, until the order to end; the exit status.
+
+    Parameters:
+        config: the settings.
+        slot: its number.
+        sockets: what to serve, bound.
+        row: where it counts.
+        pipe: its end of the supervisor's socket pair; its end of file is an order to drain.
+    """
+    setproctitle(f"tidegate: worker {slot}")
+    logs.begin(f"worker {slot}")
+    # A crash in native code, and the supervisor's SIGABRT to one that hangs, leave a traceback in the log.
+    faulthandler.enable()
+    use(row)
+    supervisor = Pipe(pipe, Order)
+    supervisor.send(Report("starting"), wait=True)
+    try:
+        app = load(config.application)
+    except LoadError as error:
+        supervisor.send(Report("gone", str(error), NOT_LOADED), wait=True)
+        return NOT_LOADED
+    # What is there now stays: the collector need not look at it with every new connection.
+    gc.collect()
+    gc.freeze()
+    worker = Worker(config, app, sockets, row, supervisor)
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    status = runner.run(worker.live())
+    if worker.stubborn:
+        # Closing the loop would wait for them for ever.
+        logger.error("%d handlers go on although they were cancelled: they are abandoned", worker.stubborn)
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(status)
+    runner.close()
+    return status
+
+
+class Worker:
+    """What happens in the event loop."""
+
+    def __init__(
+        self, config: Config, app: App, sockets: list[socket.socket], row: Row, supervisor: Pipe[Order]
+    ) -> None:
+        self.config, self.app, self.sockets, self.row, self.supervisor = config, app, sockets, row, supervisor
+        self.stubborn = 0  # handlers that did not end
+        self._orders: Orders
+        self._life: asyncio.Task[int]
+        self._booting = True
+        self._due = 0.0
+
+    async def live(self) -> int:
+        """From the loop's first moment to its last; the exit status."""
+        loop = asyncio.get_running_loop()
+        self._orders = Orders()
+        self._life = loop.create_task(self._live())
+        loop.add_signal_handler(signal.SIGTERM, self._on_order, Level.DRAIN)
+        loop.add_reader(self.supervisor, self._on_supervisor)
+        self._due = time.monotonic()
+        self._tick()
+        try:
+            status = await self._life
+        except asyncio.CancelledError:
+            if not self._orders.level:
+                raise
+            status = STOPPED
+        if status == STOPPED:
+            self._tell("gone")
+        return status
+
+    # The stages of its life.
+
+    async def _live(self) -> int:
+        """Enter the lifespan, serve, drain, leave the lifespan: in one task, as what a lifespan is made of wants it."""
+        try:
+            async with self.app.make_lifespan():
+                servers = [await self._serve(sock) for sock in self.sockets]
+                self._booting = False
+                self._tell("ready")
+                await self._orders.wait(Level.DRAIN)
+                self._tell("draining")
+                drain = Drain(
+                    servers, self._orders, window=self.config.drain_window, timeout=self.config.graceful_timeout
+                )
+                self.stubborn = await drain.run()
+        except Exception as error:
+            return self._failed(error)
+        return STOPPED
+
+    def _serve(self, sock: socket.socket) -> Server:
+        """A server on one of the sockets, to be awaited."""
+        options = {**self.config.serve_options(), **self.app.serve_options(), "backlog": self.config.backlog}
+        if sock.family == socket.AF_UNIX:
+            # Its file is the supervisor's: it outlives the worker.
+            return unix_serve(self.app.handler, sock=sock, cleanup_socket=False, **options)
+        return serve(self.app.handler, sock=sock, **options)
+
+    def _failed(self, error: Exception) -> int:
+        if not self._booting:
+            logger.error("the lifespan of %s failed at its end\n%s", self.config.application, trace_of(error))
+            return UNEXPECTED
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            self._tell("gone", f"cannot listen: {error}", NOT_BOUND)
+            return NOT_BOUND
+        self._tell("gone", f"the application {self.config.application} failed to start\n{trace_of(error)}", NOT_LOADED)
+        return NOT_LOADED
+
+    # What it tells, and what it hears.
+
+    def _tell(self, stage: Stage, error: str | None = None, exit: int | None = None) -> None:
+        self.supervisor.send(Report(stage, error, exit), wait=True)
+
+    def _on_order(self, level: Level) -> None:
+        self._orders.give(level)
+        if self._booting:
+            self._life.cancel("the worker ends")
+
+    def _on_supervisor(self) -> None:
+        for order in self.supervisor.receive():
+            self._on_order(order.end)
+        if self.supervisor.ended:
+            asyncio.get_running_loop().remove_reader(self.supervisor)
+            logger.error("the supervisor is gone: this worker drains and ends")
+            # Nobody is left who would end it.
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.setitimer(signal.ITIMER_REAL, self.config.graceful_timeout + LAST_WORDS)
+            self._on_order(Level.DRAIN)
+
+    def _tick(self) -> None:
+        """The heartbeat, and how late it is."""
+        now = time.monotonic()
+        self.row.tick(now, max(0.0, now - self._due))
+        self._due = now + TICK
+        asyncio.get_running_loop().call_later(TICK, self._tick)
