@@ -1,15 +1,12 @@
 """From the scoreboard to families: each value under the labels that it belongs to."""
 
 import math
-import platform
 import random
-import time
 
 import pytest
 from prometheus_client.registry import CollectorRegistry
 
-from tidegate import __version__
-from tidegate._core.scoreboard import BOUNDS, EXIT_REASONS, STAGES, Row, Scoreboard
+from tidegate._core.scoreboard import BOUNDS, EXIT_REASONS, Row, Scoreboard
 from tidegate.metrics.catalog import CATALOG
 from tidegate.metrics.collect import ScoreboardCollector, families, histogram
 
@@ -74,44 +71,6 @@ def values(board: Scoreboard) -> dict[str, float]:
 )
 def test_values(board: Scoreboard, sample: str, value: float) -> None:
     assert values(board)[sample] == pytest.approx(value, rel=1e-12)
-
-
-def test_times(board: Scoreboard) -> None:
-    found = values(board)
-    assert found["tidegate_start_time_seconds{}"] == board.started_at
-    assert abs(found["tidegate_worker_start_time_seconds{worker=1}"] - time.time()) < 60
-    assert 0 <= found["tidegate_supervisor_tick_age_seconds{}"] < 60
-    assert 0 <= found["tidegate_heartbeat_age_seconds{worker=0}"] < 60
-
-
-def test_build_info(board: Scoreboard) -> None:
-    (sample,) = next(family for family in families(board.read()) if family.name == "tidegate_build_info").samples
-    assert sample.value == 1
-    assert (sample.labels["version"], sample.labels["python"]) == (__version__, platform.python_version())
-
-
-def test_a_slot_in_backoff() -> None:
-    board = Scoreboard.create()
-    board.retire(board.assign(0), "boot_failed")
-    board.backoff(0, time.monotonic() + 100)
-    found = values(board)
-    assert found["tidegate_worker_stage{stage=backoff,worker=0}"] == 1
-    assert all(found[f"tidegate_worker_stage{{stage={stage},worker=0}}"] == 0 for stage in STAGES)
-    assert found["tidegate_worker_exits_total{reason=boot_failed,worker=0}"] == 1
-    assert "tidegate_worker_start_time_seconds{worker=0}" not in found
-    assert "tidegate_heartbeat_age_seconds{worker=0}" not in found
-    board.backoff(0, time.monotonic() - 1)
-    assert values(board)["tidegate_worker_stage{stage=backoff,worker=0}"] == 0
-
-
-def test_the_heartbeat_is_that_of_the_slots_slowest_worker_that_has_one() -> None:
-    board = Scoreboard.create()
-    now = time.monotonic()
-    for beat in (now - 50, now, None):  # the last one is booting
-        i = board.assign(0)
-        if beat is not None:
-            board.row(i).tick(beat, 0)
-    assert 50 <= values(board)["tidegate_heartbeat_age_seconds{worker=0}"] < 110
 
 
 def test_before_the_first_worker() -> None:

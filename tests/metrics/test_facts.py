@@ -1,0 +1,93 @@
+"""What is known about a daemon: each fact, at each turn of its life."""
+
+import platform
+import time
+
+from tidegate import __version__
+from tidegate._core.scoreboard import STAGES, Scoreboard
+from tidegate.metrics import facts
+
+
+def test_build_info(board: Scoreboard) -> None:
+    (((version, python, uvloop), value),) = facts.build_info(board.read())
+    assert (version, python, value) == (__version__, platform.python_version(), 1)
+    assert uvloop[0].isdigit()
+
+
+def test_the_supervisors_facts(board: Scoreboard) -> None:
+    board.draining = True
+    board.tick(time.monotonic() - 5)
+    snapshot = board.read()
+    assert list(facts.start_time(snapshot)) == [((), board.started_at)]
+    assert list(facts.desired(snapshot)) == [((), 2)]
+    assert list(facts.draining(snapshot)) == [((), 1)]
+    ((_, age),) = facts.tick_age(snapshot)
+    assert 5 <= age < 65
+
+
+def test_a_tick_after_the_read_is_no_negative_age(board: Scoreboard) -> None:
+    board.tick(time.monotonic() + 5)
+    board.row(board.assign(2)).tick(time.monotonic() + 5, 0)
+    assert list(facts.tick_age(board.read())) == [((), 0)]
+    assert (("2",), 0) in list(facts.heartbeat_age(board.read()))
+
+
+def test_stages_in_a_handover(board: Scoreboard) -> None:
+    found = dict(facts.stages(board.read()))
+    assert {labels for labels, value in found.items() if value} == {("0", "draining"), ("0", "ready"), ("1", "ready")}
+    assert len(found) == 2 * (len(STAGES) + 1)
+
+
+def test_the_newest_worker_speaks_for_its_slot(board: Scoreboard) -> None:
+    snapshot = board.read()
+    assert list(facts.worker_generation(snapshot)) == [(("0",), 2), (("1",), 2)]
+    started = [max(worker.started_at for worker in slot.workers) for slot in snapshot.slots]
+    assert [value for _, value in facts.worker_start_time(snapshot)] == started
+    assert abs(started[0] - time.time()) < 60
+
+
+def test_spawns_and_exits(board: Scoreboard) -> None:
+    assert list(facts.spawns(board.read())) == [(("0",), 3), (("1",), 1)]
+    assert [labels for labels, value in facts.exits(board.read()) if value] == [("0", "crash")]
+
+
+def test_the_heartbeat_is_that_of_the_slots_slowest_worker_that_has_one() -> None:
+    board = Scoreboard.create()
+    now = time.monotonic()
+    for beat in (now - 50, now, None):  # the last one is booting
+        i = board.assign(0)
+        if beat is not None:
+            board.row(i).tick(beat, 0)
+    ((labels, age),) = facts.heartbeat_age(board.read())
+    assert labels == ("0",)
+    assert 50 <= age < 110
+
+
+def test_a_slot_in_backoff() -> None:
+    board = Scoreboard.create()
+    board.retire(board.assign(0), "boot_failed")
+    board.backoff(0, time.monotonic() + 100)
+    snapshot = board.read()
+    assert facts.in_backoff(snapshot.slots[0], snapshot)
+    assert [labels for labels, value in facts.stages(snapshot) if value] == [("0", "backoff")]
+    assert list(facts.worker_start_time(snapshot)) == list(facts.heartbeat_age(snapshot)) == []
+
+
+def test_a_slot_no_longer_in_backoff() -> None:
+    board = Scoreboard.create()
+    board.retire(board.assign(0), "boot_failed")
+    board.backoff(0, time.monotonic() - 1)
+    assert not any(value for _, value in facts.stages(board.read()))
+    board.backoff(0, time.monotonic() + 100)
+    board.assign(0)
+    assert [labels for labels, value in facts.stages(board.read()) if value] == [("0", "starting")]
+
+
+def test_ready(board: Scoreboard) -> None:
+    assert facts.ready_slots(board.read()) == 2
+    assert facts.is_ready(board.read())
+    assert list(facts.ready(board.read())) == [((), 1)]
+    board.ready = False
+    assert not facts.is_ready(board.read())
+    board.ready = board.draining = True
+    assert not facts.is_ready(board.read())
