@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import importlib
 
-from . import version as _version
+from .version import version as _version
 
-__version__ = _version.version
+__version__ = _version
 
 TYPE_CHECKING = False  # what type checkers take for true; importing it from typing would double the time of the import
 if TYPE_CHECKING:

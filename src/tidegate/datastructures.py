@@ -1,6 +1,6 @@
 """Headers: an ordered, case-insensitive mapping in which a name may have several values.
 
-The container and what may be stored in it. The grammar of particular headers is in ``headers``, messages in ``http11``.
+The container and what may be stored in it. The grammar of particular headers must not be here, it is in ``headers``.
 """
 
 from __future__ import annotations
