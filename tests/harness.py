@@ -106,13 +106,15 @@ class Metrics:
 
 
 class Daemon:
-    """A running `python -m tidegate serve`, as a context manager.
+    """A running `python -m tidegate serve` (or another `command` with its options), as a context manager.
 
     Parameters:
         source: the application module's text (dedented), or None where `options` name their own.
         options: more arguments of the command, after those below.
+        command: the subcommand.
         target: MODULE:ATTRIBUTE; the text is written to MODULE.py in a folder that is the command's current one.
-        workers: the value of --workers.
+            None for a command that takes none.
+        workers: the value of --workers; None leaves it to the command.
         drain: the value of --drain, in seconds: 0, because few tests want to wait for it; None leaves the default.
         host: the address of --bind and --admin; `bind=None` leaves --bind to `options`, `admin=False` gives "none".
         env: variables added to this process's.
@@ -126,8 +128,9 @@ class Daemon:
         self,
         source: str | None = ECHO,
         *options: str,
-        target: str = "application:handler",
-        workers: int | str = 1,
+        command: str = "serve",
+        target: str | None = "application:handler",
+        workers: int | str | None = 1,
         drain: float | None = 0,
         host: str = "127.0.0.1",
         bind: bool = True,
@@ -145,12 +148,13 @@ class Daemon:
         self.address = f"{netloc}:{self.port}"
         self.admin = f"{netloc}:{self._admin_port}"
         self.uri = f"ws://{self.address}/"
-        self.command = [sys.executable, *python, "-m", "tidegate", "serve", target]
-        if bind:
-            self.command += ["--bind", self.address]
-        if drain is not None:
-            self.command += ["--drain", f"{drain:g}"]
-        self.command += ["--admin", self.admin if admin else "none", "--workers", str(workers), *options]
+        self.command = [sys.executable, *python, "-m", "tidegate", command]
+        self.command += [target] if target is not None else []
+        self.command += ["--bind", self.address] if bind else []
+        self.command += ["--admin", self.admin if admin else "none"]
+        self.command += ["--workers", str(workers)] if workers is not None else []
+        self.command += ["--drain", f"{drain:g}"] if drain is not None else []
+        self.command += options
         self._environment = {**os.environ, **(env or {})}
         if "PYTHONPATH" in self._environment:  # relative entries would be lost with the change of folder
             entries = self._environment["PYTHONPATH"].split(os.pathsep)
@@ -181,7 +185,7 @@ class Daemon:
         """Write the application and start the command, in a session of its own: that is how strays are found."""
         self._folder = tempfile.TemporaryDirectory(prefix="tidegate-test-")
         self.directory = Path(self._folder.name)
-        if self.source is not None:
+        if self.source is not None and self.target is not None:
             module = self.target.partition(":")[0]
             (self.directory / f"{module}.py").write_text(textwrap.dedent(self.source), encoding="utf-8")
         self._log = self.directory / "daemon.log"

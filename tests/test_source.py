@@ -80,7 +80,7 @@ MAY_ASK_THE_TIME = {"handshake"}
 
 # Modules whose tests are elsewhere, and where.
 TESTED_IN = {
-    "cli.demo": "tests/browser/test_demo.py",
+    "cli.demo_application": "tests/browser/test_demo.py",
 }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ..config import Config, ConfigError
+from . import CONTEXT, Command
 from .serve import given, parameters, run
 
 __all__ = ["command"]
@@ -35,6 +36,10 @@ def _demo(ctx: click.Context, /, **_: Any) -> int:
     return run(config)
 
 
-command = click.Command(
-    "demo", callback=_demo, params=parameters(without=("application", "workers")), help=_demo.__doc__
+command = Command(
+    "demo",
+    callback=_demo,
+    params=parameters(without=("application", "workers")),
+    help=_demo.__doc__,
+    context_settings=CONTEXT,
 )
