@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "metrics": {"words", "_core", "metrics"},
     "admin": {"words", "grammar", "_core", "asyncio", "metrics", "admin"},  # its HTTP is our own server's
     "worker": {"words", "grammar", "chapters", "_core", "asyncio", "bus", "worker"},
-    "supervisor": {"words", "_core", "supervisor", "worker.main", "worker.pipe", "admin.main"},
+    "supervisor": {"words", "_core", "supervisor", "worker.pipe"},  # what its children do, it is given
     "cli": {"words", "grammar", "_core", "asyncio", "metrics", "admin", "supervisor", "worker", "cli", "front"},
     "front": {"words", "cli"},
 }
@@ -74,6 +74,9 @@ FOREIGN = {
     "metrics": IO,
     "supervisor": {"asyncio", "uvloop", "threading", "multiprocessing", "concurrent"},  # no event loop, no threads
 }
+
+# Applications, which import from `tidegate` what everybody imports from there.
+USES_THE_FRONT = {"cli.demo_application"}
 
 # What time is, the chapters are told. Only the Date header falls back on the clock.
 MAY_ASK_THE_TIME = {"handshake"}
@@ -113,7 +116,8 @@ def imports(module: str, path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) + 1 - node.level] if node.level else []
             name = ".".join([*base, *([node.module] if node.module else [])])
-            yield name
+            if name != "tidegate":
+                yield name
             yield from (f"{name}.{alias.name}" for alias in node.names)
 
 
@@ -150,7 +154,9 @@ def test_floors(module: str) -> None:
             assert foreign not in FOREIGN.get(here, ()), f"{module} ({here}) must not import {name}"
             if here == "chapters" and module not in MAY_ASK_THE_TIME:
                 assert foreign != "time", f"{module} must be told the time"
-        elif target or floor(module) == "front":
+        elif not target:
+            assert module in USES_THE_FRONT, f"{module} must import {name} from where it is defined"
+        else:
             allowed = floor(target) in MAY_IMPORT[here] or target in MAY_IMPORT[here]
             # A package's own __init__ comes along with its modules; it is judged by itself.
             allowed = allowed or any(door.startswith(f"{target}.") for door in MAY_IMPORT[here])
