@@ -115,16 +115,21 @@ def test_frame_is_a_value() -> None:
         (Frame(Opcode.CONT, b"abc"), "CONT 'abc' [text, 3 bytes]"),
         (Frame(Opcode.CONT, b"\xff\x00"), "CONT ff 00 [binary, 2 bytes]"),
         (Frame(Opcode.BINARY, b"abc"), "BINARY 'abc' [text, 3 bytes]"),
-        (Frame(Opcode.BINARY, memoryview(b"\x00\xff")), "BINARY 00 ff [binary, 2 bytes]"),
+        (Frame(Opcode.CONT, "é".encode()[1:]), "CONT '\ufffd' [text, 1 byte]"),
+        (Frame(Opcode.CONT, "é".encode()[:1]), "CONT c3 [binary, 1 byte]"),
+        (Frame(Opcode.TEXT, "é".encode()[1:], fin=False), "TEXT a9 [binary, 1 byte, continued]"),
+        (Frame(Opcode.TEXT, b"\x1b[0m"), "TEXT 1b 5b 30 6d [binary, 4 bytes]"),
+        (Frame(Opcode.BINARY, memoryview(b"\x00\xff")), "BINARY 00 ff [2 bytes]"),
         (
             Frame(Opcode.BINARY, bytes(range(128, 228))),
-            f"BINARY {bytes(range(128, 144)).hex(' ')} ... {bytes(range(220, 228)).hex(' ')} [binary, 100 bytes]",
+            f"BINARY {bytes(range(128, 144)).hex(' ')} ... {bytes(range(220, 228)).hex(' ')} [100 bytes]",
         ),
         (Frame(Opcode.CLOSE, b"\x03\xe8bye"), "CLOSE 1000 (OK) bye [5 bytes]"),
         (Frame(Opcode.CLOSE, b""), "CLOSE '' [0 bytes]"),
         (Frame(Opcode.CLOSE, b"\x01"), "CLOSE 01 [binary, 1 byte]"),
         (Frame(Opcode.CLOSE, b"\x03\xe8\xff"), "CLOSE 03 e8 ff [binary, 3 bytes]"),
         (Frame(Opcode.PING, b"ping"), "PING 'ping' [text, 4 bytes]"),
+        (Frame(Opcode.PING, "é".encode()), "PING c3 a9 [binary, 2 bytes]"),
         (Frame(Opcode.PONG, b"\xff\xfe"), "PONG ff fe [binary, 2 bytes]"),
     ],
 )
@@ -150,4 +155,4 @@ def test_frame_check() -> None:
         Frame(Opcode.CLOSE, b"", fin=False).check()
     for bit in ("rsv1", "rsv2", "rsv3"):
         with pytest.raises(ProtocolError, match="reserved bits"):
-            Frame(Opcode.TEXT, b"", **{bit: True}).check()  # type: ignore[arg-type]
+            Frame(Opcode.TEXT, b"", **{bit: True}).check()

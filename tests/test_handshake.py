@@ -83,7 +83,9 @@ def refused(changes: dict[str, str | list[str] | None], **options: Any) -> Inval
 
 def test_accept() -> None:
     accepted = handshake()
-    assert accepted == (accepted.response, None, [], None)
+    assert accepted.subprotocol is None
+    assert accepted.origin is None
+    assert accepted.extensions == []
     assert accepted.response == Response(101, "Switching Protocols", accepted.response.headers, b"")
     assert list(accepted.response.headers.raw_items()) == [
         ("Date", DATE),

@@ -10,13 +10,12 @@ import codecs
 import dataclasses
 import enum
 import os
+import re
 
 from .exceptions import ProtocolError
 from .typing import BytesLike
 
 __all__ = ["Close", "CloseCode", "Frame", "Opcode"]
-
-_decode_utf8 = codecs.utf_8_decode  # the one that takes "not final"
 
 MAX_LOG_SIZE = int(os.environ.get("TIDEGATE_MAX_LOG_SIZE", "75"))
 """Characters of a payload shown in a log line, beyond which its middle is left out."""
@@ -151,13 +150,30 @@ class Frame:
     rsv3: bool = False
 
     def __str__(self) -> str:
-        shown, coding = _describe(self.opcode, bytes(self.data))
+        shown, notes = self._describe()
         size = len(self.data)
-        notes = [coding] if coding else []
         notes.append(f"{size} byte" if size == 1 else f"{size} bytes")
         if not self.fin:
             notes.append("continued")
         return f"{self.opcode.name} {shown} [{', '.join(notes)}]"
+
+    def _describe(self) -> tuple[str, list[str]]:
+        """Return the payload as it is shown, and a note if that is not what the opcode lets expect."""
+        data = bytes(self.data)
+        if not data:
+            return "''", []
+        if self.opcode is Opcode.CLOSE:
+            try:
+                return str(Close.parse(data)), []
+            except (ProtocolError, UnicodeDecodeError):
+                return _hexadecimal(data), ["binary"]
+        if self.opcode in CTRL_OPCODES:
+            text = data.decode() if data.isascii() else None
+        else:
+            text = _fragment(data, starts=self.opcode is not Opcode.CONT, ends=self.fin)
+        if text is None or _unseen(text):
+            return _hexadecimal(data), [] if self.opcode is Opcode.BINARY else ["binary"]
+        return _quoted(text), [] if self.opcode is Opcode.TEXT else ["text"]
 
     def check(self) -> None:
         """Check what can be known from the frame alone, when no extension uses the reserved bits.
@@ -174,29 +190,24 @@ class Frame:
                 raise ProtocolError("fragmented control frame")
 
 
-def _describe(opcode: Opcode, data: bytes) -> tuple[str, str]:
-    """Text form of a payload, and how it is shown where the opcode does not tell."""
-    if not data:
-        return "''", ""
-    if opcode is Opcode.CLOSE:
-        try:
-            return str(Close.parse(data)), ""
-        except (ProtocolError, UnicodeDecodeError):
-            return _hexadecimal(data), "binary"
-    if opcode is Opcode.TEXT:
-        # A fragment may begin or end inside a character; anything else that is no UTF-8 is shown as bytes.
-        start = 0
-        while start < min(3, len(data)) and data[start] & 0xC0 == 0x80:
-            start += 1
-        try:
-            _decode_utf8(data[start:], "strict", False)
-        except UnicodeDecodeError:
-            return _hexadecimal(data), "binary"
-        return _quoted(data.decode(errors="replace")), ""
+_decode_utf8 = codecs.utf_8_decode  # which can be told that more follows
+# Characters that a log line must not contain, or that cannot be seen in it.
+_unseen = re.compile(r"[^\t\n\r\x20-\x7e\xa1-\xac\xae-\U0010ffff]").search
+
+
+def _fragment(data: bytes, starts: bool, ends: bool) -> str | None:
+    """Read a piece of UTF-8 text, or return None if it is none.
+
+    If it does not start the text, or does not end it, its first or last character may be incomplete.
+    """
+    skipped = 0
+    while not starts and skipped < min(3, len(data)) and data[skipped] & 0xC0 == 0x80:
+        skipped += 1
     try:
-        return _quoted(data.decode()), "text"
+        _decode_utf8(data[skipped:], "strict", ends)
     except UnicodeDecodeError:
-        return _hexadecimal(data), "binary"
+        return None
+    return data.decode(errors="replace")
 
 
 def _quoted(text: str) -> str:

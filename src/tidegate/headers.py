@@ -267,8 +267,9 @@ def parse_authorization_basic(header: str) -> tuple[str, str]:
     if pos != len(header):
         raise InvalidHeaderFormat(name, "trailing data", header, pos)
     try:
-        # Surrogates keep bytes that are not UTF-8: no password matches them, and the handshake goes on to say so.
-        credentials = base64.b64decode(encoded, validate=True).decode("utf-8", "surrogateescape")
+        # Lenient: what it means is compared, not how it is written. Bytes that are no UTF-8 become surrogates, which no
+        # password matches.
+        credentials = base64.b64decode(encoded).decode("utf-8", "surrogateescape")
     except binascii.Error:
         raise InvalidHeaderValue(name, "expected base64-encoded credentials") from None
     username, colon, password = credentials.partition(":")
