@@ -10,17 +10,36 @@ static inline void tg_set_awaitable_slots(PyTypeObject *type, void *next, void *
     PyType_Modified(type);
 }
 
-/* The end of a coroutine that returns `value`, as tp_iternext tells it: no exception at all means None. */
-static inline PyObject *tg_stop_iteration(PyObject *value) {
-    if (value != Py_None) {
-        if (PyTuple_Check(value) || PyExceptionInstance_Check(value)) {
-            PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, value);
-            if (stop) PyErr_SetObject(PyExc_StopIteration, stop);
-            Py_XDECREF(stop);
-        } else {
-            PyErr_SetObject(PyExc_StopIteration, value);
-        }
+/* The end of a coroutine that returns `value` (stolen), as tp_iternext tells it: no exception at all means None.
+ *
+ * Making a StopIteration costs as much as the rest of a receive, so one is used again and again as long as nobody keeps
+ * it, which only tracers do. It would keep its last value alive, so large values do without. */
+static PyObject *tg_spare_stop = NULL;
+
+static inline PyObject *tg_stop_iteration(PyObject *value, int small) {
+    if (value == Py_None) {
+        Py_DECREF(value);
+        return NULL;
     }
+#if PY_VERSION_HEX >= 0x030C0000
+    if (small) {
+        PyObject *stop = tg_spare_stop;
+        if (stop == NULL || Py_REFCNT(stop) != 1) {
+            stop = PyObject_CallNoArgs(PyExc_StopIteration);
+            if (stop == NULL) {
+                Py_DECREF(value);
+                return NULL;
+            }
+            Py_XSETREF(tg_spare_stop, stop);
+        }
+        Py_XSETREF(((PyStopIterationObject *)stop)->value, value);
+        PyErr_SetRaisedException(Py_NewRef(stop));
+        return NULL;
+    }
+#endif
+    PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, value);
+    if (stop) PyErr_SetObject(PyExc_StopIteration, stop);
+    Py_XDECREF(stop);
     Py_DECREF(value);
     return NULL;
 }

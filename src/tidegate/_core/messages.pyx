@@ -1,10 +1,11 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, binding=False
 """Awaiting messages: recv(), send() and iteration over a channel, without a Python frame per message.
 
 What must not live here: bytes, frames, wake-ups.
 """
 
 cimport cython
+from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 
@@ -16,12 +17,14 @@ cdef extern from "Python.h":
     int PyErr_WarnEx(PyObject *category, const char *message, Py_ssize_t stack_level)
     void PyErr_WriteUnraisable(PyObject *where)
     PyObject *PyExc_RuntimeWarning
+    bint PyUnicode_CheckExact(object o)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
     ctypedef enum PySendResult:
         PYGEN_RETURN, PYGEN_ERROR, PYGEN_NEXT
 
 
 cdef extern from "messages.h":
-    PyObject *tg_stop_iteration(PyObject *value)
+    PyObject *tg_stop_iteration(PyObject *value, bint small)
     void tg_set_awaitable_slots(PyTypeObject *type, void *next, void *send)
 
 
@@ -166,10 +169,16 @@ cdef class Awaitable:
         self.inner = None
 
 
+cdef inline bint is_small(object value):
+    return PyUnicode_CheckExact(value) and PyUnicode_GET_LENGTH(value) < 4096 or (
+        PyBytes_CheckExact(value) and PyBytes_GET_SIZE(value) < 4096
+    )
+
+
 cdef PyObject *next_slot(PyObject *self) except? NULL:
     cdef PyObject *result = NULL
     if (<Awaitable> self).step(None, &result):
-        return tg_stop_iteration(result)
+        return tg_stop_iteration(result, is_small(<object> result))
     return result
 
 

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, binding=False
 """The future that a reading task waits on, and how it is woken: inside the read callback, by C calls.
 
 What must not live here: anything about frames or messages.
@@ -29,6 +29,18 @@ cdef bint in_task(object loop):
         return current_task(loop) is not None
     cdef PyObject *task = PyDict_GetItem(current_tasks, loop)
     return task is not NULL and <object> task is not None
+
+
+class _NoLoop:
+    """The loop of a future that is done from the start."""
+
+    def get_debug(self):
+        return False
+
+
+# What a task is told that it waited for: a real Future, which Task reads without looking up and calling a method.
+cdef object woken = asyncio.Future(loop=_NoLoop())
+woken.set_result(None)
 
 
 def _raise(exception):
@@ -109,7 +121,7 @@ cdef class Waiter:
         if direct and not in_task(self._loop):
             if PyContext_Enter(context) == 0:
                 try:
-                    callback(self)
+                    callback(woken)
                 except BaseException as exc:
                     # KeyboardInterrupt and SystemExit end the loop, where a transport would swallow them.
                     self._loop.call_soon(_raise, exc)
