@@ -61,38 +61,27 @@ def parse_uri(uri: str) -> WebSocketURI:
     """
     try:
         parsed = urllib.parse.urlsplit(uri)
-        port = parsed.port
-        username = None if parsed.username is None else urllib.parse.unquote(parsed.username, errors="strict")
-        password = None if parsed.password is None else urllib.parse.unquote(parsed.password, errors="strict")
+        if parsed.scheme not in _PORTS:
+            raise InvalidURI(uri, "scheme isn't ws or wss")
+        if not parsed.hostname:
+            raise InvalidURI(uri, "hostname isn't provided")
+        if parsed.fragment:
+            raise InvalidURI(uri, "fragment identifier is meaningless")
+        if parsed.username is not None and parsed.password is None:
+            raise InvalidURI(uri, "username provided without password")
+        port = parsed.port or _PORTS[parsed.scheme]
+        host = parsed.hostname if parsed.hostname.isascii() else parsed.hostname.encode("idna").decode()
+        username, password = _decoded(parsed.username), _decoded(parsed.password)
     except ValueError as exc:
         raise InvalidURI(uri, str(exc)) from exc
-    if parsed.scheme not in _PORTS:
-        raise InvalidURI(uri, "scheme isn't ws or wss")
-    if not parsed.hostname:
-        raise InvalidURI(uri, "hostname isn't provided")
-    if parsed.fragment:
-        raise InvalidURI(uri, "fragment identifier is meaningless")
-    if username is not None and password is None:
-        raise InvalidURI(uri, "username provided without password")
     return WebSocketURI(
-        parsed.scheme == "wss",
-        _ascii_host(uri, parsed.hostname),
-        port or _PORTS[parsed.scheme],
-        _ascii(parsed.path),
-        _ascii(parsed.query),
-        username,
-        password,
+        parsed.scheme == "wss", host, port, _ascii(parsed.path), _ascii(parsed.query), username, password
     )
+
+
+def _decoded(part: str | None) -> str | None:
+    return None if part is None else urllib.parse.unquote(part, errors="strict")
 
 
 def _ascii(part: str) -> str:
     return part if part.isascii() else urllib.parse.quote(part, safe=_KEPT)
-
-
-def _ascii_host(uri: str, host: str) -> str:
-    if host.isascii():
-        return host
-    try:
-        return host.encode("idna").decode()
-    except UnicodeError as exc:
-        raise InvalidURI(uri, f"hostname cannot be encoded: {exc}") from exc
