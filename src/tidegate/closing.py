@@ -40,7 +40,7 @@ def _too_big(sizes: tuple[int, int, int]) -> Exception:
     return exc
 
 
-# In the order of the numbers that the native channel reports: the close code, and the exception that tells what happened.
+# In the order of the numbers that the native channel reports: close code, and the exception that tells what happened.
 FAILURES: tuple[tuple[CloseCode, Callable[[Any], Exception]], ...] = (
     (CloseCode.PROTOCOL_ERROR, lambda _: ProtocolError("reserved bits must be 0")),
     (CloseCode.PROTOCOL_ERROR, lambda _: ProtocolError("invalid opcode")),

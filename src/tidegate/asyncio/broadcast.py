@@ -29,8 +29,8 @@ def broadcast(
 ) -> None:
     """Send a message to several connections at once, without waiting: there is no backpressure.
 
-    Connections that are not open are skipped. Connections in the middle of a fragmented message are skipped too, and one
-    that fails to be written does not keep the others from it; either is logged as a warning, or raised at the end.
+    Connections that are not open are skipped. Connections in the middle of a fragmented message are skipped too, and
+    one that fails to be written does not keep the others from it; either is logged as a warning, or raised at the end.
 
     Args:
         connections: `ServerConnection`s, or `ClientConnection`s.

@@ -1,7 +1,7 @@
 """One connection, either side: the documented methods over the native channel, and what is rarer than a message.
 
-Control frames, closing (RFC 6455 sections 5.5 and 7), keepalive, slow sends. What must not live here: handshakes (server,
-client), the hot path (`_core`).
+Control frames, closing (RFC 6455 sections 5.5 and 7), keepalive, slow sends. What must not live here: handshakes
+(server, client), the hot path (`_core`).
 """
 
 from __future__ import annotations
@@ -150,12 +150,12 @@ class Connection(MessageChannel):
 
     @property
     def close_code(self) -> int | None:
-        """Close code that came from the peer, 1006 if none did; None until the connection is closed (RFC 6455 7.1.5)."""
+        """Close code that came from the peer, 1006 if none did; None until closed (RFC 6455 7.1.5)."""
         return self._end.code if self._state == CLOSED else None
 
     @property
     def close_reason(self) -> str | None:
-        """Close reason that came from the peer; None until the connection is closed (RFC 6455 7.1.6)."""
+        """Close reason that came from the peer, "" if none did; None until closed (RFC 6455 7.1.6)."""
         return self._end.reason if self._state == CLOSED else None
 
     @property
@@ -361,7 +361,7 @@ class Connection(MessageChannel):
                 current().pong_timeout()
                 self._fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout", None)
                 return
-            del self._pings.pending[cast(bytes, self._keepalive_ping)]
+            del self._pings.pending[self._keepalive_ping]
         self._keepalive_ping = self._pings.add(None, None, monotonic())
         self._send_control(Opcode.PING, self._keepalive_ping)
         settings.deadlines.set(self, settings.ping_interval if settings.ping_timeout is None else settings.ping_timeout)
@@ -468,9 +468,7 @@ class Connection(MessageChannel):
 
     def _concurrent_read(self, streaming: bool) -> Exception:
         name = "recv_streaming" if streaming else "recv"
-        return ConcurrencyError(
-            f"cannot call {name} while another coroutine is already running recv or recv_streaming"
-        )
+        return ConcurrencyError(f"cannot call {name} while another coroutine is already running recv or recv_streaming")
 
     def _closed_exception(self, iterating: bool) -> Exception:
         exc = self._end.exception()

@@ -1,6 +1,7 @@
 """The server: `serve()`, the server it returns, and the server's side of a connection with its opening handshake.
 
-What must not live here: what either side of a connection does (connection), grammar of the handshake (handshake, http11).
+What must not live here: what either side of a connection does (connection), grammar of the handshake (handshake,
+http11).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ __all__ = ["Server", "ServerConnection", "broadcast", "serve", "unix_serve"]
 Handler = Callable[["ServerConnection"], Awaitable[None]]
 ProcessRequest = Callable[["ServerConnection", Request], Awaitable[Response | None] | Response | None]
 ProcessResponse = Callable[["ServerConnection", Request, Response], Awaitable[Response | None] | Response | None]
+Listen = Callable[[asyncio.AbstractEventLoop, Callable[[], "ServerConnection"]], Awaitable[asyncio.AbstractServer]]
 SelectSubprotocol = Callable[["ServerConnection", Sequence["Subprotocol"]], "Subprotocol | None"]
 
 RETRY_AFTER = 1
@@ -126,10 +128,7 @@ class ServerConnection(Connection):
             response = await self._hook("process_request", server._process_request, self, request)
         if self._response is not None:
             return  # refused meanwhile: timeout, or the connection is gone
-        if response is None:
-            response = self._accept(request)
-        else:
-            response = self._with_server_header(response)
+        response = self._accept(request) if response is None else self._with_server_header(response)
         if server._process_response is not None:
             other = await self._hook("process_response", server._process_response, self, request, response)
             response = response if other is None else other
@@ -300,7 +299,7 @@ class Server:
         limits: dict[str, Any],
         logger: LoggerLike | None,
         create_connection: Callable[..., ServerConnection] | None,
-        listen: Callable[[asyncio.AbstractEventLoop, Callable[[], ServerConnection]], Awaitable[asyncio.AbstractServer]],
+        listen: Listen,
     ) -> None:
         self.logger: LoggerLike = logging.getLogger("tidegate.server") if logger is None else logger
         self._handler = handler
@@ -440,7 +439,7 @@ class Server:
         return Settings(loop=self.get_loop(), logger=self.logger, deadlines=self._settings.deadlines, **limits)
 
 
-# serve() is a plain function, so that its result can be awaited or entered, and so that mistakes show where they are made.
+# A plain function, so that its result can be awaited or entered, and so that mistakes show where they are made.
 def serve(
     handler: Handler,
     host: str | Sequence[str] | None = None,
@@ -462,8 +461,8 @@ def serve(
     ping_timeout: float | None = 20,
     close_timeout: float | None = 10,
     # Limits
-    max_size: int | None | tuple[int | None, int | None] = 2**20,
-    max_queue: int | None | tuple[int | None, int | None] = 16,
+    max_size: int | tuple[int | None, int | None] | None = 2**20,
+    max_queue: int | tuple[int | None, int | None] | None = 16,
     write_limit: int | tuple[int, int | None] = 2**15,
     # Others
     logger: LoggerLike | None = None,
@@ -472,21 +471,23 @@ def serve(
 ) -> Server:
     """Create a WebSocket server on `host` and `port`.
 
-    `async with serve(...) as server` starts it and closes it at the end; `server = await serve(...)` starts it and leaves
-    the closing to you, or to `server.serve_forever()`. For each client, `handler` runs as a task with the connection once
-    the opening handshake is done; when it returns the connection is closed with code 1000, when it raises with 1011.
+    `async with serve(...) as server` starts it and closes it at the end; `server = await serve(...)` starts it and
+    leaves the closing to you, or to `server.serve_forever()`. For each client, `handler` runs as a task with the
+    connection once the opening handshake is done; when it returns the connection is closed with code 1000, when it
+    raises with 1011.
 
     Args:
         handler: coroutine function of one `ServerConnection`.
         host, port: where to listen, as for asyncio's create_server().
-        origins: accepted values of the Origin header: str for the value, compiled patterns for a full match, None for no
-            header; None accepts all. Others get 403 (RFC 6455 10.2).
+        origins: accepted values of the Origin header: str for the value, compiled patterns for a full match, None for
+            no header; None accepts all. Others get 403 (RFC 6455 10.2).
         extensions: extension factories, in order of preference.
         subprotocols: supported subprotocols, in order of preference.
         select_subprotocol: `f(connection, offered)` that returns a subprotocol or None, instead of the default choice;
             NegotiationError is answered with 400.
         compression: "deflate" or None.
-        process_request: `f(connection, request)`, function or coroutine function: None to go on, or the Response to send.
+        process_request: `f(connection, request)`, function or coroutine function: None to go on, or the Response to
+            send instead.
         process_response: `f(connection, request, response)`: None to send that response, or another one.
         server_header: value of the Server header; None for no header.
         open_timeout: seconds for the opening handshake; None for no limit.
@@ -525,9 +526,7 @@ def serve(
         kwargs.setdefault("ssl_shutdown_timeout", close_timeout)
     unix = kwargs.pop("unix", False)
 
-    def listen(
-        loop: asyncio.AbstractEventLoop, factory: Callable[[], ServerConnection]
-    ) -> Awaitable[asyncio.AbstractServer]:
+    def listen(loop: asyncio.AbstractEventLoop, factory: Callable[[], ServerConnection]) -> Awaitable[Any]:
         if unix:
             return loop.create_unix_server(factory, **kwargs)
         return loop.create_server(factory, host, port, **kwargs)

@@ -15,6 +15,7 @@ What must not live here: WebSocket, the application, an event loop, threads, net
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -98,6 +99,7 @@ class Supervisor:
         self.status = STOPPED
         self.served = False  # a worker has been ready
         self.complete = False  # every worker has been ready
+        self.failure: str | None = None  # what a child told last of why it could not go on
         self.over = False
 
     def run(self) -> int | Child:
@@ -157,7 +159,8 @@ class Supervisor:
         """Leave nobody behind."""
         for handle in self._children():
             handle.kill(signal.SIGKILL)
-            os.waitpid(handle.pid, 0)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(handle.pid, 0)
 
     def _slots(self) -> Iterator[Slot]:
         yield from self.workers
@@ -206,15 +209,20 @@ class Supervisor:
             sibling.close()
         self.listeners.leave(slot.index)
         if slot.index is None or row is None:
-            self.signals.settle()
-            return self._admin_main(self.scoreboard, self.admin_sockets, pipe)
-        for sock in self.admin_sockets:
-            sock.close()
-        sockets = self.listeners.at(slot.index)
-        counts = self.scoreboard.row(row)
-        self.scoreboard.close()
+            sockets = self.admin_sockets
+            life = partial(self._admin_main, self.scoreboard, sockets, pipe)
+        else:
+            for sock in self.admin_sockets:
+                sock.close()
+            sockets = self.listeners.at(slot.index)
+            life = partial(self._worker_main, self.config, slot.index, sockets, self.scoreboard.row(row), pipe)
+            self.scoreboard.close()
         self.signals.settle()
-        return self._worker_main(self.config, slot.index, sockets, counts, pipe)
+        try:
+            return life()
+        finally:
+            for sock in (*sockets, pipe):
+                sock.close()
 
     def _refill(self, slot: Slot, served: float | None) -> float:
         """Fill the slot again, at once or after a while: in so many seconds."""
@@ -301,21 +309,31 @@ class Supervisor:
         handle.slot.remove(handle)
         if handle.row is not None:
             self.scoreboard.retire(handle.row, handle.reason)
-        if handle.failure is not None and handle.failure.error:
-            logger.error("%s: %s", handle, handle.failure.error)
+        self._tell_failure(handle)
         if self.level or handle.ordered:
-            logger.log(logging.INFO if handle.ended == 0 else logging.WARNING, "%s %s", handle, handle.end)
+            as_told = handle.ended in (0, -signal.SIGTERM)
+            logger.log(logging.INFO if as_told else logging.WARNING, "%s %s", handle, handle.end)
         elif vacant:
             self._replace(handle)
         self._judge()
         self._proceed()
+
+    def _tell_failure(self, handle: Handle) -> None:
+        """Log why a child could not go on, in full the first time."""
+        if handle.failure is None or not handle.failure.error:
+            return
+        if handle.failure.error == self.failure:
+            logger.error("%s failed in the same way", handle)
+        else:
+            logger.error("%s: %s", handle, handle.failure.error)
+            self.failure = handle.failure.error
 
     def _replace(self, handle: Handle) -> None:
         """Fill the slot of a child that ended without an order, or give up when none has ever served."""
         slot = handle.slot
         if slot.index is not None and not self.served:
             if handle.failure is not None and handle.failure.exit in (NOT_LOADED, NOT_BOUND):
-                self._fail(handle.failure.exit, f"{handle} could not begin")
+                self._fail(handle.failure.exit, "no worker can begin")
                 return
             if handle.overdue:
                 self._fail(UNEXPECTED, f"no worker has become ready within {self.config.boot_timeout:g} s")
@@ -344,15 +362,14 @@ class Supervisor:
     # The end.
 
     def _fail(self, status: int, why: str) -> None:
-        logger.error("%s", why)
         self.status = status
-        self._end(Level.CUT, "failure")
+        self._end(Level.CLOSE, why)
 
     def _end(self, level: Level, why: str) -> None:
         """Stop, or stop more urgently."""
         if level <= self.level:
             return
-        logger.info("%s (%s)", _ENDINGS[level], why)
+        logger.log(logging.ERROR if self.status else logging.INFO, "%s: %s", why, _ENDINGS[level])
         self.level = level
         self.scoreboard.draining = True
         for slot in self._slots():
@@ -392,7 +409,7 @@ class Supervisor:
 
 
 _ENDINGS: Final = {
-    Level.DRAIN: "stopping: connections are closed one by one",
-    Level.CLOSE: "stopping: connections are closed at once",
-    Level.CUT: "stopping: connections are cut",
+    Level.DRAIN: "stopping, connections are closed one by one",
+    Level.CLOSE: "stopping at once, connections are closed",
+    Level.CUT: "stopping at once, connections are cut",
 }

@@ -107,11 +107,12 @@ def trace_of(error: BaseException) -> str:
 
 def _attribute(target: str, module: ModuleType, path: str) -> Any:
     found: Any = module
+    where = f"the module {module.__name__}"
     for name in path.split("."):
         if not hasattr(found, name):
-            where = f"the module {module.__name__}" if found is module else f"{type(found).__qualname__} {path}"
             raise LoadError(target, f"{where} has no attribute {name}{_candidates(found, name)}")
         found = getattr(found, name)
+        where = f"the {type(found).__qualname__} {name}"
     return found
 
 

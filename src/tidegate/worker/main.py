@@ -9,6 +9,7 @@ What must not live here: forking (supervisor), loading (loader.py), the policy o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import faulthandler
 import gc
@@ -56,7 +57,8 @@ def run(config: Config, slot: int, sockets: list[socket.socket], row: Row, pipe:
     setproctitle(f"tidegate: worker {slot}")
     logs.begin(f"worker {slot}")
     # A crash in native code, and the supervisor's SIGABRT to one that hangs, leave a traceback in the log.
-    faulthandler.enable()
+    with contextlib.suppress(RuntimeError, ValueError, OSError):  # there may be no standard error
+        faulthandler.enable()
     use(row)
     supervisor = Pipe(pipe, Order)
     supervisor.send(Report("starting"), wait=True)
