@@ -6,10 +6,13 @@ What must not live here: clocks, timers, I/O; when to ping is decided where the 
 from __future__ import annotations
 
 import random
-from asyncio import Future
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from .exceptions import ConcurrencyError
+
+if TYPE_CHECKING:
+    from asyncio import Future
 
 __all__ = ["Pings"]
 

@@ -43,8 +43,6 @@ SelectSubprotocol = Callable[["ServerConnection", Sequence["Subprotocol"]], "Sub
 RETRY_AFTER = 1
 """Seconds after which a client that met a closing server should try again: its successor, if there is one, is up."""
 
-HOOK_FAILED = "Failed to open a WebSocket connection.\nSee server log for more information.\n"
-
 
 class ServerConnection(Connection):
     """The server's side of a connection: what handlers and hooks receive, from the start the same object.
@@ -145,12 +143,11 @@ class ServerConnection(Connection):
             response = hook(*arguments)
             if isinstance(response, Awaitable):
                 response = await response
+            if response is not None and not isinstance(response, Response):
+                raise TypeError(f"{name} must return a Response or None, not {response!r}")
         except Exception:
             self.logger.error("%s failed", name, exc_info=True)
-            return reject(HTTPStatus.INTERNAL_SERVER_ERROR, HOOK_FAILED)
-        if response is not None and not isinstance(response, Response):
-            self.logger.error("%s returned %r: it must return a Response or None", name, response)
-            return reject(HTTPStatus.INTERNAL_SERVER_ERROR, HOOK_FAILED)
+            return rejection(RuntimeError(f"{name} failed"))  # 500 whatever was raised
         return response
 
     def _accept(self, request: Request) -> Response:
@@ -160,9 +157,9 @@ class ServerConnection(Connection):
         except InvalidHandshake as exc:
             self._log_rejection(exc)
             return self._with_server_header(rejection(exc))
-        except Exception:
+        except Exception as exc:
             self.logger.error("opening handshake failed", exc_info=True)
-            return self._with_server_header(reject(HTTPStatus.INTERNAL_SERVER_ERROR, HOOK_FAILED))
+            return self._with_server_header(rejection(exc))
         self.subprotocol = accepted.subprotocol
         self.extensions = tuple(accepted.extensions)
         return self._with_server_header(accepted.response)
