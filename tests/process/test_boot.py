@@ -1,0 +1,110 @@
+"""Signals in the middle of a boot: whenever one comes, it is heeded, the status is 0, and nobody is left.
+
+What must not live here: signals to a daemon that serves (test_stop.py).
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+
+import pytest
+
+from tests.harness import Daemon, wait_until
+
+# A slow import, then a slow lifespan: two ways of not being ready yet.
+SLOW = """
+    import asyncio, time
+    from contextlib import asynccontextmanager
+    from tidegate import App
+
+    for _ in range(30):
+        time.sleep(0.01)
+
+    @asynccontextmanager
+    async def lifespan():
+        await asyncio.sleep(0.3)
+        yield
+
+    async def handler(websocket):
+        async for message in websocket:
+            await websocket.send(message)
+
+    app = App(handler, lifespan=lifespan)
+"""
+
+
+@pytest.mark.parametrize("turn", range(20))
+def test_a_signal_at_any_moment_of_a_boot(turn: int) -> None:
+    moment = random.Random(turn).uniform(0, 0.9)
+    with Daemon(SLOW, target="application:app", workers=3, wait=False) as daemon:
+        wait_until(lambda: daemon.log, "the first line")
+        time.sleep(moment)
+        status = daemon.stop(timeout=5)
+        assert status == 0
+        assert "Traceback" not in daemon.log
+        assert "in time" not in daemon.log  # nobody had to be killed
+
+
+@pytest.mark.parametrize("turn", range(10))
+def test_a_signal_before_the_first_line(turn: int) -> None:
+    """The interpreter itself takes a moment until anybody could heed a signal: then it ends by it, alone."""
+    with Daemon(SLOW, target="application:app", workers=3, wait=False) as daemon:
+        time.sleep(turn * 0.02)
+        status = daemon.stop(timeout=5)
+        assert status == 0 or (status == -signal.SIGTERM and not daemon.log)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_other_ways_to_end_a_boot(number: int) -> None:
+    with Daemon(SLOW, target="application:app", workers=3, wait=False) as daemon:
+        wait_until(lambda: daemon.log, "the first line")
+        assert daemon.stop(number, timeout=5) == 0
+
+
+def test_an_import_that_holds_the_interpreter_cannot_hold_the_end() -> None:
+    source = """
+        import time
+        while True:
+            try:
+                time.sleep(1000)
+            except BaseException:
+                pass
+    """
+    with Daemon(source, workers=2, wait=False) as daemon:
+        wait_until(lambda: len(daemon.workers()) == 2, "workers")
+        assert daemon.stop(timeout=5) == 0
+
+
+def test_a_lifespan_that_is_interrupted_is_left_in_order() -> None:
+    source = """
+        import asyncio
+        from contextlib import asynccontextmanager
+        from tidegate import App
+
+        @asynccontextmanager
+        async def lifespan():
+            print("entering", flush=True)
+            try:
+                await asyncio.sleep(1000)
+                yield
+            finally:
+                print("left", flush=True)
+
+        async def handler(websocket): ...
+
+        app = App(handler, lifespan=lifespan)
+    """
+    with Daemon(source, target="application:app", wait=False) as daemon:
+        wait_until(lambda: "entering" in daemon.log, "the lifespan")
+        assert daemon.stop(timeout=5) == 0
+        assert "left" in daemon.log
+
+
+def test_the_admin_address_answers_from_the_beginning() -> None:
+    with Daemon("import time; time.sleep(1000)", workers=2, wait=False) as daemon:
+        wait_until(lambda: daemon.get("/readyz")[0], "an answer")
+        assert daemon.get("/readyz")[0] == 503
+        assert daemon.get("/livez")[0] == 200
+        assert daemon.stop(timeout=5) == 0
