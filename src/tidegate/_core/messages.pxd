@@ -23,3 +23,7 @@ cdef class Awaitable:
 
 cdef class MessageChannel(Channel):
     pass
+
+
+cdef class Messages:
+    cdef MessageChannel channel

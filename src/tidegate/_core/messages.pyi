@@ -1,6 +1,6 @@
 import asyncio
-from collections.abc import AsyncIterable, Coroutine, Iterable
-from typing import Any, Literal, Self, overload
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
+from typing import Any, Literal, overload
 
 from ..typing import Data, DataLike
 from .channel import Channel
@@ -15,7 +15,7 @@ class MessageChannel(Channel, asyncio.Protocol):
     def send(
         self, message: DataLike | Iterable[DataLike] | AsyncIterable[DataLike], text: bool | None = None
     ) -> Coroutine[Any, None, None]: ...
-    def __aiter__(self) -> Self: ...
+    def __aiter__(self) -> AsyncIterator[Data]: ...
     def __anext__(self) -> Coroutine[Any, None, Data]: ...
     def _recv_frame(self) -> Coroutine[Any, None, tuple[str | bytes, int, bool]]: ...
     # Doors to Python, which the subclass defines.

@@ -37,6 +37,7 @@ cdef enum:
     CREATED, WAITING, DELEGATED, ENDED
 
 
+@cython.final
 @cython.no_gc_clear  # or channel.reader would outlive it
 @cython.freelist(64)
 cdef class Awaitable:
@@ -203,7 +204,9 @@ cdef class MessageChannel(Channel):
         return made
 
     def __aiter__(self):
-        return self
+        cdef Messages messages = Messages.__new__(Messages)
+        messages.channel = self
+        return messages
 
     def __anext__(self):
         return awaitable(self, ITERATION, None)
@@ -211,6 +214,17 @@ cdef class MessageChannel(Channel):
     def _recv_frame(self):
         """The next frame, as (payload, opcode, fin): what recv_streaming() is made of."""
         return awaitable(self, FRAME, None)
+
+
+@cython.final
+cdef class Messages:
+    """The iterator of `async for`: apart from its connection, because Python subclasses would slow their own slots."""
+
+    def __aiter__(self):
+        return self
+
+    def __anext__(self):
+        return awaitable(self.channel, ITERATION, None)
 
 
 cdef inline Awaitable awaitable(Channel channel, uint8_t kind, object argument):

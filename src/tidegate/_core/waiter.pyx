@@ -8,6 +8,7 @@ import asyncio
 import sys
 from asyncio import CancelledError, InvalidStateError
 
+cimport cython
 from cpython.dict cimport PyDict_GetItem
 from cpython.object cimport PyObject
 
@@ -47,6 +48,7 @@ def _raise(exception):
     raise exception
 
 
+@cython.final
 cdef class Waiter:
     """The future that a reading task waits on, one per connection and used again: what asyncio.Task asks of a future.
 
