@@ -58,6 +58,7 @@ cdef class Channel:
     cdef public bint _sending  # in the middle of a fragmented message
     cdef public bint _streaming  # recv_streaming() is in the middle of a message
     cdef bint discarding  # nothing more is read: RFC 6455 sections 1.4 and 7.1.7
+    cdef bint dropping  # frames are read and not kept: from the first that found no room on, so that there is no gap
 
     # In: the parser.
     cdef tg_frame header  # of the frame whose payload is being read

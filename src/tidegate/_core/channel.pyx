@@ -110,7 +110,7 @@ cdef class Channel:
         self.discarding = True
         self.partial = None
         self.write = None
-        self._write_paused = False
+        self.reading_paused = self._write_paused = False  # a transport that is gone is asked for nothing
         if self.reader is not NULL and self.waiter is not None:
             self.waiter.finish(False)
 
@@ -236,7 +236,7 @@ cdef class Channel:
             self.message_opcode = h.opcode
             self.message_size = 0
             self.utf8.due = 0
-        limit = <uint64_t> 1 << 63
+        limit = (<uint64_t> 1 << 63) - 1
         if self.max_message_size >= 0:
             limit = self.max_message_size - self.message_size
         if self.max_fragment_size >= 0 and <uint64_t> self.max_fragment_size < limit:
@@ -341,9 +341,9 @@ cdef class Channel:
         cdef Arrival *a
         for i in range(self.queued):
             a = &self.ring[(self.ring_start + i) & (self.ring_capacity - 1)]
-            if a.opcode != CONTINUATION:
+            if a.fin:
                 parts.clear()
-            if not a.fin:
+            else:
                 parts.append(<object> a.payload)
         parts.append(last)
         return b"".join(parts)
@@ -361,7 +361,9 @@ cdef class Channel:
         cdef Arrival *a
         cdef uint32_t i, capacity
         if self._state != OPEN and self.queue_high >= 0 and <Py_ssize_t> self.queued > self.queue_high:
-            return 0  # closing: reading goes on to the peer's close frame, for readers who do not come
+            self.dropping = True  # closing: reading goes on to the peer's close frame, for readers who do not come
+        if self.dropping:
+            return 0
         if self.queued == self.ring_capacity:
             capacity = max(4, 2 * self.ring_capacity)
             a = <Arrival *> realloc(self.ring, capacity * sizeof(Arrival))
