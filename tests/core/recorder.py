@@ -1,0 +1,250 @@
+"""A channel as small as one can be, between a transport that remembers and doors that remember.
+
+`Transport` is an asyncio transport without a socket; `Recorder` is the native channel with the doors that a connection
+defines, which here write down what they are told. What must not live here: test cases, and copies of our own code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from tests.rawclient import frame
+from tidegate._core.messages import MessageChannel
+from tidegate._core.wire import parse_header
+from tidegate.exceptions import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK
+from tidegate.protocol import State
+
+CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+MASK = b"\x12\x34\x56\x78"
+
+
+class Transport(asyncio.Transport):
+    """Remembers what is asked of it. `full` makes it call pause_writing() at each write, as a full buffer does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+        self.lines: list[list[Any]] = []
+        self.calls: list[str] = []
+        self.reading = True
+        self.broken: Exception | None = None
+        self.channel: MessageChannel | None = None
+        self.full = False
+
+    def write(self, data: Any) -> None:
+        if self.broken is not None:
+            raise self.broken
+        self.writes.append(bytes(data))
+        self._pause()
+
+    def writelines(self, lines: Iterable[Any]) -> None:
+        lines = list(lines)
+        self.lines.append(lines)
+        self.writes.append(b"".join(lines))
+        self._pause()
+
+    def _pause(self) -> None:
+        if self.full and self.channel is not None and not self.channel._write_paused:
+            self.channel.pause_writing()
+
+    def pause_reading(self) -> None:
+        assert self.reading, "paused twice"
+        self.reading = False
+        self.calls.append("pause")
+
+    def resume_reading(self) -> None:
+        assert not self.reading, "resumed twice"
+        self.reading = True
+        self.calls.append("resume")
+
+    def is_closing(self) -> bool:
+        return False
+
+    @property
+    def written(self) -> bytes:
+        return b"".join(self.writes)
+
+
+class Recorder(MessageChannel):
+    """The native channel, and its doors."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        client: bool = False,
+        max_size: int | None = 2**20,
+        max_fragment: int | None = None,
+        high: int | None = 16,
+        low: int | None = 4,
+        slow: bool = False,
+        state: State = State.OPEN,
+    ) -> None:
+        self.transport_ = Transport()
+        self.transport_.channel = self
+        self.heard: list[Any] = []  # in order: ("control", opcode, payload), ("failed", what, detail), ...
+        self._configure(loop, client, max_size, max_fragment, high, low, slow)  # type: ignore[arg-type]
+        self._connect(self.transport_)
+        self._state = state
+        self.drainers: list[asyncio.Future[None]] = []
+        self.ended_well = False
+
+    # Doors.
+
+    def _handshake_received(self, data: bytes) -> None:
+        self.heard.append(("handshake", data))
+
+    def _control_received(self, opcode: int, payload: bytes) -> None:
+        self.heard.append(("control", opcode, payload))
+        if opcode == CLOSE:
+            self._discard()
+
+    def _frame_received(self, opcode: int, fin: bool, payload: bytes) -> None:
+        self.heard.append(("frame", opcode, fin, payload))
+
+    def _fail_received(self, what: int, detail: Any) -> None:
+        self.heard.append(("failed", what, detail))
+
+    def _write_failed(self, exc: Exception) -> None:
+        self.heard.append(("write failed", exc))
+
+    def _drained(self) -> None:
+        for drainer in self.drainers:
+            if not drainer.done():
+                drainer.set_result(None)
+        self.drainers.clear()
+
+    async def _drain(self) -> None:
+        while self._write_paused:
+            drainer = asyncio.get_running_loop().create_future()
+            self.drainers.append(drainer)
+            await drainer
+
+    async def _send_slowly(self, message: Any, text: bool | None) -> None:
+        self.heard.append(("slowly", message, text))
+
+    async def _recv_undecodable(self, exc: UnicodeDecodeError) -> str:
+        self.heard.append(("undecodable", exc))
+        return "undecodable"
+
+    def _concurrent_read(self, streaming: bool) -> Exception:
+        return ConcurrencyError("streaming" if streaming else "whole")
+
+    def _closed_exception(self, iterating: bool) -> Exception:
+        if self.ended_well:
+            return StopAsyncIteration() if iterating else ConnectionClosedOK(None, None, None)
+        return ConnectionClosedError(None, None, None)
+
+    # What a test does.
+
+    def feed(self, *chunks: bytes) -> None:
+        for chunk in chunks:
+            self.data_received(chunk)
+
+    def lose(self, well: bool = False) -> None:
+        """The transport is gone."""
+        self.ended_well = well
+        self._state = State.CLOSED
+        self._disconnect()
+
+    @property
+    def failures(self) -> list[Any]:
+        return [entry[1:] for entry in self.heard if entry[0] == "failed"]
+
+    @property
+    def controls(self) -> list[Any]:
+        return [entry[1:] for entry in self.heard if entry[0] == "control"]
+
+    def take(self, decode: bool | None = None) -> Any:
+        """The next message, which must be there; driven by hand, as a task would."""
+        return finish(self.recv(decode))
+
+    def take_all(self) -> list[Any]:
+        """All messages that are there."""
+        found = []
+        while True:
+            awaitable = self.recv()
+            try:
+                awaitable.send(None)
+            except StopIteration as stop:
+                found.append(stop.value)
+            except ConnectionClosedError:
+                return found
+            else:
+                awaitable.close()
+                return found
+
+    def take_frames(self) -> list[Any]:
+        """All frames that are there, as recv_streaming() gets them."""
+        found = []
+        while True:
+            awaitable = self._recv_frame()
+            try:
+                awaitable.send(None)
+            except StopIteration as stop:
+                found.append(stop.value)
+            else:
+                awaitable.close()
+                return found
+
+
+def finish(awaitable: Any) -> Any:
+    """The value of an awaitable that does not wait."""
+    try:
+        waited_for = awaitable.send(None)
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError(f"it waits for {waited_for!r}")
+
+
+def text(message: str, **options: Any) -> bytes:
+    return frame(message.encode(), TEXT, mask=MASK, **options)
+
+
+def binary(message: bytes, **options: Any) -> bytes:
+    return frame(message, BINARY, mask=MASK, **options)
+
+
+def more(payload: bytes, **options: Any) -> bytes:
+    return frame(payload, CONT, mask=MASK, **options)
+
+
+def control(opcode: int, payload: bytes = b"", **options: Any) -> bytes:
+    return frame(payload, opcode, mask=MASK, **options)
+
+
+def cut(data: bytes, *places: int) -> list[bytes]:
+    """`data` in pieces, cut at `places`."""
+    return [data[a:b] for a, b in itertools.pairwise([0, *places, len(data)])]
+
+
+def frames(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """What was written, as frames: (first byte, payload)."""
+    while data:
+        parsed = parse_header(data)
+        assert parsed is not None, f"half a header: {data[:14]!r}"
+        size, first, masked, length, _ = parsed
+        assert not masked
+        assert len(data) >= size + length, "half a payload"
+        yield first, data[size : size + length]
+        data = data[size + length :]
+
+
+async def in_callback(function: Callable[..., Any], *arguments: Any) -> None:
+    """Call it as the loop calls protocols: from a callback of its own, with no task running."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+
+    def call() -> None:
+        try:
+            function(*arguments)
+        finally:
+            done.set_result(None)
+
+    # Not from this task's context: it is entered, and a transport has its own.
+    loop.call_soon(call, context=contextvars.Context())
+    await done
