@@ -12,6 +12,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.harness import ECHO, Daemon, wait_until
+from tests.rawclient import RawClient
 
 CONNECTIONS = 10_000
 AT_ONCE = 100
@@ -22,15 +23,21 @@ BYTES_PER_CONNECTION = 100
 
 
 async def come_and_go(uri: str, count: int) -> None:
-    """Open, use and end `count` connections, a third each by client, by cutting the line, and within a message."""
+    """Open, use and end `count` connections, in turn: by a close, by a cut, within a message, within a handshake."""
 
     async def one(number: int) -> None:
+        if number % 4 == 3:
+            _, writer = await asyncio.open_connection(*uri.removeprefix("ws://").removesuffix("/").split(":"))
+            writer.write(RawClient.request()[: number % 100 + 1])
+            writer.close()
+            await writer.wait_closed()
+            return
         websocket = await connect(uri, compression=None, ping_interval=None, proxy=None)
         await websocket.send("hello")
         assert await websocket.recv() == "hello"
-        if number % 3 == 0:
+        if number % 4 == 0:
             await websocket.close()
-        elif number % 3 == 1:
+        elif number % 4 == 1:
             websocket.transport.abort()
         else:
             await websocket.send("x" * 10_000)
