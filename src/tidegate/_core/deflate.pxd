@@ -1,0 +1,19 @@
+"""Compression of one connection's messages."""
+
+
+cdef class Deflate:
+    # Parameters of RFC 7692 7.1, as they concern this side.
+    cdef readonly bint remote_no_context_takeover
+    cdef readonly bint local_no_context_takeover
+    cdef readonly int remote_max_window_bits
+    cdef readonly int local_max_window_bits
+    cdef readonly dict compress_settings
+
+    cdef object compressor  # None until something is sent, and after release()
+    cdef object decompressor  # None until something is received
+    cdef bint in_message  # in the middle of a compressed message that comes in
+    cdef bint out_message  # in the middle of one that goes out
+
+    cpdef bytes compress(self, object data, bint fin=*)
+    cpdef bytes decompress(self, object data, bint fin, Py_ssize_t limit)
+    cpdef release(self)

@@ -1,0 +1,92 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""Compressing and decompressing the messages of one connection (RFC 7692 section 7.2).
+
+Compressors are made when they are first needed, and let go when they are idle: a window costs more than all else that a
+connection has. What must not live here: negotiation (extensions.permessage_deflate), frames and their bits (channel).
+"""
+
+import zlib
+
+cdef object make_compressor = zlib.compressobj
+cdef object make_decompressor = zlib.decompressobj
+cdef int SYNC_FLUSH = zlib.Z_SYNC_FLUSH
+ZlibError = zlib.error
+
+# Every flush ends with an empty block, which is left out of the message and put back before decompressing it.
+cdef bytes EMPTY_BLOCK = b"\x00\x00\xff\xff"
+
+
+class TooLong(Exception):
+    """The message would be longer than the limit; `args[0]` bytes were made of it."""
+
+
+cdef class Deflate:
+    """Both directions of one connection.
+
+    `compress_settings` are keyword arguments of zlib.compressobj(); the window is negotiated and not among them.
+    """
+
+    def __init__(
+        self,
+        bint remote_no_context_takeover,
+        bint local_no_context_takeover,
+        int remote_max_window_bits,
+        int local_max_window_bits,
+        compress_settings=None,
+    ):
+        self.remote_no_context_takeover = remote_no_context_takeover
+        self.local_no_context_takeover = local_no_context_takeover
+        self.remote_max_window_bits = remote_max_window_bits
+        self.local_max_window_bits = local_max_window_bits
+        self.compress_settings = compress_settings or {}
+
+    cpdef bytes compress(self, object data, bint fin=True):
+        """Compress a message, or a fragment of one (RFC 7692 7.2.1)."""
+        cdef bytes head, tail
+        if self.compressor is None:
+            self.compressor = make_compressor(wbits=-self.local_max_window_bits, **self.compress_settings)
+        head = self.compressor.compress(data)
+        tail = self.compressor.flush(SYNC_FLUSH)
+        if head:
+            tail = head + tail
+        self.out_message = not fin
+        if fin:
+            if self.local_no_context_takeover:
+                self.compressor = None
+            tail = tail[:-4]
+        return tail
+
+    cpdef bytes decompress(self, object data, bint fin, Py_ssize_t limit):
+        """Decompress a message, or a fragment of one (RFC 7692 7.2.2), to at most `limit` bytes; -1 for no limit.
+
+        Raises:
+            TooLong: if there would be more; they are not made.
+            zlib.error: if the data are not compressed as they should be.
+        """
+        cdef bytes out, rest
+        if self.decompressor is None:
+            self.decompressor = make_decompressor(wbits=-self.remote_max_window_bits)
+        if fin:
+            data = data + EMPTY_BLOCK
+        if limit < 0:
+            out = self.decompressor.decompress(data)
+        else:
+            # One byte more than the limit shows that there is more; 0 would mean no limit.
+            out = self.decompressor.decompress(data, limit + 1)
+            if len(out) > limit:
+                raise TooLong(len(out))
+            rest = self.decompressor.unconsumed_tail
+            if rest:
+                out += self.decompressor.decompress(rest, limit + 1 - len(out))
+                if len(out) > limit or self.decompressor.unconsumed_tail:
+                    raise TooLong(len(out))
+        self.in_message = not fin
+        if self.decompressor.eof or (fin and self.remote_no_context_takeover):
+            # A final block ends its stream, and the peer goes on with a new one (RFC 7692 7.2.3.4).
+            self.decompressor = None
+        return out
+
+    cpdef release(self):
+        """Let the compressor go: the next message starts a context of its own, which every peer can decompress."""
+        if not self.out_message:
+            self.compressor = None
