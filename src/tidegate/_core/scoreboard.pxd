@@ -34,6 +34,7 @@ cdef extern from "scoreboard.h" nogil:
     void tg_observe(tg_histogram *h, const double *bounds, int count, double value)
 
 
+@cython.no_gc  # it is in no cycle; clearing _owner before the end would free memory that is not its own
 @cython.final
 cdef class Row:
     cdef tg_row *data

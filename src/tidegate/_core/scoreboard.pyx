@@ -140,6 +140,7 @@ cdef int _fold_code(int code) noexcept:
     return 18
 
 
+@cython.no_gc
 @cython.final
 cdef class Row:
     # cdef tg_row *data, object _owner: see scoreboard.pxd
