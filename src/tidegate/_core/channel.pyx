@@ -120,11 +120,6 @@ cdef class Channel:
         self.partial = None
         self._resume_reading()
 
-    @property
-    def mid_message(self) -> bool:
-        """Whether a message has begun to arrive in frames, and not ended."""
-        return self.message_opcode != 0
-
     def _resume_reading(self):
         if self.reading_paused:
             self.reading_paused = False
@@ -568,6 +563,7 @@ cdef class Channel:
     #   _write_failed(exception)             the transport refused to write
     #   _drained()                           the transport wrote enough: senders may go on
     #   _drain()                             coroutine: wait for that
+    #   _iterate()                           asynchronous iterator of what a subclass's own recv() returns
     #   _send_slowly(message, text)          coroutine: send what is not simple
     #   _recv_undecodable(exception)         coroutine: recv(decode=True) met bytes that are no UTF-8
     #   _concurrent_read(mode)               the exception for a second reader

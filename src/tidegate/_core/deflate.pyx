@@ -53,7 +53,7 @@ cdef class Deflate:
         if fin:
             if self.local_no_context_takeover:
                 self.compressor = None
-            tail = tail[:-4]
+            tail = tail[: len(tail) - 4]
         return tail
 
     cpdef bytes decompress(self, object data, bint fin, Py_ssize_t limit):

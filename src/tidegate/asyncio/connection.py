@@ -190,6 +190,14 @@ class Connection(MessageChannel):
 
     # Messages. recv(), send() and iteration come from MessageChannel.
 
+    async def _iterate(self) -> AsyncIterator[Data]:
+        """What `async for` is to a subclass that overrides recv()."""
+        try:
+            while True:
+                yield await self.recv()
+        except ConnectionClosedOK:
+            return
+
     async def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[Data]:
         """Receive the next message frame by frame, as str for text and bytes for binary unless `decode` says otherwise.
 
@@ -432,8 +440,6 @@ class Connection(MessageChannel):
         end = self._end
         try:
             end.receive(payload)
-            if self.mid_message:
-                raise ProtocolError("incomplete fragmented message")
         except ProtocolError as exc:
             self._fail(CloseCode.PROTOCOL_ERROR, str(exc), exc)
             return
