@@ -93,7 +93,7 @@ class App:
         if self.lifespan is None:
             return nullcontext()
         manager = self.lifespan(self) if _fits(self.lifespan, self) else self.lifespan()
-        if not (hasattr(manager, "__aenter__") and hasattr(manager, "__aexit__")):
+        if not isinstance(manager, AbstractAsyncContextManager):
             if inspect.iscoroutine(manager):
                 manager.close()
             raise TypeError(
@@ -167,7 +167,7 @@ def _check_handler(handler: Any) -> None:
 
 
 def _check_lifespan(lifespan: Any) -> None:
-    if not callable(lifespan):
+    if not callable(lifespan) or isinstance(lifespan, AbstractAsyncContextManager):
         raise TypeError(
             f"lifespan must be a function that returns an asynchronous context manager, not {_found(lifespan)}"
         )

@@ -187,10 +187,9 @@ class Supervisor:
         try:
             pipe = handle.fork(self.signals)
         except OSError as error:
-            logger.error("%s could not be forked: %s", slot.name, error)
             if row is not None:
                 self.scoreboard.retire(row)
-            self._refill(slot, None)
+            self._refill(slot, None, f"{slot.name} could not be forked ({error})")
             return
         if pipe is not None:
             raise _Forked(partial(self._become, slot, row, pipe))
@@ -224,13 +223,15 @@ class Supervisor:
             for sock in (*sockets, pipe):
                 sock.close()
 
-    def _refill(self, slot: Slot, served: float | None) -> float:
-        """Fill the slot again, at once or after a while: in so many seconds."""
+    def _refill(self, slot: Slot, served: float | None, why: str) -> None:
+        """Fill the slot again, at once or after a while, or give up when nobody has ever served."""
         delay = slot.backoff.next(served)
+        logger.warning("%s: the next one follows %s", why, f"in {delay:.2f} s" if delay else "at once")
         slot.retry = self.poll.after(delay, partial(self._fill, slot))
         if slot.index is not None:
             self.scoreboard.backoff(slot.index, time.monotonic() + delay if delay else 0.0)
-        return delay
+        if not self.served and all(slot.backoff.failures >= BOOT_ATTEMPTS for slot in self.workers):
+            self._fail(UNEXPECTED, f"no worker has become ready in {BOOT_ATTEMPTS} attempts")
 
     # Signals.
 
@@ -252,13 +253,13 @@ class Supervisor:
                 self._on_end(handle)
         if os.getpid() != 1:
             return
-        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-            for handle in self._children():
-                if handle.pid == ended.si_pid:
-                    self._on_end(handle)
-                    break
-            else:
-                os.waitpid(ended.si_pid, 0)
+        with contextlib.suppress(ChildProcessError):  # there is no child at all
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                known = next((handle for handle in self._children() if handle.pid == ended.si_pid), None)
+                if known is not None:
+                    self._on_end(known)
+                else:
+                    os.waitpid(ended.si_pid, 0)
 
     # What children tell, and their ends.
 
@@ -285,11 +286,10 @@ class Supervisor:
     def _on_draining(self, handle: Handle) -> None:
         if handle.ordered or handle.slot.current is not handle:
             return
-        logger.info("%s drains without an order: its slot is filled again", handle)
         limit = self.config.graceful_timeout + LAST_WORDS
         handle.timers.append(self.poll.after(limit, partial(handle.kill, signal.SIGKILL)))
         handle.slot.step_down(handle)
-        self._refill(handle.slot, handle.served)
+        self._refill(handle.slot, handle.served, f"{handle} drains without an order")
 
     def _on_boot_timeout(self, handle: Handle) -> None:
         logger.error("%s is not ready after %g s: it is aborted, and shows where", handle, self.config.boot_timeout)
@@ -338,12 +338,7 @@ class Supervisor:
             if handle.overdue:
                 self._fail(UNEXPECTED, f"no worker has become ready within {self.config.boot_timeout:g} s")
                 return
-        delay = self._refill(slot, handle.served)
-        logger.warning(
-            "%s %s: the next one follows %s", handle, handle.end, f"in {delay:.2f} s" if delay else "at once"
-        )
-        if not self.served and all(slot.backoff.failures >= BOOT_ATTEMPTS for slot in self.workers):
-            self._fail(UNEXPECTED, f"no worker has become ready in {BOOT_ATTEMPTS} attempts")
+        self._refill(slot, handle.served, f"{handle} {handle.end}")
 
     def _judge(self) -> None:
         """Say once that the daemon serves, and once that it is complete."""

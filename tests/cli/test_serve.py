@@ -1,0 +1,151 @@
+"""The command line: what it makes of its arguments, and the one line that tells a mistake.
+
+What must not live here: the grammar of each setting (tests/test_config.py), the daemon (tests/process).
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import click
+import pytest
+
+from tidegate.cli import COMMANDS, main, serve, tidegate
+from tidegate.config import Config, Tcp, Unix, settings
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """The configurations with which the daemon would have run."""
+    configs: list[Config] = []
+
+    def run(config: Config) -> int:
+        configs.append(config)
+        return 0
+
+    monkeypatch.setattr(serve, "run", run)
+    return configs
+
+
+def status_of(*arguments: str) -> Any:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    return caught.value.code
+
+
+def test_defaults(ran: list[Config]) -> None:
+    assert status_of("serve", "app:handler") == 0
+    assert ran == [Config(application="app:handler")]
+
+
+def test_options(ran: list[Config]) -> None:
+    options = "--bind [::1]:80 --bind unix:/run/x --workers auto --admin none --drain 1 --ping-interval none"
+    options += " --max-size 64KiB --max-queue 8,2 --compression none --server-header none --log-level debug"
+    assert status_of("serve", *options.split(), "app:handler") == 0
+    assert ran == [
+        Config(
+            application="app:handler",
+            bind=(Tcp("::1", 80), Unix("/run/x")),
+            workers="auto",
+            admin=None,
+            drain=1.0,
+            ping_interval=None,
+            max_size=65536,
+            max_queue=(8, 2),
+            compression=None,
+            server_header=None,
+            log_level="debug",
+        )
+    ]
+
+
+def test_every_setting_is_an_option_of_the_same_name() -> None:
+    parameters = {parameter.name: parameter for parameter in serve.command.params}
+    assert list(parameters) == list(settings())
+    for name, setting in settings().items():
+        if not setting.positional:
+            assert parameters[name].opts == [setting.flag]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "tidegate: Missing command."),
+        (["sevre"], "tidegate: No such command 'sevre'."),
+        (["serve"], "tidegate serve: APPLICATION is missing: give MODULE:ATTRIBUTE, such as app:handler"),
+        (
+            ["serve", "app"],
+            "tidegate serve: APPLICATION 'app' is not allowed: give MODULE:ATTRIBUTE, such as app:handler",
+        ),
+        (
+            ["serve", "app:handler", "--workers", "many"],
+            "tidegate serve: --workers 'many' is not allowed: give a whole number from 1 to 256, or auto",
+        ),
+        (
+            ["serve", "app:handler", "--workers"],
+            "tidegate serve: --workers needs a value: give a whole number from 1 to 256, or auto",
+        ),
+        (
+            ["serve", "app:handler", "--bind", "8765"],
+            "tidegate serve: --bind '8765' is not allowed (the host is missing, as in 0.0.0.0:8765): "
+            "give HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N",
+        ),
+        (
+            ["serve", "app:handler", "--drain=40"],
+            "tidegate serve: --drain '40' is not allowed: give less than --graceful-timeout, which is 30",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(
+    arguments: list[str], line: str, ran: list[Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status_of(*arguments) == 2
+    assert capsys.readouterr() == ("", line + "\n")
+    assert ran == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["--wrkers", "2"], ["--wrkers", "--workers"]), (["x"], ["x"]), (["--bind", "a\nb"], ["--bind", "a\\nb"])],
+)
+def test_other_mistakes_are_one_line_too(
+    arguments: list[str], words: list[str], ran: list[Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In click's words, which differ from one version to the next."""
+    assert status_of("serve", "app:handler", *arguments) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert all(word in err for word in words)
+
+
+def test_help_names_every_option_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of("serve", "--help") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for setting in settings().values():
+        if not setting.positional:
+            assert f"{setting.flag} {setting.kind.metavar}" in text
+    assert "[default: 127.0.0.1:8765]" in text
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of("--help") == 0
+    out = capsys.readouterr().out
+    assert all(f"  {name} " in out for name in COMMANDS)
+    context = click.Context(tidegate)
+    for name in COMMANDS:
+        command = tidegate.get_command(context, name)
+        assert isinstance(command, click.Command)
+        assert command.name == name
+
+
+def test_the_group_imports_no_command() -> None:
+    program = "import sys, tidegate.cli as c\ntry: c.main(['--version'])\nexcept SystemExit: pass\n"
+    program += "print([name for name in ('uvloop', 'asyncio', 'msgspec', 'prometheus_client') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout.splitlines()[1] == "[]"
+
+
+def test_processors_are_counted() -> None:
+    assert serve.usable_processors() >= 1

@@ -1,0 +1,334 @@
+"""One worker's life, from its fork on, told what to do by a test in the place of its supervisor.
+
+What must not live here: the policy of the drain (test_drain.py), the supervisor's decisions (tests/supervisor).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.harness import ECHO, wait_until
+from tests.rawclient import RawClient
+from tidegate._core.scoreboard import Scoreboard
+from tidegate.worker.pipe import Level, Order, Pipe, Report
+
+LIFESPAN = """
+    import asyncio
+    from contextlib import asynccontextmanager
+    from tidegate import App
+
+    @asynccontextmanager
+    async def lifespan():
+        print("entered", flush=True)
+        try:
+            {inside}
+            yield
+            print("leaving", flush=True)
+        finally:
+            print("left", flush=True)
+
+    async def handler(websocket):
+        async for message in websocket:
+            await websocket.send(message)
+
+    app = App(handler, lifespan=lifespan)
+"""
+
+
+PROGRAM = """
+import os, socket, sys
+from tidegate import logs
+from tidegate._core.scoreboard import Scoreboard
+from tidegate.config import Config
+from tidegate.supervisor.signals import Signals
+from tidegate.worker import main
+
+main.LAST_WORDS = {last_words}
+logs.begin("supervisor", "info")
+signals = Signals()
+signals.catch()
+signals.block()
+signals.settle()
+row = Scoreboard.attach({scoreboard}).row({row})
+sockets = [socket.socket(fileno=fd) for fd in {sockets}]
+sys.exit(main.run(Config(application={target!r}, **{settings}), 3, sockets, row, socket.socket(fileno={pipe})))
+"""
+
+
+class Worker:
+    """A worker, as its supervisor has it."""
+
+    def __init__(self, scoreboard: Scoreboard, sockets: list[socket.socket], **settings: Any) -> None:
+        ours, theirs = socket.socketpair()
+        numbers = [sock.fileno() for sock in sockets]
+        program = PROGRAM.format(
+            scoreboard=scoreboard.fd,
+            row=scoreboard.assign(3),
+            sockets=numbers,
+            pipe=theirs.fileno(),
+            target=settings.pop("target"),
+            last_words=settings.pop("last_words", 5),
+            settings=settings,
+        )
+        with open("log", "wb") as log, theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", program],
+                pass_fds=[scoreboard.fd, theirs.fileno(), *numbers],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+        self.pid = self.process.pid
+        self.pipe = Pipe(ours, Report)
+        self.reports: list[Report] = []
+        self.port: int = sockets[0].getsockname()[1]
+
+    def told(self, stage: str) -> Report:
+        """Wait until it tells this stage."""
+        while True:
+            for report in self.reports:
+                if report.stage == stage:
+                    return report
+            assert not self.pipe.ended, (self.reports, self.log)
+            assert select.select([self.pipe], [], [], 20)[0], self.reports
+            self.reports += self.pipe.receive()
+
+    def order(self, level: Level) -> None:
+        assert self.pipe.send(Order(level))
+
+    def ended(self) -> int:
+        """Wait for its end; the exit status."""
+        return self.process.wait(20)
+
+    @property
+    def log(self) -> str:
+        return Path("log").read_text()
+
+
+Start = Callable[..., Worker]
+
+
+@pytest.fixture
+def scoreboard() -> Iterator[Scoreboard]:
+    scoreboard = Scoreboard.create(4, 4)
+    yield scoreboard
+    scoreboard.close()
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scoreboard: Scoreboard) -> Iterator[Start]:
+    """Starts a worker with an application's text."""
+    monkeypatch.chdir(tmp_path)
+    workers: list[Worker] = []
+    listening: list[socket.socket] = []
+
+    def start(source: str, attribute: str = "handler", *, sockets: int = 1, **settings: Any) -> Worker:
+        (tmp_path / "shop_application.py").write_text(textwrap.dedent(source))
+        for _ in range(sockets):
+            sock = socket.socket()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(("127.0.0.1", 0))
+            listening.append(sock)
+        workers.append(Worker(scoreboard, listening[-sockets:], target=f"shop_application:{attribute}", **settings))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.process.kill()
+        worker.process.wait()
+        worker.pipe.close()
+    for sock in listening:
+        sock.close()
+
+
+def test_it_serves_counts_and_drains(start: Start, scoreboard: Scoreboard) -> None:
+    worker = start(ECHO, drain=0.0)
+    worker.told("ready")
+    assert " ".join(psutil.Process(worker.pid).cmdline()).strip() == "tidegate: worker 3"
+    with RawClient(worker.port) as client:
+        client.open()
+        beat = wait_until(lambda: scoreboard.row(0).heartbeat, "a heartbeat")
+        wait_until(lambda: scoreboard.row(0).heartbeat > beat, "another one")
+        assert scoreboard.read().counts.words("connections_open") == (1,)
+        worker.order(Level.DRAIN)
+        assert client.close_frame()[0] == 1001
+    assert worker.ended() == 0
+    assert [report.stage for report in worker.reports] == ["starting", "ready"]
+    worker.reports += worker.pipe.receive()
+    assert [report.stage for report in worker.reports] == ["starting", "ready", "draining", "gone"]
+    assert "worker 3 ERROR" not in worker.log
+
+
+def test_it_is_ready_only_when_it_listens_on_every_socket(start: Start) -> None:
+    worker = start(ECHO, sockets=3)
+    with pytest.raises(ConnectionRefusedError):
+        RawClient(worker.port)
+    worker.told("ready")
+    ports = {c.laddr.port for c in psutil.Process(worker.pid).net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    assert len(ports) == 3
+
+
+def test_settings_and_options_reach_serve(start: Start) -> None:
+    source = """
+        from tidegate import App
+
+        async def handler(websocket):
+            async for message in websocket:
+                await websocket.send(message)
+
+        app = App(handler, subprotocols=["chat"])
+    """
+    worker = start(source, "app", max_size=10, server_header=None)
+    worker.told("ready")
+    with RawClient(worker.port) as client:
+        client.send(client.request(headers={"Sec-WebSocket-Protocol": "chat"}))
+        status, headers, _ = client.response()
+        assert (status, headers["sec-websocket-protocol"], "server" in headers) == (101, "chat", False)
+        client.send(b"\x81\x8b\0\0\0\0hello world")
+        assert client.close_frame()[0] == 1009
+
+
+def test_a_term_signal_drains(start: Start) -> None:
+    worker = start(ECHO)
+    worker.told("ready")
+    os.kill(worker.pid, signal.SIGTERM)
+    assert worker.ended() == 0
+
+
+def test_other_signals_do_nothing(start: Start) -> None:
+    worker = start(ECHO)
+    worker.told("ready")
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+        os.kill(worker.pid, number)
+        with RawClient(worker.port) as client:
+            client.open()
+
+
+def test_a_supervisor_that_is_gone(start: Start) -> None:
+    worker = start(ECHO, drain=0.0)
+    worker.told("ready")
+    with RawClient(worker.port) as client:
+        client.open()
+        worker.pipe.close()
+        assert client.close_frame()[0] == 1001
+    assert worker.ended() == 0
+    assert "the supervisor is gone" in worker.log
+
+
+def test_a_worker_without_a_supervisor_ends_itself_whatever_it_does(start: Start) -> None:
+    """By the alarm that it has set."""
+    source = """
+        import time
+
+        async def handler(websocket):
+            await websocket.wait_closed()
+            while True:
+                try:
+                    time.sleep(1000)
+                except BaseException:
+                    pass
+    """
+    worker = start(source, drain=0.0, graceful_timeout=0.2, last_words=0.2)
+    worker.told("ready")
+    with RawClient(worker.port) as client:
+        client.open()
+        worker.pipe.close()
+        assert client.close_frame()[0] == 1001
+    assert worker.ended() == -signal.SIGALRM
+
+
+def test_the_lifespan_is_around_all_of_it(start: Start) -> None:
+    worker = start(LIFESPAN.format(inside="pass"), "app")
+    worker.told("ready")
+    assert "entered" in worker.log
+    worker.order(Level.DRAIN)
+    assert worker.ended() == 0
+    assert worker.log.split() == ["entered", "leaving", "left"]
+
+
+def test_a_lifespan_that_cares_in_which_task_it_is(start: Start) -> None:
+    inside = "group = await asyncio.TaskGroup().__aenter__(); task = group.create_task(asyncio.sleep(0))"
+    worker = start(LIFESPAN.format(inside=inside).replace("yield", "async with asyncio.timeout(60): yield"), "app")
+    worker.told("ready")
+    worker.order(Level.DRAIN)
+    assert worker.ended() == 0
+
+
+@pytest.mark.parametrize("how", ["signal", "order", "end of file"])
+def test_an_end_while_the_lifespan_is_being_entered(start: Start, how: str) -> None:
+    worker = start(LIFESPAN.format(inside="await asyncio.sleep(1000)"), "app")
+    wait_until(lambda: "entered" in worker.log, "the lifespan")
+    if how == "signal":
+        os.kill(worker.pid, signal.SIGTERM)
+    elif how == "order":
+        worker.order(Level.DRAIN)
+    else:
+        worker.pipe.close()
+    assert worker.ended() == 0
+    assert "left" in worker.log
+    assert "leaving" not in worker.log
+
+
+def test_an_end_during_an_import_is_at_once(start: Start) -> None:
+    worker = start("import time; print('importing', flush=True); time.sleep(1000)")
+    wait_until(lambda: "importing" in worker.log, "the import")
+    os.kill(worker.pid, signal.SIGTERM)
+    assert worker.ended() == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("1 / 0", "importing shop_application failed"),
+        ("async def handler(websocket, path): ...", "websocket.request.path"),
+        (LIFESPAN.format(inside="raise RuntimeError('no database')"), "no database"),
+    ],
+)
+def test_what_cannot_begin_says_why(start: Start, source: str, words: str) -> None:
+    worker = start(source, "app" if "lifespan" in source else "handler")
+    gone = worker.told("gone")
+    assert (gone.exit, worker.ended()) == (3, 3)
+    assert gone.error is not None
+    assert words in gone.error
+    assert "shop_application" in gone.error
+    assert "Traceback" not in worker.log  # it is the supervisor that shows it
+
+
+def test_a_lifespan_that_fails_at_its_end(start: Start) -> None:
+    source = LIFESPAN.format(inside="pass").replace('print("leaving", flush=True)', "raise RuntimeError('lost')")
+    worker = start(source, "app")
+    worker.told("ready")
+    worker.order(Level.DRAIN)
+    assert worker.ended() == 1
+    assert "the lifespan of shop_application:app failed at its end" in worker.log
+    assert "RuntimeError: lost" in worker.log
+
+
+def test_a_crash_in_native_code_leaves_a_traceback(start: Start) -> None:
+    source = """
+        import ctypes, resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+        async def handler(websocket):
+            ctypes.string_at(0)
+    """
+    worker = start(source)
+    worker.told("ready")
+    with RawClient(worker.port) as client:
+        client.open()
+        client.expect_end()
+    assert worker.ended() == -signal.SIGSEGV
+    assert "in handler" in worker.log
