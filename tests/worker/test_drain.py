@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
+import uvloop
 from websockets.asyncio.client import ClientConnection, connect
 
 from tidegate.asyncio.server import Server, ServerConnection, serve
@@ -198,6 +200,22 @@ async def test_handshakes_in_progress_are_told_503() -> None:
             assert b"Retry-After: " in answer
             writer.close()
         assert await draining == 0
+
+
+def test_who_waits_in_the_queue_is_told_503() -> None:
+    """In the loop that workers have: asyncio's own has accepted all of them when it knows of the first."""
+
+    async def drained() -> None:
+        async with serving(echo, 0) as (server, _):
+            callers = [socket.create_connection(server.sockets[0].getsockname()) for _ in range(50)]
+            _, draining = drain(server)
+            for caller in callers:
+                assert (await asyncio.to_thread(caller.recv, 4096)).startswith(b"HTTP/1.1 503 ")
+                caller.close()
+            assert await draining == 0
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(drained())
 
 
 async def test_orders_only_grow() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ logger = logging.getLogger("tidegate.worker")
 REASON = "server shutting down"
 # Seconds for the answers to close frames that were sent at once, since somebody is in a hurry.
 AT_ONCE = 1.0
+# Connections that are accepted after the order to stop accepting, at most, for more may come all the time.
+QUEUED = 4096
 # Seconds for handlers to end after they were cancelled.
 CANCELLED = 1.0
 
@@ -72,7 +75,7 @@ class Drain:
         """Take leave; the number of handlers that did not end even though they were cancelled."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
-        await asyncio.sleep(0)  # once round the loop: accept who has connected already, and tell them 503
+        await self._accept_queued()
         for server in self._servers:
             server.close(close_connections=False)
         ended = asyncio.gather(*(server.wait_closed() for server in self._servers))
@@ -97,6 +100,17 @@ class Drain:
         await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         order.cancel()
         return ended.done()
+
+    async def _accept_queued(self) -> None:
+        """Accept whoever has connected already, to be told 503: closing the socket would reset them."""
+        queues = select.poll()
+        for server in self._servers:
+            for sock in server.sockets:
+                queues.register(sock.fileno(), select.POLLIN)
+        for _ in range(QUEUED):
+            if not queues.poll(0):
+                break
+            await asyncio.sleep(0)  # in each turn of its loop uvloop accepts one of each socket
 
     # Three ways to close.
 
