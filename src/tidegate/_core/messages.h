@@ -13,7 +13,8 @@ static inline void tg_set_awaitable_slots(PyTypeObject *type, void *next, void *
 /* The end of a coroutine that returns `value` (stolen), as tp_iternext tells it: no exception at all means None.
  *
  * Making a StopIteration costs as much as the rest of a receive, so one is used again and again as long as nobody keeps
- * it, which only tracers do. It would keep its last value alive, so large values do without. */
+ * it, which only tracers do, and it did not pass through a frame. It would keep its last value alive, so large values
+ * do without. */
 static PyObject *tg_spare_stop = NULL;
 
 static inline PyObject *tg_stop_iteration(PyObject *value, int small) {
@@ -24,7 +25,7 @@ static inline PyObject *tg_stop_iteration(PyObject *value, int small) {
 #if PY_VERSION_HEX >= 0x030C0000
     if (small) {
         PyObject *stop = tg_spare_stop;
-        if (stop == NULL || Py_REFCNT(stop) != 1) {
+        if (stop == NULL || Py_REFCNT(stop) != 1 || ((PyStopIterationObject *)stop)->traceback != NULL) {
             stop = PyObject_CallNoArgs(PyExc_StopIteration);
             if (stop == NULL) {
                 Py_DECREF(value);

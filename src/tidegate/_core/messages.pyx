@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, binding=False
+# cython: language_level=3, boundscheck=False, wraparound=False, binding=False, auto_pickle=False
 """Awaiting messages: recv(), send() and iteration over a channel, without a Python frame per message.
 
 What must not live here: bytes, frames, wake-ups.
@@ -36,6 +36,14 @@ cdef enum:
 cdef enum:
     CREATED, WAITING, DELEGATED, ENDED
 
+# What is said of one that nobody awaited, by what it is of.
+cdef const char **FORGOTTEN = [
+    "coroutine 'Connection.recv' was never awaited",
+    "coroutine 'Connection.__anext__' was never awaited",
+    "coroutine 'Connection._recv_frame' was never awaited",
+    "coroutine 'Connection.send' was never awaited",
+]
+
 
 @cython.final
 @cython.no_gc_clear  # or channel.reader would outlive it
@@ -45,9 +53,8 @@ cdef class Awaitable:
     take at its word and never start; nothing happens before it is awaited."""
 
     def __dealloc__(self):
-        if self.stage == CREATED and self.kind == SEND:
-            if PyErr_WarnEx(PyExc_RuntimeWarning, "coroutine 'Connection.send' was never awaited", 1) < 0:
-                PyErr_WriteUnraisable(NULL)
+        if self.stage == CREATED and PyErr_WarnEx(PyExc_RuntimeWarning, FORGOTTEN[self.kind], 1) < 0:
+            PyErr_WriteUnraisable(NULL)
         self.end()
 
     def __await__(self):
@@ -71,6 +78,8 @@ cdef class Awaitable:
     def throw(self, kind, value=None, traceback=None):
         if self.stage == DELEGATED:
             return self.inner.throw(kind) if value is None and traceback is None else self.inner.throw(kind, value, traceback)
+        if self.stage == ENDED:
+            raise RuntimeError("cannot reuse already awaited coroutine")
         self.end()
         if isinstance(kind, type):
             kind = kind() if value is None else value if isinstance(value, kind) else kind(value)
@@ -107,6 +116,8 @@ cdef class Awaitable:
         cdef uint8_t opcode
         cdef bint fin
         if self.stage == CREATED:
+            if channel is None:
+                raise TypeError("it is made by recv(), and by nothing else")
             if channel.reader is not NULL or (channel._streaming and self.kind != FRAME):
                 raise channel._concurrent_read(self.kind == FRAME)
             channel.ask()
@@ -204,6 +215,8 @@ cdef class MessageChannel(Channel):
         return made
 
     def __aiter__(self):
+        if type(self).recv is not recv:
+            return self._iterate()  # a subclass has its own recv(), which is what iterates
         cdef Messages messages = Messages.__new__(Messages)
         messages.channel = self
         return messages
@@ -214,6 +227,9 @@ cdef class MessageChannel(Channel):
     def _recv_frame(self):
         """The next frame, as (payload, opcode, fin): what recv_streaming() is made of."""
         return awaitable(self, FRAME, None)
+
+
+cdef object recv = MessageChannel.recv
 
 
 @cython.final
