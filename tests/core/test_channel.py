@@ -211,17 +211,6 @@ def test_nothing_is_read_after_a_close_frame() -> None:
     assert not channel.failures
 
 
-def test_mid_message() -> None:
-    channel = Recorder()
-    assert not channel.mid_message
-    channel.feed(text("a", fin=False))
-    assert channel.mid_message
-    channel.feed(control(PING))
-    assert channel.mid_message
-    channel.feed(more(b"b"))
-    assert not channel.mid_message
-
-
 # What breaks the protocol (RFC 6455 sections 5.2 to 5.5)
 
 HEADS: dict[str, tuple[bytes, str]] = {
