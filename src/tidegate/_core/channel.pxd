@@ -42,7 +42,7 @@ cdef class Channel:
     cdef readonly object transport
     cdef readonly object loop
     cdef object write  # transport.write, bound once
-    cdef Row row
+    cdef PyObject *row  # a Row, owned: garbage collection must not take it away, for counts points into it
     cdef tg_row *counts
 
     # Settings. -1 stands for None: no limit.
@@ -71,6 +71,7 @@ cdef class Channel:
     cdef bytes partial  # a payload that came in pieces, unmasked; longer than what has arrived
     cdef uint64_t partial_size
     cdef uint64_t message_size  # of the frames before this one
+    cdef list late  # chunks that came while one was being read
 
     # In: frames that wait, as a ring.
     cdef Arrival *ring
@@ -90,6 +91,7 @@ cdef class Channel:
     cdef tg_gather *gather  # only during a read callback
     cdef public bint _write_paused
 
+    cdef int read_late(self) except -1
     cdef int parse(self, const uint8_t *p, Py_ssize_t n) except -1
     cdef int check_header(self) except -1
     cdef int receive_control(self, object payload) except -1
@@ -111,4 +113,5 @@ cdef class Channel:
     cdef int send_message(self, object message, object text) except -1
     cdef int send_frame(self, uint8_t first, const uint8_t *p, Py_ssize_t n, object owner) except -1
     cdef int flush(self) except -1
+    cdef int end_gather(self) except -1
     cdef int put(self, object data, object lines=*) except -1

@@ -76,8 +76,10 @@ cdef class Channel:
     """One connection's protocol, to be subclassed: see the module."""
 
     def __cinit__(self):
-        self.row = current_row()
-        self.counts = self.row.data
+        cdef Row row = current_row()
+        Py_INCREF(row)
+        self.row = <PyObject *> row
+        self.counts = row.data
         self.max_message_size = self.max_fragment_size = self.queue_high = self.queue_low = -1
 
     def __dealloc__(self):
@@ -86,8 +88,7 @@ cdef class Channel:
             Py_XDECREF(self.ring[self.ring_start].payload)
             self.ring_start = (self.ring_start + 1) & (self.ring_capacity - 1)
         free(self.ring)
-        if self.gather is not NULL:
-            tg_gather_return(self.gather)
+        Py_XDECREF(self.row)
 
     def _configure(self, loop, bint client, max_message_size, max_fragment_size, queue_high, queue_low, bint slow):
         """Settings of the native side, in bytes and frames; None is no limit."""
@@ -137,25 +138,33 @@ cdef class Channel:
 
     def data_received(self, data):
         cdef bytes chunk = data if PyBytes_CheckExact(data) else bytes(data)
-        cdef bint outermost = self.gather is NULL
+        cdef bint whole = False
         if self._state == CONNECTING:
             self._handshake_received(chunk)
             return
         if self.discarding:
             return
-        if outermost:
-            self.gather = tg_gather_lend()
-            if self.gather is NULL:
-                raise MemoryError
+        if self.gather is not NULL:
+            # A transport that has an answer to what was just written: it comes after what is being read.
+            if self.late is None:
+                self.late = []
+            self.late.append(chunk)
+            return
+        self.gather = tg_gather_lend()
+        if self.gather is NULL:
+            raise MemoryError
         self.now = tg_now()
         try:
             self.parse(<const uint8_t *> PyBytes_AS_STRING(chunk), PyBytes_GET_SIZE(chunk))
             self.wake(True)
+            if self.late is not None:
+                self.read_late()
+            whole = True
         finally:
-            if outermost:
-                self.flush()
-                tg_gather_return(self.gather)
-                self.gather = NULL
+            if not whole:  # an exception, in the middle of a frame perhaps: what follows makes no sense any more
+                self.discarding = True
+                self.partial = self.late = None
+            self.end_gather()
         if self.queued:
             self.flow()
 
@@ -166,6 +175,18 @@ cdef class Channel:
     def resume_writing(self):
         self._write_paused = False
         self._drained()
+
+    cdef int read_late(self) except -1:
+        """Read what came while something else was read, in its order."""
+        cdef bytes chunk
+        cdef list chunks
+        while self.late is not None:
+            chunks = self.late
+            self.late = None
+            for chunk in chunks:
+                self.parse(<const uint8_t *> PyBytes_AS_STRING(chunk), PyBytes_GET_SIZE(chunk))
+                self.wake(True)
+        return 0
 
     # In: bytes to frames.
 
@@ -361,6 +382,8 @@ cdef class Channel:
             return 0
         if self.queued == self.ring_capacity:
             capacity = max(4, 2 * self.ring_capacity)
+            if capacity <= self.ring_capacity:  # 2^31 frames
+                raise MemoryError
             a = <Arrival *> realloc(self.ring, capacity * sizeof(Arrival))
             if a is NULL:
                 raise MemoryError
@@ -497,8 +520,8 @@ cdef class Channel:
             self.flush()
             return self.put(None, (PyBytes_FromStringAndSize(<char *> head, size), owner))
         if self.gather is not NULL and size + n <= TG_GATHER:
-            if self.gather.size + size + n > TG_GATHER:
-                self.flush()
+            while self.gather.size + size + n > TG_GATHER:
+                self.flush()  # which may send in turn: pause_writing() of a subclass, a transport that has an answer
             out = self.gather.data + self.gather.size
             self.gather.size += size + n
             data = None
@@ -523,6 +546,20 @@ cdef class Channel:
             self.put(data)
         return 0
 
+    cdef int end_gather(self) except -1:
+        """Write what is gathered; what is sent from now on leaves at once."""
+        cdef tg_gather *gather = self.gather
+        cdef object data = None
+        self.gather = NULL
+        try:
+            if gather.size:
+                data = PyBytes_FromStringAndSize(<char *> gather.data, gather.size)
+        finally:
+            tg_gather_return(gather)
+        if data is not None:
+            self.put(data)
+        return 0
+
     cdef int put(self, object data, object lines=None) except -1:
         if self.write is None:
             return 0
@@ -537,7 +574,7 @@ cdef class Channel:
 
     def _send_frame(self, uint8_t first, const uint8_t[::1] payload not None):
         """Write a frame whose first byte (FIN, RSV, opcode) is `first`: for control frames, fragments, extensions."""
-        cdef const uint8_t *p = &payload[0] if payload.shape[0] else NULL
+        cdef const uint8_t *p = &payload[0] if payload.shape[0] else &first  # not NULL: memcpy() must not see it
         self.send_frame(first, p, payload.shape[0], None)
 
     def _count_sent(self, uint8_t opcode, Py_ssize_t size, bint message):
