@@ -13,6 +13,8 @@ class Deflate:
     remote_max_window_bits: int
     local_max_window_bits: int
     compress_settings: dict[str, Any]
+    in_message: bool
+    out_message: bool
     def __init__(
         self,
         remote_no_context_takeover: bool,

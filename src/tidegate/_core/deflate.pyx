@@ -7,6 +7,9 @@ connection has. What must not live here: negotiation (extensions.permessage_defl
 
 import zlib
 
+cdef extern from "Python.h":
+    const Py_ssize_t PY_SSIZE_T_MAX
+
 cdef object make_compressor = zlib.compressobj
 cdef object make_decompressor = zlib.decompressobj
 cdef int SYNC_FLUSH = zlib.Z_SYNC_FLUSH
@@ -14,6 +17,11 @@ ZlibError = zlib.error
 
 # Every flush ends with an empty block, which is left out of the message and put back before decompressing it.
 cdef bytes EMPTY_BLOCK = b"\x00\x00\xff\xff"
+cdef bytes FLUSHED = b"\x00" + EMPTY_BLOCK
+
+# Streams after the first in one frame. A peer that flushes by final blocks has one in a frame; each costs a decompressor,
+# and need not have more than two bytes.
+cdef int MAX_STREAMS = 16
 
 
 class TooLong(Exception):
@@ -63,27 +71,40 @@ cdef class Deflate:
             TooLong: if there would be more; they are not made.
             zlib.error: if the data are not compressed as they should be.
         """
-        cdef bytes out, rest
-        if self.decompressor is None:
-            self.decompressor = make_decompressor(wbits=-self.remote_max_window_bits)
+        cdef bytes out
+        cdef int streams = 0
+        if not isinstance(data, bytes):
+            data = bytes(data)
         if fin:
             data = data + EMPTY_BLOCK
-        if limit < 0:
-            out = self.decompressor.decompress(data)
-        else:
-            # One byte more than the limit shows that there is more; 0 would mean no limit.
-            out = self.decompressor.decompress(data, limit + 1)
-            if len(out) > limit:
-                raise TooLong(len(out))
-            rest = self.decompressor.unconsumed_tail
-            if rest:
-                out += self.decompressor.decompress(rest, limit + 1 - len(out))
-                if len(out) > limit or self.decompressor.unconsumed_tail:
-                    raise TooLong(len(out))
-        self.in_message = not fin
-        if self.decompressor.eof or (fin and self.remote_no_context_takeover):
-            # A final block ends its stream, and the peer goes on with a new one (RFC 7692 7.2.3.4).
+        out = self.inflate(data, limit)
+        while self.decompressor.eof:
+            # A final block ends its stream, and the peer goes on with a new one (RFC 7692 7.2.1 and 7.2.3.4), mostly in its
+            # next message: then all that follows is our empty block, with the zero byte that peers write before it.
+            data = self.decompressor.unused_data
             self.decompressor = None
+            if not data or (fin and (data == EMPTY_BLOCK or data == FLUSHED)):
+                break
+            streams += 1
+            if streams > MAX_STREAMS:
+                raise ZlibError(f"more than {MAX_STREAMS} final blocks in a frame")
+            out += self.inflate(data, limit if limit < 0 else limit - len(out))
+        self.in_message = not fin
+        if fin and self.remote_no_context_takeover:
+            self.decompressor = None
+        return out
+
+    cdef bytes inflate(self, bytes data, Py_ssize_t limit):
+        """Decompress what there is of a stream."""
+        cdef bytes out
+        if self.decompressor is None:
+            self.decompressor = make_decompressor(wbits=-self.remote_max_window_bits)
+        if limit < 0 or limit == PY_SSIZE_T_MAX:
+            return self.decompressor.decompress(data)
+        # One byte more than the limit shows that there is more; 0 would mean no limit.
+        out = self.decompressor.decompress(data, limit + 1)
+        if len(out) > limit:
+            raise TooLong(len(out))
         return out
 
     cpdef release(self):

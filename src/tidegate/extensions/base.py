@@ -16,6 +16,8 @@ __all__ = ["ClientExtensionFactory", "Extension", "ServerExtensionFactory"]
 class Extension:
     """An extension in use on one connection: it sees each frame that comes in and each that goes out."""
 
+    __slots__ = ()
+
     name: ExtensionName
     """Name under which it is negotiated."""
 
