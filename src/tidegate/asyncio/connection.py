@@ -62,6 +62,7 @@ class Connection(MessageChannel):
         "_response",
         "_send_done",
         "_settings",
+        "_unsent_pong",
         "extensions",
         "latency",
         "subprotocol",
@@ -89,6 +90,7 @@ class Connection(MessageChannel):
         self._request: Request | bytes | None = None
         self._response: Response | bytes | None = None
         self._send_done: asyncio.Future[None] | None = None
+        self._unsent_pong: bytes | None = None
         self.extensions: tuple[Any, ...] = ()
         self.latency: float = 0.0
         self.subprotocol: Subprotocol | None = None
@@ -430,7 +432,11 @@ class Connection(MessageChannel):
         if self._slow:
             self._log_frame("<", opcode, True, payload)
         if opcode == Opcode.PING:
-            self._send_control(Opcode.PONG, payload)
+            if self._write_paused:
+                # Pongs to a peer that does not read would fill the memory; the latest is enough (RFC 6455 5.5.3).
+                self._unsent_pong = payload
+            else:
+                self._send_control(Opcode.PONG, payload)
         elif opcode == Opcode.PONG:
             self._pong_received(payload)
         else:
@@ -506,6 +512,9 @@ class Connection(MessageChannel):
             raise self._end.exception()
 
     def _drained(self) -> None:
+        if self._unsent_pong is not None:
+            pong, self._unsent_pong = self._unsent_pong, None
+            self._send_control(Opcode.PONG, pong)
         for waiter in self._drainers or ():
             if not waiter.done():
                 waiter.set_result(None)

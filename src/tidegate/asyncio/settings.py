@@ -79,6 +79,8 @@ def _pair(name: str, value: Any) -> Marks:
         raise TypeError(f"{name} must be an int, None, or a tuple of two of them, not {value!r}")
     if any(item is not None and item < 0 for item in pair):
         raise ValueError(f"{name} must not be negative: {value!r}")
+    if any(item is not None and item >= 2**63 for item in pair):
+        raise ValueError(f"{name} must be less than 2**63, or None for no limit: {value!r}")
     return pair[0], pair[1]
 
 
