@@ -74,3 +74,22 @@ def test_limits_that_native_code_cannot_hold(name: str) -> None:
     options: dict[str, int] = {name: 2**63}
     with pytest.raises(ValueError, match=f"{name} must be less than"):
         serve(idle, **options)  # type: ignore[arg-type]
+
+
+async def test_large_messages_to_a_peer_that_does_not_read() -> None:
+    """They leave uncopied, on a way through the transport of their own: it must have backpressure as well."""
+    sent = 0
+
+    async def flood(connection: ServerConnection) -> None:
+        nonlocal sent
+        while sent < 200:
+            await connection.send(bytes(2**18))
+            sent += 1
+
+    server, connection, _, writer = await serving(flood)
+    await until(lambda: connection.paused)
+    assert connection.transport.get_write_buffer_size() < 2**20
+    assert sent < 50
+    writer.transport.abort()
+    server.close()
+    await server.wait_closed()

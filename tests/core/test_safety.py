@@ -338,3 +338,15 @@ def test_loops_in_several_threads() -> None:
     finally:
         sys.setswitchinterval(interval)
     assert failures == []
+
+
+# What only some peers and transports do
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_a_view_with_gaps_is_not_read_as_one_without(kind: type) -> None:
+    channel = Recorder()
+    view = memoryview(kind(b"abcdef"))[::2]
+    finish(channel.send(view))
+    assert channel.heard == [("slowly", view, None)]
+    assert channel.transport_.writes == []

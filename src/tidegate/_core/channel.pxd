@@ -42,6 +42,7 @@ cdef class Channel:
     cdef readonly object transport
     cdef readonly object loop
     cdef object write  # transport.write, bound once
+    cdef bint scatter  # the transport takes the parts of a frame as well as the whole
     cdef PyObject *row  # a Row, owned: garbage collection must not take it away, for counts points into it
     cdef tg_row *counts
 

@@ -104,6 +104,8 @@ cdef class Channel:
         """Write to and read from `transport` from now on."""
         self.transport = transport
         self.write = transport.write
+        # writelines() of asyncio's own sockets has no write limit, and on a lost one spoils the selector (3.12, 3.13.0).
+        self.scatter = type(transport).__module__ != "asyncio.selector_events"
         self.now = tg_now()
 
     def _disconnect(self):
@@ -496,6 +498,8 @@ cdef class Channel:
             self.send_frame(0x80 | opcode, <const uint8_t *> PyBytes_AS_STRING(message), n, message)
         elif isinstance(message, (bytes, bytearray, memoryview)):
             opcode = TEXT if text is True else BINARY
+            if isinstance(message, memoryview) and not message.c_contiguous:
+                return 0
             PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
             try:
                 n = view.len
@@ -516,7 +520,7 @@ cdef class Channel:
         cdef object data
         if self.client:
             new_key(head + size - 4)
-        elif n >= UNCOPIED and owner is not None:
+        elif n >= UNCOPIED and owner is not None and self.scatter:
             self.flush()
             return self.put(None, (PyBytes_FromStringAndSize(<char *> head, size), owner))
         if self.gather is not NULL and size + n <= TG_GATHER:
