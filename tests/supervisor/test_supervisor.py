@@ -169,7 +169,7 @@ def test_a_worker_that_says_why_it_cannot_begin(tmp_path: Path, status: int) -> 
 def test_a_long_error_arrives_whole(tmp_path: Path) -> None:
     program = """
         def worker(config, slot, sockets, row, pipe):
-            Pipe(pipe, Order).send(Report("gone", "long" * 100_000 + " story", 3), wait=True)
+            Pipe(pipe, Order).send(Report("gone", "long" * 10_000 + " story", 3), wait=True)
             return 3
     """
     assert "long story" in supervise(tmp_path, program, status=3)

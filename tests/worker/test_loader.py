@@ -106,6 +106,14 @@ def test_causes_are_shown(directory: Path) -> None:
     assert text.index("ZeroDivisionError") < text.index("The above exception was the direct cause") < text.index("shut")
 
 
+def test_a_very_long_error_is_shortened(directory: Path) -> None:
+    write(directory, "raise RuntimeError('first' + 'x' * 1_000_000 + 'last')")
+    text = problem("shop:handler")
+    assert len(text) < 20_000
+    for words in ("RuntimeError: first", "characters are left out", "last"):
+        assert words in text
+
+
 def test_a_syntax_error(directory: Path) -> None:
     write(directory, "async def handler(websocket\n")
     text = problem("shop:handler")

@@ -21,6 +21,8 @@ from typing import Any
 
 from ..app import App
 
+HALF = 8192  # characters: of an error that is longer than two of them, both ends are enough
+
 __all__ = ["LoadError", "load", "trace_of"]
 
 
@@ -98,11 +100,14 @@ _OURS = (os.path.dirname(__file__), os.path.dirname(importlib.__file__), "<froze
 
 
 def trace_of(error: BaseException) -> str:
-    """The traceback of an application's error, from its own first line on."""
+    """The traceback of an application's error, from its own first line on; the middle of a very long one is left out."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
         trace = trace.tb_next
-    return "".join(traceback.format_exception(type(error), error, trace)).rstrip()
+    text = "".join(traceback.format_exception(type(error), error, trace)).rstrip()
+    if len(text) > 2 * HALF:
+        text = f"{text[:HALF]}\n[{len(text) - 2 * HALF} characters are left out]\n{text[-HALF:]}"
+    return text
 
 
 def _attribute(target: str, module: ModuleType, path: str) -> Any:
