@@ -277,6 +277,20 @@ def test_signals_that_mean_nothing_yet_are_told_and_do_nothing() -> None:
         assert daemon.stop() == 0
 
 
+async def test_development_mode_finds_nothing_to_warn_of() -> None:
+    with Daemon(LIFESPAN, "--drain", "0", target="application:app", workers=2, python=("-X", "dev")) as daemon:
+        clients = await open_clients(daemon, 10)
+        daemon.signal(signal.SIGKILL, daemon.workers()[0])
+        daemon.wait_metric("tidegate_worker_exits_total", 1)
+        daemon.wait_metric("tidegate_worker_stage", 2, stage="ready")
+        clients += await open_clients(daemon, 10)
+        daemon.signal(signal.SIGTERM)
+        await ends_of(clients)
+        assert await stopped(daemon) == 0
+        assert "Warning" not in daemon.log
+        assert "Traceback" not in daemon.log
+
+
 async def test_a_worker_without_its_supervisor_drains_and_ends() -> None:
     with Daemon(ECHO, "--drain", "0", workers=2) as daemon:
         clients = await open_clients(daemon, 10)
