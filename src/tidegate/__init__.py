@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .app import App as App
+    from .asyncio.client import ClientConnection as ClientConnection
+    from .asyncio.client import connect as connect
+    from .asyncio.client import unix_connect as unix_connect
     from .asyncio.server import Server as Server
     from .asyncio.server import ServerConnection as ServerConnection
     from .asyncio.server import broadcast as broadcast
@@ -78,6 +81,7 @@ if TYPE_CHECKING:
 # Module -> names; the only place that knows where a name of the public surface lives.
 _HOMES = {
     "app": "App",
+    "asyncio.client": "ClientConnection connect unix_connect",
     "asyncio.server": "Server ServerConnection broadcast serve unix_serve",
     "datastructures": "Headers HeadersLike MultipleValuesError",
     "exceptions": (

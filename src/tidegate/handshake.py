@@ -139,8 +139,8 @@ def accept(request: Request, options: HandshakeOptions, connection: Any, now: fl
     if request.protocol != "HTTP/1.1":
         raise InvalidProtocol(request.protocol)
     headers = request.headers
-    _check_upgrade(headers)
-    key = _single(headers, "Sec-WebSocket-Key")
+    check_upgrade(headers)
+    key = single(headers, "Sec-WebSocket-Key")
     _check_key(key)
     _check_version(headers)
     origin = _check_origin(headers, options)
@@ -169,8 +169,12 @@ def accept_key(key: str) -> str:
     return binascii.b2a_base64(digest, newline=False).decode()
 
 
-def _check_upgrade(headers: Headers) -> None:
-    """RFC 6455, 4.2.1, items 3 and 4."""
+def check_upgrade(headers: Headers) -> None:
+    """Check that a request asks for a WebSocket (RFC 6455, 4.2.1, items 3 and 4), or a response grants it (4.2.2).
+
+    Raises:
+        InvalidUpgrade: if it does not.
+    """
     for name, wanted, parse, alone in _UPGRADES:
         values = headers.get_all(name)
         if len(values) == 1 and values[0].lower() == wanted:
@@ -189,8 +193,12 @@ _UPGRADES: tuple[tuple[str, str, Callable[[str], Sequence[str]], bool], ...] = (
 )
 
 
-def _single(headers: Headers, name: str) -> str:
-    """Return the value of a header that must be there, once."""
+def single(headers: Headers, name: str) -> str:
+    """Return the value of a header that must be there, once.
+
+    Raises:
+        InvalidHeader: if it is not.
+    """
     try:
         return headers[name]
     except KeyError:
@@ -211,7 +219,7 @@ def _check_key(key: str) -> None:
 
 def _check_version(headers: Headers) -> None:
     """RFC 6455, 4.2.1, item 6, and 4.4."""
-    version = _single(headers, "Sec-WebSocket-Version")
+    version = single(headers, "Sec-WebSocket-Version")
     if version != VERSION:
         raise UnsupportedVersion("Sec-WebSocket-Version", version)
 

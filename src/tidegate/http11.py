@@ -1,7 +1,8 @@
-"""HTTP/1.1 as far as an opening handshake needs it: messages, and the head of a request out of bytes (RFC 9112).
+"""HTTP/1.1 as far as an opening handshake needs it: messages, and how they come out of bytes (RFC 9112).
 
-Requests are read by llhttp (httptools), which says of each byte whether it may stand where it stands; limits, and what
-llhttp leaves to its caller, are here. What a request asks for is decided in ``handshake``; nothing here does I/O.
+They are read by llhttp (httptools), which says of each byte whether it may stand where it stands; limits, and what
+llhttp leaves to its caller, are here. What a request asks for is decided in ``handshake``, what a response means in
+``client``; nothing here does I/O.
 """
 
 from __future__ import annotations
@@ -22,12 +23,22 @@ from .exceptions import (
     InvalidProtocol,
     RequestLineTooLong,
     SecurityError,
+    StatusLineTooLong,
     TooManyHeaders,
     UnexpectedBody,
 )
 from .version import version
 
-__all__ = ["SERVER", "USER_AGENT", "Request", "RequestParser", "Response", "parse_request", "parse_response"]
+__all__ = [
+    "SERVER",
+    "USER_AGENT",
+    "Request",
+    "RequestParser",
+    "Response",
+    "ResponseParser",
+    "parse_request",
+    "parse_response",
+]
 
 
 def _limit(name: str, default: int) -> int:
@@ -124,7 +135,106 @@ _PROTOCOLS = (b"HTTP/1.1", b"HTTP/1.0")
 _PREFACE = b"PRI * HTTP/2.0"  # RFC 9113, 3.4
 
 
-class RequestParser:
+class _HeadParser:
+    """What heads of requests and of responses have in common: lines, their limits, llhttp's opinion of each byte.
+
+    Until the head is complete no more than :data:`MAX_HEAD_SIZE` bytes are kept.
+    """
+
+    __slots__ = ("_buffer", "_line", "_lines", "_llhttp", "head", "rest")
+
+    head: bytes
+    rest: bytes
+
+    FIRST_LINE: str
+    FIRST_LINE_TOO_LONG: type[SecurityError]
+
+    def __init__(self) -> None:
+        self.head = self.rest = b""
+        self._buffer = bytearray()
+        self._line = 0  # where the current line begins in the buffer
+        self._lines = 0  # lines before it
+        self._llhttp: httptools.HttpRequestParser | httptools.HttpResponseParser | None = None
+
+    def _check_start(self) -> None:
+        """Check the first byte of the buffer, which llhttp would skip if it were a line break."""
+        raise NotImplementedError
+
+    def _check_first_line(self, line: bytes) -> None:
+        """Check the first line, in which llhttp found no invalid byte."""
+        raise NotImplementedError
+
+    def _check_head(self) -> None:
+        """Check the whole head."""
+
+    def _flaw(self, exc: Exception) -> Exception:
+        """Return what to raise for llhttp's complaint about the last piece in the buffer."""
+        return InvalidMessage(f"{self._where()} is not valid HTTP/1.1: {str(exc).lower()}")
+
+    def _take_piece(self, data: bytes) -> bool:
+        """Take any piece, line by line, so that an error is the one that the first offending byte makes."""
+        buffer = self._buffer
+        position = 0
+        while position < len(data):
+            break_ = data.find(b"\n", position) + 1
+            room = min(self._line + MAX_LINE_LENGTH, MAX_HEAD_SIZE) - len(buffer)
+            end = min(break_ or len(data), position + room)
+            if end > position:
+                buffer += data[position:end]
+                self._check_bytes(data[position:end])
+            if position < end == break_:
+                self._check_line()
+                if len(buffer) - self._line == 2:
+                    self.head = bytes(buffer)
+                    self.rest = data[end:]
+                    self._buffer = bytearray()
+                    return True
+                self._line = len(buffer)
+                self._lines += 1
+            elif end < len(data):
+                raise self._too_long()
+            position = end
+        return False
+
+    def _check_bytes(self, piece: bytes) -> None:
+        """Show llhttp a piece of a line, which is in the buffer already."""
+        self._check_start()
+        assert self._llhttp is not None
+        try:
+            self._llhttp.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserError as exc:
+            raise self._flaw(exc) from exc
+
+    def _check_line(self) -> None:
+        """Check the line that the buffer ends with, beyond what llhttp checks."""
+        line = bytes(self._buffer[self._line :])
+        if not line.endswith(b"\r\n"):
+            raise InvalidMessage(f"{self._where()} must end with CR LF, not LF alone")
+        if self._lines == 0:
+            self._check_first_line(line[:-2])
+        elif line == b"\r\n":
+            self._check_head()
+        elif self._lines > MAX_NUM_HEADERS:
+            raise TooManyHeaders(f"more than {MAX_NUM_HEADERS} headers")
+
+    def _too_long(self) -> SecurityError:
+        if len(self._buffer) >= MAX_HEAD_SIZE:
+            return HeadTooLong(f"{self.FIRST_LINE[4:]} and headers have more than {MAX_HEAD_SIZE} bytes")
+        if self._lines == 0:
+            return self.FIRST_LINE_TOO_LONG(f"{self.FIRST_LINE} has more than {MAX_LINE_LENGTH} bytes")
+        return HeaderLineTooLong(f"{self._where()} has more than {MAX_LINE_LENGTH} bytes")
+
+    def _where(self) -> str:
+        """Name the current line."""
+        if self._lines == 0:
+            return self.FIRST_LINE
+        name = _header_name(bytes(self._buffer[self._line : self._line + 64]))
+        return f"header {name[1].decode()}" if name else f"header line {self._lines}"
+
+
+class RequestParser(_HeadParser):
     """Reads the head of a request from bytes that come in any pieces, with the same outcome however they are cut.
 
     Feed what is received until :meth:`feed` returns True, then use :attr:`head`, :attr:`rest` and :meth:`request`.
@@ -137,17 +247,10 @@ class RequestParser:
             sends before belongs to the frames.
     """
 
-    __slots__ = ("_buffer", "_line", "_lines", "_llhttp", "head", "rest")
+    __slots__ = ()
 
-    head: bytes
-    rest: bytes
-
-    def __init__(self) -> None:
-        self.head = self.rest = b""
-        self._buffer = bytearray()
-        self._line = 0  # where the current line begins in the buffer
-        self._lines = 0  # lines before it
-        self._llhttp: httptools.HttpRequestParser | None = None
+    FIRST_LINE = "the request line"
+    FIRST_LINE_TOO_LONG = RequestLineTooLong
 
     def feed(self, data: bytes) -> bool:
         """Take more bytes; return whether the head is complete.
@@ -211,58 +314,27 @@ class RequestParser:
         self.rest = data[size:]
         return True
 
-    def _take_piece(self, data: bytes) -> bool:
-        """Take any piece, line by line, so that an error is the one that the first offending byte makes."""
-        buffer = self._buffer
-        position = 0
-        while position < len(data):
-            break_ = data.find(b"\n", position) + 1
-            room = min(self._line + MAX_LINE_LENGTH, MAX_HEAD_SIZE) - len(buffer)
-            end = min(break_ or len(data), position + room)
-            if end > position:
-                buffer += data[position:end]
-                self._check_bytes(data[position:end])
-            if position < end == break_:
-                self._check_line()
-                if len(buffer) - self._line == 2:
-                    self.head = bytes(buffer)
-                    self.rest = data[end:]
-                    self._buffer = bytearray()
-                    return True
-                self._line = len(buffer)
-                self._lines += 1
-            elif end < len(data):
-                raise self._too_long()
-            position = end
-        return False
-
-    def _check_bytes(self, piece: bytes) -> None:
-        """Show llhttp a piece of a line, which is in the buffer already."""
+    def _check_start(self) -> None:
         if self._buffer[0] <= 32:
             raise InvalidMessage("a request line begins with a method, not with an empty line or a space")
-        assert self._llhttp is not None
-        try:
-            self._llhttp.feed_data(piece)
-        except httptools.HttpParserUpgrade:
-            pass
-        except httptools.HttpParserError as exc:
-            raise self._flaw(exc) from exc
 
-    def _check_line(self) -> None:
-        """Check the line that the buffer ends with, beyond what llhttp checks."""
-        line = bytes(self._buffer[self._line :])
-        if not line.endswith(b"\r\n"):
-            raise InvalidMessage(f"{self._where()} must end with CR LF, not LF alone")
-        if self._lines == 0:
-            _check_request_line(line[:-2])
-        elif line == b"\r\n":
-            if _body_header(self._buffer):
-                raise UnexpectedBody("a request that opens a WebSocket cannot have a body")
-        elif self._lines > MAX_NUM_HEADERS:
-            raise TooManyHeaders(f"more than {MAX_NUM_HEADERS} headers")
+    def _check_first_line(self, line: bytes) -> None:
+        """RFC 9112, 3."""
+        words = line.split(b" ")
+        if len(words) == 3 and words[1]:
+            if words[2] in _PROTOCOLS:
+                return
+            if _up_to_version(line):
+                raise InvalidProtocol(words[2].decode())
+        elif len(words) == 2:
+            raise InvalidMessage("the request line has no HTTP version, which is HTTP/0.9; use HTTP/1.1")
+        raise InvalidMessage("the request line must be a method, a target and HTTP/1.1, with one space between them")
+
+    def _check_head(self) -> None:
+        if _body_header(self._buffer):
+            raise UnexpectedBody("a request that opens a WebSocket cannot have a body")
 
     def _flaw(self, exc: Exception) -> Exception:
-        """Return what to raise for llhttp's complaint about the last piece in the buffer."""
         if self._lines == 0:
             found = _up_to_version(bytes(self._buffer))
             if self._buffer.startswith(_PREFACE[:4]):
@@ -271,34 +343,7 @@ class RequestParser:
                 return InvalidProtocol(found[1].decode())
         elif self._buffer.startswith(b"\r", self._line) and _body_header(self._buffer):
             return UnexpectedBody("a request that opens a WebSocket cannot have a body")
-        return InvalidMessage(f"{self._where()} is not valid HTTP/1.1: {str(exc).lower()}")
-
-    def _too_long(self) -> SecurityError:
-        if len(self._buffer) >= MAX_HEAD_SIZE:
-            return HeadTooLong(f"request line and headers have more than {MAX_HEAD_SIZE} bytes")
-        if self._lines == 0:
-            return RequestLineTooLong(f"the request line has more than {MAX_LINE_LENGTH} bytes")
-        return HeaderLineTooLong(f"{self._where()} has more than {MAX_LINE_LENGTH} bytes")
-
-    def _where(self) -> str:
-        """Name the current line."""
-        if self._lines == 0:
-            return "the request line"
-        name = _header_name(bytes(self._buffer[self._line : self._line + 64]))
-        return f"header {name[1].decode()}" if name else f"header line {self._lines}"
-
-
-def _check_request_line(line: bytes) -> None:
-    """Check a request line in which llhttp found no invalid byte (RFC 9112, 3)."""
-    words = line.split(b" ")
-    if len(words) == 3 and words[1]:
-        if words[2] in _PROTOCOLS:
-            return
-        if _up_to_version(line):
-            raise InvalidProtocol(words[2].decode())
-    elif len(words) == 2:
-        raise InvalidMessage("the request line has no HTTP version, which is HTTP/0.9; use HTTP/1.1")
-    raise InvalidMessage("the request line must be a method, a target and HTTP/1.1, with one space between them")
+        return super()._flaw(exc)
 
 
 def parse_request(head: bytes) -> Request:
@@ -313,12 +358,16 @@ def parse_request(head: bytes) -> Request:
     return parser.request()
 
 
-_status_line = re.compile(r"HTTP/1\.1 ([0-9]{3})(?: ([\t\x20-\x7e\x80-\xff]*))?").fullmatch
+_status_line = re.compile(r"HTTP/1\.([01]) ([1-5][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?").fullmatch
 _header_line = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)").fullmatch
 
 
-def parse_response(head: bytes) -> Response:
+def parse_response(head: bytes, *, proxy: bool = False) -> Response:
     """Make the response of a complete head; what follows it is taken as the body.
+
+    Args:
+        head: status line, headers, empty line, perhaps a body.
+        proxy: whether HTTP/1.0 will do, as some proxies still answer.
 
     Raises:
         InvalidMessage: if it is not the head of an HTTP/1.1 response.
@@ -327,13 +376,149 @@ def parse_response(head: bytes) -> Response:
     if not end:
         raise InvalidMessage("the head of the response is not complete")
     first, *rest = head.decode("latin-1").split("\r\n")
-    status = _status_line(first)
-    if status is None:
-        raise InvalidMessage(f"not an HTTP/1.1 status line: {first}")
+    status, reason = _parse_status_line(first, proxy)
     pairs = []
     for line in rest:
         header = _header_line(line)
         if header is None:
             raise InvalidMessage(f"not a header: {line}")
         pairs.append((header[1], header[2].rstrip(" \t")))
-    return Response(int(status[1]), status[2] or "", Headers._of(pairs), body)
+    return Response(status, reason, Headers._of(pairs), body)
+
+
+def _parse_status_line(line: str, proxy: bool) -> tuple[int, str]:
+    """RFC 9112, 4."""
+    found = _status_line(line)
+    if found is None or not (proxy or found[1] == "1"):
+        raise InvalidMessage(f"not an HTTP/1.1 status line: {line[:80]}")
+    return int(found[2]), found[3] or ""
+
+
+class _Body:
+    """Receives the body of a response from llhttp."""
+
+    __slots__ = ("complete", "data")
+
+    def __init__(self) -> None:
+        self.complete = False
+        self.data = bytearray()
+
+    def on_body(self, piece: bytes) -> None:
+        self.data += piece
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+
+class ResponseParser(_HeadParser):
+    """Reads a response from bytes that come in any pieces; of a response other than 101 also the body.
+
+    Feed what is received until :meth:`feed` returns True, and tell the end of the stream by :meth:`feed_eof`; then use
+    :meth:`response` and :attr:`rest`. An error is raised at the first byte from which no acceptable response can
+    follow; after it the parser is of no use. No more than :data:`MAX_HEAD_SIZE` bytes and a body of
+    :data:`MAX_BODY_SIZE` are kept.
+
+    Args:
+        proxy: whether it is a proxy that answers to CONNECT: with HTTP/1.0 perhaps, and what it says after the head is
+            not read, because after success it is not the proxy who speaks (RFC 9110, 9.3.6).
+
+    Attributes:
+        rest: what was received after a head without a body: with 101, the first frames.
+    """
+
+    __slots__ = ("_body", "_proxy", "_response")
+
+    FIRST_LINE = "the status line"
+    FIRST_LINE_TOO_LONG = StatusLineTooLong
+
+    def __init__(self, *, proxy: bool = False) -> None:
+        super().__init__()
+        self._proxy = proxy
+        self._response: Response | None = None  # once there is a head
+        self._body = _Body()
+        self._llhttp = httptools.HttpResponseParser(self._body)
+
+    def feed(self, data: bytes) -> bool:
+        """Take more bytes; return whether the response is complete.
+
+        Raises:
+            StatusLineTooLong: if the status line exceeds :data:`MAX_LINE_LENGTH` bytes.
+            HeaderLineTooLong: if a header exceeds it.
+            TooManyHeaders: if there are more than :data:`MAX_NUM_HEADERS`.
+            HeadTooLong: if all that exceeds :data:`MAX_HEAD_SIZE` bytes.
+            SecurityError: if the body exceeds :data:`MAX_BODY_SIZE` bytes.
+            InvalidMessage: if it is no HTTP/1.1 response for another reason; llhttp's complaint, if any, is its cause.
+        """
+        if self._response is None:
+            if not self._take_piece(data):
+                return False
+            response = self._response = parse_response(self.head, proxy=self._proxy)
+            if self._proxy or not _has_body(response.status_code):
+                self._body.complete = True
+                return True
+            self._check_content_length(response.headers)
+            data, self.rest = self.rest, b""
+        if not self._body.complete:
+            self._take_body(data)
+        return self._body.complete
+
+    def feed_eof(self) -> None:
+        """Take the end of the stream, where a body of unknown length ends.
+
+        Raises:
+            EOFError: if the response is not complete.
+        """
+        if self._response is None:
+            raise EOFError(f"the connection ended {'in ' + self._where() if self._buffer else 'without a response'}")
+        if not self._body.complete and _length_is_known(self._response.headers):
+            raise EOFError(f"the connection ended after {len(self._body.data)} bytes of the response's body")
+        self._body.complete = True
+
+    def response(self) -> Response:
+        """Return the response, once it is complete."""
+        assert self._response is not None
+        self._response.body = bytes(self._body.data)
+        return self._response
+
+    def _check_start(self) -> None:
+        if self._buffer[0] != 72:  # "H"
+            raise InvalidMessage("a response begins with HTTP/1.1")
+
+    def _check_bytes(self, piece: bytes) -> None:
+        try:
+            super()._check_bytes(piece)
+        except InvalidMessage:
+            # At the end of the head of any 101 llhttp stops, and without the headers of an upgrade calls that an error.
+            if not (self._buffer.endswith(b"\r\n\r\n") and self._buffer[9:12] == b"101"):
+                raise
+
+    def _check_first_line(self, line: bytes) -> None:
+        _parse_status_line(line.decode("latin-1"), self._proxy)
+
+    def _check_content_length(self, headers: Headers) -> None:
+        for value in headers.get_all("Content-Length"):  # of digits, as llhttp found
+            if len(value) > 18 or int(value) > MAX_BODY_SIZE:
+                raise SecurityError(f"the body of the response has more than {MAX_BODY_SIZE} bytes: {value[:20]}")
+
+    def _take_body(self, data: bytes) -> None:
+        assert self._llhttp is not None
+        try:
+            self._llhttp.feed_data(data)
+        except httptools.HttpParserError as exc:
+            if not self._body.complete:  # else llhttp complains about what follows, which nobody asked for
+                raise InvalidMessage(f"the body of the response is not valid HTTP/1.1: {str(exc).lower()}") from exc
+        if len(self._body.data) > MAX_BODY_SIZE:
+            raise SecurityError(f"the body of the response has more than {MAX_BODY_SIZE} bytes")
+
+
+def _has_body(status: int) -> bool:
+    """Whether a response to GET with this status has a body, if only an empty one (RFC 9112, 6.3)."""
+    return status >= 200 and status not in (204, 304)
+
+
+def _length_is_known(headers: Headers) -> bool:
+    """Whether a body does not end with the stream (RFC 9112, 6.3)."""
+    codings = headers.get_all("Transfer-Encoding")
+    if codings:
+        return codings[-1].lower().rpartition(",")[2].strip(" \t") == "chunked"
+    return "Content-Length" in headers

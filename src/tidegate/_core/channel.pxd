@@ -93,6 +93,7 @@ cdef class Channel:
     cdef public bint _write_paused
 
     cdef int read_late(self) except -1
+    cdef int count_in(self, Row row) except -1
     cdef int parse(self, const uint8_t *p, Py_ssize_t n) except -1
     cdef int check_header(self) except -1
     cdef int receive_control(self, object payload) except -1

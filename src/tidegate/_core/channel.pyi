@@ -3,6 +3,8 @@ from typing import Any
 
 from typing_extensions import Buffer
 
+from .scoreboard import Row
+
 class Channel:
     _state: int
     _slow: bool
@@ -13,6 +15,8 @@ class Channel:
     def transport(self) -> asyncio.Transport: ...
     @property
     def loop(self) -> asyncio.AbstractEventLoop: ...
+    @property
+    def _row(self) -> Row: ...
     @property
     def idle_since(self) -> float: ...
     def _configure(

@@ -46,6 +46,9 @@ cdef enum:
     RESERVED_BITS, UNKNOWN_OPCODE, MASKING, CONTROL_TOO_LONG, CONTROL_FRAGMENTED, CONTINUATION_EXPECTED
     CONTINUATION_UNEXPECTED, TOO_BIG, INVALID_UTF8, TOO_MANY_FRAGMENTS
 
+# What clients count. A server's row tells of its own connections, not of those that its handlers make to other servers.
+cdef Row client_row = Row()
+
 cdef uint8_t key_pool[4096]
 cdef int key_pool_left = 0
 
@@ -76,10 +79,7 @@ cdef class Channel:
     """One connection's protocol, to be subclassed: see the module."""
 
     def __cinit__(self):
-        cdef Row row = current_row()
-        Py_INCREF(row)
-        self.row = <PyObject *> row
-        self.counts = row.data
+        self.count_in(current_row())
         self.max_message_size = self.max_fragment_size = self.queue_high = self.queue_low = -1
 
     def __dealloc__(self):
@@ -94,11 +94,25 @@ cdef class Channel:
         """Settings of the native side, in bytes and frames; None is no limit."""
         self.loop = loop
         self.client = client
+        if client:
+            self.count_in(client_row)
         self.max_message_size = -1 if max_message_size is None else max_message_size
         self.max_fragment_size = -1 if max_fragment_size is None else max_fragment_size
         self.queue_high = -1 if queue_high is None else queue_high
         self.queue_low = -1 if queue_low is None else queue_low
         self._slow = slow
+
+    cdef int count_in(self, Row row) except -1:
+        Py_INCREF(row)
+        Py_XDECREF(self.row)
+        self.row = <PyObject *> row
+        self.counts = row.data
+        return 0
+
+    @property
+    def _row(self):
+        """What the connection is counted in, from its beginning to its end."""
+        return <Row> self.row
 
     def _connect(self, transport):
         """Write to and read from `transport` from now on."""

@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from .._core.messages import MessageChannel
-from .._core.scoreboard import current
 from ..closing import FAILURES, Closing, failure
 from ..exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK, ProtocolError
 from ..frames import CloseCode, Frame, Opcode
@@ -326,7 +325,7 @@ class Connection(MessageChannel):
 
     def _enter_closing(self) -> None:
         self._state = CLOSING
-        current().closing()
+        self._row.closing()
         self._settings.deadlines.set(self, self._settings.close_timeout)
 
     def _fail(self, code: int, reason: str, exc: BaseException | None) -> None:
@@ -336,7 +335,7 @@ class Connection(MessageChannel):
             self._send_control(Opcode.CLOSE, self._end.send(code, reason))
             self._enter_closing()
         self._discard()
-        self._end_stream()
+        self._hang_up()
 
     def _end_stream(self) -> None:
         """Say that nothing more will be written; a server does first (RFC 6455 7.1.1)."""
@@ -368,7 +367,7 @@ class Connection(MessageChannel):
             self._pings = Pings()
         if self._keepalive_ping in self._pings.pending:
             if settings.ping_timeout is not None:
-                current().pong_timeout()
+                self._row.pong_timeout()
                 self._fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout", None)
                 return
             del self._pings.pending[self._keepalive_ping]
@@ -383,7 +382,7 @@ class Connection(MessageChannel):
         if latency is None:
             return
         self.latency = latency
-        current().ping_rtt(latency)
+        self._row.ping_rtt(latency)
         if self._keepalive_ping is not None and self._keepalive_ping not in self._pings.pending:
             self._keepalive_ping = None
             interval = self._settings.ping_interval
@@ -412,9 +411,7 @@ class Connection(MessageChannel):
         if was_open or was_closing:
             end = self._end
             lifetime = monotonic() - self._opened_at
-            current().closed(end.final_code, end.initiator, lifetime, "open" if was_open else "closing")
-            if self._settings.logger.isEnabledFor(logging.INFO):
-                self.logger.info("connection closed")
+            self._row.closed(end.final_code, end.initiator, lifetime, "open" if was_open else "closing")
         if self._pings is not None:
             for ping in self._pings.waiters():
                 ping.set_exception(self._end.exception())
@@ -461,7 +458,7 @@ class Connection(MessageChannel):
         self._hang_up()
 
     def _hang_up(self) -> None:
-        """Both close frames are through: a server ends the stream, a client waits for it to do so (RFC 6455 7.1.1)."""
+        """There is no more to say: a server ends the stream, a client waits for it to do so (RFC 6455 7.1.1)."""
         self._end_stream()
 
     def _fail_received(self, what: int, detail: Any) -> None:

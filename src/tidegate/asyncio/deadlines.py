@@ -1,4 +1,4 @@
-"""One coarse timer for all connections of a server: handshakes, keepalive and closing are bounded by it.
+"""One coarse timer for all connections of a server, or of all clients: what bounds handshakes, keepalive and closing.
 
 A deadline is put off to the next multiple of a sixteenth or so of its delay, and all that fall on the same moment share
 one entry of the loop's schedule. So a connection costs a place in a set, and no timer or task of its own. What must not
@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
-from typing import Protocol
+from typing import ClassVar, Protocol
+from weakref import WeakValueDictionary
 
 __all__ = ["Deadlines"]
 
@@ -28,6 +29,16 @@ class Bounded(Protocol):
 
 class Deadlines:
     """Deadlines of many connections on one event loop; each has one at a time."""
+
+    _of_clients: ClassVar[WeakValueDictionary[int, Deadlines]] = WeakValueDictionary()
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> Deadlines:
+        """Those that all clients on `loop` share, as long as there are any."""
+        deadlines = cls._of_clients.get(id(loop))
+        if deadlines is None:
+            deadlines = cls._of_clients[id(loop)] = cls(loop)
+        return deadlines
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop

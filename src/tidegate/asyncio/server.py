@@ -15,12 +15,12 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from .._core.scoreboard import RESULT_OF_STATUS, current
+from .._core.scoreboard import RESULT_OF_STATUS
 from ..exceptions import ConnectionClosed, InvalidHandshake
 from ..frames import CloseCode
 from ..handshake import HandshakeOptions, accept, reject, rejection
 from ..http11 import SERVER, Request, RequestParser, Response
-from ..protocol import CONNECTING, OPEN
+from ..protocol import CLOSING, CONNECTING, OPEN
 from .broadcast import broadcast
 from .connection import Connection
 from .deadlines import Deadlines
@@ -60,10 +60,7 @@ class ServerConnection(Connection):
     handler_kwargs: dict[str, Any]
 
     def __init__(self, protocol: Settings, server: Server, **overrides: Any) -> None:
-        settings = protocol
-        if overrides:
-            settings = server._overridden(overrides)
-        super().__init__(settings, client=False)
+        super().__init__(protocol.overridden(overrides), client=False)
         self.server = server
         self._parser: RequestParser | None = None
 
@@ -81,7 +78,7 @@ class ServerConnection(Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._opened_at = monotonic()
-        current().accepted()
+        self._row.accepted()
         self.server._handshaking.add(self)
         self._settings.deadlines.set(self, self._settings.open_timeout)
         if self.server._closing:
@@ -176,7 +173,7 @@ class ServerConnection(Connection):
         status = response.status_code
         raw = response.serialize()
         self._response = raw if isinstance(self._request, bytes) else response
-        current().handshake(RESULT_OF_STATUS.get(status, "rejected"), now - self._opened_at)
+        self._row.handshake(RESULT_OF_STATUS.get(status, "rejected"), now - self._opened_at)
         self.server._handshaking.discard(self)
         self._write_bytes(raw)
         if status == 101:
@@ -190,7 +187,7 @@ class ServerConnection(Connection):
         parser, self._parser = self._parser, None
         self._state = OPEN
         self._opened_at = now
-        current().opened()
+        self._row.opened()
         self.server._open.add(self)
         self._settings.deadlines.set(self, self._settings.ping_interval)
         if self._settings.logger.isEnabledFor(logging.INFO):
@@ -255,14 +252,17 @@ class ServerConnection(Connection):
         """The handshake ends without an answer."""
         if self._response is None:
             self._response = b""
-            current().handshake(result, monotonic() - self._opened_at)
+            self._row.handshake(result, monotonic() - self._opened_at)
             self.server._handshaking.discard(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._state == CONNECTING:
             self._handshake_over("disconnected")
         self.server._open.discard(self)
+        was_open = self._state in (OPEN, CLOSING)
         super().connection_lost(exc)
+        if was_open and self._settings.logger.isEnabledFor(logging.INFO):
+            self.logger.info("connection closed")
         self.server._lost(self)
 
 
@@ -429,11 +429,6 @@ class Server:
         if self._closing and not self._all and not self.handler_tasks and not self._closed.done():
             self.logger.info("server closed")
             self._closed.set_result(None)
-
-    def _overridden(self, overrides: dict[str, Any]) -> Settings:
-        """Settings of one connection whose factory was given other limits."""
-        limits = Settings.check(**{name: overrides.get(name, value) for name, value in self._limits.items()})
-        return Settings(loop=self.get_loop(), logger=self.logger, deadlines=self._settings.deadlines, **limits)
 
 
 # A plain function, so that its result can be awaited or entered, and so that mistakes show where they are made.

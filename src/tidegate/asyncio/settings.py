@@ -72,6 +72,19 @@ class Settings:
             "write_limit": _marks(high, low),
         }
 
+    def overridden(self, limits: dict[str, Any]) -> Settings:
+        """Settings of one connection whose factory was given other limits.
+
+        Raises:
+            TypeError, ValueError: as check().
+        """
+        if not limits:
+            return self
+        now = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for shared in ("loop", "logger", "deadlines"):
+            del now[shared]
+        return dataclasses.replace(self, **self.check(**(now | limits)))
+
 
 def _pair(name: str, value: Any) -> Marks:
     pair = value if isinstance(value, tuple) else (value, None)
