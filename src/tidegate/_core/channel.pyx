@@ -37,7 +37,7 @@ cdef extern from "Python.h":
 # A payload larger than this is allocated as it arrives, so that a header alone cannot claim more memory.
 cdef Py_ssize_t TRUSTED = 1 << 20
 # A payload at least this large goes out as its own object, without being copied.
-cdef Py_ssize_t UNCOPIED = 1 << 16
+cdef Py_ssize_t UNCOPIED = 1 << 14
 # The most frames of one message that may wait: an attacker's empty fragments cost memory too.
 cdef uint32_t MAX_FRAGMENTS = int(os.environ.get("TIDEGATE_MAX_FRAGMENTS", "4096"))
 
