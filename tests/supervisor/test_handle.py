@@ -18,6 +18,10 @@ from tidegate.supervisor.signals import Signals
 from tidegate.worker.pipe import Level, Order, Pipe, Report
 
 
+# Other tests of the same process may have left a thread in a pool; what is forked here takes no lock.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
 @pytest.fixture
 def signals() -> Iterator[Signals]:
     """Not being caught: these tests run in pytest's own process."""

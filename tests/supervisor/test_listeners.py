@@ -18,6 +18,9 @@ from tidegate.config import Address, Fd, Tcp, Unix
 from tidegate.supervisor import listeners as module
 from tidegate.supervisor.listeners import AddressError, Listeners, bind_admin
 
+# Other tests of the same process may have left a thread in a pool; what is forked here takes no lock.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
 LOOPBACK = Tcp("127.0.0.1", 0)
 
 

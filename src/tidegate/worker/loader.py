@@ -21,9 +21,9 @@ from typing import Any
 
 from ..app import App
 
-HALF = 8192  # characters: of an error that is longer than two of them, both ends are enough
-
 __all__ = ["LoadError", "load", "trace_of"]
+
+HALF = 8192  # characters: of an error that is longer than two of them, both ends are enough
 
 
 class LoadError(Exception):
@@ -100,7 +100,7 @@ _OURS = (os.path.dirname(__file__), os.path.dirname(importlib.__file__), "<froze
 
 
 def trace_of(error: BaseException) -> str:
-    """The traceback of an application's error, from its own first line on; the middle of a very long one is left out."""
+    """The traceback of an application's error, from its own first line on; of a very long one both ends."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
         trace = trace.tb_next
