@@ -17,7 +17,6 @@ from tidegate.supervisor.handle import Backoff, Handle, Slot
 from tidegate.supervisor.signals import Signals
 from tidegate.worker.pipe import Level, Order, Pipe, Report
 
-
 # Other tests of the same process may have left a thread in a pool; what is forked here takes no lock.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
