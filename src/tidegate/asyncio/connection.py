@@ -31,6 +31,7 @@ __all__ = ["Connection"]
 
 TEXT, BINARY, CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
 FIN = 0x80
+MAX_CONTROL = 125  # bytes of a control frame's payload (RFC 6455 5.5)
 
 
 class Connection(MessageChannel):
@@ -145,6 +146,8 @@ class Connection(MessageChannel):
     @property
     def response(self) -> Response | None:
         """The opening handshake's response, once it is known."""
+        if self._response == b"":
+            return None  # the handshake ended without
         if isinstance(self._response, bytes):
             self._response = parse_response(self._response)
         return self._response
@@ -248,6 +251,8 @@ class Connection(MessageChannel):
             ConcurrencyError: when a ping with the same data still waits for its pong.
         """
         payload = None if data is None else _control_payload(data)
+        if payload is not None and len(payload) > MAX_CONTROL:
+            raise ProtocolError("control frame too long")
         await self._must_be_open()
         if self._pings is None:
             self._pings = Pings()
@@ -496,7 +501,7 @@ class Connection(MessageChannel):
     # Sending what is not simple.
 
     def _send_control(self, opcode: Opcode, payload: bytes) -> None:
-        if len(payload) > 125:
+        if len(payload) > MAX_CONTROL:
             raise ProtocolError("control frame too long")
         if self._slow:
             self._log_frame(">", opcode, True, payload)

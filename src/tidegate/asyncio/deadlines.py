@@ -81,7 +81,16 @@ class Deadlines:
         self._timer = None
         # A loop's timer may fire a little early, by the resolution of its clock.
         while self._moments and self._moments[0] <= now + SHORTEST_QUANTUM:
-            for bounded in self._due.pop(heapq.heappop(self._moments)):
-                bounded._deadline = None
-                bounded._on_deadline(now)
+            moment = heapq.heappop(self._moments)
+            for bounded in self._due.pop(moment):
+                if bounded._deadline == moment:  # else one before it in the group has changed it
+                    bounded._deadline = None
+                    self._call(bounded, now)
         self._arm()
+
+    def _call(self, bounded: Bounded, now: float) -> None:
+        try:
+            bounded._on_deadline(now)
+        except Exception as exc:
+            # The others have their deadlines all the same.
+            self.loop.call_exception_handler({"message": f"deadline of {bounded!r} failed", "exception": exc})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any
 
 from .deadlines import Deadlines
@@ -63,6 +64,8 @@ class Settings:
                 raise TypeError(f"{name} must be a number of seconds or None, not {seconds!r}")
             if seconds is not None and not seconds >= 0:
                 raise ValueError(f"{name} must not be negative: {seconds!r}")
+            if seconds == math.inf:
+                timeouts[name] = None
         high, low = _pair("write_limit", write_limit)
         if high is None:
             raise TypeError("write_limit must be an int or a (high, low) tuple, not None")
