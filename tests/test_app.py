@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from werkzeug.routing import Map, Rule
 
 from tidegate import App
 
@@ -65,6 +66,43 @@ def test_handlers(given: Any) -> None:
 def test_handlers_that_are_none(given: Any, words: str) -> None:
     with pytest.raises(TypeError, match="async def handler") as caught:
         App(given)
+    assert words in str(caught.value)
+
+
+async def with_name(websocket: Any, name: str) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Rule("/", endpoint=handler),
+        Rule("/<name>", endpoint=with_name),
+        Rule("/", defaults={"name": "red"}, endpoint=with_name),
+        Rule("/", host="<name>.example", endpoint=with_name),
+        Rule("/", redirect_to="/red"),
+        Rule("/<name>", endpoint="nothing", build_only=True),
+    ],
+)
+def test_maps(rule: Rule) -> None:
+    url_map = Map([rule], host_matching=rule.host is not None)
+    assert App(url_map).handler is url_map
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "words"),
+    [
+        (
+            None,
+            "the endpoint of the rule '/<name>' must be a callable, async def handler(websocket, name), not NoneType",
+        ),
+        (Callee, "must be a function or an object with __call__"),
+        (handler, "must take the connection and name, async def handler(websocket, name), not the function handler"),
+        (generator, "has a yield"),
+    ],
+)
+def test_endpoints_that_are_no_handlers(endpoint: Any, words: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        App(Map([Rule("/<name>", endpoint=endpoint)]))
     assert words in str(caught.value)
 
 

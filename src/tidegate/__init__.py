@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from .asyncio.client import ClientConnection as ClientConnection
     from .asyncio.client import connect as connect
     from .asyncio.client import unix_connect as unix_connect
+    from .asyncio.router import Router as Router
+    from .asyncio.router import route as route
+    from .asyncio.router import unix_route as unix_route
     from .asyncio.server import Server as Server
     from .asyncio.server import ServerConnection as ServerConnection
+    from .asyncio.server import basic_auth as basic_auth
     from .asyncio.server import broadcast as broadcast
     from .asyncio.server import serve as serve
     from .asyncio.server import unix_serve as unix_serve
@@ -82,7 +86,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "app": "App",
     "asyncio.client": "ClientConnection connect unix_connect",
-    "asyncio.server": "Server ServerConnection broadcast serve unix_serve",
+    "asyncio.router": "Router route unix_route",
+    "asyncio.server": "Server ServerConnection basic_auth broadcast serve unix_serve",
     "datastructures": "Headers HeadersLike MultipleValuesError",
     "exceptions": (
         "ConcurrencyError ConnectionClosed ConnectionClosedError ConnectionClosedOK DuplicateParameter"

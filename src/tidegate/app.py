@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-__all__ = ["App"]
+    from werkzeug.routing import Map
+
+__all__ = ["App", "check_map", "is_map"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,9 @@ class App:
         app = App(handler, lifespan=lifespan, subprotocols=["chat"])
 
     Parameters:
-        handler: ``async def handler(websocket)``, or any callable that takes a connection and returns an awaitable.
+        handler: ``async def handler(websocket)``, or any callable that takes a connection and returns an awaitable; or
+            a ``werkzeug.routing.Map`` of them, served as by ``route()``. Redirects behind a proxy that ends TLS need a
+            ``Router`` that knows: give ``router.handler``, and ``process_request=router.route_request``.
         lifespan: called once in each worker, without arguments or with the App, for an asynchronous context manager
             that is entered before the worker serves and left after its last connection has ended.
         origins: acceptable values of the Origin header: strings, compiled regular expressions, None for a lack of it.
@@ -51,7 +56,7 @@ class App:
         TypeError: a parameter is not what it must be; the message names it and says what would be right.
     """
 
-    handler: Callable[[Any], Awaitable[Any]]
+    handler: Callable[[Any], Awaitable[Any]] | Map
     _: KW_ONLY
     lifespan: Callable[..., AbstractAsyncContextManager[Any]] | None = None
     origins: Sequence[str | re.Pattern[str] | None] | None = None
@@ -65,7 +70,10 @@ class App:
     ssl: SSLContext | None = None
 
     def __post_init__(self) -> None:
-        _check_handler(self.handler)
+        if is_map(self.handler):
+            check_map(self.handler)
+        else:
+            _check_handler(self.handler)
         for name, arguments in _HOOKS.items():
             if (hook := getattr(self, name)) is not None:
                 _check_callable(name, hook, arguments)
@@ -103,6 +111,23 @@ class App:
         return manager
 
 
+def is_map(handler: object) -> TypeGuard[Map]:
+    """Whether it is a map of handlers. Who has one has imported werkzeug, which nobody else should wait for."""
+    routing = sys.modules.get("werkzeug.routing")
+    return routing is not None and isinstance(handler, routing.Map)
+
+
+def check_map(url_map: Map) -> None:
+    """Check the handlers of a map.
+
+    Raises:
+        TypeError: one of them is none; the message names its rule.
+    """
+    for rule in url_map.iter_rules():
+        if rule.redirect_to is None and not rule.build_only:
+            _check_handler(rule.endpoint, f"the endpoint of the rule {rule.rule!r}", sorted(rule.arguments))
+
+
 # What each hook is called with.
 _HOOKS = {
     "select_subprotocol": ("connection", "subprotocols"),
@@ -129,13 +154,13 @@ def _signature(value: Callable[..., Any]) -> inspect.Signature | None:
         return None
 
 
-def _fits(value: Callable[..., Any], *arguments: object) -> bool:
+def _fits(value: Callable[..., Any], *arguments: object, **keywords: object) -> bool:
     """Whether it can be called with these arguments, as far as it tells."""
     signature = _signature(value)
     if signature is None:
         return True
     try:
-        signature.bind(*arguments)
+        signature.bind(*arguments, **keywords)
     except TypeError:
         return False
     return True
@@ -149,21 +174,23 @@ def _check_callable(name: str, value: Any, arguments: Sequence[str]) -> None:
         raise TypeError(f"{name} must accept the call {wanted}, and this cannot: {_found(value)}")
 
 
-def _check_handler(handler: Any) -> None:
-    wanted = "async def handler(websocket)"
+def _check_handler(handler: Any, what: str = "the handler", names: Sequence[str] = ()) -> None:
+    """A handler is called with the connection, and with what its rule takes from the path by these names."""
+    wanted = f"async def handler({', '.join(['websocket', *names])})"
     if inspect.isclass(handler):
-        raise TypeError(f"the handler must be a function or an object with __call__, {wanted}, not {_found(handler)}")
+        raise TypeError(f"{what} must be a function or an object with __call__, {wanted}, not {_found(handler)}")
     if not callable(handler):
-        raise TypeError(f"the handler must be a callable, {wanted}, not {_found(handler)}")
+        raise TypeError(f"{what} must be a callable, {wanted}, not {_found(handler)}")
     if inspect.isasyncgenfunction(handler) or inspect.isgeneratorfunction(handler):
-        raise TypeError(f"the handler must be {wanted}, and has a yield: {_found(handler)}")
-    if not _fits(handler, "websocket"):
+        raise TypeError(f"{what} must be {wanted}, and has a yield: {_found(handler)}")
+    if not _fits(handler, "websocket", **dict.fromkeys(names)):
         hint = ""
         if _fits(handler, "scope", "receive", "send"):
             hint = "; an ASGI application needs an ASGI server"
         elif _fits(handler, "websocket", "path"):
             hint = "; the path is websocket.request.path"
-        raise TypeError(f"the handler must take the connection alone, {wanted}, not {_found(handler)}{hint}")
+        taken = f"and {', '.join(names)}" if names else "alone"
+        raise TypeError(f"{what} must take the connection {taken}, {wanted}, not {_found(handler)}{hint}")
 
 
 def _check_lifespan(lifespan: Any) -> None:

@@ -319,7 +319,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Setting(
             APPLICATION,
-            "An `async def handler(websocket)` or a `tidegate.App`. The current directory is importable.",
+            "An `async def handler(websocket)`, a `werkzeug.routing.Map` of such, or a `tidegate.App`. The current"
+            " directory is importable.",
             positional=True,
         ),
     ]

@@ -134,6 +134,12 @@ def test_a_module_that_ends_the_process(directory: Path) -> None:
     [
         ("async def handler(websocket): ...", "handlr", "no attribute handlr; did you mean handler?"),
         ("async def chat(websocket): ...\nasync def news(websocket): ...", "app", "; it has chat, news"),
+        (
+            "from tidegate import basic_auth\nfrom werkzeug.routing import Map\nroutes = Map()\n"
+            "@basic_auth('a', 'b')\nasync def chat(websocket): ...",
+            "daemon",
+            "; it has chat, routes",
+        ),
         ("from asyncio import sleep", "app", "it should have an `async def handler(websocket)` or a `tidegate.App`"),
         ("", "app", "it should have an `async def handler(websocket)` or a `tidegate.App`"),
         ("class Shop: ...\nshop = Shop()", "shop.sell", "the Shop shop has no attribute sell"),
@@ -142,6 +148,19 @@ def test_a_module_that_ends_the_process(directory: Path) -> None:
 def test_no_attribute(directory: Path, source: str, attribute: str, words: str) -> None:
     write(directory, source)
     assert words in problem(f"shop:{attribute}")
+
+
+def test_a_map_becomes_an_app(directory: Path) -> None:
+    rules = "from werkzeug.routing import Map, Rule\nasync def handler(websocket): ...\n"
+    write(
+        directory,
+        f"{rules}routes = Map([Rule('/', endpoint=handler)])\nwrong = Map([Rule('/<name>', endpoint=handler)])",
+    )
+    assert load("shop:routes").handler is sys.modules["shop"].routes
+    text = problem("shop:wrong")
+    assert text.startswith(
+        "wrong is no application: the endpoint of the rule '/<name>' must take the connection and name"
+    )
 
 
 def test_an_attribute_that_is_no_application(directory: Path) -> None:

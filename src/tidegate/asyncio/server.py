@@ -21,6 +21,7 @@ from ..frames import CloseCode
 from ..handshake import HandshakeOptions, accept, reject, rejection
 from ..http11 import SERVER, Request, RequestParser, Response
 from ..protocol import CLOSING, CONNECTING, OPEN
+from .auth import basic_auth, guarded
 from .broadcast import broadcast
 from .connection import Connection
 from .deadlines import Deadlines
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from ..extensions.base import ServerExtensionFactory
     from ..typing import LoggerLike, Origin, PathLike, StatusLike, Subprotocol
 
-__all__ = ["Server", "ServerConnection", "broadcast", "serve", "unix_serve"]
+__all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "unix_serve"]
 
 Handler = Callable[["ServerConnection"], Awaitable[None]]
 ProcessRequest = Callable[["ServerConnection", Request], Awaitable[Response | None] | Response | None]
@@ -79,6 +80,7 @@ class ServerConnection(Connection):
         super().connection_made(transport)
         self._opened_at = monotonic()
         self._row.accepted()
+        self.server._all.add(self)
         self.server._handshaking.add(self)
         self._settings.deadlines.set(self, self._settings.open_timeout)
         if self.server._closing:
@@ -408,9 +410,8 @@ class Server:
     # Connections come and go.
 
     def _made(self) -> ServerConnection:
-        connection = self._connect(self._settings, self)
-        self._all.add(connection)
-        return connection
+        # The server knows of it when TLS, if any, is up: of one that never comes so far nobody would tell the end.
+        return self._connect(self._settings, self)
 
     def _start(self, connection: ServerConnection, work: Any) -> None:
         task = self._settings.loop.create_task(work)
@@ -526,7 +527,7 @@ def serve(
     return Server(
         handler,
         options=options,
-        process_request=process_request,
+        process_request=guarded(handler, process_request),
         process_response=process_response,
         server_header=server_header,
         limits=limits,

@@ -73,8 +73,8 @@ def given(ctx: click.Context) -> dict[str, Any]:
 def _serve(ctx: click.Context, /, **_: Any) -> int:
     """Serve an application with supervised workers.
 
-    MODULE is imported, the current directory being importable; ATTRIBUTE is an `async def handler(websocket)` in it, or
-    a `tidegate.App`.
+    MODULE is imported, the current directory being importable; ATTRIBUTE is an `async def handler(websocket)` in it, a
+    `werkzeug.routing.Map` of such, or a `tidegate.App`.
 
     Times are in seconds, or with a unit: 500ms, 2m. Sizes are in bytes, or with a unit: 64KiB, 1MB.
     """

@@ -40,8 +40,8 @@ COMPRESSED_BITS = range(9, 16)
 """Bits of a window that we can compress with: zlib has no raw stream with a window of 8 bits."""
 
 DEFAULT_BITS = 12
-"""Bits of a server's windows by default: few messages are longer than 4 KiB, and a compressor's window costs 16 KiB, where
-that of 15 bits would cost 128."""
+"""Bits of a server's windows by default: few messages are longer than 4 KiB, and to compress with that costs 16 KiB,
+where 15 bits would cost 128."""
 
 DEFAULT_SETTINGS = {"memLevel": 5}
 """Settings of compressors by default: 16 KiB of hash table and pending output, where zlib would take 128."""

@@ -1,4 +1,4 @@
-"""The application, from ``MODULE:ATTRIBUTE``: an `App`, or a handler that becomes one.
+"""The application, from ``MODULE:ATTRIBUTE``: an `App`, or a handler or a map of handlers that becomes one.
 
 What goes wrong here goes wrong for everybody who tries the command for the first time, so each error names the module,
 the attribute, what was found there and what would be right.
@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..app import App
+from ..app import App, is_map
 
 __all__ = ["LoadError", "load", "trace_of"]
 
@@ -127,12 +127,16 @@ def _candidates(where: Any, name: str) -> str:
     if hint := _hint(name, names):
         return hint
     module = getattr(where, "__name__", None)
-    handlers = [
-        key
-        for key in sorted(names)
-        if isinstance(vars(where)[key], App)
-        or (inspect.iscoroutinefunction(vars(where)[key]) and vars(where)[key].__module__ == module)
-    ]
+    handlers = [key for key in sorted(names) if _may_be_meant(vars(where)[key], module)]
     if handlers:
         return f"; it has {', '.join(handlers)}"
     return "; it should have an `async def handler(websocket)` or a `tidegate.App`"
+
+
+def _may_be_meant(value: Any, module: str | None) -> bool:
+    """Whether it looks like an application, of this module's own if it is a handler."""
+    if isinstance(value, App) or is_map(value):
+        return True
+    if not callable(value) or getattr(value, "__module__", None) != module:
+        return False
+    return inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__)

@@ -19,13 +19,14 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 
 import uvloop
 from setproctitle import setproctitle
 
 from .. import logs
 from .._core.scoreboard import Row, use
-from ..app import App
+from ..app import App, is_map
 from ..asyncio.server import Server, serve, unix_serve
 from ..config import Config
 from .drain import Drain, Orders
@@ -137,10 +138,11 @@ class Worker:
     def _serve(self, sock: socket.socket) -> Server:
         """A server on one of the sockets, to be awaited."""
         options = {**self.config.serve_options(), **self.app.serve_options(), "backlog": self.config.backlog}
+        create, create_unix = _creators(self.app)
         if sock.family == socket.AF_UNIX:
             # Its file is the supervisor's: it outlives the worker.
-            return unix_serve(self.app.handler, sock=sock, cleanup_socket=False, **options)
-        return serve(self.app.handler, sock=sock, **options)
+            return create_unix(self.app.handler, sock=sock, cleanup_socket=False, **options)
+        return create(self.app.handler, sock=sock, **options)
 
     def _failed(self, error: Exception) -> int:
         if not self._booting:
@@ -179,3 +181,12 @@ class Worker:
         self.row.tick(now, max(0.0, now - self._due))
         self._due = now + TICK
         asyncio.get_running_loop().call_later(TICK, self._tick)
+
+
+def _creators(app: App) -> tuple[Callable[..., Server], Callable[..., Server]]:
+    """What makes the servers of an application, on a TCP socket and on a Unix socket."""
+    if is_map(app.handler):
+        from ..asyncio.router import route, unix_route  # with werkzeug, which only those who route wait for
+
+        return route, unix_route
+    return serve, unix_serve
