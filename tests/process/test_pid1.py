@@ -64,6 +64,12 @@ def process_1(directory: Path, source: str) -> Iterator[psutil.Process]:
         outer.wait()
 
 
+def two_children(process: psutil.Process) -> list[psutil.Process]:
+    """A process's children, zombies included, once there are two."""
+    children = process.children()
+    return children if len(children) == 2 else []
+
+
 def test_it_ends_with_0(tmp_path: Path) -> None:
     with process_1(tmp_path, ORPHANING) as supervisor:
         supervisor.send_signal(signal.SIGTERM)
@@ -74,14 +80,13 @@ def test_it_reaps_orphans_and_knows_them_from_its_own(tmp_path: Path) -> None:
     with process_1(tmp_path, ORPHANING) as supervisor:
         assert len(supervisor.children()) >= 2
 
-        def workers() -> list[psutil.Process]:
-            return [child for child in supervisor.children() if child.name() != "sleep"]
-
-        wait_until(lambda: supervisor.children() == workers() and len(workers()) == 2, "orphans are reaped")
-        victim = workers()[0]
+        assert len(wait_until(lambda: two_children(supervisor), "orphans are reaped")) == 2
+        victim = supervisor.children()[0]
         victim.kill()
-        wait_until(lambda: victim not in workers() and len(workers()) == 2, "a successor")
-        wait_until(lambda: len(supervisor.children()) == 2, "its orphans are reaped")
-        assert psutil.STATUS_ZOMBIE not in {child.status() for child in supervisor.children()}
+        log = tmp_path / "log"
+        wait_until(lambda: log.read_text().count("is ready") == 3, "a successor")
+        children = wait_until(lambda: two_children(supervisor), "its orphans are reaped")
+        assert victim not in children
+        assert psutil.STATUS_ZOMBIE not in {child.status() for child in children}
         supervisor.send_signal(signal.SIGTERM)
     assert "(SIGKILL)" in (tmp_path / "log").read_text()
