@@ -33,7 +33,13 @@ def _invalid_utf8(text: bytes) -> Exception:
     return ProtocolError("invalid UTF-8")  # never: the native check found an error that decode() finds too
 
 
-def _too_big(sizes: tuple[int, int, int]) -> Exception:
+def _undecodable(cause: Exception) -> Exception:
+    exc = ProtocolError("decompression failed")
+    exc.__cause__ = cause
+    return exc
+
+
+def _too_big(sizes: tuple[int | None, int, int]) -> Exception:
     size, limit, before = sizes
     exc = PayloadTooBig(size, limit)
     exc.set_current_size(before or None)
@@ -52,6 +58,7 @@ FAILURES: tuple[tuple[CloseCode, Callable[[Any], Exception]], ...] = (
     (CloseCode.MESSAGE_TOO_BIG, _too_big),
     (CloseCode.INVALID_DATA, _invalid_utf8),
     (CloseCode.MESSAGE_TOO_BIG, TooManyFragments),
+    (CloseCode.PROTOCOL_ERROR, _undecodable),
 )
 
 

@@ -3,6 +3,7 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from tidegate._core.deflate cimport Deflate
 from tidegate._core.scoreboard cimport Row, tg_row
 from tidegate._core.waiter cimport Waiter
 from tidegate._core.wire cimport tg_frame, tg_utf8
@@ -68,6 +69,9 @@ cdef class Channel:
     cdef bint in_payload
     cdef uint8_t message_opcode  # of the message being received in frames, 0 between messages
     cdef uint8_t rsv_allowed
+    cdef Deflate deflate  # permessage-deflate, when it was negotiated and nothing else was
+    cdef public bint _extended  # Python extensions see each frame
+    cdef bint encoded  # the message being received is as an extension made it
     cdef tg_utf8 utf8
     cdef bytes partial  # a payload that came in pieces, unmasked; longer than what has arrived
     cdef uint64_t partial_size
@@ -96,6 +100,7 @@ cdef class Channel:
     cdef int count_in(self, Row row) except -1
     cdef int parse(self, const uint8_t *p, Py_ssize_t n) except -1
     cdef int check_header(self) except -1
+    cdef int receive_encoded(self, bytes payload) except -1
     cdef int receive_control(self, object payload) except -1
     cdef int receive_whole(self, const uint8_t *p, Py_ssize_t n) except -1
     cdef int begin_partial(self) except -1
@@ -113,6 +118,7 @@ cdef class Channel:
     cdef int wake(self, bint direct) except -1
 
     cdef int send_message(self, object message, object text) except -1
+    cdef int send_deflated(self, object message, object text) except -1
     cdef int send_frame(self, uint8_t first, const uint8_t *p, Py_ssize_t n, object owner) except -1
     cdef int flush(self) except -1
     cdef int end_gather(self) except -1

@@ -8,12 +8,15 @@ What must not live here: handshakes, control frames, closing, timers, policies.
 
 import os
 
+from tidegate._core.deflate import TooLong, ZlibError
+
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
+from tidegate._core.deflate cimport Deflate
 from tidegate._core.scoreboard cimport (
     TG_BOUNDS,
     TG_DURATIONS,
@@ -44,7 +47,7 @@ cdef uint32_t MAX_FRAGMENTS = int(os.environ.get("TIDEGATE_MAX_FRAGMENTS", "4096
 # What `_fail_received` may be told, by value: closing.py has what is said and sent for each.
 cdef enum:
     RESERVED_BITS, UNKNOWN_OPCODE, MASKING, CONTROL_TOO_LONG, CONTROL_FRAGMENTED, CONTINUATION_EXPECTED
-    CONTINUATION_UNEXPECTED, TOO_BIG, INVALID_UTF8, TOO_MANY_FRAGMENTS
+    CONTINUATION_UNEXPECTED, TOO_BIG, INVALID_UTF8, TOO_MANY_FRAGMENTS, UNDECODABLE
 
 # What clients count. A server's row tells of its own connections, not of those that its handlers make to other servers.
 cdef Row client_row = Row()
@@ -113,6 +116,16 @@ cdef class Channel:
     def _row(self):
         """What the connection is counted in, from its beginning to its end."""
         return <Row> self.row
+
+    def _use_deflate(self, Deflate deflate):
+        """Compress and decompress messages (RFC 7692)."""
+        self.deflate = deflate
+        self.rsv_allowed = 4
+
+    def _use_extensions(self):
+        """Let Python see every frame: what its reserved bits mean is for the extensions to know."""
+        self._extended = self._slow = True
+        self.rsv_allowed = 7
 
     def _connect(self, transport):
         """Write to and read from `transport` from now on."""
@@ -247,7 +260,7 @@ cdef class Channel:
         """Whether the frame may come: each rule of RFC 6455 section 5 that its header alone can break."""
         cdef tg_frame *h = &self.header
         cdef uint64_t limit
-        if h.rsv & ~self.rsv_allowed:
+        if h.rsv and (h.rsv & ~self.rsv_allowed or (self.deflate is not None and h.opcode not in (TEXT, BINARY))):
             return self.fail(RESERVED_BITS, None)
         if (h.opcode & 7) > 2:
             return self.fail(UNKNOWN_OPCODE, h.opcode)
@@ -268,6 +281,7 @@ cdef class Channel:
             self.message_opcode = h.opcode
             self.message_size = 0
             self.utf8.due = 0
+            self.encoded = self._extended or (h.rsv != 0)
         limit = (<uint64_t> 1 << 63) - 1
         if self.max_message_size >= 0:
             limit = self.max_message_size - self.message_size
@@ -275,7 +289,8 @@ cdef class Channel:
             limit = self.max_fragment_size
         if h.length > limit:
             return self.fail(TOO_BIG, (h.length, limit, self.message_size))
-        self.message_size += h.length
+        if not self.encoded:
+            self.message_size += h.length
         return 1
 
     cdef int receive_whole(self, const uint8_t *p, Py_ssize_t n) except -1:
@@ -289,7 +304,7 @@ cdef class Channel:
             out = <uint8_t *> PyBytes_AS_STRING(payload)
             tg_unmask(out, p, n, h.key, 0) if h.masked else tg_copy_bytes(out, p, n)
             return self.receive_control(payload)
-        if h.opcode == TEXT and h.fin and not self.want_bytes and not self._slow:
+        if h.opcode == TEXT and h.fin and not (self.want_bytes or self._slow or self.encoded):
             # The common case, text in one frame: straight into the str, hoping that it is ASCII.
             if n == 0:
                 return self.receive_data("")
@@ -301,6 +316,8 @@ cdef class Channel:
         payload = PyBytes_FromStringAndSize(NULL, n)
         out = <uint8_t *> PyBytes_AS_STRING(payload)
         seen = tg_unmask(out, p, n, h.key, 0) if h.masked else tg_copy_bytes(out, p, n)
+        if self.encoded:
+            return self.receive_encoded(payload)
         if self.message_opcode == TEXT and (seen & 0x80 or self.utf8.due) and not tg_utf8_check(&self.utf8, out, n):
             return self.fail(INVALID_UTF8, self.text_so_far(payload))
         return self.receive_data(payload)
@@ -333,7 +350,7 @@ cdef class Channel:
         else:
             memcpy(out, p, n)
         self.partial_size = needed
-        if h.opcode < 8 and self.message_opcode == TEXT and not tg_utf8_check(&self.utf8, out, n):
+        if h.opcode < 8 and self.message_opcode == TEXT and not self.encoded and not tg_utf8_check(&self.utf8, out, n):
             return self.fail(INVALID_UTF8, self.text_so_far(self.partial[:self.partial_size]))
         if needed == h.length:
             self.end_partial()
@@ -345,9 +362,41 @@ cdef class Channel:
         self.in_payload = False
         if self.header.opcode & 8:
             return self.receive_control(payload)
+        if self.encoded:
+            return self.receive_encoded(payload)
+        return self.receive_data(payload)
+
+    cdef int receive_encoded(self, bytes payload) except -1:
+        """A data frame is complete, as an extension made it (RFC 6455 5.8); its limits and its UTF-8 are to be checked."""
+        cdef tg_frame *h = &self.header
+        cdef Py_ssize_t limit = -1
+        if self.max_message_size >= 0:
+            limit = self.max_message_size - self.message_size
+        if self.max_fragment_size >= 0 and (limit < 0 or self.max_fragment_size < limit):
+            limit = self.max_fragment_size
+        if self._extended:
+            payload = self._frame_decoded(h.opcode, bool(h.fin), h.rsv, payload, None if limit < 0 else limit)
+            if payload is None:
+                return 0
+        else:
+            try:
+                payload = self.deflate.decompress(payload, h.fin, limit)
+            except TooLong:
+                return self.fail(TOO_BIG, (None, limit, self.message_size))
+            except ZlibError as exc:
+                return self.fail(UNDECODABLE, exc)
+        h.length = PyBytes_GET_SIZE(payload)
+        self.message_size += h.length
+        if self.message_opcode == TEXT:
+            if not tg_utf8_check(&self.utf8, <const uint8_t *> PyBytes_AS_STRING(payload), h.length):
+                return self.fail(INVALID_UTF8, self.text_so_far(payload))
         return self.receive_data(payload)
 
     cdef int receive_control(self, object payload) except -1:
+        if self._extended:
+            payload = self._frame_decoded(self.header.opcode, True, self.header.rsv, payload, 125)
+            if payload is None:
+                return 0
         if self.header.opcode == CLOSE:
             self.wake(True)  # what came before the close frame may still be answered before it is
         self._control_received(self.header.opcode, payload)
@@ -502,6 +551,8 @@ cdef class Channel:
         cdef Py_buffer view
         if self._state != OPEN or self._sending or self._slow:
             return 0
+        if self.deflate is not None:
+            return self.send_deflated(message, text)
         if isinstance(message, str):
             p = PyUnicode_AsUTF8AndSize(message, &n)
             opcode = BINARY if text is False else TEXT
@@ -524,6 +575,26 @@ cdef class Channel:
             return 0
         self.counts.messages[TG_SENT][opcode - 1] += 1
         self.counts.bytes[TG_SENT] += n
+        return 1
+
+    cdef int send_deflated(self, object message, object text) except -1:
+        """send_message() with compression (RFC 7692 section 6)."""
+        cdef uint8_t opcode
+        cdef bytes data, compressed
+        if isinstance(message, str):
+            opcode = BINARY if text is False else TEXT
+            data = message.encode()
+        elif isinstance(message, (bytes, bytearray, memoryview)):
+            opcode = TEXT if text is True else BINARY
+            data = bytes(message)
+        else:
+            return 0
+        compressed = self.deflate.compress(data)
+        self.send_frame(
+            0xC0 | opcode, <const uint8_t *> PyBytes_AS_STRING(compressed), PyBytes_GET_SIZE(compressed), compressed
+        )
+        self.counts.messages[TG_SENT][opcode - 1] += 1
+        self.counts.bytes[TG_SENT] += PyBytes_GET_SIZE(data)
         return 1
 
     cdef int send_frame(self, uint8_t first, const uint8_t *p, Py_ssize_t n, object owner) except -1:
@@ -614,6 +685,7 @@ cdef class Channel:
     #   _handshake_received(data)            bytes before the connection is open
     #   _control_received(opcode, payload)   a control frame
     #   _frame_received(opcode, fin, payload)  a data frame, if it is to be logged
+    #   _frame_decoded(opcode, fin, rsv, payload, limit)  what extensions make of a frame; None if they failed
     #   _fail_received(what, detail)         the peer broke the protocol; nothing more is read
     #   _write_failed(exception)             the transport refused to write
     #   _drained()                           the transport wrote enough: senders may go on

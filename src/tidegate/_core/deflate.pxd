@@ -12,9 +12,11 @@ cdef class Deflate:
     cdef object compressor  # None until something is sent, and after release()
     cdef object decompressor  # None until something is received
     cdef readonly bint in_message  # in the middle of a compressed message that comes in
+    cdef bint busy  # something was sent since rest()
     cdef readonly bint out_message  # in the middle of one that goes out
 
     cpdef bytes compress(self, object data, bint fin=*)
     cpdef bytes decompress(self, object data, bint fin, Py_ssize_t limit)
     cdef bytes inflate(self, bytes data, Py_ssize_t limit)
+    cpdef rest(self)
     cpdef release(self)

@@ -53,6 +53,7 @@ cdef class Deflate:
         cdef bytes head, tail
         if self.compressor is None:
             self.compressor = make_compressor(wbits=-self.local_max_window_bits, **self.compress_settings)
+        self.busy = True
         head = self.compressor.compress(data)
         tail = self.compressor.flush(SYNC_FLUSH)
         if head:
@@ -106,6 +107,12 @@ cdef class Deflate:
         if len(out) > limit:
             raise TooLong(len(out))
         return out
+
+    cpdef rest(self):
+        """Called now and then: let the compressor go if nothing was sent since the last call."""
+        if not self.busy:
+            self.release()
+        self.busy = False
 
     cpdef release(self):
         """Let the compressor go: the next message starts a context of its own, which every peer can decompress."""

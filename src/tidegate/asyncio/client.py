@@ -28,6 +28,7 @@ from ..client import (
 )
 from ..datastructures import Headers, HeadersLike
 from ..exceptions import InvalidHandshake, InvalidMessage, SecurityError, StatusLineTooLong
+from ..extensions.permessage_deflate import enable_client_permessage_deflate
 from ..http11 import USER_AGENT, Request, ResponseParser
 from ..protocol import OPEN
 from ..uri import WebSocketURI, parse_uri
@@ -105,7 +106,7 @@ class ClientConnection(Connection):
             self._end_opening(exc)
             return
         self.subprotocol = agreed.subprotocol
-        self.extensions = tuple(agreed.extensions)
+        self._adopt(agreed.extensions)
         self._state = OPEN
         self._opened_at = monotonic()
         self._row.opened()
@@ -419,7 +420,9 @@ def offered(
     extensions: Sequence[ClientExtensionFactory] | None, compression: str | None
 ) -> Sequence[ClientExtensionFactory] | None:
     """The factories of what a client offers: here `compression` adds its own."""
-    if compression is not None and compression != "deflate":
+    if compression == "deflate":
+        return enable_client_permessage_deflate(extensions)
+    if compression is not None:
         raise ValueError(f"unsupported compression: {compression}")
     return extensions
 

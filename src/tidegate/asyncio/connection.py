@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from .._core.messages import MessageChannel
 from ..closing import FAILURES, Closing, failure
-from ..exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK, ProtocolError
-from ..frames import CloseCode, Frame, Opcode
+from ..exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK, PayloadTooBig, ProtocolError
+from ..extensions.permessage_deflate import PerMessageDeflate
+from ..frames import DATA_OPCODES, CloseCode, Frame, Opcode
 from ..http11 import Request, Response, parse_request, parse_response
 from ..keepalive import Pings
 from ..protocol import CLOSED, CLOSING, CONNECTING, OPEN, STATES, State
 
 if TYPE_CHECKING:
+    from ..extensions.base import Extension
     from ..typing import Data, DataLike, LoggerLike, Subprotocol
     from .settings import Settings
 
@@ -119,7 +121,7 @@ class Connection(MessageChannel):
     @property
     def debug(self) -> bool:
         """Whether frames are logged."""
-        return self._slow
+        return self._settings.logger.isEnabledFor(logging.DEBUG)
 
     @property
     def local_address(self) -> Any:
@@ -376,6 +378,8 @@ class Connection(MessageChannel):
                 self._fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout", None)
                 return
             del self._pings.pending[self._keepalive_ping]
+        if self.extensions and not self._extended:
+            self.extensions[0]._deflate.rest()  # an idle connection needs no compressor
         self._keepalive_ping = self._pings.add(None, None, monotonic())
         self._send_control(Opcode.PING, self._keepalive_ping)
         settings.deadlines.set(self, settings.ping_interval if settings.ping_timeout is None else settings.ping_timeout)
@@ -503,9 +507,7 @@ class Connection(MessageChannel):
     def _send_control(self, opcode: Opcode, payload: bytes) -> None:
         if len(payload) > MAX_CONTROL:
             raise ProtocolError("control frame too long")
-        if self._slow:
-            self._log_frame(">", opcode, True, payload)
-        self._send_frame(FIN | opcode, payload)
+        self._encode_and_send(opcode, True, payload)
 
     async def _must_be_open(self) -> None:
         """Raise ConnectionClosed unless the connection is open, as soon as it is known how it ended."""
@@ -588,18 +590,53 @@ class Connection(MessageChannel):
         """Send one data frame, in its turn."""
         await self._must_be_open()
         payload = data.encode() if isinstance(data, str) else bytes(data)
-        if self._slow:
-            self._log_frame(">", opcode, fin, payload)
-        self._send_frame((FIN if fin else 0) | opcode, payload)
+        self._encode_and_send(opcode, fin, payload)
         self._count_sent(opcode, len(payload), fin and opcode != CONT)
         await self._drain()
 
     def _broadcast(self, opcode: Opcode, payload: bytes) -> None:
         """Send a whole message now, whatever the write buffer holds."""
-        if self._slow:
-            self._log_frame(">", opcode, True, payload)
-        self._send_frame(FIN | opcode, payload)
+        self._encode_and_send(opcode, True, payload)
         self._count_sent(opcode, len(payload), True)
+
+    # Extensions (RFC 6455 section 9), and frames that are logged.
+
+    def _adopt(self, extensions: Iterable[Extension]) -> None:
+        """Use the extensions that were negotiated: permessage-deflate alone natively, all else frame by frame."""
+        self.extensions = tuple(extensions)
+        if len(self.extensions) == 1 and type(self.extensions[0]) is PerMessageDeflate:
+            self._use_deflate(self.extensions[0]._deflate)
+        elif self.extensions:
+            self._use_extensions()
+
+    def _encode_and_send(self, opcode: Opcode, fin: bool, payload: bytes) -> None:
+        if self._slow:
+            self._log_frame(">", opcode, fin, payload)
+        first = (FIN if fin else 0) | opcode
+        if self.extensions and (self._extended or opcode in DATA_OPCODES):
+            frame = Frame(opcode, payload, fin)
+            for extension in self.extensions:
+                frame = extension.encode(frame)
+            first |= frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4
+            payload = bytes(frame.data)
+        self._send_frame(first, payload)
+
+    def _frame_decoded(self, opcode: int, fin: bool, rsv: int, payload: bytes, limit: int | None) -> bytes | None:
+        frame = Frame(Opcode(opcode), payload, fin, bool(rsv & 4), bool(rsv & 2), bool(rsv & 1))
+        try:
+            for extension in reversed(self.extensions):
+                frame = extension.decode(frame, max_size=limit)
+            frame.check()
+        except PayloadTooBig as exc:
+            self._fail(CloseCode.MESSAGE_TOO_BIG, failure(exc), exc)
+        except ProtocolError as exc:
+            self._fail(CloseCode.PROTOCOL_ERROR, failure(exc), exc)
+        except Exception as exc:
+            self.logger.error("an extension failed", exc_info=True)
+            self._fail(CloseCode.INTERNAL_ERROR, "", exc)
+        else:
+            return bytes(frame.data)
+        return None
 
     def _log_frame(self, direction: str, opcode: int, fin: bool, payload: bytes) -> None:
         self.logger.debug("%s %s", direction, Frame(Opcode(opcode), payload, fin))

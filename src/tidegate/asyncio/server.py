@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from .._core.scoreboard import RESULT_OF_STATUS
 from ..exceptions import ConnectionClosed, InvalidHandshake
+from ..extensions.permessage_deflate import enable_server_permessage_deflate
 from ..frames import CloseCode
 from ..handshake import HandshakeOptions, accept, reject, rejection
 from ..http11 import SERVER, Request, RequestParser, Response
@@ -125,7 +126,10 @@ class ServerConnection(Connection):
             response = await self._hook("process_request", server._process_request, self, request)
         if self._response is not None:
             return  # refused meanwhile: timeout, or the connection is gone
-        response = self._accept(request) if response is None else self._with_server_header(response)
+        if response is None:
+            response = self._accept(request)
+        elif "Server" not in response.headers:
+            response = self._with_server_header(response)
         if server._process_response is not None:
             other = await self._hook("process_response", server._process_response, self, request, response)
             response = response if other is None else other
@@ -160,7 +164,7 @@ class ServerConnection(Connection):
             self.logger.error("opening handshake failed", exc_info=True)
             return self._with_server_header(rejection(exc))
         self.subprotocol = accepted.subprotocol
-        self.extensions = tuple(accepted.extensions)
+        self._adopt(accepted.extensions)
         return self._with_server_header(accepted.response)
 
     def _respond(self, response: Response) -> None:
@@ -207,7 +211,7 @@ class ServerConnection(Connection):
 
     def _with_server_header(self, response: Response) -> Response:
         header = self.server._server_header
-        if header is not None and "Server" not in response.headers:
+        if header is not None:
             response.headers["Server"] = header
         return response
 
@@ -498,7 +502,9 @@ def serve(
         TypeError, ValueError: for arguments that cannot be meant, at once.
         OSError: on awaiting, if the address cannot be bound.
     """
-    if compression is not None and compression != "deflate":
+    if compression == "deflate":
+        extensions = enable_server_permessage_deflate(extensions)
+    elif compression is not None:
         raise ValueError(f"unsupported compression: {compression}")
     if not callable(handler):
         raise TypeError(f"handler must be a coroutine function of one connection, not {handler!r}")
