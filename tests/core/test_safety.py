@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.core.recorder import PING, Recorder, Transport, control, finish, frames, in_callback, text
 from tidegate._core import scoreboard
-from tests.core.recorder import PING, Recorder, Transport, control, finish, frames, text
 
 
 class Answering(Transport):
@@ -65,7 +65,7 @@ async def test_bytes_that_arrive_during_a_read_come_after_it() -> None:
     await asyncio.sleep(0)
     # Pongs of 64 KiB in all fill the buffer and make it leave in the middle of the read.
     channel._control_received = lambda opcode, payload: channel._send_frame(0x8A, b"p" * 125)  # type: ignore[method-assign]
-    channel.data_received(text("a") + control(PING) * 600 + text(big))
+    await in_callback(channel.data_received, text("a") + control(PING) * 600 + text(big))
     assert await reader == ["a", big, "c", "d"]
     assert transport.written.startswith(b"\x8a\x7d")
     assert [payload for first, payload in frames(transport.written) if first == 0x81] == [
@@ -83,7 +83,7 @@ async def test_half_a_frame_that_arrives_during_a_read() -> None:
     answered(channel, lambda data: answers.pop(0) if answers else b"")
     reader = asyncio.create_task(echo(channel, 2))
     await asyncio.sleep(0)
-    channel.data_received(text("first"))
+    await in_callback(channel.data_received, text("first"))
     for _ in range(3):
         channel._write_bytes(b"")
     assert await reader == ["first", "second, in two pieces"]
@@ -118,7 +118,7 @@ async def test_what_is_sent_while_the_buffer_leaves_is_not_lost() -> None:
 
     task = asyncio.create_task(handler())
     await asyncio.sleep(0)
-    channel.data_received(text("go"))
+    await in_callback(channel.data_received, text("go"))
     await task
     sent = [payload for _, payload in frames(channel.transport_.written)]
     assert sorted(sent) == sorted([b"n" * 60_000] * 3 + [str(i).encode() * 30_000 for i in range(6)])
@@ -269,7 +269,7 @@ def test_the_shared_stop_iteration_gathers_nothing() -> None:
 
 
 async def test_tracers_see_each_message() -> None:
-    """sys.settrace() and sys.setprofile() make the interpreter look at, and keep, exceptions that it otherwise drops."""
+    """sys.settrace() makes the interpreter look at exceptions that it otherwise drops, and tracers may keep them."""
     channel = Recorder(asyncio.get_running_loop(), high=None)
     seen: list[Any] = []
 

@@ -112,6 +112,7 @@ cdef class Channel:
     cdef int push(self, object payload, uint8_t opcode, bint fin) except -1
     cdef object pop_frame(self, uint8_t *opcode, bint *fin)
     cdef object pop_message(self, object decode)
+    cdef object join_frames(self)
     cdef bint readable(self, bint frames)
     cdef int ask(self) except -1
     cdef int flow(self) except -1

@@ -489,16 +489,18 @@ cdef class Channel:
         return payload
 
     cdef object pop_message(self, object decode):
-        cdef uint8_t opcode, rest
-        cdef bint fin, text
-        cdef list parts
-        cdef object payload = self.pop_frame(&opcode, &fin)
+        cdef uint8_t opcode = self.ring[self.ring_start].opcode
+        cdef uint8_t rest
+        cdef bint fin = self.ring[self.ring_start].fin
+        cdef bint text
+        cdef object payload
         self.want_bytes = decode is False
-        if not fin:
-            parts = [payload]
+        if fin:
+            payload = self.pop_frame(&opcode, &fin)
+        else:
+            payload = self.join_frames()  # before any is gone: there may be no memory for it
             while not fin:
-                parts.append(self.pop_frame(&rest, &fin))
-            payload = b"".join(parts)
+                self.pop_frame(&rest, &fin)
         if decode is None:
             text = opcode == TEXT
         else:
@@ -509,6 +511,16 @@ cdef class Channel:
         elif not PyBytes_CheckExact(payload):
             return payload.encode()
         return payload
+
+    cdef object join_frames(self):
+        """The first message that waits, all its frames."""
+        cdef list parts = []
+        cdef uint32_t i = self.ring_start
+        while True:
+            parts.append(<object> self.ring[i].payload)
+            if self.ring[i].fin:
+                return b"".join(parts)
+            i = (i + 1) & (self.ring_capacity - 1)
 
     cdef bint readable(self, bint frames):
         return self.queued > 0 if frames else self.messages_queued > 0
