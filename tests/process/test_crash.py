@@ -14,7 +14,7 @@ from collections import Counter
 import psutil
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidMessage
 
 from tests.harness import ECHO, Daemon, Metrics, wait_until
 
@@ -60,9 +60,8 @@ class Callers:
                 await client.send("hello")
                 assert await client.recv() == "hello"
             self.results["served"] += 1
-        except (ConnectionClosed, OSError, EOFError) as error:
-            # Whoever had been accepted knows its worker; nobody else may fail.
-            self.results["lost" if worker else type(error).__name__] += 1
+        except (ConnectionClosed, InvalidMessage, OSError, EOFError):
+            self.results["lost"] += 1
             self.lost_to[worker] += 1
 
 
@@ -88,8 +87,10 @@ async def test_a_killed_worker_costs_nobody_but_its_own_clients() -> None:
         between = counters(await asyncio.to_thread(daemon.metrics))
         await calling
         after = counters(await asyncio.to_thread(daemon.metrics))
-        assert set(callers.results) <= {"served", "lost"}, callers.results
-        assert set(callers.lost_to) <= {victim}
+        # Whoever failed had been accepted: by the victim, or by one that had not had the time to say who it was.
+        assert daemon.metrics().total("tidegate_connections_accepted_total") == callers.results.total()
+        assert set(callers.lost_to) <= {victim, 0}
+        assert callers.lost_to[0] <= 3
         assert callers.results["served"] > 200
         for earlier, later in ((before, between), (between, after)):
             assert {key: (value, later.get(key)) for key, value in earlier.items() if later.get(key, -1) < value} == {}
