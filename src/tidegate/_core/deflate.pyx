@@ -15,6 +15,8 @@ cdef object make_decompressor = zlib.decompressobj
 cdef int SYNC_FLUSH = zlib.Z_SYNC_FLUSH
 ZlibError = zlib.error
 
+cdef dict DEFAULTS = {}  # one object, so that equal settings of many connections are the same
+
 # Every flush ends with an empty block, which is left out of the message and put back before decompressing it.
 cdef bytes EMPTY_BLOCK = b"\x00\x00\xff\xff"
 cdef bytes FLUSHED = b"\x00" + EMPTY_BLOCK
@@ -46,7 +48,7 @@ cdef class Deflate:
         self.local_no_context_takeover = local_no_context_takeover
         self.remote_max_window_bits = remote_max_window_bits
         self.local_max_window_bits = local_max_window_bits
-        self.compress_settings = compress_settings or {}
+        self.compress_settings = compress_settings or DEFAULTS
 
     cpdef bytes compress(self, object data, bint fin=True):
         """Compress a message, or a fragment of one (RFC 7692 7.2.1)."""

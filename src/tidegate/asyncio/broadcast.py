@@ -9,9 +9,9 @@ import traceback
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from .._core.broadcast import broadcast as native_broadcast
 from ..exceptions import ConcurrencyError
 from ..frames import Opcode
-from ..protocol import OPEN
 
 if TYPE_CHECKING:
     from ..typing import DataLike
@@ -50,10 +50,9 @@ def broadcast(
         payload = bytes(message)
     else:
         raise TypeError("data must be str or bytes")
+    rest, failed = native_broadcast(connections, opcode, payload)
     failures: list[Exception] = []
-    for connection in connections:
-        if connection._state != OPEN:
-            continue
+    for connection in rest:
         if connection._sending:
             if raise_exceptions:
                 failures.append(ConcurrencyError("sending a fragmented message"))
@@ -63,12 +62,14 @@ def broadcast(
         try:
             connection._broadcast(opcode, payload)
         except Exception as exc:
-            if raise_exceptions:
-                failure = RuntimeError("failed to write message")
-                failure.__cause__ = exc
-                failures.append(failure)
-            else:
-                what = traceback.format_exception_only(exc)[0].strip()
-                connection.logger.warning("skipped broadcast: failed to write message: %s", what)
+            failed.append((connection, exc))
+    for connection, exc in failed:
+        if raise_exceptions:
+            failure = RuntimeError("failed to write message")
+            failure.__cause__ = exc
+            failures.append(failure)
+        else:
+            what = traceback.format_exception_only(exc)[0].strip()
+            connection.logger.warning("skipped broadcast: failed to write message: %s", what)
     if failures:
         raise ExceptionGroup("skipped broadcast", failures)

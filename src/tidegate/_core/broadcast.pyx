@@ -1,0 +1,69 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""One message to many channels: framed once, compressed once per set of parameters, the same bytes for all.
+
+A message that is compressed without context can go to everybody, if each receiver's own compressor starts anew after
+it (RFC 7692 section 7.2.1): its next message then refers to nothing that only the others had. What must not live here:
+connections that need a second look, which are handed back.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport uint8_t
+from libc.string cimport memcpy
+
+from tidegate._core.channel cimport OPEN, Channel
+from tidegate._core.deflate cimport Deflate
+from tidegate._core.scoreboard cimport TG_SENT
+from tidegate._core.wire cimport TG_HEADER_MAX, tg_build_header
+
+
+cdef bytes frame(uint8_t first, bytes payload):
+    cdef uint8_t head[14]
+    cdef Py_ssize_t n = PyBytes_GET_SIZE(payload)
+    cdef Py_ssize_t size = tg_build_header(head, first, n, 0)
+    cdef bytes made = PyBytes_FromStringAndSize(NULL, size + n)
+    memcpy(PyBytes_AS_STRING(made), head, size)
+    memcpy(PyBytes_AS_STRING(made) + size, PyBytes_AS_STRING(payload), n)
+    return made
+
+
+cdef bytes compressed(Deflate deflate, bytes payload):
+    cdef Deflate alone = Deflate(True, True, 15, deflate.local_max_window_bits, deflate.compress_settings)
+    return alone.compress(payload)
+
+
+def broadcast(connections, uint8_t opcode, bytes payload not None):
+    """Send a whole message to every open connection that can take it just so.
+
+    Returns the open connections that cannot (in the middle of a fragmented message, above `write_limit`, a client, logged
+    or with extensions of their own), and the pairs (connection, exception) of those whose transport refused.
+    """
+    cdef Channel channel
+    cdef bytes plain = frame(0x80 | opcode, payload)
+    cdef bytes data
+    cdef dict shared = {}
+    cdef list rest = [], failures = []
+    for connection in connections:
+        channel = connection
+        if channel._state != OPEN or channel.write is None:
+            continue
+        if channel._sending or channel._slow or channel.client or channel._write_paused:
+            rest.append(connection)
+            continue
+        if channel.deflate is None:
+            data = plain
+        else:
+            key = (channel.deflate.local_max_window_bits, id(channel.deflate.compress_settings))
+            data = shared.get(key)
+            if data is None:
+                data = shared[key] = frame(0xC0 | opcode, compressed(channel.deflate, payload))
+            channel.deflate.release()
+        try:
+            if channel.gather is not NULL:
+                channel.flush()
+            channel.write(data)
+        except Exception as exc:
+            failures.append((connection, exc))
+            continue
+        channel.counts.messages[TG_SENT][opcode - 1] += 1
+        channel.counts.bytes[TG_SENT] += PyBytes_GET_SIZE(payload)
+    return rest, failures
