@@ -310,7 +310,9 @@ class Connection(MessageChannel):
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.close(CloseCode.NORMAL_CLOSURE if kind is None else CloseCode.INTERNAL_ERROR)
+        self._start_closing(CloseCode.NORMAL_CLOSURE if kind is None else CloseCode.INTERNAL_ERROR, "")
+        if kind is None or not issubclass(kind, (KeyboardInterrupt, SystemExit)):  # which wait for nobody
+            await self.wait_closed()
 
     @property
     def _end(self) -> Closing:
@@ -595,7 +597,14 @@ class Connection(MessageChannel):
         await self._drain()
 
     def _broadcast(self, opcode: Opcode, payload: bytes) -> None:
-        """Send a whole message now, whatever the write buffer holds."""
+        """Send a whole message now, unless `broadcast_limit` bytes wait for the peer already: then it is too slow."""
+        limit = self._settings.broadcast_limit
+        if limit is not None and self._write_paused:
+            waiting = self.transport.get_write_buffer_size()
+            if waiting + len(payload) > limit:
+                self.logger.warning("too slow for broadcasts: %d bytes wait to be read", waiting)
+                self._fail(CloseCode.TRY_AGAIN_LATER, "too slow", None)
+                return
         self._encode_and_send(opcode, True, payload)
         self._count_sent(opcode, len(payload), True)
 

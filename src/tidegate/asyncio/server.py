@@ -16,12 +16,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from .._core.scoreboard import RESULT_OF_STATUS
+from ..closing import Closing
 from ..exceptions import ConnectionClosed, InvalidHandshake
 from ..extensions.permessage_deflate import enable_server_permessage_deflate
 from ..frames import CloseCode
 from ..handshake import HandshakeOptions, accept, reject, rejection
 from ..http11 import SERVER, Request, RequestParser, Response
-from ..protocol import CLOSING, CONNECTING, OPEN
+from ..protocol import CLOSED, CLOSING, CONNECTING, OPEN
 from .auth import basic_auth, guarded
 from .broadcast import broadcast
 from .connection import Connection
@@ -55,7 +56,7 @@ class ServerConnection(Connection):
         handler, handler_kwargs: set by the router.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_parser", "server")
+    __slots__ = ("__dict__", "__weakref__", "_hooks", "_parser", "server")
 
     username: str
     handler: Handler
@@ -65,6 +66,7 @@ class ServerConnection(Connection):
         super().__init__(protocol.overridden(overrides), client=False)
         self.server = server
         self._parser: RequestParser | None = None
+        self._hooks: asyncio.Task[Any] | None = None  # the task that runs hooks, as long as it does
 
     def respond(self, status: StatusLike, text: str) -> Response:
         """Make a plain text response, for `process_request` and `process_response` to return.
@@ -96,7 +98,8 @@ class ServerConnection(Connection):
         try:
             complete = self._parser.feed(data)
         except InvalidHandshake as exc:
-            self._log_rejection(exc)
+            if self._slow:
+                self.logger.debug("! no valid HTTP request", exc_info=exc)
             self._answer(self._with_server_header(rejection(exc)))
             return
         if complete:
@@ -112,6 +115,8 @@ class ServerConnection(Connection):
     def _request_received(self, parser: RequestParser) -> None:
         server = self.server
         self._request = parser.head
+        if self._slow:
+            self._log_head("<", parser.head)
         if server._process_request is None and server._process_response is None:
             self._respond(self._accept(parser.request()))
         else:
@@ -120,26 +125,39 @@ class ServerConnection(Connection):
 
     async def _run_hooks(self, request: Request) -> None:
         """The handshake with hooks, which may take their time, and then the handler."""
+        self._hooks = asyncio.current_task()
+        try:
+            response, chosen = await self._hooked_response(request)
+        finally:
+            self._hooks = None
+            if self._state == CLOSED:
+                self._settings.deadlines.clear(self)
+        if response is None or self._response is not None or self.transport.is_closing():
+            return  # refused meanwhile: timeout, or the connection is gone
+        if response.status_code == 101 and self.server._closing:
+            response, chosen = self._with_server_header(_unavailable()), False
+        self._answer(response, chosen)
+        if response.status_code == 101:
+            await self._handle()
+
+    async def _hooked_response(self, request: Request) -> tuple[Response | None, bool]:
+        """What to answer, if that still matters, and whether a hook chose it."""
         server = self.server
         response = None
         if server._process_request is not None:
             response = await self._hook("process_request", server._process_request, self, request)
         if self._response is not None:
-            return  # refused meanwhile: timeout, or the connection is gone
+            return None, False
+        chosen = response is not None
         if response is None:
             response = self._accept(request)
         elif "Server" not in response.headers:
             response = self._with_server_header(response)
         if server._process_response is not None:
             other = await self._hook("process_response", server._process_response, self, request, response)
-            response = response if other is None else other
-        if self._response is not None or self._state != CONNECTING:
-            return
-        if response.status_code == 101 and server._closing:
-            response = _unavailable()
-        self._answer(response)
-        if self._state == OPEN:
-            await self._handle()
+            if other is not None:
+                response, chosen = other, True
+        return response, chosen
 
     async def _hook(self, name: str, hook: Callable[..., Any], *arguments: Any) -> Response | None:
         try:
@@ -170,21 +188,28 @@ class ServerConnection(Connection):
     def _respond(self, response: Response) -> None:
         """Answer without hooks, and start the handler."""
         self._answer(response)
-        if self._state == OPEN:
+        if response.status_code == 101:
             self.server._start(self, self._handle())
 
-    def _answer(self, response: Response) -> None:
-        """Send the response; with 101 the connection is open, else it ends."""
+    def _answer(self, response: Response, chosen: bool = False) -> None:
+        """Send the response, which a hook has `chosen` or we have; with 101 the connection is open, else it ends."""
         now = monotonic()
         status = response.status_code
         raw = response.serialize()
+        if self._slow:
+            self._log_head(">", raw)
         self._response = raw if isinstance(self._request, bytes) else response
-        self._row.handshake(RESULT_OF_STATUS.get(status, "rejected"), now - self._opened_at)
+        self._row.handshake(
+            "rejected" if chosen and status not in (101, 500) else RESULT_OF_STATUS.get(status, "rejected"),
+            now - self._opened_at,
+        )
         self.server._handshaking.discard(self)
         self._write_bytes(raw)
         if status == 101:
             self._open(now)
         else:
+            if self._settings.logger.isEnabledFor(logging.INFO):
+                self.logger.info("connection rejected (%d %s)", status, response.reason_phrase)
             self._settings.deadlines.set(self, self._settings.close_timeout)
             self._parser = None
             self._end_stream()
@@ -219,6 +244,14 @@ class ServerConnection(Connection):
         if self._slow:
             self.logger.debug("! invalid handshake", exc_info=exc)
 
+    def _log_head(self, direction: str, message: bytes) -> None:
+        """Log the head of a request or response, line by line, and the size of its body."""
+        head, _, body = message.partition(b"\r\n\r\n")
+        for line in head.decode("iso-8859-1").split("\r\n"):
+            self.logger.debug("%s %s", direction, line)
+        if body:
+            self.logger.debug("%s [body] (%d bytes)", direction, len(body))
+
     # The handler's life.
 
     async def _handle(self) -> None:
@@ -245,6 +278,10 @@ class ServerConnection(Connection):
         super()._enter_closing()
 
     def _on_deadline(self, now: float) -> None:
+        if self._hooks is not None:
+            self._hooks.cancel()  # also those that nobody waits for any more
+        if self._state == CLOSED:
+            return
         if self._state != CONNECTING:
             super()._on_deadline(now)
         elif self._response is None and self._parser is not None and not self._parser.head:
@@ -266,7 +303,10 @@ class ServerConnection(Connection):
             self._handshake_over("disconnected")
         self.server._open.discard(self)
         was_open = self._state in (OPEN, CLOSING)
+        left = None if self._hooks is None or self._deadline is None else self._deadline - self.loop.time()
         super().connection_lost(exc)
+        if left is not None:
+            self._settings.deadlines.set(self, max(left, 0))  # a hook has its time, though nobody waits for it
         if was_open and self._settings.logger.isEnabledFor(logging.INFO):
             self.logger.info("connection closed")
         self.server._lost(self)
@@ -367,6 +407,7 @@ class Server:
             code: close code.
             reason: close reason.
         """
+        Closing().send(code, reason)  # raises, before anything is done, for what no close frame can carry
         if not self._closing:
             self.logger.info("server closing")
             self._closing = True
@@ -461,6 +502,7 @@ def serve(
     max_size: int | tuple[int | None, int | None] | None = 2**20,
     max_queue: int | tuple[int | None, int | None] | None = 16,
     write_limit: int | tuple[int, int | None] = 2**15,
+    broadcast_limit: int | None = 2**24,
     # Others
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ServerConnection] | None = None,
@@ -494,6 +536,8 @@ def serve(
         max_size: bytes of a message, or (message, fragment); None for no limit. Larger ones fail with 1009.
         max_queue: frames that wait to be received before reading pauses, or (high, low) marks; low is high // 4.
         write_limit: bytes in the write buffer above which send() waits, or (high, low) marks.
+        broadcast_limit: bytes that `broadcast()` may pile up in the write buffer of a client that does not read; one more
+            broadcast closes it with code 1013 (try again later). None for no limit.
         logger: logger of the server; "tidegate.server" by default.
         create_connection: `ServerConnection`, a subclass, or a function that makes one.
         kwargs: passed to the event loop's create_server(): ssl, sock, backlog, reuse_port, start_serving, ...
@@ -508,6 +552,9 @@ def serve(
         raise ValueError(f"unsupported compression: {compression}")
     if not callable(handler):
         raise TypeError(f"handler must be a coroutine function of one connection, not {handler!r}")
+    _check_functions(
+        process_request=process_request, process_response=process_response, create_connection=create_connection
+    )
     options = HandshakeOptions(
         origins=origins, subprotocols=subprotocols, select_subprotocol=select_subprotocol, extensions=extensions
     )
@@ -519,6 +566,7 @@ def serve(
         max_size=max_size,
         max_queue=max_queue,
         write_limit=write_limit,
+        broadcast_limit=broadcast_limit,
     )
     if kwargs.get("ssl") is not None:
         kwargs.setdefault("ssl_handshake_timeout", open_timeout)
@@ -552,6 +600,12 @@ def unix_serve(handler: Handler, path: PathLike | None = None, **kwargs: Any) ->
         kwargs: as for `serve()`.
     """
     return serve(handler, unix=True, path=path, **kwargs)
+
+
+def _check_functions(**functions: Any) -> None:
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"{name} must be a function, not {function!r}")
 
 
 def _name(sock: socket.socket) -> str:
