@@ -376,6 +376,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         int | tuple[int, int],
         Setting(_pair(SIZE), "Bytes that wait for a slow client before send() waits.", served=True),
     ] = 2**15
+    broadcast_limit: Annotated[
+        int | None,
+        Setting(
+            SIZE.or_else("none"), "Bytes of broadcasts that wait for a slow client before it is closed.", served=True
+        ),
+    ] = 2**24
     compression: Annotated[
         Literal["deflate"] | None,
         Setting(_choice("deflate").or_else("none"), "Compression offered to clients.", served=True),

@@ -162,3 +162,30 @@ async def test_one_that_cannot_be_written_does_not_keep_the_others(
             assert "skipped broadcast: failed to write message: OSError: no more paper" in caplog.text
         assert await other.recv() == "tea"
         broken._connect(transport)
+
+
+async def test_a_client_that_does_not_read_is_closed_with_1013(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(broadcast_limit=2**20, compression=None, close_timeout=1) as (server, uri):
+        port = int(uri.rpartition(":")[2].rstrip("/"))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        writer.write(
+            b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        await reader.readuntil(b"\r\n\r\n")
+        [slow] = await opened(server, 1)
+        async with connect(uri, compression=None) as reading:
+            connections = await opened(server, 2)
+            message = b"x" * 2**18
+            for _ in range(64):
+                broadcast(connections, message)
+                assert await reading.recv() == message
+                if slow not in server.connections:
+                    break
+            assert slow.close_sent is not None
+            assert (slow.close_sent.code, slow.close_sent.reason) == (1013, "too slow")
+            assert slow.transport.get_write_buffer_size() <= 2**20 + 2**18
+            assert "too slow for broadcasts" in caplog.text
+            broadcast(server.connections, "still there")
+            assert await reading.recv() == "still there"
+        writer.transport.abort()

@@ -36,6 +36,7 @@ def test_defaults() -> None:
         "max_size": (2**20, None),
         "max_queue": (16, 4),
         "write_limit": (2**15, 2**13),
+        "broadcast_limit": 2**24,
     }
 
 
@@ -92,6 +93,16 @@ def test_the_write_buffer_has_a_limit() -> None:
     with pytest.raises(TypeError, match="write_limit"):
         checked(write_limit=None)
     assert checked(write_limit=(100, 10))["write_limit"] == (100, 10)
+
+
+def test_the_bound_of_broadcasts() -> None:
+    assert checked(broadcast_limit=None)["broadcast_limit"] is None
+    assert checked(broadcast_limit=0)["broadcast_limit"] == 0
+    for value in ((1, 2), "1", True):
+        with pytest.raises(TypeError, match="broadcast_limit"):
+            checked(broadcast_limit=value)
+    with pytest.raises(ValueError, match="broadcast_limit"):
+        checked(broadcast_limit=-1)
 
 
 def test_sizes_of_messages_and_fragments() -> None:

@@ -27,7 +27,10 @@ def broadcast(
     text: bool | None = None,
     raise_exceptions: bool = False,
 ) -> None:
-    """Send a message to several connections at once, without waiting: there is no backpressure.
+    """Send a message to several connections at once, without waiting: there is no backpressure, but a bound.
+
+    What a client does not read piles up in its write buffer. When a broadcast would make that more than
+    `broadcast_limit` bytes, the client is closed with code 1013 (try again later) instead.
 
     Connections that are not open are skipped. Connections in the middle of a fragmented message are skipped too, and
     one that fails to be written does not keep the others from it; either is logged as a warning, or raised at the end.
@@ -63,13 +66,13 @@ def broadcast(
             connection._broadcast(opcode, payload)
         except Exception as exc:
             failed.append((connection, exc))
-    for connection, exc in failed:
+    for connection, reason in failed:
         if raise_exceptions:
             failure = RuntimeError("failed to write message")
-            failure.__cause__ = exc
+            failure.__cause__ = reason
             failures.append(failure)
         else:
-            what = traceback.format_exception_only(exc)[0].strip()
+            what = traceback.format_exception_only(reason)[0].strip()
             connection.logger.warning("skipped broadcast: failed to write message: %s", what)
     if failures:
         raise ExceptionGroup("skipped broadcast", failures)

@@ -536,8 +536,8 @@ def serve(
         max_size: bytes of a message, or (message, fragment); None for no limit. Larger ones fail with 1009.
         max_queue: frames that wait to be received before reading pauses, or (high, low) marks; low is high // 4.
         write_limit: bytes in the write buffer above which send() waits, or (high, low) marks.
-        broadcast_limit: bytes that `broadcast()` may pile up in the write buffer of a client that does not read; one more
-            broadcast closes it with code 1013 (try again later). None for no limit.
+        broadcast_limit: bytes that `broadcast()` may pile up in the write buffer of a client that does not read; one
+            more broadcast closes it with code 1013 (try again later). None for no limit.
         logger: logger of the server; "tidegate.server" by default.
         create_connection: `ServerConnection`, a subclass, or a function that makes one.
         kwargs: passed to the event loop's create_server(): ssl, sock, backlog, reuse_port, start_serving, ...

@@ -34,6 +34,7 @@ class Settings:
     max_size: Marks  # message, fragment
     max_queue: Marks  # high, low
     write_limit: Marks  # high, low
+    broadcast_limit: int | None
 
     @classmethod
     def check(
@@ -46,6 +47,7 @@ class Settings:
         max_size: Any,
         max_queue: Any,
         write_limit: Any,
+        broadcast_limit: Any = 2**24,
     ) -> dict[str, Any]:
         """Check and complete the arguments of serve() and connect(), before there is a loop.
 
@@ -73,6 +75,7 @@ class Settings:
             "max_size": _pair("max_size", max_size),
             "max_queue": _marks(*_pair("max_queue", max_queue)),
             "write_limit": _marks(high, low),
+            "broadcast_limit": _size("broadcast_limit", broadcast_limit),
         }
 
     def overridden(self, limits: dict[str, Any]) -> Settings:
@@ -87,6 +90,12 @@ class Settings:
         for shared in ("loop", "logger", "deadlines"):
             del now[shared]
         return dataclasses.replace(self, **self.check(**(now | limits)))
+
+
+def _size(name: str, value: Any) -> int | None:
+    if isinstance(value, tuple):
+        raise TypeError(f"{name} must be an int or None, not {value!r}")
+    return _pair(name, value)[0]
 
 
 def _pair(name: str, value: Any) -> Marks:
