@@ -44,7 +44,15 @@ async def lifespan() -> AsyncIterator[None]:
 
 @pytest.mark.parametrize(
     "given",
-    [handler, Callee(), Callee().method, partial(with_path, path="/"), lambda websocket: handler(websocket), print],
+    [
+        handler,
+        Callee(),
+        Callee().method,
+        partial(with_path, path="/"),
+        with_path,
+        lambda websocket: handler(websocket),
+        print,
+    ],
 )
 def test_handlers(given: Any) -> None:
     assert App(given).handler is given
@@ -57,7 +65,6 @@ def test_handlers(given: Any) -> None:
         (3, "not int 3"),
         (re, "the module re"),
         (Callee, "not the class Callee"),
-        (with_path, "the path is websocket.request.path"),
         (asgi, "an ASGI application needs an ASGI server"),
         (lambda: None, "must take the connection alone"),
         (generator, "has a yield"),

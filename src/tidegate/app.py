@@ -16,6 +16,8 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from .older import takes_path
+
 if TYPE_CHECKING:
     from ssl import SSLContext
 
@@ -183,14 +185,17 @@ def _check_handler(handler: Any, what: str = "the handler", names: Sequence[str]
         raise TypeError(f"{what} must be a callable, {wanted}, not {_found(handler)}")
     if inspect.isasyncgenfunction(handler) or inspect.isgeneratorfunction(handler):
         raise TypeError(f"{what} must be {wanted}, and has a yield: {_found(handler)}")
-    if not _fits(handler, "websocket", **dict.fromkeys(names)):
+    if not _fits(handler, "websocket", **dict.fromkeys(names)) and not _is_older(handler, names):
         hint = ""
         if _fits(handler, "scope", "receive", "send"):
             hint = "; an ASGI application needs an ASGI server"
-        elif _fits(handler, "websocket", "path"):
-            hint = "; the path is websocket.request.path"
         taken = f"and {', '.join(names)}" if names else "alone"
         raise TypeError(f"{what} must take the connection {taken}, {wanted}, not {_found(handler)}{hint}")
+
+
+def _is_older(handler: Any, names: Sequence[str]) -> bool:
+    """Whether it is a handler of a connection and its path, which serve() warns of; a WSGI application is none."""
+    return not names and inspect.iscoroutinefunction(handler) and takes_path(handler)
 
 
 def _check_lifespan(lifespan: Any) -> None:

@@ -13,7 +13,7 @@ import random
 import secrets
 import urllib.parse
 from collections.abc import Generator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .datastructures import Headers
 from .exceptions import (
@@ -35,6 +35,7 @@ from .headers import (
     validate_subprotocols,
 )
 from .http11 import Request, Response
+from .older import lookup
 from .typing import Origin, Subprotocol
 from .uri import WebSocketURI
 
@@ -299,3 +300,10 @@ def backoff(
     while True:
         yield min(delay, max_delay)
         delay = min(delay * factor, max_delay)
+
+
+if not TYPE_CHECKING:  # which shall find out names that are none
+
+    def __getattr__(name: str) -> Any:
+        """Older programs found connect() here."""
+        return lookup(__name__, name)

@@ -42,7 +42,9 @@ Nothing here decides what an exception means on the wire: statuses are in ``hand
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from .older import OlderClosed, OlderStatus, lookup, warn
 
 if TYPE_CHECKING:
     from .frames import Close
@@ -94,7 +96,7 @@ class WebSocketException(Exception):
 # Connections that ended
 
 
-class ConnectionClosed(WebSocketException):
+class ConnectionClosed(WebSocketException, OlderClosed):
     """The connection is closed; raised by an attempt to use it.
 
     Attributes:
@@ -234,7 +236,7 @@ class InvalidProtocol(InvalidHandshake):
         return f"unsupported HTTP version: {self.protocol}"
 
 
-class InvalidStatus(InvalidHandshake):
+class InvalidStatus(InvalidHandshake, OlderStatus):
     """The server refused the connection.
 
     Attributes:
@@ -353,7 +355,13 @@ class PayloadTooBig(WebSocketException):
         current_size: bytes of the message read before this frame, or None if it is the first.
     """
 
-    def __init__(self, size: int | None, max_size: int, current_size: int | None = None) -> None:
+    def __init__(self, size: int | str | None, max_size: int | None = None, current_size: int | None = None) -> None:
+        self.message: str | None = None
+        if isinstance(size, str):
+            warn("PayloadTooBig(message)", "use PayloadTooBig(size, max_size)")
+            self.message, size, max_size = size, None, 0
+        elif max_size is None:
+            raise TypeError("PayloadTooBig needs the size and the limit")
         self.size = size
         self.max_size = max_size
         self.current_size: int | None = None
@@ -368,6 +376,8 @@ class PayloadTooBig(WebSocketException):
             self.current_size = current_size
 
     def __str__(self) -> str:
+        if self.message is not None:
+            return self.message
         size = "" if self.size is None else f" with {self.size} bytes"
         read = "" if self.current_size is None else f" after reading {self.current_size} bytes"
         return f"frame{size}{read} exceeds limit of {self.max_size} bytes"
@@ -393,3 +403,9 @@ class InvalidState(WebSocketException, AssertionError):
 
 class ConcurrencyError(WebSocketException, RuntimeError):
     """Two calls that exclude each other were made at the same time."""
+
+
+if not TYPE_CHECKING:  # which shall find out names that are none
+
+    def __getattr__(name: str) -> Any:
+        return lookup(__name__, name)

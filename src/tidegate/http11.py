@@ -27,6 +27,7 @@ from .exceptions import (
     TooManyHeaders,
     UnexpectedBody,
 )
+from .older import take_body
 from .version import version
 
 __all__ = [
@@ -106,8 +107,12 @@ class Response:
 
     status_code: int
     reason_phrase: str
-    headers: Headers
+    headers: Headers = dataclasses.field(default_factory=Headers)
     body: bytes | bytearray = b""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.headers, Headers):
+            take_body(self)
 
     def serialize(self) -> bytes:
         """Return the bytes of the response."""

@@ -292,7 +292,7 @@ def test_an_end_during_an_import_is_at_once(start: Start) -> None:
     ("source", "words"),
     [
         ("1 / 0", "importing shop_application failed"),
-        ("async def handler(websocket, path): ...", "websocket.request.path"),
+        ("async def handler(): ...", "must take the connection alone"),
         (LIFESPAN.format(inside="raise RuntimeError('no database')"), "no database"),
     ],
 )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from .._core.broadcast import broadcast as native_broadcast
 from ..exceptions import ConcurrencyError
 from ..frames import Opcode
+from ..older import positional
 
 if TYPE_CHECKING:
     from ..typing import DataLike
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["broadcast"]
 
 
+@positional("raise_exceptions", renamed={"websockets": "connections"})
 def broadcast(
     connections: Iterable[Connection],
     message: DataLike,

@@ -30,6 +30,8 @@ from ..datastructures import Headers, HeadersLike
 from ..exceptions import InvalidHandshake, InvalidMessage, SecurityError, StatusLineTooLong
 from ..extensions.permessage_deflate import enable_client_permessage_deflate
 from ..http11 import USER_AGENT, Request, ResponseParser
+from ..older import CLIENT as OLDER_ARGUMENTS
+from ..older import accepts
 from ..protocol import OPEN
 from ..uri import WebSocketURI, parse_uri
 from .connection import Connection
@@ -212,6 +214,7 @@ class connect:
         TimeoutError: on awaiting, after `open_timeout`.
     """
 
+    @accepts(OLDER_ARGUMENTS)
     def __init__(
         self,
         uri: str,

@@ -22,6 +22,7 @@ from ..extensions.permessage_deflate import PerMessageDeflate
 from ..frames import DATA_OPCODES, CloseCode, Frame, Opcode
 from ..http11 import Request, Response, parse_request, parse_response
 from ..keepalive import Pings
+from ..older import OlderConnection
 from ..protocol import CLOSED, CLOSING, CONNECTING, OPEN, STATES, State
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ FIN = 0x80
 MAX_CONTROL = 125  # bytes of a control frame's payload (RFC 6455 5.5)
 
 
-class Connection(MessageChannel):
+class Connection(MessageChannel, OlderConnection):
     """A WebSocket connection, as handlers see it. Made by `serve()` or `connect()`, never directly.
 
     It is an asynchronous iterator of messages, and an asynchronous context manager that closes it: with code 1000, or

@@ -22,6 +22,8 @@ from ..extensions.permessage_deflate import enable_server_permessage_deflate
 from ..frames import CloseCode
 from ..handshake import HandshakeOptions, accept, reject, rejection
 from ..http11 import SERVER, Request, RequestParser, Response
+from ..older import SERVER as OLDER_ARGUMENTS
+from ..older import OlderServer, accepts, give_path
 from ..protocol import CLOSED, CLOSING, CONNECTING, OPEN
 from .auth import basic_auth, guarded
 from .broadcast import broadcast
@@ -318,7 +320,7 @@ def _unavailable() -> Response:
     return response
 
 
-class Server:
+class Server(OlderServer):
     """What `serve()` returns: mirrors asyncio.Server, and is to be awaited or entered to start.
 
     Attributes:
@@ -478,6 +480,7 @@ class Server:
 
 
 # A plain function, so that its result can be awaited or entered, and so that mistakes show where they are made.
+@accepts(OLDER_ARGUMENTS)
 def serve(
     handler: Handler,
     host: str | Sequence[str] | None = None,
@@ -579,7 +582,7 @@ def serve(
         return loop.create_server(factory, host, port, **kwargs)
 
     return Server(
-        handler,
+        give_path(handler),
         options=options,
         process_request=guarded(handler, process_request),
         process_response=process_response,
