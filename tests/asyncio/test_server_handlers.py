@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosedError as ClientConnectionClose
 
 from tests.asyncio.ends import REQUEST, Serving, close, outcome, serving, until
 from tests.rawclient import frame
-from tidegate.asyncio.server import Server, ServerConnection, serve
+from tidegate.asyncio.server import ServerConnection, serve
 from tidegate.exceptions import ConnectionClosed, ConnectionClosedError
 
 
@@ -23,15 +23,7 @@ async def echo(websocket: ServerConnection) -> None:
         await websocket.send(message)
 
 
-async def idle(websocket: ServerConnection) -> None:
-    await websocket.wait_closed()
-
-
-def address(server: Server) -> str:
-    return f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-
-# Handlers
+# How they end
 
 
 async def test_a_handler_that_returns_closes_with_1000() -> None:
