@@ -54,29 +54,31 @@ __all__ = [
 
 
 def _number(name: str, default: float) -> float:
-    """Read a number that is not negative from the environment."""
+    """Read a number that is not negative from the environment; a whole one, if the default is an int."""
     text = os.environ.get(name, "")
     if not text:
         return default
+    kind = type(default)
     try:
-        value = float(text)
+        value = kind(text)
     except ValueError:
-        value = -1
+        value = kind(-1)
     if not 0 <= value < float("inf"):
-        raise ValueError(f"environment variable {name} must be a number that is not negative, got {text!r}")
+        wanted = "an integer" if kind is int else "a number"
+        raise ValueError(f"environment variable {name} must be {wanted} that is not negative, got {text!r}")
     return value
 
 
 MAX_REDIRECTS = int(_number("TIDEGATE_MAX_REDIRECTS", 10))
 """Redirects that are followed for one connection."""
 
-BACKOFF_INITIAL_DELAY = _number("TIDEGATE_BACKOFF_INITIAL_DELAY", 5)
+BACKOFF_INITIAL_DELAY = _number("TIDEGATE_BACKOFF_INITIAL_DELAY", 5.0)
 """Seconds; a random part of it is the first delay, lest all clients of a server that was lost come back at once."""
 
 BACKOFF_MIN_DELAY = _number("TIDEGATE_BACKOFF_MIN_DELAY", 3.1)
 """Seconds of the second delay."""
 
-BACKOFF_MAX_DELAY = _number("TIDEGATE_BACKOFF_MAX_DELAY", 90)
+BACKOFF_MAX_DELAY = _number("TIDEGATE_BACKOFF_MAX_DELAY", 90.0)
 """Seconds that no delay exceeds."""
 
 BACKOFF_FACTOR = _number("TIDEGATE_BACKOFF_FACTOR", 1.618)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from ..extensions.base import ClientExtensionFactory
     from ..typing import LoggerLike, Origin, PathLike, Subprotocol
 
-__all__ = ["ClientConnection", "connect", "process_exception", "unix_connect"]
+__all__ = ["ClientConnection", "connect", "unix_connect"]
 
 
 class ClientConnection(Connection):
@@ -270,11 +270,9 @@ class connect:
             write_limit=write_limit,
         )
         self._options = ClientOptions(
-            origin=origin,
-            subprotocols=subprotocols,
-            extensions=offered(extensions, compression),
-            user_agent=user_agent_header,
+            origin=origin, subprotocols=subprotocols, extensions=extensions, user_agent=user_agent_header
         )
+        self._options.extensions = offered(extensions, compression)
         self._dialer = Dialer(parse_uri(uri), proxy, kwargs)
         self._target: Target
 
