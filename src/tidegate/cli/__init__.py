@@ -22,6 +22,7 @@ __all__ = ["CONTEXT", "Command", "main"]
 COMMANDS = {
     "serve": "Serve an application with supervised workers.",
     "demo": "Serve a page that shows what this is.",
+    "connect": "Talk to a WebSocket server.",
 }
 
 USAGE = 2  # exit status
@@ -30,6 +31,12 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}  # o
 
 class Commands(click.Group):
     """The subcommands of the table above."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # `tidegate URI`, perhaps with options of `connect`.
+        if args and args[0] not in COMMANDS and any(arg.startswith(("ws://", "wss://")) for arg in args):
+            args = ["connect", *args]
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -1,0 +1,265 @@
+"""``tidegate connect URI``, and ``python -m tidegate URI``: typed lines are sent, messages are shown.
+
+On a terminal lines are edited with prompt_toolkit, and what comes is shown above the line being typed. When input or
+output is a pipe or a file, lines are read and written as they are, so that it is a part of scripts: messages go to
+standard output and all else to standard error.
+
+What must not live here: what a client does (asyncio.client), and the daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import math
+import os
+import re
+import ssl
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import click
+
+from ..asyncio.client import ClientConnection, connect
+from ..exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus, WebSocketException
+from ..frames import Opcode
+from ..typing import Data
+from . import CONTEXT, Command
+
+__all__ = ["command"]
+
+OK, FAILED, INTERRUPTED = 0, 1, 130  # exit statuses
+WAIT = 1.0  # seconds: long for a server's answer, short for somebody who waits
+PIECE = 65536  # bytes read from a pipe at once
+BODY = 200  # characters shown of a response that refuses the connection
+
+# What would move the cursor, or ask the terminal for something: the server shall not (ECMA-48: C0 but tab and line
+# feed, DEL, C1).
+_control = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def visible(text: str) -> str:
+    """The text with its control characters written out."""
+    return _control.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+class Screen:
+    """Where things are shown; an editor takes the place of standard output and standard error while it runs."""
+
+    def __init__(self) -> None:
+        self.terminal = sys.stdout.isatty()
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+    def message(self, message: Data) -> None:
+        """Show a message, binary ones in hexadecimal.
+
+        Raises:
+            BrokenPipeError: if nobody reads any more.
+        """
+        text = message if isinstance(message, str) else message.hex(" ")
+        print(f"< {visible(text)}" if self.terminal else text, flush=True)
+
+    def note(self, text: str) -> None:
+        """Show what is no message."""
+        print(f"* {visible(text)}", file=sys.stderr, flush=True)
+
+
+class ShownConnection(ClientConnection):
+    """A connection whose pings are shown."""
+
+    def __init__(self, *args: Any, screen: Screen, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._screen = screen
+
+    def _control_received(self, opcode: int, payload: bytes) -> None:
+        if opcode == Opcode.PING:
+            text = payload.decode("ascii") if payload.isascii() else payload.hex(" ")
+            self._screen.note(f"ping {text}".rstrip())
+        super()._control_received(opcode, payload)
+
+
+async def _edited() -> AsyncIterator[str]:
+    """The lines that somebody types at a terminal; Ctrl-D and Ctrl-C end them."""
+    from prompt_toolkit import PromptSession  # which only those wait for who type
+    from prompt_toolkit.patch_stdout import patch_stdout
+
+    session: PromptSession[str] = PromptSession("> ")
+    with patch_stdout():
+        while True:
+            try:
+                yield await session.prompt_async()
+            except (EOFError, KeyboardInterrupt):
+                return
+
+
+async def _read(descriptor: int) -> AsyncIterator[str]:
+    """The lines of a pipe, a file, or a terminal without editor.
+
+    Raises:
+        ValueError: if one is not UTF-8.
+    """
+    rest = b""
+    while True:
+        await _readable(descriptor)
+        piece = os.read(descriptor, PIECE)
+        *lines, rest = (rest + piece).split(b"\n")
+        if not piece and rest:
+            lines = [rest]  # the last one has no end
+        for line in lines:
+            yield line.decode()
+        if not piece:
+            return
+
+
+async def _readable(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    try:
+        loop.add_reader(descriptor, ready.set)
+    except PermissionError:  # a file, which is always readable
+        await asyncio.sleep(0)
+        return
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(descriptor)
+
+
+async def _send(websocket: ClientConnection, lines: AsyncIterator[str]) -> None:
+    async for line in lines:
+        await websocket.send(line)
+
+
+async def _show(websocket: ClientConnection, screen: Screen) -> ConnectionClosed:
+    """Show all messages; return how the connection ended."""
+    while True:
+        try:
+            message = await websocket.recv()
+        except ConnectionClosed as end:
+            return end
+        screen.message(message)
+
+
+async def _talk(websocket: ClientConnection, screen: Screen, wait: float) -> int:
+    """Send and show until either side has enough; return the exit status."""
+    editing = screen.terminal and sys.stdin.isatty()
+    lines = _edited() if editing else _read(sys.stdin.fileno())
+    status = OK
+    showing = asyncio.create_task(_show(websocket, screen))
+    sending = asyncio.create_task(_send(websocket, lines))
+    try:
+        await asyncio.wait([showing, sending], return_when=asyncio.FIRST_COMPLETED)
+        if not editing and not showing.done() and sending.exception() is None:
+            await _quiet(websocket, showing, wait)
+    except asyncio.CancelledError:  # Ctrl-C, without an editor that would have taken it
+        status = INTERRUPTED
+    sending.cancel()
+    # The terminal is as it was before anything else is said.
+    (mistake,) = await asyncio.gather(sending, return_exceptions=True)
+    if isinstance(mistake, ValueError):
+        screen.note(f"a line of the input is not UTF-8: {mistake}")
+        status = FAILED
+    await websocket.close()
+    try:
+        end = await showing
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes there
+        return status
+    screen.note(f"connection closed: {end}")
+    return status if isinstance(end, ConnectionClosedOK) else FAILED
+
+
+async def _quiet(websocket: ClientConnection, showing: asyncio.Task[Any], wait: float) -> None:
+    """Wait until no message has come or gone for a while, or the connection is closed."""
+    loop = asyncio.get_running_loop()
+    while not showing.done():
+        left = websocket.idle_since + wait - loop.time()
+        if left <= 0:
+            return
+        await asyncio.wait([showing], timeout=None if left == math.inf else left)
+
+
+async def _run(client: connect, screen: Screen, wait: float) -> int:
+    try:
+        websocket = await client
+    except (OSError, ValueError, WebSocketException) as exc:
+        screen.note(f"cannot connect to {client.uri}: {_why(exc)}")
+        return FAILED
+    agreed = f" with the subprotocol {websocket.subprotocol}" if websocket.subprotocol else ""
+    screen.note(f"connected to {client.uri}{agreed}")
+    return await _talk(websocket, screen, wait)
+
+
+def _why(exc: Exception) -> str:
+    """What went wrong, and what the server says about it."""
+    text = str(exc) or type(exc).__name__
+    if isinstance(exc, InvalidStatus):
+        body = bytes(exc.response.body).decode(errors="replace").strip()
+        return f"{text}: {body[:BODY]}" if body else text
+    return f"{text}: {exc.__cause__}" if isinstance(exc, WebSocketException) and exc.__cause__ else text
+
+
+def _header(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> list[tuple[str, str]]:
+    headers = []
+    for text in given:
+        name, colon, value = text.partition(":")
+        if not (colon and name.strip()):
+            raise click.BadParameter(f"{text!r} is no header: give 'Name: value'")
+        headers.append((name.strip(), value.strip()))
+    return headers
+
+
+def _insecure() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+@click.command("connect", cls=Command, context_settings=CONTEXT)
+@click.argument("uri")
+@click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", callback=_header, help="Header to send.")
+@click.option("--subprotocol", "subprotocols", multiple=True, metavar="NAME", help="Subprotocol to offer.")
+@click.option("--insecure", is_flag=True, help="Do not verify the server's certificate.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=WAIT,
+    metavar="SECONDS",
+    help="After the end of input that is not typed, close when nothing has come for so long; 'inf' for never.",
+    show_default=True,
+)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    uri: str,
+    headers: list[tuple[str, str]],
+    subprotocols: tuple[str, ...],
+    insecure: bool,
+    wait: float,
+) -> int:
+    """Talk to the WebSocket server at URI: lines that are typed are sent, messages are shown.
+
+    Messages go to standard output, one per line, binary ones in hexadecimal. Ctrl-D ends. The status is 0 if the
+    connection was closed with code 1000, 1001 or none, and 1 if there was no connection, or it ended otherwise.
+
+    --header and --subprotocol may be given several times.
+    """
+    screen = Screen()
+    arguments: dict[str, Any] = {"ssl": _insecure()} if insecure and uri.startswith("wss:") else {}
+    try:
+        client = connect(
+            uri,
+            additional_headers=headers,
+            subprotocols=list(subprotocols) or None,  # type: ignore[arg-type]
+            create_connection=functools.partial(ShownConnection, screen=screen),
+            **arguments,
+        )
+    except (ValueError, TypeError, WebSocketException) as error:
+        raise click.UsageError(str(error), ctx) from None
+    try:
+        return asyncio.run(_run(client, screen, wait))
+    except KeyboardInterrupt:
+        return INTERRUPTED
