@@ -224,6 +224,7 @@ async def test_log(log: pytest.LogCaptureFixture) -> None:
         "connection open",
         "connection closed",
         "connection rejected (405 Method Not Allowed)",
+        "connection closed",
         "server closing",
         "server closed",
     ]

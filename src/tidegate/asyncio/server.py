@@ -24,7 +24,7 @@ from ..handshake import HandshakeOptions, accept, reject, rejection
 from ..http11 import SERVER, Request, RequestParser, Response
 from ..older import SERVER as OLDER_ARGUMENTS
 from ..older import OlderServer, accepts, give_path
-from ..protocol import CLOSED, CLOSING, CONNECTING, OPEN
+from ..protocol import CLOSED, CONNECTING, OPEN
 from .auth import basic_auth, guarded
 from .broadcast import broadcast
 from .connection import Connection
@@ -304,12 +304,11 @@ class ServerConnection(Connection):
         if self._state == CONNECTING:
             self._handshake_over("disconnected")
         self.server._open.discard(self)
-        was_open = self._state in (OPEN, CLOSING)
         left = None if self._hooks is None or self._deadline is None else self._deadline - self.loop.time()
         super().connection_lost(exc)
         if left is not None:
             self._settings.deadlines.set(self, max(left, 0))  # a hook has its time, though nobody waits for it
-        if was_open and self._settings.logger.isEnabledFor(logging.INFO):
+        if self._settings.logger.isEnabledFor(logging.INFO):
             self.logger.info("connection closed")
         self.server._lost(self)
 

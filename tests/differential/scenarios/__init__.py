@@ -1,0 +1,12 @@
+"""The scenarios: importing this fills the table of all.
+
+What must not live here: anything that knows which library it runs on.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from . import handshakes
+
+MODULES: tuple[ModuleType, ...] = (handshakes,)
