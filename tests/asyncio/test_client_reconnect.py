@@ -293,7 +293,7 @@ async def test_headers_may_change_between_attempts() -> None:
         def process(exc: Exception) -> None:
             nonlocal seen
             seen += 1
-            connector.additional_headers = {"X-Token": "new"}  # type: ignore[assignment]
+            connector.additional_headers = {"X-Token": "new"}
 
         connector.process_exception = process
         async for _ in connector:

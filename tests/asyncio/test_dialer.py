@@ -44,7 +44,7 @@ BOTH = "path and sock can not be specified at the same time"
         (WS, {"unix": True, "path": None}, ValueError, "no path and sock were specified"),
         (WS, {"unix": True, "path": "/x", "sock": object()}, ValueError, BOTH),
         (WS, {"path": "/x"}, TypeError, "connect() got an unexpected keyword argument 'path'"),
-        (WS, {"timeout": 5}, TypeError, "connect() got an unexpected keyword argument 'timeout'"),
+        (WS, {"retries": 5}, TypeError, "connect() got an unexpected keyword argument 'retries'"),
         (WS, {"proxy_timeout": 5}, TypeError, "connect() got an unexpected keyword argument 'proxy_timeout'"),
         (WS, {"unix": True, "path": "/x", "port": 5}, TypeError, "connect() got an unexpected keyword argument 'port'"),
     ],

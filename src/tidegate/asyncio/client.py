@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
@@ -234,7 +234,7 @@ class connect:
         ping_interval: float | None = 20,
         ping_timeout: float | None = 20,
         close_timeout: float | None = 10,
-        reconnect_delays: Callable[[], Generator[float, None, None]] = backoff,
+        reconnect_delays: Callable[[], Iterator[float]] = backoff,
         # Limits
         max_size: int | tuple[int | None, int | None] | None = 2**20,
         max_queue: int | tuple[int | None, int | None] | None = 16,
@@ -254,7 +254,7 @@ class connect:
             if not callable(value):
                 raise TypeError(f"{name} must be a function, not {value!r}")
         self.uri = uri
-        self.additional_headers = Headers() if additional_headers is None else Headers(additional_headers)
+        self.additional_headers: HeadersLike = Headers(() if additional_headers is None else additional_headers)
         self.process_exception = process_exception
         self.open_timeout = open_timeout
         self.reconnect_delays = reconnect_delays
@@ -386,7 +386,7 @@ class connect:
     # async for websocket in connect(...)
 
     async def __aiter__(self) -> AsyncIterator[ClientConnection]:
-        delays: Generator[float, None, None] | None = None
+        delays: Iterator[float] | None = None
         while True:
             try:
                 connection = await self
@@ -399,7 +399,7 @@ class connect:
                 async with connection:
                     yield connection
 
-    async def _wait_after(self, exc: Exception, delays: Generator[float, None, None]) -> None:
+    async def _wait_after(self, exc: Exception, delays: Iterator[float]) -> None:
         """Wait before the next try, or raise if there is no use in one."""
         try:
             fatal = self.process_exception(exc)
