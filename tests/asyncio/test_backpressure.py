@@ -180,6 +180,25 @@ async def test_a_slow_handler_makes_its_client_wait(row: Row) -> None:
         await asyncio.wait_for(reading, 20)
 
 
+@pytest.mark.parametrize("end", ["cut", "reset"])
+async def test_what_waits_can_be_read_when_the_connection_is_gone(end: str) -> None:
+    async with connected(max_queue=2) as (websocket, peer):
+        peer.send(*[frame(b"%d" % i) for i in range(50)])
+        await peer.writer.drain()
+        await asyncio.sleep(0.01)
+        if end == "cut":
+            websocket.transport.abort()
+        else:
+            websocket._resume_reading()  # a reset is not seen by who does not read
+            peer.reset()
+        await websocket.wait_closed()
+        got = [await outcome(websocket.recv()) for _ in range(51)]
+        assert isinstance(got[-1], ConnectionClosedError)
+        messages = [message for message in got if isinstance(message, str)]
+        assert messages == [str(i) for i in range(len(messages))]
+        assert len(messages) > 2
+
+
 async def test_max_queue_none_takes_everything() -> None:
     async with connected(max_queue=None) as (websocket, peer):
         peer.send(*[frame(b"x")] * 10_000)
