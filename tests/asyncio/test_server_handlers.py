@@ -225,7 +225,6 @@ async def test_log(log: pytest.LogCaptureFixture) -> None:
         "connection closed",
         "connection rejected (405 Method Not Allowed)",
         "connection closed",
-        "connection closed",
         "server closing",
         "server closed",
     ]
