@@ -26,7 +26,7 @@ from tidegate._core.scoreboard cimport (
     tg_now,
     tg_observe,
 )
-from tidegate._core.wire cimport tg_build_header, tg_copy_bytes, tg_parse_header, tg_unmask, tg_utf8_check
+from tidegate._core.wire cimport new_key, tg_build_header, tg_copy_bytes, tg_parse_header, tg_unmask, tg_utf8_check
 
 
 cdef extern from "Python.h":
@@ -51,31 +51,6 @@ cdef enum:
 
 # What clients count. A server's row tells of its own connections, not of those that its handlers make to other servers.
 cdef Row client_row = Row()
-
-cdef uint8_t key_pool[4096]
-cdef int key_pool_left = 0
-
-
-cdef int new_key(uint8_t *key) except -1:
-    """A masking key that cannot be predicted (RFC 6455 10.3), drawn from the system 1,024 at a time."""
-    global key_pool_left
-    cdef bytes drawn
-    if key_pool_left == 0:
-        drawn = os.urandom(sizeof(key_pool))
-        memcpy(key_pool, PyBytes_AS_STRING(drawn), sizeof(key_pool))
-        key_pool_left = sizeof(key_pool)
-    key_pool_left -= 4
-    memcpy(key, key_pool + key_pool_left, 4)
-    return 0
-
-
-def _forget_keys():
-    global key_pool_left
-    key_pool_left = 0
-
-
-# A forked child must not repeat its parent's keys.
-os.register_at_fork(after_in_child=_forget_keys)
 
 
 cdef class Channel:

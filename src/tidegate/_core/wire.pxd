@@ -24,3 +24,6 @@ cdef extern from "bytes.h" nogil:
     uint8_t tg_unmask(uint8_t *dst, const uint8_t *src, size_t n, const uint8_t *key, size_t phase)
     uint8_t tg_copy_bytes(uint8_t *dst, const uint8_t *src, size_t n)
     int tg_utf8_check(tg_utf8 *s, const uint8_t *p, size_t n)
+
+
+cdef int new_key(uint8_t *key) except -1

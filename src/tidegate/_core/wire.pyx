@@ -5,8 +5,37 @@
 connection, I/O.
 """
 
+import os
+
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.string cimport memcpy
+
+
+cdef uint8_t key_pool[4096]
+cdef int key_pool_left = 0
+
+
+cdef int new_key(uint8_t *key) except -1:
+    """A masking key that cannot be predicted (RFC 6455 10.3), drawn from the system 1,024 at a time."""
+    global key_pool_left
+    cdef bytes drawn
+    if key_pool_left == 0:
+        drawn = os.urandom(sizeof(key_pool))
+        memcpy(key_pool, PyBytes_AS_STRING(drawn), sizeof(key_pool))
+        key_pool_left = sizeof(key_pool)
+    key_pool_left -= 4
+    memcpy(key, key_pool + key_pool_left, 4)
+    return 0
+
+
+def _forget_keys():
+    global key_pool_left
+    key_pool_left = 0
+
+
+# A forked child must not repeat its parent's keys.
+os.register_at_fork(after_in_child=_forget_keys)
 
 
 def apply_mask(data, mask) -> bytes:

@@ -625,8 +625,14 @@ class Connection(MessageChannel, OlderConnection):
         first = (FIN if fin else 0) | opcode
         if self.extensions and (self._extended or opcode in DATA_OPCODES):
             frame = Frame(opcode, payload, fin)
-            for extension in self.extensions:
-                frame = extension.encode(frame)
+            try:
+                for extension in self.extensions:
+                    frame = extension.encode(frame)
+            except Exception as exc:
+                self.logger.error("an extension failed", exc_info=True)
+                self._end.blame(exc)
+                self.transport.abort()  # what the peer makes of an extension's other frames, nobody can say
+                raise
             first |= frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4
             payload = bytes(frame.data)
         self._send_frame(first, payload)
