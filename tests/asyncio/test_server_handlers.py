@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError as ClientConnectionClosedError
 
 from tests.asyncio.ends import REQUEST, Serving, close, outcome, serving, until
-from tests.rawclient import frame
+from tests.rawclient import RawClient, frame
 from tidegate.asyncio.server import ServerConnection, serve
 from tidegate.exceptions import ConnectionClosed, ConnectionClosedError
 
@@ -21,6 +22,10 @@ from tidegate.exceptions import ConnectionClosed, ConnectionClosedError
 async def echo(websocket: ServerConnection) -> None:
     async for message in websocket:
         await websocket.send(message)
+
+
+async def idle(websocket: ServerConnection) -> None:
+    await websocket.wait_closed()
 
 
 # How they end
@@ -164,6 +169,29 @@ async def test_the_context_of_a_handler_is_its_own() -> None:
     assert tasks[0] is tasks[1]
     assert tasks[2] is tasks[3]
     assert tasks[0] is not tasks[2]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are new in Python 3.12")
+@pytest.mark.asyncio(loop_factories=["asyncio"])  # uvloop 0.23 calls task factories in another way
+async def test_handlers_that_start_at_once() -> None:
+    """In an eager task, a handler begins inside the read callback that ended the handshake."""
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+
+    async def process_request(connection: ServerConnection, request: Any) -> None:
+        if request.path == "/wait":
+            await asyncio.sleep(0)
+
+    for hook in (None, process_request):
+        async with serving(echo, process_request=hook) as made:
+            for path in ("/", "/wait"):
+                peer = await made.peer(RawClient.request(path=path) + frame(b"early"))
+                peer.send(frame(b"a"), frame(b"b"), close())
+                assert [payload for _, payload in await peer.frames()] == [b"early", b"a", b"b", b"\x03\xe8"]
+                peer.close()
+        async with serving(idle, process_request=hook) as made:
+            await made.peer()
+            made.server.close()
+            made.peers[0].close()
 
 
 # Connections of another kind
