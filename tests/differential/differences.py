@@ -31,4 +31,42 @@ DIFFERENCES: dict[str, tuple[set[str], str]] = {
     ),
     **each("handshake_line_too_long handshake_header_too_long handshake_too_many_headers", "answer", SERVER),
     **each("handshake_method_unknown", "answer", "a method that no standard knows is no request: 400 and not 405"),
+    **each(
+        "process_request_returns_junk process_request_returns_junk_async process_response_returns_junk"
+        " process_response_returns_junk_async",
+        "answer body log",
+        "a hook that returns nonsense has failed: 500 and an error in the log; they close without a word",
+    ),
+    **each(
+        "hooks_and_handler_share_the_connection",
+        "process_response",
+        "`connection.response` is what was sent; process_response gets what may be sent as its argument",
+    ),
+    **each("send_memoryview_with_steps", "frames log send", "views with gaps can be sent; theirs end the connection"),
+    **each(
+        "send_surrogate",
+        "frames log send",
+        "a str that UTF-8 cannot hold is the caller's error and ends nothing",
+    ),
+    **each(
+        "send_that_fails_within_a_message",
+        "next state",
+        "the error is raised at once, while the connection closes, and stays the cause of the end",
+    ),
+    **each("recv_reserved_opcode recv_reserved_control_opcode", "recv", "`invalid opcode` has no cause of its own"),
+    **each(
+        "recv_streaming_invalid_utf8 recv_streaming_truncated_utf8",
+        "end frames",
+        "positions of errors in a text are counted from the start of the message",
+    ),
+    **each(
+        "recv_streaming_closed_within",
+        "end frames",
+        "a close frame in the middle of a message is answered as ever (Autobahn 7.1.5)",
+    ),
+    **each(
+        "send_of_fragments_cancelled",
+        "frames state",
+        "a message that was begun and cannot be ended ends the connection; theirs stays open and can send no more",
+    ),
 }

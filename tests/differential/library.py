@@ -130,5 +130,5 @@ async def outcome(awaitable: Awaitable[Any]) -> Any:
     """What comes out of it: the value, or the exception."""
     try:
         return await awaitable
-    except (Exception, asyncio.CancelledError) as exc:
+    except Exception as exc:
         return exc

@@ -33,6 +33,7 @@ class Peer:
         self.reader = reader
         self.writer = writer
         self.client = client
+        self.answering = True  # the close frame that comes, unless we closed first
         self.inflate: Any = None  # of a permessage-deflate stream with context takeover
 
     def write(self, data: bytes) -> None:
@@ -45,6 +46,7 @@ class Peer:
 
     def close(self, code: int | None = 1000, reason: str = "") -> None:
         """Send a close frame."""
+        self.answering = False
         self.send(CLOSE, b"" if code is None else code.to_bytes(2, "big") + reason.encode())
 
     async def head(self) -> tuple[str, list[tuple[str, str | None]]]:
@@ -91,6 +93,7 @@ class Peer:
             mask = await self.reader.readexactly(4) if second & 0x80 else b""
             payload = await self.reader.readexactly(length)
         except (asyncio.IncompleteReadError, ConnectionError):
+            self.end()
             return ("end",)
         if mask:
             payload = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
@@ -101,6 +104,9 @@ class Peer:
             kind += f" rsv={first >> 4 & 7}"
         if self.inflate is not None and first & 0x40:
             payload = self.inflate.decompress(payload + b"\0\0\xff\xff")
+        if first & 0xF == CLOSE and self.answering:
+            self.answering = False
+            self.send(CLOSE, payload)
         if first & 0xF == CLOSE and payload:
             return kind, int.from_bytes(payload[:2], "big"), payload[2:].decode()
         return kind, payload
@@ -111,6 +117,10 @@ class Peer:
         while frames[-1] != ("end",):
             frames.append(await self.frame())
         return frames
+
+    def listen(self) -> asyncio.Task[list[tuple[Any, ...]]]:
+        """The same while a scenario goes on; close frames are answered."""
+        return asyncio.create_task(self.rest())
 
     def end(self) -> None:
         """Close the TCP connection, politely."""

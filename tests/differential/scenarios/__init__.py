@@ -7,6 +7,6 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import handshakes
+from . import handshakes, hooks, messages
 
-MODULES: tuple[ModuleType, ...] = (handshakes,)
+MODULES: tuple[ModuleType, ...] = (handshakes, hooks, messages)
