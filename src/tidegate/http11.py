@@ -137,6 +137,8 @@ _header_name = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):").match  # RFC 9112
 # RFC 9112, 6: what announces a body. Searched in a head that llhttp found to be well formed.
 _body_header = re.compile(rb"\n(?:content-length:[ \t]*(?![ \t0]*\r)|transfer-encoding:)", re.IGNORECASE).search
 _PROTOCOLS = (b"HTTP/1.1", b"HTTP/1.0")
+# llhttp's complaints about what comes before the version: what follows is not looked at.
+_BEFORE_VERSION = (httptools.HttpParserInvalidMethodError, httptools.HttpParserInvalidURLError)
 _PREFACE = b"PRI * HTTP/2.0"  # RFC 9113, 3.4
 
 
@@ -302,6 +304,7 @@ class RequestParser(_HeadParser):
         if (
             len(words) != 3
             or words[2] not in _PROTOCOLS
+            or words[0] == _PREFACE[:3]
             or not words[1]
             or lines != head.count(b"\r\n")
             or lines - 2 > MAX_NUM_HEADERS
@@ -326,6 +329,8 @@ class RequestParser(_HeadParser):
     def _check_first_line(self, line: bytes) -> None:
         """RFC 9112, 3."""
         words = line.split(b" ")
+        if words[0] == _PREFACE[:3]:  # after which llhttp expects nothing but HTTP/2
+            raise InvalidProtocol("HTTP/2.0")
         if len(words) == 3 and words[1]:
             if words[2] in _PROTOCOLS:
                 return
@@ -344,7 +349,7 @@ class RequestParser(_HeadParser):
             found = _up_to_version(bytes(self._buffer))
             if self._buffer.startswith(_PREFACE[:4]):
                 return InvalidProtocol("HTTP/2.0")
-            if found and found[1] not in _PROTOCOLS:
+            if found and found[1] not in _PROTOCOLS and not isinstance(exc, _BEFORE_VERSION):
                 return InvalidProtocol(found[1].decode())
         elif self._buffer.startswith(b"\r", self._line) and _body_header(self._buffer):
             return UnexpectedBody("a request that opens a WebSocket cannot have a body")

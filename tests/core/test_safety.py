@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.core.recorder import PING, Recorder, Transport, control, finish, frames, in_callback, text
+from tests.core.recorder import MASK, PING, Recorder, Transport, control, finish, frames, in_callback, text
+from tests.rawclient import frame
 from tidegate._core import scoreboard
 
 
@@ -156,6 +157,69 @@ def test_an_exception_of_the_transport_that_is_none_of_ours() -> None:
     assert channel.transport_.writes == [b"\x81\x05later"]
 
 
+def test_reading_within_reading() -> None:
+    """Each read callback has a buffer of its own; there are more than are kept for the next."""
+    channels = [Recorder() for _ in range(20)]
+
+    def feed_next(i: int) -> None:
+        channels[i]._send_frame(0x81, b"%d" % i)
+        if i + 1 < len(channels):
+            channels[i + 1].data_received(control(PING))
+        channels[i]._send_frame(0x81, b"after")
+
+    for i, channel in enumerate(channels):
+        channel._control_received = lambda opcode, payload, i=i: feed_next(i)  # type: ignore[method-assign, misc]
+    for _ in range(2):
+        channels[0].data_received(control(PING))
+    for i, channel in enumerate(channels):
+        expected = [(0x81, b"%d" % i), (0x81, b"after")]
+        assert list(frames(channel.transport_.written)) == expected * 2
+
+
+class Extended(Recorder):
+    """A channel with extensions, which answer what a test wants."""
+
+    answers: list[bytes | None]
+
+    def _frame_decoded(self, opcode: int, fin: bool, rsv: int, payload: bytes, limit: int | None) -> bytes | None:
+        self.heard.append(("decode", opcode, rsv, payload, limit))
+        answer = self.answers.pop(0)
+        if answer is None:
+            self._discard()
+        return answer
+
+
+def extended(*answers: bytes | None, **options: Any) -> Extended:
+    channel = Extended(**options)
+    channel.answers = list(answers)
+    channel._use_extensions()
+    return channel
+
+
+def test_extensions_that_fail() -> None:
+    channel = extended(b"fine", None)
+    channel.feed(frame(b"\x01", 2, rsv=7, mask=MASK), frame(b"\x02", 2, rsv=1, mask=MASK), text("never"))
+    assert channel.take_all() == [b"fine"]
+    channel = extended(None)
+    channel.feed(frame(b"ping", 9, rsv=2, mask=MASK), text("never"))
+    assert channel.take_all() == []
+    assert channel.controls == []
+
+
+def test_extensions_that_make_no_text() -> None:
+    channel = extended(b"\xff")
+    channel.feed(text("a"))
+    assert channel.failures == [(8, b"\xff")]
+
+
+def test_extensions_that_make_too_much() -> None:
+    """They are told the limit; were it overrun, what is left of it would be less than nothing, which is no limit."""
+    channel = extended(b"x" * 11, b"more", max_size=10)
+    channel.feed(text("a", fin=False), frame(b"b", 0, mask=MASK))
+    assert channel.failures == [(7, (11, 10, 0))]
+    assert channel.take_all() == []
+
+
 def test_objects_that_no_channel_made() -> None:
     """type(x)() gives anybody an Awaitable: useless, and no crash."""
     awaitable = Recorder().recv()
@@ -169,6 +233,20 @@ def test_objects_that_no_channel_made() -> None:
     iterator = type(aiter(Recorder()))()
     with pytest.raises(TypeError, match="recv"):
         iterator.__anext__().send(None)
+
+
+def test_iterators_are_their_own() -> None:
+    iterator = aiter(Recorder())
+    assert aiter(iterator) is iterator
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_warning_that_is_an_error_where_nothing_can_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_value))
+    Recorder().send("forgotten")
+    (warning,) = told
+    assert "never awaited" in str(warning)
 
 
 # Garbage collection

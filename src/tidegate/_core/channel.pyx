@@ -360,6 +360,8 @@ cdef class Channel:
                 return self.fail(TOO_BIG, (None, limit, self.message_size))
             except ZlibError as exc:
                 return self.fail(UNDECODABLE, exc)
+        if 0 <= limit < PyBytes_GET_SIZE(payload):
+            return self.fail(TOO_BIG, (PyBytes_GET_SIZE(payload), limit, self.message_size))
         h.length = PyBytes_GET_SIZE(payload)
         self.message_size += h.length
         if self.message_opcode == TEXT:
