@@ -78,15 +78,17 @@ class Closing:
         rcvd: the close frame that came, if any.
         sent: the close frame that went out, if any.
         rcvd_then_sent: which was first, if there are both.
+        failed: whether we gave up on the peer, so that how it leaves says nothing more.
         cause: what went wrong first, to be chained to ConnectionClosed; None if nothing did.
     """
 
-    __slots__ = ("cause", "rcvd", "rcvd_then_sent", "sent")
+    __slots__ = ("cause", "failed", "rcvd", "rcvd_then_sent", "sent")
 
     def __init__(self) -> None:
         self.rcvd: Close | None = None
         self.sent: Close | None = None
         self.rcvd_then_sent: bool | None = None
+        self.failed = False
         self.cause: BaseException | None = None
 
     def send(self, code: int, reason: str) -> bytes:
@@ -115,6 +117,11 @@ class Closing:
         """Remember what went wrong; the first to do so counts."""
         if self.cause is None:
             self.cause = exc
+
+    def blame_end(self) -> None:
+        """The stream ended; that is to blame if nobody announced it."""
+        if self.rcvd is None and not self.failed:
+            self.blame(EOFError("unexpected end of stream"))
 
     @property
     def code(self) -> int:

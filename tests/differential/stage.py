@@ -107,6 +107,8 @@ class Peer:
         if first & 0xF == CLOSE and self.answering:
             self.answering = False
             self.send(CLOSE, payload)
+            if not self.client:
+                self.end()  # the server does first (RFC 6455 7.1.1)
         if first & 0xF == CLOSE and payload:
             return kind, int.from_bytes(payload[:2], "big"), payload[2:].decode()
         return kind, payload

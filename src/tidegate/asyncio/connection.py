@@ -341,6 +341,7 @@ class Connection(MessageChannel, OlderConnection):
     def _fail(self, code: int, reason: str, exc: BaseException | None) -> None:
         """Fail the connection (RFC 6455 7.1.7): say why, read no more, and as a server close the TCP connection."""
         self._end.blame(exc)
+        self._end.failed = True
         if self._state == OPEN:
             self._send_control(Opcode.CLOSE, self._end.send(code, reason))
             self._enter_closing()
@@ -411,14 +412,16 @@ class Connection(MessageChannel, OlderConnection):
         self._connect(transport)
 
     def eof_received(self) -> None:
-        if self._state != CONNECTING and (self._closing is None or self._closing.rcvd is None):
-            self._end.blame(EOFError("unexpected end of stream"))
+        if self._state != CONNECTING:
+            self._end.blame_end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         was_open, was_closing = self._state == OPEN, self._state == CLOSING
         self._state = CLOSED
         self._settings.deadlines.clear(self)
         self._end.blame(exc)
+        if was_open or was_closing:
+            self._end.blame_end()
         self._disconnect()
         if was_open or was_closing:
             end = self._end

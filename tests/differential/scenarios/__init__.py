@@ -7,6 +7,6 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import handshakes, hooks, messages
+from . import closing, handshakes, hooks, messages
 
-MODULES: tuple[ModuleType, ...] = (handshakes, hooks, messages)
+MODULES: tuple[ModuleType, ...] = (handshakes, hooks, messages, closing)
