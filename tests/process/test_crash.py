@@ -132,7 +132,7 @@ BROKEN = {
     "exit": ("raise SystemExit('bye')\n", "handler", "__main__"),
     "attribute": ("async def handler(websocket): ...", "handlers", "did you mean handler?"),
     "kind": ("handler = 3", "handler", "handler is no application"),
-    "signature": ("async def handler(websocket, path): ...", "handler", "websocket.request.path"),
+    "signature": ("async def handler(websocket, room, user): ...", "handler", "must take the connection alone"),
     "lifespan": (
         """
         from contextlib import asynccontextmanager
