@@ -19,6 +19,7 @@ import pytest
 from tests.core.recorder import MASK, PING, Recorder, Transport, control, finish, frames, in_callback, text
 from tests.rawclient import frame
 from tidegate._core import scoreboard
+from tidegate._core.broadcast import broadcast
 
 
 class Answering(Transport):
@@ -233,6 +234,14 @@ def test_objects_that_no_channel_made() -> None:
     iterator = type(aiter(Recorder()))()
     with pytest.raises(TypeError, match="recv"):
         iterator.__anext__().send(None)
+
+
+@pytest.mark.parametrize("stranger", [None, 5, object()])
+def test_a_broadcast_to_what_is_no_connection(stranger: Any) -> None:
+    channel = Recorder()
+    with pytest.raises(TypeError, match="Channel"):
+        broadcast([channel, stranger], 1, b"message")
+    assert channel.transport_.writes == [b"\x81\x07message"]
 
 
 def test_iterators_are_their_own() -> None:

@@ -43,7 +43,7 @@ def broadcast(connections, uint8_t opcode, bytes payload not None):
     cdef dict shared = {}
     cdef list rest = [], failures = []
     for connection in connections:
-        channel = connection
+        channel = <Channel?> connection  # not None either
         if channel._state != OPEN or channel.write is None:
             continue
         if channel._sending or channel._slow or channel.client or channel._write_paused:

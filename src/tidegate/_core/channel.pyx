@@ -92,7 +92,7 @@ cdef class Channel:
         """What the connection is counted in, from its beginning to its end."""
         return <Row> self.row
 
-    def _use_deflate(self, Deflate deflate):
+    def _use_deflate(self, Deflate deflate not None):
         """Compress and decompress messages (RFC 7692)."""
         self.deflate = deflate
         self.rsv_allowed = 4
