@@ -9,6 +9,9 @@ VERSION = "426 names the version that we speak (RFC 6455 4.4), whatever was wron
 ANSWERED = "what is no request of HTTP/1.1 is told so by a response; they close without a word"
 SERVER = "every response has the Server header"
 
+SENTENCES = "what is wrong with the HTTP of a message is said in our own words"
+REDIRECTS = "ten redirects are followed, as `more than 10 redirects` says; they follow nine"
+
 
 def each(names: str, subjects: str, reason: str) -> dict[str, tuple[set[str], str]]:
     """The same for several scenarios."""
@@ -84,4 +87,21 @@ DIFFERENCES: dict[str, tuple[set[str], str]] = {
         "log",
         "a client that left is no failure of a handler: thousands of tracebacks when a network breaks",
     ),
+    **each(
+        "client_gets_999 client_gets_http_1_0 client_gets_http_2 client_gets_status_of_two_digits"
+        " client_gets_status_of_letters client_gets_junk client_gets_header_without_colon client_gets_bad_length"
+        " client_gets_nothing client_gets_half_a_head client_gets_half_a_body client_gets_long_header"
+        " client_gets_many_headers client_gets_long_body",
+        "cause",
+        SENTENCES,
+    ),
+    **each("client_gets_long_status_line", "raised", SENTENCES),
+    **each(
+        "client_gets_empty_reason_without_space",
+        "raised response cause",
+        "the space before a reason that is empty may be missing: servers do that, and nothing else can be meant",
+    ),
+    **each("client_redirected_ten_times", "asked raised", REDIRECTS),
+    **each("client_redirected_eleven_times", "asked", REDIRECTS),
+    **each("client_mistake_port", "raised", "a port out of range is an invalid URI, with the ValueError as cause"),
 }

@@ -9,6 +9,7 @@ import asyncio
 import enum
 import importlib
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,6 +18,8 @@ PATIENCE = 20.0
 
 VARYING = {"Date", "Server", "Content-Length", "Sec-WebSocket-Key", "User-Agent", "Host"}
 """Headers of which only the presence is compared."""
+
+PORT = re.compile(r"127\.0\.0\.1:\d+")
 
 HOMES = {
     "asyncio.server": "serve unix_serve broadcast basic_auth Server ServerConnection",
@@ -67,27 +70,25 @@ class Record(logging.Handler):
 
 def plain(value: Any) -> Any:
     """A value of either library in common terms."""
-    if isinstance(value, enum.Enum):
-        return f"{type(value).__name__}.{value.name}"
-    if isinstance(value, BaseExceptionGroup):
-        return type(value).__name__, str(value), [plain(exc) for exc in value.exceptions]
-    if isinstance(value, BaseException):
-        return type(value).__name__, str(value), plain(value.__cause__)
-    if value is None or isinstance(value, (bool, int, float, str, bytes)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [plain(each) for each in value]
-    if isinstance(value, dict):
-        return {key: plain(each) for key, each in value.items()}
-    name = type(value).__name__
-    if name == "Close":
-        return name, value.code, value.reason
+    for kinds, convert in PLAIN:
+        if isinstance(value, kinds):
+            return convert(value)
     if hasattr(value, "raw_items"):
-        return [
-            (key, None if key in ("Date", "Server", "Sec-WebSocket-Key") else val) for key, val in value.raw_items()
-        ]
-    return name
+        return [(key, None if key in VARYING | {"Sec-WebSocket-Accept"} else text) for key, text in value.raw_items()]
+    name = type(value).__name__
+    return (name, value.code, value.reason) if name == "Close" else name
 
+
+PLAIN: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
+    (enum.Enum, lambda value: f"{type(value).__name__}.{value.name}"),
+    (BaseExceptionGroup, lambda exc: (type(exc).__name__, str(exc), [plain(each) for each in exc.exceptions])),
+    (BaseException, lambda exc: (type(exc).__name__, plain(str(exc)), plain(exc.__cause__))),
+    (str, lambda text: PORT.sub("127.0.0.1:PORT", text)),
+    (bytearray, bytes),
+    ((bool, int, float, bytes, type(None)), lambda value: value),
+    ((list, tuple), lambda values: [plain(each) for each in values]),
+    (dict, lambda values: {key: plain(each) for key, each in values.items()}),
+)
 
 Scenario = Callable[[Any, Record], Awaitable[None]]
 
