@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import sys
 import threading
 import weakref
@@ -242,6 +243,21 @@ def test_a_broadcast_to_what_is_no_connection(stranger: Any) -> None:
     with pytest.raises(TypeError, match="Channel"):
         broadcast([channel, stranger], 1, b"message")
     assert channel.transport_.writes == [b"\x81\x07message"]
+
+
+@pytest.mark.parametrize("module", ["channel", "deflate", "messages", "scoreboard", "waiter", "wire"])
+def test_methods_of_one_type_refuse_another(module: str) -> None:
+    """Memory of another layout would be read and written."""
+    names = vars(importlib.import_module(f"tidegate._core.{module}"))
+    types = {value for value in names.values() if isinstance(value, type) and not value.__flags__ & 1 << 9}  # no heap
+    tried = 0
+    for kind in types:
+        for name, method in vars(kind).items():
+            if callable(method) and not name.startswith("__") and not isinstance(method, staticmethod):
+                with pytest.raises(TypeError):
+                    method(object())
+                tried += 1
+    assert tried
 
 
 def test_iterators_are_their_own() -> None:

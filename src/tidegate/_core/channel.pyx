@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, binding=False
 """The hot path of one connection: bytes in, messages queued, the reader woken; messages framed, gathered, written.
 
 `Channel` is the asyncio protocol that uvloop or asyncio calls. Whatever is rarer than a message it hands to a few methods

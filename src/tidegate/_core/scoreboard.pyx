@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, binding=False
 """The scoreboard: what every worker counts, in memory that the supervisor makes and everybody can read.
 
 A `Row` is what one process counts, with one writer and no lock; a `Scoreboard` is the shared file with a row for each
