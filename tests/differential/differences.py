@@ -104,4 +104,14 @@ DIFFERENCES: dict[str, tuple[set[str], str]] = {
     **each("client_redirected_ten_times", "asked raised", REDIRECTS),
     **each("client_redirected_eleven_times", "asked", REDIRECTS),
     **each("client_mistake_port", "raised", "a port out of range is an invalid URI, with the ValueError as cause"),
+    **each(
+        "server_close_at_once", "closed", "a closed server is closed when close() returns, theirs an iteration later"
+    ),
+    **each(
+        "server_close_before_a_request",
+        "answer log",
+        "a client that has not asked yet is told 503 by a closing server; theirs keeps it until open_timeout",
+    ),
+    **each("route_parameters", "frames", "parameters of a route are percent-decoded, as werkzeug expects"),
+    **each("basic_auth_mistakes", "raised", "the error says what is right, and keeps credentials out of tracebacks"),
 }

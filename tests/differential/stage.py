@@ -35,6 +35,7 @@ class Peer:
         self.client = client
         self.answering = True  # the close frame that comes, unless we closed first
         self.inflate: Any = None  # of a permessage-deflate stream with context takeover
+        self.deflated = False  # whether the message that comes is
 
     def write(self, data: bytes) -> None:
         """Send bytes as they are."""
@@ -86,32 +87,43 @@ class Peer:
     async def frame(self) -> tuple[Any, ...]:
         """The next frame, as (kind, payload) or ("close", code, reason); ("end",) at the end of the stream."""
         try:
-            first, second = await self.reader.readexactly(2)
-            length = second & 0x7F
-            if length > 125:
-                length = int.from_bytes(await self.reader.readexactly(2 if length == 126 else 8), "big")
-            mask = await self.reader.readexactly(4) if second & 0x80 else b""
-            payload = await self.reader.readexactly(length)
+            first, mask, payload = await self.read_frame()
         except (asyncio.IncompleteReadError, ConnectionError):
             self.end()
             return ("end",)
+        opcode = first & 0xF
         if mask:
             payload = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
-        kind = NAMES[first & 0xF] + ("" if first & 0x80 else "...")
+        kind = NAMES[opcode] + ("" if first & 0x80 else "...")
         if bool(mask) == self.client:
             kind += " with the wrong masking"
         if first & 0x70:
             kind += f" rsv={first >> 4 & 7}"
-        if self.inflate is not None and first & 0x40:
-            payload = self.inflate.decompress(payload + b"\0\0\xff\xff")
-        if first & 0xF == CLOSE and self.answering:
+        if opcode == CLOSE:
+            self.closed(payload)
+            return (kind, int.from_bytes(payload[:2], "big"), payload[2:].decode()) if payload else (kind, b"")
+        if self.inflate is not None and opcode < CLOSE:
+            self.deflated = self.deflated if opcode == CONT else bool(first & 0x40)
+            if self.deflated:
+                payload = self.inflate.decompress(payload + (b"\0\0\xff\xff" if first & 0x80 else b""))
+        return kind, payload
+
+    async def read_frame(self) -> tuple[int, bytes, bytes]:
+        """The next frame's first byte, mask and payload."""
+        first, second = await self.reader.readexactly(2)
+        length = second & 0x7F
+        if length > 125:
+            length = int.from_bytes(await self.reader.readexactly(2 if length == 126 else 8), "big")
+        mask = await self.reader.readexactly(4) if second & 0x80 else b""
+        return first, mask, await self.reader.readexactly(length)
+
+    def closed(self, payload: bytes) -> None:
+        """A close frame came: answer it."""
+        if self.answering:
             self.answering = False
             self.send(CLOSE, payload)
             if not self.client:
                 self.end()  # the server does first (RFC 6455 7.1.1)
-        if first & 0xF == CLOSE and payload:
-            return kind, int.from_bytes(payload[:2], "big"), payload[2:].decode()
-        return kind, payload
 
     async def rest(self) -> list[tuple[Any, ...]]:
         """All frames, and the end of the stream."""
