@@ -114,4 +114,5 @@ DIFFERENCES: dict[str, tuple[set[str], str]] = {
     ),
     **each("route_parameters", "frames", "parameters of a route are percent-decoded, as werkzeug expects"),
     **each("basic_auth_mistakes", "raised", "the error says what is right, and keeps credentials out of tracebacks"),
+    **each("server_times_out_half_a_request", "answer log", "whoever began a request is told 408"),
 }

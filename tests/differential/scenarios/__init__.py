@@ -7,6 +7,6 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import clients, closing, handshakes, hooks, messages, servers
+from . import clients, closing, handshakes, hooks, messages, servers, timeouts
 
-MODULES: tuple[ModuleType, ...] = (handshakes, hooks, messages, closing, clients, servers)
+MODULES: tuple[ModuleType, ...] = (handshakes, hooks, messages, closing, clients, servers, timeouts)

@@ -65,7 +65,7 @@ async def server_close_at_once(lib: Any, record: Record) -> None:
 
 @scenario
 async def server_close_before_a_request(lib: Any, record: Record) -> None:
-    async with serving(lib, idle, open_timeout=SHORT) as made:
+    async with serving(lib, idle, open_timeout=10 * SHORT) as made:
         peer, waiting = await made.peer(), await made.raw()
         await until(lambda: made.server.connections)
         made.server.close()
