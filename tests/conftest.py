@@ -8,8 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.harness import ECHO, Daemon
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("tidegate", deadline=None)
+settings.load_profile("tidegate")
 
 
 @pytest.fixture(scope="module")

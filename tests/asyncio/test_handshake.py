@@ -422,7 +422,7 @@ async def test_a_client_of_the_websockets_library() -> None:
 
 
 async def test_a_request_that_is_not_ended_gets_408(row: Row) -> None:
-    async with serving(idle, open_timeout=0.01) as made:
+    async with serving(idle, open_timeout=0.1) as made:
         peer = await made.raw()
         assert (await peer.ask(REQUEST[:30]))[0] == 408
         peer.close()
@@ -449,7 +449,7 @@ async def test_a_hook_that_takes_too_long_is_cancelled(row: Row) -> None:
             assert connection.response is None
             raise
 
-    async with serving(idle, process_request=process_request, open_timeout=0.01) as made:
+    async with serving(idle, process_request=process_request, open_timeout=0.1) as made:
         peer = await made.raw()
         peer.send(REQUEST)
         assert await peer.reader.read(-1) == b""
@@ -472,7 +472,7 @@ async def test_a_hook_whose_client_has_gone_has_its_time_and_no_more(stubborn: b
                 raise
         return connection.respond(200, "nobody hears this\n")
 
-    async with serving(idle, process_request=process_request, open_timeout=0.02) as made:
+    async with serving(idle, process_request=process_request, open_timeout=0.2) as made:
         peer = await made.raw()
         peer.send(REQUEST)
         await entered.wait()

@@ -327,7 +327,7 @@ def test_every_order_of_arrival_and_cancellation(loop_factory: Callable[[], asyn
                 runner.run(play(["read", "spin", *events]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.sampled_from(list(EVENTS)), max_size=30), st.sampled_from(list(LOOPS)))
 def test_any_order_of_arrival_and_cancellation(events: list[str], loop: str) -> None:
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
