@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import os
+import subprocess
 import sys
 import threading
 import weakref
@@ -18,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.core.recorder import MASK, PING, Recorder, Transport, control, finish, frames, in_callback, text
+from tests.harness import ROOT
 from tests.rawclient import frame
 from tidegate._core import scoreboard
 from tidegate._core.broadcast import broadcast
@@ -395,6 +398,110 @@ async def test_tracers_see_each_message() -> None:
     assert messages == [str(i) for i in range(20)]
     values = [stop.value for stop in seen if isinstance(stop, StopIteration) and isinstance(stop.value, str)]
     assert values == sorted(set(values), key=int)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="sys.monitoring is of Python 3.12")
+async def test_monitors_see_each_message() -> None:
+    """sys.monitoring is told of the StopIteration, and may keep it."""
+    monitoring = sys.monitoring
+    channel = Recorder(asyncio.get_running_loop(), high=None)
+    seen: list[BaseException] = []
+
+    def tell(code: Any, offset: int, exc: BaseException) -> None:
+        if isinstance(exc, StopIteration) and isinstance(exc.value, str):
+            seen.append(exc)
+
+    async def handler() -> list[Any]:
+        return [await channel.recv() for _ in range(20)]
+
+    events = monitoring.events.STOP_ITERATION | monitoring.events.RAISE
+    monitoring.use_tool_id(monitoring.PROFILER_ID, "tests")
+    try:
+        for event in (monitoring.events.STOP_ITERATION, monitoring.events.RAISE):
+            monitoring.register_callback(monitoring.PROFILER_ID, event, tell)
+        monitoring.set_events(monitoring.PROFILER_ID, events)
+        task = asyncio.create_task(handler())
+        await asyncio.sleep(0)
+        channel.feed(*(text(str(i)) for i in range(20)))
+        messages = await task
+    finally:
+        monitoring.set_events(monitoring.PROFILER_ID, 0)
+        monitoring.free_tool_id(monitoring.PROFILER_ID)
+    assert messages == [str(i) for i in range(20)]
+    values = [exc.value for exc in seen]
+    assert values == sorted(set(values), key=int)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # a thread watches over the test's time
+def test_a_forked_child_has_keys_of_its_own() -> None:
+    """Masking keys are drawn many at a time: what is left of them must not be used by two processes."""
+
+    def keys() -> bytes:
+        channel = Recorder(client=True)
+        for _ in range(20):
+            finish(channel.send(""))
+        return b"".join(write[2:] for write in channel.transport_.writes)
+
+    keys()
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write, keys())
+        os._exit(0)
+    os.close(write)
+    with open(read, "rb") as pipe:
+        theirs = pipe.read()
+    os.waitpid(child, 0)
+    ours = keys()
+    assert len(ours) == len(theirs) == 80
+    assert ours != theirs
+
+
+END = """
+import asyncio, sys, tidegate.asyncio.server
+from tests.core.recorder import *
+{loop}
+
+class Late:
+    def __del__(self):
+        for channel, awaitable in kept:
+            channel.feed(text("late"))
+            try:
+                awaitable.send(None)
+            except BaseException:
+                pass
+
+async def main():
+    loop = asyncio.get_running_loop()
+    for _ in range(5):
+        channel = Recorder(loop, high=None)
+        awaitable = channel.recv()
+        awaitable.send(None).add_done_callback(print, context=None)
+        channel.feed(text("a", fin=False))
+        kept.append((channel, awaitable))
+    tasks.append(asyncio.create_task(channel.recv()))
+    async with tidegate.asyncio.server.serve(print, "127.0.0.1", 0):
+        await asyncio.sleep(0)
+
+kept, tasks = [], []
+sys.late = Late()
+run(main())
+"""
+
+
+@pytest.mark.parametrize("loop", ["run = asyncio.run", "from uvloop import run"])
+def test_the_end_of_the_interpreter(loop: str) -> None:
+    """Modules go in some order, and readers, channels and loops after them."""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-X", "faulthandler", "-c", END.format(loop=loop)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Fatal" not in done.stderr
 
 
 def test_loops_in_several_threads() -> None:  # noqa: C901 - what a thread does is told in one place
