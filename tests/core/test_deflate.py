@@ -207,6 +207,23 @@ def test_windows_are_made_when_needed_and_let_go() -> None:
         assert taken() > 30_000
 
 
+def test_an_idle_compressor_is_let_go() -> None:
+    """Not at the first look, when something was sent since the last, but at the second."""
+    deflate, peer = Deflate(False, False, 15, 15), Peer()
+    message = Random(1).randbytes(70_000)  # more than zlib keeps to itself until it is flushed
+    assert peer.read(deflate.compress(message)) == message
+    with_context = len(deflate.compress(message))
+    assert with_context > 60_000  # beyond its window
+    small = b"a text that is sent twice " * 3
+    first = deflate.compress(small)
+    peer.read(deflate.compress(b""))
+    deflate.rest()
+    assert len(deflate.compress(small)) < len(first)
+    deflate.rest()
+    deflate.rest()
+    assert len(deflate.compress(small)) >= len(first)
+
+
 def test_without_takeover_nothing_is_kept() -> None:
     data = Peer().write(b"tide" * 100)
     with traced():

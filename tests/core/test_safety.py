@@ -24,6 +24,7 @@ from tests.harness import ROOT
 from tests.rawclient import frame
 from tidegate._core import scoreboard
 from tidegate._core.broadcast import broadcast
+from tidegate._core.deflate import Deflate
 
 
 class Answering(Transport):
@@ -209,6 +210,17 @@ def test_extensions_that_fail() -> None:
     channel.feed(frame(b"ping", 9, rsv=2, mask=MASK), text("never"))
     assert channel.take_all() == []
     assert channel.controls == []
+
+
+@pytest.mark.parametrize(("max_size", "max_fragment"), [(None, 50), (1000, 50), (50, None), (50, 1000)])
+def test_limits_of_what_is_decompressed(max_size: int | None, max_fragment: int | None) -> None:
+    channel = Recorder(max_size=max_size, max_fragment=max_fragment)
+    channel._use_deflate(Deflate(False, False, 15, 15))
+    compress = Deflate(False, False, 15, 15).compress
+    messages = [frame(compress(b"a" * size), 2, rsv=4, mask=MASK) for size in (50, 51)]
+    channel.feed(*messages)
+    assert channel.take_all() == [b"a" * 50]
+    assert channel.failures == [(7, (None, 50, 0))]
 
 
 def test_extensions_that_make_no_text() -> None:
