@@ -10,6 +10,10 @@ import zlib
 cdef extern from "Python.h":
     const Py_ssize_t PY_SSIZE_T_MAX
 
+# zlib, of three that were measured side by side, for its memory. KiB that a connection holds to compress, and to decompress,
+# with the default settings: zlib 32 + 10, zlib-ng 160 + 13, isal 81 + 26. Microseconds for a JSON message of 64 B, 1 KiB, 16 KiB:
+#   to compress    zlib 3.0, 20.7, 275    zlib-ng 1.9, 12.2, 125    isal 2.7, 5.7, 28 (a sixth larger)
+#   to decompress  zlib 0.3, 4.0, 37      zlib-ng 0.4, 2.8, 19      isal 0.9, 3.8, 17
 cdef object make_compressor = zlib.compressobj
 cdef object make_decompressor = zlib.decompressobj
 cdef int SYNC_FLUSH = zlib.Z_SYNC_FLUSH
