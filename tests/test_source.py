@@ -23,7 +23,7 @@ LINES_OF_A_FUNCTION = 80
 
 # The root of the package, in floors; each folder is a floor of its own.
 ROOT_FLOORS = {
-    "words": {"typing", "version", "exceptions", "datastructures", "frames", "config", "app", "logs", "older"},
+    "words": {"typing", "version", "exceptions", "datastructures", "frames", "kinds", "config", "app", "logs", "older"},
     "grammar": {"uri", "headers", "http11", "proxy", "extensions"},
     "chapters": {"handshake", "client", "closing", "keepalive", "protocol"},
     "front": {"", "__main__", "server"},

@@ -13,7 +13,8 @@ import click
 import pytest
 
 from tidegate.cli import COMMANDS, main, serve, tidegate
-from tidegate.config import Config, Tcp, Unix, settings
+from tidegate.config import Config, settings
+from tidegate.kinds import Tcp, Unix
 
 
 @pytest.fixture

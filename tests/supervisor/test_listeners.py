@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.config import Address, Fd, Tcp, Unix
+from tidegate.kinds import Address, Fd, Tcp, Unix
 from tidegate.supervisor import listeners as module
 from tidegate.supervisor.listeners import AddressError, Listeners, bind_admin
 

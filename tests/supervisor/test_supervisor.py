@@ -17,7 +17,8 @@ import pytest
 PRELUDE = """
 import os, select, signal, socket, sys, time
 from tidegate import logs
-from tidegate.config import Config, Unix
+from tidegate.config import Config
+from tidegate.kinds import Unix
 from tidegate.supervisor import supervisor as module
 from tidegate.supervisor.signals import Signals
 from tidegate.supervisor.supervisor import Supervisor

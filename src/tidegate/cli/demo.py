@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from ..config import Config, ConfigError
+from ..config import Config
+from ..kinds import ConfigError
 from . import CONTEXT, Command
 from .serve import given, parameters, run
 

@@ -20,7 +20,8 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from ..config import SLOTS, Config, ConfigError, Setting, settings
+from ..config import Config, Setting, settings
+from ..kinds import SLOTS, ConfigError
 from . import CONTEXT, Command
 
 __all__ = ["command", "given", "parameters", "run", "usable_processors"]

@@ -29,7 +29,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from ..config import Address, Fd, Tcp, Unix
+from ..kinds import Address, Fd, Tcp, Unix
 
 __all__ = ["AddressError", "Listeners", "bind_admin"]
 

@@ -26,7 +26,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
-from ..config import Config, Tcp
+from ..config import Config
+from ..kinds import Tcp
 from ..version import version
 from ..worker.pipe import Level
 from .handle import Handle, Slot

@@ -1,0 +1,164 @@
+"""How settings are written, what is refused and with what words.
+
+What must not live here: which settings there are (test_config.py), the command line (tests/cli/test_serve.py).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidegate.config import settings
+from tidegate.kinds import ConfigError, Fd, Tcp, Unix, parse_address
+
+
+def read(name: str, text: str) -> Any:
+    return settings()[name].read(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:8765", Tcp("127.0.0.1", 8765)),
+        ("localhost:0", Tcp("localhost", 0)),
+        ("[::1]:80", Tcp("::1", 80)),
+        ("[fe80::1%eth0]:80", Tcp("fe80::1%eth0", 80)),
+        ("unix:/run/tide gate.sock", Unix("/run/tide gate.sock")),
+        ("unix:relative", Unix("relative")),
+        ("fd://3", Fd(3)),
+    ],
+)
+def test_addresses(text: str, address: object) -> None:
+    assert parse_address(text) == address
+    assert str(address) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "the port is missing"),
+        ("8765", "as in 0.0.0.0:8765"),
+        ("localhost", "the port is missing"),
+        (":8765", "0.0.0.0 is every address of IPv4"),
+        ("*:8765", "0.0.0.0 is every address of IPv4"),
+        ("::1:8765", "as in [::1]:8765"),
+        ("[127.0.0.1]:80", "brackets are for IPv6"),
+        ("[::1]", "an IPv6 address goes into brackets"),
+        ("host:http", "a whole number from 0 to 65535"),
+        ("host:65536", "a whole number from 0 to 65535"),
+        ("host:-1", "a whole number from 0 to 65535"),
+        ("host:٣", "a whole number from 0 to 65535"),
+        ("ws://host:80", "an IPv6 address goes into brackets"),
+        ("user@host:80", "that is no host"),
+        ("unix:", "the path is missing"),
+        ("unix:a\0b", "null"),
+        ("fd://", "a whole number"),
+        ("fd://-1", "a whole number"),
+        ("fd://x", "a whole number"),
+    ],
+)
+def test_addresses_that_are_none(text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read("bind", text)
+    assert words in str(caught.value)
+    assert "--bind" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.text())
+def test_no_text_breaks_a_setting(text: str) -> None:
+    for setting in settings().values():
+        try:
+            value = setting.read(text)
+        except ConfigError:
+            continue
+        assert setting.kind.read(setting.kind.write(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("10", 10), ("0.5", 0.5), (".5", 0.5), ("500ms", 0.5), ("2m", 120), ("1.5 h", 5400), ("3s", 3)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert read("drain", text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1e3", "inf", "nan", "10 d", "ten", "1,5", "999999999"])
+def test_durations_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError, match="give seconds"):
+        read("drain", text)
+
+
+def test_a_timeout_of_no_time_is_a_mistake() -> None:
+    with pytest.raises(ConfigError, match="0 leaves no time"):
+        read("open_timeout", "0")
+    assert read("open_timeout", "none") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1", 1), ("64KiB", 65536), ("64 KiB", 65536), ("1kB", 1000), ("1.5MiB", 1572864), ("2GB", 2 * 10**9)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert read("max_size", text) == size
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "64K", "1 TB", "KiB", "99999999999999GiB"])
+def test_sizes_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError, match="give bytes"):
+        read("max_size", text)
+
+
+def test_marks() -> None:
+    assert read("max_queue", "16") == 16
+    assert read("max_queue", "16,4") == (16, 4)
+    assert read("max_queue", "NONE") is None
+    assert read("write_limit", "64KiB, 16KiB") == (65536, 16384)
+    with pytest.raises(ConfigError, match="above the high-water mark"):
+        read("max_queue", "4,16")
+    with pytest.raises(ConfigError, match="give bytes"):
+        read("write_limit", "none")
+
+
+def test_other_kinds() -> None:
+    assert read("workers", "auto") == "auto"
+    assert read("workers", "4") == 4
+    assert read("compression", "none") is None
+    assert read("admin", "none") is None
+    assert read("admin", "[::1]:9465") == Tcp("::1", 9465)
+    assert read("log_level", "DEBUG") == "debug"
+    assert read("server_header", "none") is None
+    for name, text in (("workers", "0"), ("workers", "257"), ("compression", "gzip"), ("log_level", "loud")):
+        with pytest.raises(ConfigError):
+            read(name, text)
+    with pytest.raises(ConfigError, match="printable ASCII"):
+        read("server_header", "a\r\nb")
+
+
+@pytest.mark.parametrize("text", ["app:handler", "package.module:app", "app:factory.handler"])
+def test_applications(text: str) -> None:
+    assert read("application", text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["app", "app:", ":handler", "app.py:handler", "app.py", "./app:handler", "a:b:c", "a-b:c"]
+)
+def test_applications_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError, match="MODULE:ATTRIBUTE"):
+        read("application", text)
+
+
+def test_a_script_is_not_a_module() -> None:
+    with pytest.raises(ConfigError, match=r"a module has no \.py at its end: app:handler"):
+        read("application", "app.py:handler")
+
+
+def test_an_error_has_what_it_says() -> None:
+    with pytest.raises(ConfigError) as caught:
+        read("workers", "many")
+    error = caught.value
+    assert (error.option, error.value, error.allowed) == ("--workers", "many", "a whole number from 1 to 256, or auto")
+    assert str(error) == "--workers 'many' is not allowed: give a whole number from 1 to 256, or auto"
