@@ -7,6 +7,7 @@ here: the channel's ordinary behaviour (test_channel, test_messages), anything t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import importlib
 import os
@@ -344,6 +345,26 @@ async def test_a_task_that_is_dropped_while_it_waits() -> None:
     channel.feed(text("a"))
     await asyncio.sleep(0)
     assert channel.take_all() in (["a"], [])
+
+
+# Memory that others write
+
+
+def test_a_scoreboard_that_a_process_gone_wrong_has_written_to() -> None:
+    """Rows, slots and stages that are none: what can be read is read, and nothing beyond the file."""
+    board = scoreboard.Scoreboard.create(4, 2)
+    row = board.assign(0, pid=5)
+    header = os.pread(board.fd, 4096 + 64, 0)
+    where_everything_is = (24, 32)  # the numbers of rows and slots
+    for offset in {*range(0, 96, 8), *range(4096, 4096 + 64, 8)}.difference(where_everything_is):
+        for value in (2**64 - 1, 2**63, 77):
+            os.pwrite(board.fd, value.to_bytes(8, "little"), offset)
+            with contextlib.suppress(TimeoutError):  # of an odd sequence
+                board.read(0.001)
+            with contextlib.suppress(ValueError):
+                board.spawn(row, 5)
+            os.pwrite(board.fd, header[offset : offset + 8], offset)
+    assert [worker.pid for slot in board.read().slots for worker in slot.workers] == [5]
 
 
 # What is shared by all connections of a process

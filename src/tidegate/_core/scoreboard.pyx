@@ -86,6 +86,7 @@ EXIT_REASONS = (
     "crash", "signal", "hung", "oom_suspect", "boot_failed",
 )
 assert len(HANDSHAKE_RESULTS) <= TG_HANDSHAKE_RESULTS and len(CLOSE_CODES) <= TG_CLOSE_CODES
+cdef uint64_t STAGE_COUNT = len(STAGES)
 assert len(INITIATORS) == TG_INITIATORS and len(EXIT_REASONS) <= TG_EXIT_REASONS
 
 # The result of a handshake by the status of its answer; every other status is a hook's own answer, "rejected".
@@ -444,9 +445,10 @@ cdef class Scoreboard:
 
     def spawn(self, uint64_t row, int64_t pid):
         worker = self._worker(row)
+        slot = self._slot(worker.slot)
         tg_write_begin(self._header)
         worker.pid = pid
-        tg_slot_at(self._header, worker.slot).spawns += 1
+        slot.spawns += 1
         tg_write_end(self._header)
 
     def stage(self, uint64_t row, stage):
@@ -456,7 +458,7 @@ cdef class Scoreboard:
     def retire(self, uint64_t row, reason=None):
         cdef int i = -1 if reason is None else _index(_reasons, reason, "exit reason")
         worker = self._worker(row)
-        slot = tg_slot_at(self._header, worker.slot)
+        slot = self._slot(worker.slot)
         data = tg_row_at(self._header, row)
         tg_write_begin(self._header)
         tg_add(&slot.retired, data, TG_LASTING)
@@ -501,6 +503,8 @@ cdef class Scoreboard:
         snapshot.ready = header.ready != 0
         snapshot.draining = header.draining != 0
         slots = []
+        header.slots_used = min(header.slots_used, header.slots)  # whatever a process that went wrong wrote there
+        header.rows_used = min(header.rows_used, header.rows)
         for i in range(header.slots_used):
             tg_copy(&place, tg_slot_at(self._header, i), sizeof(tg_slot))
             slot = Slot.__new__(Slot)
@@ -515,8 +519,8 @@ cdef class Scoreboard:
         snapshot.slots = tuple(slots)
         for i in range(header.rows_used):
             tg_copy(&entry, tg_worker_at(self._header, i), sizeof(tg_worker))
-            if not entry.taken or entry.slot >= header.slots_used:  # the second: only while it is being written
-                continue
+            if not entry.taken or entry.slot >= header.slots_used or entry.stage >= STAGE_COUNT:
+                continue  # all but the first: only while it is being written
             worker = Worker.__new__(Worker)
             worker.row = i
             worker.slot = entry.slot
