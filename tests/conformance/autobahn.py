@@ -1,9 +1,9 @@
-"""The Autobahn fuzzing client: finding a Python 2.7 for it, installing it outside the project, running chapters of it.
+"""The Autobahn test suite: finding a Python 2.7 for it, installing it outside the project, running cases of it.
 
 The suite is a PyPI package for Python 2.7 that pins all it needs. Its environment is made once, in
 TIDEGATE_AUTOBAHN or else $XDG_CACHE_HOME/tidegate/autobahn-VERSION. The interpreter is TIDEGATE_PYTHON2, or a
 `python2.7` or `pypy` on PATH, or pyenv's: Debian 12 packages none.
-What must not live here: which cases exist and what they must yield (test_autobahn.py).
+What must not live here: which cases exist and what they must yield (cases.py).
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ import fcntl
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
+
+from tests.harness import free_port, wait_until
 
 VERSION = "25.10.1"
 VIRTUALENV = "virtualenv>=20.21,<20.22"  # the last that makes environments of Python 2.7
+AGENT = "tidegate"  # who is tested, in the suite's reports
+TIMEOUT = 1500  # seconds for the cases of one pattern: some have more to compute than others
 
 
 class Result(TypedDict):
@@ -71,19 +76,68 @@ def install(interpreter: Path) -> Path:
     return command
 
 
-def fuzz(wstest: Path, url: str, cases: Sequence[str], folder: Path, timeout: float) -> dict[str, Result]:
-    """Run `cases` ("6.*") of the fuzzing client against `url`; case -> result, reports in `folder`."""
+def fuzz_server(wstest: Path, url: str, pattern: str, folder: Path) -> dict[str, Result]:
+    """Run the cases of a pattern ("6.*") of the fuzzing client against `url`; case -> result, reports in `folder`."""
+    spec = _write_spec(folder, pattern, {"servers": [{"agent": AGENT, "url": url}]})
+    _run([str(wstest), "-m", "fuzzingclient", "-s", str(spec)], timeout=TIMEOUT, folder=folder)
+    return _results(folder)
+
+
+class FuzzingServer:
+    """The fuzzing server on a free port, as a context manager: clients ask it for the cases of a pattern.
+
+    Attributes: uri, folder (of the reports, once a client asked for them).
+    """
+
+    def __init__(self, wstest: Path, pattern: str, folder: Path) -> None:
+        self._port = free_port()
+        self.uri = f"ws://127.0.0.1:{self._port}"
+        self.folder = folder
+        spec = _write_spec(folder, pattern, {"url": self.uri})
+        self._command = [str(wstest), "-m", "fuzzingserver", "--webport", "0", "-s", str(spec)]
+
+    def __enter__(self) -> FuzzingServer:
+        with (self.folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                self._command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
+        try:
+            wait_until(self._listens, "the fuzzing server listens", 60)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def results(self) -> dict[str, Result]:
+        """Case -> result."""
+        return _results(self.folder)
+
+    def _listens(self) -> bool:
+        assert self._process.poll() is None, (self.folder / "log").read_text(errors="replace")
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self._port)) == 0
+
+
+def _write_spec(folder: Path, pattern: str, more: dict[str, Any]) -> Path:
     spec = {
         "outdir": str(folder / "reports"),
-        "servers": [{"agent": "tidegate", "url": url}],
-        "cases": list(cases),
+        "cases": [pattern],
         "exclude-cases": [],
         "exclude-agent-cases": {},
+        **more,
     }
-    (folder / "spec.json").write_text(json.dumps(spec))
-    _run([str(wstest), "-m", "fuzzingclient", "-s", str(folder / "spec.json")], timeout=timeout, folder=folder)
+    path = folder / "spec.json"
+    path.write_text(json.dumps(spec))
+    return path
+
+
+def _results(folder: Path) -> dict[str, Result]:
     results: dict[str, dict[str, Result]] = json.loads((folder / "reports/index.json").read_text())
-    return results["tidegate"]
+    return results[AGENT]
 
 
 def _run(
