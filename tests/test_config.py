@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
-from tidegate.config import Config, settings
-from tidegate.kinds import ConfigError
+from tidegate.config import Config, Setting, changed_fixed, settings
+from tidegate.kinds import HEADER, ConfigError, Tcp
 
 
 def read(name: str, text: str) -> Any:
@@ -65,3 +65,19 @@ def test_defaults_are_those_of_serve() -> None:
     parameters = inspect.signature(serve).parameters
     for name, value in Config(application="a:b").serve_options().items():
         assert parameters[name].default == value, name
+
+
+def test_what_a_reload_cannot_change() -> None:
+    old = Config(application="a:b")
+    assert changed_fixed(old, old) == []
+    assert changed_fixed(old, Config(application="c:d", workers=3, log_level="debug", drain=1)) == []
+    new = Config(application="a:b", bind=(Tcp("::1", 1),), admin=None)
+    assert [setting.name for setting in changed_fixed(old, new)] == ["bind", "admin"]
+
+
+def test_a_secret_is_not_in_its_error() -> None:
+    setting = Setting(HEADER, "", secret=True, name="password")
+    with pytest.raises(ConfigError) as caught:
+        setting.read("hunter\n2")
+    assert "hunter" not in str(caught.value)
+    assert "--password" in str(caught.value)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidegate.config import settings
-from tidegate.kinds import ConfigError, Fd, Tcp, Unix, parse_address
+from tidegate.kinds import DURATION, SECONDS, SWITCH, ConfigError, Fd, Kind, Tcp, Unix, parse_address
 
 
 def read(name: str, text: str) -> Any:
@@ -96,6 +96,26 @@ def test_a_timeout_of_no_time_is_a_mistake() -> None:
     with pytest.raises(ConfigError, match="0 leaves no time"):
         read("open_timeout", "0")
     assert read("open_timeout", "none") is None
+
+
+@given(st.sampled_from([SECONDS, DURATION]), st.floats(min_value=0, max_value=366 * 86400, exclude_min=True))
+def test_durations_are_written_exactly(kind: Kind, seconds: float) -> None:
+    assert kind.read(kind.write(seconds)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(30.0, "30"), (30, "30"), (0.5, "0.5"), (31622400.0, "31622400"), (1e-05, "0.00001")]
+)
+def test_how_durations_are_written(seconds: float, text: str) -> None:
+    assert SECONDS.write(seconds) == text
+
+
+def test_switches() -> None:
+    assert [SWITCH.read(text) for text in ("true", "YES", "on", "1")] == [True] * 4
+    assert [SWITCH.read(text) for text in ("false", "no", "Off", "0")] == [False] * 4
+    assert (SWITCH.write(True), SWITCH.write(False)) == ("true", "false")
+    with pytest.raises(ValueError):  # noqa: PT011 - it has nothing to add to what is allowed
+        SWITCH.read("2")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
     Config     the settings: a field each, with its type and its default
     Setting    what else is known of a field: how it is written, its help, its unit; its flag, environment name and
                file key follow from its name
+    changed_fixed    what a new configuration has changed that a running daemon cannot
 
 What must not live here: click, reading files or the environment (cli), how values are written (kinds.py), any use of a
 setting.
@@ -36,7 +37,7 @@ from .kinds import (
     pair,
 )
 
-__all__ = ["Config", "Setting", "settings"]
+__all__ = ["Config", "Setting", "changed_fixed", "settings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class Setting:
         many: whether it may be given several times.
         positional: whether it is an argument of the command and no option.
         served: whether it is a parameter of ``serve()`` of the same name.
+        fixed: whether it stays as it was at the start: a reload that would change it is refused.
+        secret: whether its value must not be shown.
         default_text: the default in words, where the value does not say it.
         name: the field's name; flag, environment name and file key follow from it.
         default: the field's default.
@@ -59,6 +62,8 @@ class Setting:
     many: bool = False
     positional: bool = False
     served: bool = False
+    fixed: bool = False
+    secret: bool = False
     default_text: str = ""
     name: str = ""
     default: Any = msgspec.NODEFAULT
@@ -83,7 +88,8 @@ class Setting:
         try:
             return self.kind.read(text)
         except ValueError as error:
-            raise ConfigError(given_as or self.flag, text, self.kind.allowed, str(error)) from None
+            shown = "..." if self.secret else text
+            raise ConfigError(given_as or self.flag, shown, self.kind.allowed, str(error)) from None
 
     def write(self, value: Any) -> str:
         """The text for a value."""
@@ -104,14 +110,19 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ]
     bind: Annotated[
         tuple[Address, ...],
-        Setting(ADDRESS, "Where clients connect: HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N. Repeatable.", many=True),
+        Setting(
+            ADDRESS,
+            "Where clients connect: HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N. Repeatable.",
+            many=True,
+            fixed=True,
+        ),
     ] = (Tcp("127.0.0.1", 8765),)
     workers: Annotated[
         int | Literal["auto"], Setting(WORKERS, "Worker processes; auto is one for each usable processor.")
     ] = 1
-    admin: Annotated[Tcp | None, Setting(ADMIN, "Where /metrics, /livez and /readyz are served over HTTP.")] = Tcp(
-        "127.0.0.1", 9465
-    )
+    admin: Annotated[
+        Tcp | None, Setting(ADMIN, "Where /metrics, /livez and /readyz are served over HTTP.", fixed=True)
+    ] = Tcp("127.0.0.1", 9465)
     drain: Annotated[
         float | None,
         Setting(
@@ -202,3 +213,10 @@ def settings() -> dict[str, Setting]:
         field.name: replace(field.type.__metadata__[0], name=field.name, default=field.default)
         for field in msgspec.structs.fields(Config)
     }
+
+
+def changed_fixed(old: Config, new: Config) -> list[Setting]:
+    """The settings that differ although they are fixed: because of them `new` needs a new daemon."""
+    return [
+        setting for name, setting in settings().items() if setting.fixed and getattr(old, name) != getattr(new, name)
+    ]

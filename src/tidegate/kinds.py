@@ -24,6 +24,7 @@ __all__ = [
     "SECONDS",
     "SIZE",
     "SLOTS",
+    "SWITCH",
     "WORKERS",
     "Address",
     "ConfigError",
@@ -140,12 +141,14 @@ class Kind:
         allowed: what may be given, in words that follow "give".
         read: text to value; a ValueError's text, if any, says what is wrong.
         write: value to text, such that reading it gives the value.
+        bare: the types of values that a configuration file may have without quotes.
     """
 
     metavar: str
     allowed: str
     read: Callable[[str], Any]
     write: Callable[[Any], str] = str
+    bare: tuple[type, ...] = ()
 
     def or_else(self, word: str, value: object = None) -> Kind:
         """The same, or a word that stands for a value of its own."""
@@ -154,6 +157,7 @@ class Kind:
             f"{self.allowed}, or {word}",
             lambda text: value if text.lower() == word else self.read(text),
             lambda given: word if given == value else self.write(given),
+            self.bare,
         )
 
 
@@ -163,7 +167,7 @@ def count(low: int, high: int) -> Kind:
             raise ValueError
         return int(text)
 
-    return Kind("N", f"a whole number from {low} to {high}", read)
+    return Kind("N", f"a whole number from {low} to {high}", read, bare=(int,))
 
 
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -191,6 +195,15 @@ def _read_positive_seconds(text: str) -> float:
     if not (seconds := _read_seconds(text)):
         raise ValueError("0 leaves no time")
     return seconds
+
+
+def _write_seconds(seconds: float) -> str:
+    text = repr(float(seconds)).removesuffix(".0")
+    if "e" not in text:
+        return text
+    from decimal import Decimal  # for the tiniest only
+
+    return format(Decimal(text), "f")
 
 
 def _read_size(text: str) -> int:
@@ -224,7 +237,8 @@ def pair(kind: Kind) -> Kind:
     def write(value: Any) -> str:
         return ",".join(map(kind.write, value)) if isinstance(value, tuple) else kind.write(value)
 
-    return Kind(f"{kind.metavar}[,LOW]", f"{kind.allowed}, or two of them as HIGH,LOW", read, write)
+    bare = (*kind.bare, list)
+    return Kind(f"{kind.metavar}[,LOW]", f"{kind.allowed}, or two of them as HIGH,LOW", read, write, bare)
 
 
 def choice(*words: str) -> Kind:
@@ -234,6 +248,16 @@ def choice(*words: str) -> Kind:
         return text.lower()
 
     return Kind("|".join(words), " or ".join(words), read)
+
+
+_SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def _read_switch(text: str) -> bool:
+    try:
+        return _SWITCH[text.lower()]
+    except KeyError:
+        raise ValueError from None
 
 
 def _read_application(text: str) -> str:
@@ -255,8 +279,9 @@ APPLICATION = Kind("MODULE:ATTRIBUTE", "MODULE:ATTRIBUTE, such as app:handler", 
 ADDRESS = Kind("ADDRESS", "HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N", parse_address)
 ADMIN = Kind("HOST:PORT", "HOST:PORT or [IPV6]:PORT", _parse_tcp).or_else("none")
 WORKERS = count(1, SLOTS).or_else("auto", "auto")
-SECONDS = Kind("SECONDS", "seconds, such as 10, 0.5, 500ms or 2m", _read_seconds, "{:g}".format)
+SWITCH = Kind("true|false", "true or false", _read_switch, lambda on: str(on).lower(), bare=(bool,))
+SECONDS = Kind("SECONDS", "seconds, such as 10, 0.5, 500ms or 2m", _read_seconds, _write_seconds, bare=(int, float))
 DURATION = replace(SECONDS, allowed="seconds above 0, such as 10, 0.5, 500ms or 2m", read=_read_positive_seconds)
-SIZE = Kind("SIZE", "bytes, such as 65536, 64KiB or 1MiB", _read_size, _write_size)
+SIZE = Kind("SIZE", "bytes, such as 65536, 64KiB or 1MiB", _read_size, _write_size, bare=(int,))
 FRAMES = count(1, 1_000_000)
 HEADER = Kind("TEXT", "printable ASCII", _read_header)

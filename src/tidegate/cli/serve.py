@@ -21,7 +21,7 @@ import msgspec
 from click.core import ParameterSource
 
 from ..config import Config, Setting, settings
-from ..kinds import SLOTS, ConfigError
+from ..kinds import SLOTS, SWITCH, ConfigError
 from . import CONTEXT, Command
 
 __all__ = ["command", "given", "parameters", "run", "usable_processors"]
@@ -47,6 +47,9 @@ def _parameter(setting: Setting) -> click.Parameter:
     if setting.positional:
         return click.Argument([setting.name], type=_Value(setting), metavar=setting.kind.metavar)
     default = setting.default_text or setting.write(setting.default)
+    if setting.kind is SWITCH:
+        switch = f"{setting.flag}/--no-{setting.flag.removeprefix('--')}"
+        return click.Option([switch], default=None, help=f"{setting.help}  [default: {default}]")
     return click.Option(
         [setting.flag],
         type=_Value(setting),
