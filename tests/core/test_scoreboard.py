@@ -22,6 +22,7 @@ from tidegate._core.scoreboard import (
     FIELDS,
     HANDSHAKE_RESULTS,
     INITIATORS,
+    LIMITS,
     RESULT_OF_STATUS,
     STAGES,
     Row,
@@ -140,6 +141,32 @@ def test_pong_timeout() -> None:
     row = Row()
     row.pong_timeout()
     assert row.words("pong_timeouts") == (1,)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_limit_rejections(limit: str) -> None:
+    row = Row()
+    row.limit_rejection(limit)
+    assert [i for i, count in enumerate(row.words("limit_rejections")) if count] == [LIMITS.index(limit)]
+    with pytest.raises(ValueError, match="unknown limit 'x': it must be one of daemon, "):
+        row.limit_rejection("x")
+
+
+def test_connections_of_all_rows() -> None:
+    alone = Row()
+    alone.accepted()
+    assert alone.connections_of_all == 1
+    board = Scoreboard.create(4, 2)
+    rows = [board.row(board.assign(slot)) for slot in (0, 1, 1)]
+    for row in rows:
+        row.accepted()
+        row.accepted()
+        row.handshake("ok", 0.001)
+        row.opened()
+    rows[2].closing()
+    assert [row.connections_of_all for row in rows] == [6, 6, 6]
+    board.retire(1, "crash")
+    assert board.connections == rows[0].connections_of_all == 4
 
 
 def test_tick() -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from tidegate._core.scoreboard import BOUNDS, CLOSE_CODES, FIELDS, HANDSHAKE_RESULTS, INITIATORS, OPCODES
+from tidegate._core.scoreboard import BOUNDS, CLOSE_CODES, FIELDS, HANDSHAKE_RESULTS, INITIATORS, LIMITS, OPCODES
 from tidegate.metrics.catalog import CATALOG, Metric
 
 BY_NAME = {metric.full_name: metric for metric in CATALOG}
@@ -24,6 +24,7 @@ PROMISED = {
     "tidegate_handshake_duration_seconds": set(),
     "tidegate_handshakes_total": {"result"},
     "tidegate_heartbeat_age_seconds": {"worker"},
+    "tidegate_limit_rejections_total": {"limit"},
     "tidegate_messages_received_total": {"worker", "opcode"},
     "tidegate_messages_sent_total": {"worker", "opcode"},
     "tidegate_ping_rtt_seconds": set(),
@@ -88,6 +89,7 @@ def test_every_word_that_is_counted_is_shown_once() -> None:
             shown.update(metric.source.values())
     stride = FIELDS["closes"].size // len(INITIATORS)
     spare = {("handshakes", i) for i in range(len(HANDSHAKE_RESULTS), FIELDS["handshakes"].size)}
+    spare |= {("limit_rejections", i) for i in range(len(LIMITS), FIELDS["limit_rejections"].size)}
     spare |= {("closes", i) for i in range(FIELDS["closes"].size) if i % stride >= len(CLOSE_CODES)}
     assert set(shown.values()) == {1}
     assert set(shown) == {(name, i) for name, field in FIELDS.items() for i in range(field.size)} - spare

@@ -25,6 +25,7 @@ enum { TG_TEXT = 0, TG_BINARY = 1 };
 #define TG_HANDSHAKE_RESULTS 16
 #define TG_CLOSE_CODES 20
 #define TG_INITIATORS 3
+#define TG_LIMITS 8
 
 typedef struct {
     /* counters */
@@ -35,6 +36,7 @@ typedef struct {
     uint64_t bytes[2];       /* direction; payload bytes of data messages */
     uint64_t pauses[2];      /* direction: reading paused by max_queue, writing paused by write_limit */
     uint64_t pong_timeouts;
+    uint64_t limit_rejections[TG_LIMITS];
     /* histograms, in seconds */
     tg_histogram handshake_duration;
     tg_histogram handler_duration;
@@ -105,6 +107,7 @@ static const tg_field TG_FIELDS[] = {
     {TG_PLACE(bytes), TG_COUNTER, NULL, 0, 0},
     {TG_PLACE(pauses), TG_COUNTER, NULL, 0, 0},
     {TG_PLACE(pong_timeouts), TG_COUNTER, NULL, 0, 0},
+    {TG_PLACE(limit_rejections), TG_COUNTER, NULL, 0, 0},
     {TG_PLACE(handshake_duration), TG_HISTOGRAM, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS},
     {TG_PLACE(handler_duration), TG_HISTOGRAM, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS},
     {TG_PLACE(connection_duration), TG_HISTOGRAM, TG_LIFETIMES, TG_LIFETIME_BOUNDS, TG_MICROSECONDS},
@@ -121,6 +124,13 @@ static const tg_field TG_FIELDS[] = {
 
 typedef uint64_t __attribute__((may_alias)) tg_word; /* a counter, a gauge or the bits of a double */
 
+/* How many connections the row's worker has now: others read it while it counts. */
+static inline int64_t tg_connections(const tg_row *row) {
+    return __atomic_load_n(&row->connections_handshaking, __ATOMIC_RELAXED) +
+           __atomic_load_n(&row->connections_open, __ATOMIC_RELAXED) +
+           __atomic_load_n(&row->connections_closing, __ATOMIC_RELAXED);
+}
+
 static inline void tg_add(tg_row *into, const tg_row *row, size_t words) {
     tg_word *a = (tg_word *)into;
     const tg_word *b = (const tg_word *)row;
@@ -133,7 +143,7 @@ static inline void tg_add(tg_row *into, const tg_row *row, size_t words) {
  * as long as nobody looks at it (in a memory file, reading a hole fills it). */
 
 #define TG_MAGIC UINT64_C(0x4554414745444954) /* "TIDEGATE" */
-#define TG_LAYOUT 1                           /* changes with every change of the structures of this file */
+#define TG_LAYOUT 3                           /* changes with every change of the structures of this file */
 #define TG_PAGE 4096
 #define TG_EXIT_REASONS 16
 

@@ -6,6 +6,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 cdef extern from "scoreboard.h" nogil:
     const int TG_BOUNDS, TG_RECEIVED, TG_SENT, TG_TEXT, TG_BINARY, TG_HANDSHAKE_RESULTS, TG_CLOSE_CODES, TG_INITIATORS
+    const int TG_LIMITS
     const double *TG_DURATIONS
 
     ctypedef struct tg_histogram:
@@ -20,6 +21,7 @@ cdef extern from "scoreboard.h" nogil:
         uint64_t bytes[2]
         uint64_t pauses[2]
         uint64_t pong_timeouts
+        uint64_t *limit_rejections
         tg_histogram handshake_duration
         tg_histogram handler_duration
         tg_histogram connection_duration

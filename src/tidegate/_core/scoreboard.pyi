@@ -14,7 +14,8 @@ HandshakeResult: TypeAlias = str
 
 HANDSHAKE_RESULTS: Final[tuple[str, ...]]
 """How a handshake ended: "ok", the reason of an error response, or "timeout", "disconnected" when there was none.
-"rejected": a hook answered (also with a page). "error": a hook raised. "unavailable": the server was closing."""
+"rejected": a hook answered (also with a page). "error": a hook raised. "unavailable": the server was closing.
+"limited": one of `LIMITS` was reached. "bad_proxy_header": what a proxy should have said first, it did not."""
 RESULT_OF_STATUS: Final[dict[int, str]]
 """The result by the status of our own answer; a status that a hook chose is "rejected"."""
 CLOSE_CODES: Final[tuple[str, ...]]
@@ -23,6 +24,9 @@ INITIATORS: Final[tuple[str, ...]]
 """Who ended a connection: "local" or "remote" sent the first close frame; "abort": the connection was lost or cut."""
 DIRECTIONS: Final[tuple[str, ...]]
 OPCODES: Final[tuple[str, ...]]
+LIMITS: Final[tuple[str, ...]]
+"""Limits of connections: of the whole "daemon", of the worker's "descriptors", of one client's "address" at a time, and
+of its "rate", handshakes a second."""
 STAGES: Final[tuple[str, ...]]
 EXIT_REASONS: Final[tuple[str, ...]]
 """Why a worker ended: as asked ("stopped", "reload", "recycle_..."), or by itself: "crash" (an exit status), "signal",
@@ -76,6 +80,13 @@ class Row:
 
     def pong_timeout(self) -> None:
         """A connection was failed for a pong that did not come."""
+
+    def limit_rejection(self, limit: str) -> None:
+        """A connection was turned away because one of `LIMITS` was reached."""
+
+    @property
+    def connections_of_all(self) -> int:
+        """Connections of all workers of the daemon now, whatever their state; of this row alone, if it is private."""
 
     def tick(self, now: float, lag: float) -> None:
         """The event loop is alive at `now` (`time.monotonic()`), `lag` seconds later than planned."""
@@ -168,6 +179,10 @@ class Scoreboard:
     def rows(self) -> int: ...
     @property
     def slots(self) -> int: ...
+    @property
+    def connections(self) -> int:
+        """Connections of all live workers now, whatever their state. Any process may ask, as often as it likes."""
+
     def close(self) -> None:
         """Close the file descriptor. The memory goes with the last row and the scoreboard itself."""
 

@@ -64,6 +64,7 @@ cdef extern from "scoreboard.h" nogil:
     tg_worker *tg_worker_at(tg_header *h, uint64_t i)
     tg_slot *tg_slot_at(tg_header *h, uint64_t i)
     tg_row *tg_row_at(tg_header *h, uint64_t i)
+    int64_t tg_connections(const tg_row *row)
     void tg_write_begin(tg_header *h)
     void tg_write_end(tg_header *h)
     uint64_t tg_read_begin(const tg_header *h)
@@ -74,12 +75,13 @@ cdef extern from "scoreboard.h" nogil:
 # The closed sets, in the order of their words. A name is added at the end, and never moved.
 HANDSHAKE_RESULTS = (
     "ok", "bad_request", "forbidden", "method_not_allowed", "upgrade_required", "too_large", "version_not_supported",
-    "rejected", "error", "timeout", "unavailable", "disconnected",
+    "rejected", "error", "timeout", "unavailable", "disconnected", "limited", "bad_proxy_header",
 )
 CLOSE_CODES = (*(str(code) for code in range(1000, 1016)), "3xxx", "4xxx", "other")
 INITIATORS = ("local", "remote", "abort")
 DIRECTIONS = ("received", "sent")
 OPCODES = ("text", "binary")
+LIMITS = ("daemon", "descriptors", "address", "rate")
 STAGES = ("starting", "ready", "draining", "gone")
 EXIT_REASONS = (
     "stopped", "reload", "recycle_age", "recycle_connections", "recycle_memory",
@@ -87,12 +89,13 @@ EXIT_REASONS = (
 )
 assert len(HANDSHAKE_RESULTS) <= TG_HANDSHAKE_RESULTS and len(CLOSE_CODES) <= TG_CLOSE_CODES
 cdef uint64_t STAGE_COUNT = len(STAGES)
+assert len(LIMITS) <= TG_LIMITS
 assert len(INITIATORS) == TG_INITIATORS and len(EXIT_REASONS) <= TG_EXIT_REASONS
 
 # The result of a handshake by the status of its answer; every other status is a hook's own answer, "rejected".
 RESULT_OF_STATUS = {
     101: "ok", 400: "bad_request", 403: "forbidden", 405: "method_not_allowed", 408: "timeout", 413: "too_large",
-    414: "too_large", 426: "upgrade_required", 431: "too_large", 500: "error", 503: "unavailable",
+    414: "too_large", 426: "upgrade_required", 429: "limited", 431: "too_large", 500: "error", 503: "unavailable",
     505: "version_not_supported",
 }
 
@@ -118,6 +121,7 @@ FIELDS = _table()
 BOUNDS = {name: field.bounds for name, field in FIELDS.items() if field.bounds}
 
 cdef dict _results = {name: i for i, name in enumerate(HANDSHAKE_RESULTS)}
+cdef dict _limits = {name: i for i, name in enumerate(LIMITS)}
 cdef dict _initiators = {name: i for i, name in enumerate(INITIATORS)}
 cdef dict _stages = {name: i for i, name in enumerate(STAGES)}
 cdef dict _reasons = {name: i for i, name in enumerate(EXIT_REASONS)}
@@ -193,7 +197,15 @@ cdef class Row:
     def pong_timeout(self):
         self.data.pong_timeouts += 1
 
+    def limit_rejection(self, limit):
+        cdef int i = _index(_limits, limit, "limit")
+        self.data.limit_rejections[i] += 1
+
     # The process's own.
+
+    @property
+    def connections_of_all(self):
+        return tg_connections(self.data) if self._owner is None else self._owner.connections
 
     def tick(self, double now, double lag):
         self.data.heartbeat = now
@@ -467,6 +479,15 @@ cdef class Scoreboard:
         if i >= 0:
             slot.exits[i] += 1
         tg_write_end(self._header)
+
+    @property
+    def connections(self):
+        cdef uint64_t i
+        cdef int64_t total = 0
+        for i in range(min(self._header.rows_used, self._header.rows)):
+            if tg_worker_at(self._header, i).taken:
+                total += tg_connections(tg_row_at(self._header, i))
+        return total
 
     def backoff(self, uint64_t slot, double until):
         self._slot(slot).backoff_until = until

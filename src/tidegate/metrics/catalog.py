@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .._core.scoreboard import CLOSE_CODES, FIELDS, HANDSHAKE_RESULTS, INITIATORS, OPCODES, Snapshot
+from .._core.scoreboard import CLOSE_CODES, FIELDS, HANDSHAKE_RESULTS, INITIATORS, LIMITS, OPCODES, Snapshot
 from . import facts
 
 Words = Mapping[tuple[str, ...], tuple[str, int]]
@@ -95,6 +95,8 @@ CATALOG: tuple[Metric, ...] = (
            words("connections_accepted"), labels=("worker",)),
     Metric("handshakes_total", "counter", "Opening handshakes that ended, by result.",
            words("handshakes", HANDSHAKE_RESULTS), labels=("result",)),
+    Metric("limit_rejections_total", "counter", "Connections turned away because a limit was reached.",
+           words("limit_rejections", LIMITS), labels=("limit",)),
     Metric("handshake_duration_seconds", "histogram", "From accepting a connection to the end of its handshake.",
            "handshake_duration", unit="seconds"),
     Metric("connection_duration_seconds", "histogram", "From the end of the handshake to the end of the connection.",
