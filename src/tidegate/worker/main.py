@@ -166,7 +166,10 @@ class Worker:
 
     def _on_supervisor(self) -> None:
         for order in self.supervisor.receive():
-            self._on_order(order.end)
+            if order.reopen:
+                logs.reopen()
+            if order.end:
+                self._on_order(order.end)
         if self.supervisor.ended:
             asyncio.get_running_loop().remove_reader(self.supervisor)
             logger.error("the supervisor is gone: this worker drains and ends")

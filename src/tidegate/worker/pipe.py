@@ -43,10 +43,16 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     exit: int | None = None
 
 
-class Order(msgspec.Struct, frozen=True):
-    """What a worker is told to do."""
+class Order(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a worker is told to do.
 
-    end: Level
+    Attributes:
+        end: how to end; NONE leaves that as it was.
+        reopen: open the log's file anew: somebody has moved it.
+    """
+
+    end: Level = Level.NONE
+    reopen: bool = False
 
 
 Received = TypeVar("Received", Report, Order)
