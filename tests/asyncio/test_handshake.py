@@ -315,6 +315,7 @@ async def test_process_response_may_change_the_response(made: Callable[[Hook], H
         assert request.path == "/"
         assert response.status_code == 101
         assert connection.state is State.CONNECTING
+        assert connection.response is response
         response.headers["Set-Cookie"] = "a=b"
 
     async with serving(idle, process_response=made(process_response)) as server:

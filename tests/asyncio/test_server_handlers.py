@@ -221,6 +221,26 @@ async def test_a_subclass_of_connections() -> None:
     assert got == [(1, "A"), (2, "B")]
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_the_close_of_a_subclass_is_what_closes(fails: bool) -> None:
+    """After its handler, and at the end of `async with`, a connection is closed by its own close()."""
+    codes = []
+
+    class Polite(ServerConnection):
+        async def close(self, code: int = 1000, reason: str = "") -> None:
+            codes.append(int(code))
+            await super().close(code, reason or "see you")
+
+    async def handler(websocket: ServerConnection) -> None:
+        if fails:
+            raise ZeroDivisionError
+
+    async with serving(handler, create_connection=Polite) as made:
+        peer = await made.peer()
+        assert await peer.close_frame() == (1011 if fails else 1000, "see you")
+    assert codes == [1011 if fails else 1000]
+
+
 async def test_a_factory_with_limits_of_its_own() -> None:
     def create_connection(*arguments: Any, **options: Any) -> ServerConnection:
         return ServerConnection(*arguments, **{**options, "close_timeout": 1, "max_size": 10})

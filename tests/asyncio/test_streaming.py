@@ -13,6 +13,7 @@ from tests.asyncio.ends import BINARY, CONT, PING, PONG, TEXT, close, connected,
 from tests.rawclient import frame
 from tidegate.asyncio.server import ServerConnection
 from tidegate.exceptions import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK
+from tidegate.protocol import State
 
 FIN = 0x80
 
@@ -104,6 +105,23 @@ async def test_a_message_larger_than_the_queue() -> None:
     async with connected(max_queue=2, max_size=None) as (websocket, peer):
         peer.send(frame(b"", BINARY, fin=False), *[frame(b"x", CONT, fin=False)] * 4_000, frame(b"!", CONT))
         assert b"".join(await streamed(websocket)) == b"x" * 4_000 + b"!"
+
+
+async def test_a_message_of_more_fragments_than_a_reader_of_messages_may_get() -> None:
+    """The limit is on what is kept until a message is complete; streamed, nothing is, however much comes at once."""
+    async with connected(max_queue=None) as (websocket, peer):
+        receiving = asyncio.create_task(streamed(websocket))
+        await asyncio.sleep(0)
+        websocket.data_received(
+            b"".join([frame(b"", BINARY, fin=False), *[frame(b"", CONT, fin=False)] * 10_000, frame(b"!", CONT)])
+        )
+        assert await receiving == [b""] * 10_001 + [b"!"]
+        stream = websocket.recv_streaming()
+        peer.send(frame(b"a", fin=False))
+        assert await anext(stream) == "a"  # begun, though nobody waits for more
+        websocket.data_received(frame(b"", CONT, fin=False) * 10_000)
+        peer.send(frame(b"z", CONT))
+        assert [part async for part in stream] == [""] * 10_000 + ["z"]
 
 
 async def test_a_stream_must_be_consumed() -> None:
@@ -258,8 +276,10 @@ async def test_a_message_that_cannot_be_ended_ends_the_connection(
         sending = asyncio.create_task(outcome(websocket.send(message)))
         assert [await peer.frame() for _ in sent] == sent
         assert await peer.close_frame() == (1011, "error in fragmented message")
+        assert not sending.done()  # until the connection is closed
         peer.close()
         exc = await sending
+        assert websocket.state is State.CLOSED
         assert isinstance(exc, error)
         with pytest.raises(error, match=match):
             raise exc

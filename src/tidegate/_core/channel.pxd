@@ -113,6 +113,8 @@ cdef class Channel:
     cdef object pop_frame(self, uint8_t *opcode, bint *fin)
     cdef object pop_message(self, object decode)
     cdef object join_frames(self)
+    cdef object text_so_far(self, object last)
+    cdef bint is_streamed(self)
     cdef bint readable(self, bint frames)
     cdef int ask(self) except -1
     cdef int flow(self) except -1

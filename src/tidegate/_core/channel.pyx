@@ -392,7 +392,7 @@ cdef class Channel:
             self.message_opcode = 0
         return self.push(payload, h.opcode, h.fin)
 
-    def text_so_far(self, last):
+    cdef object text_so_far(self, object last):
         """The bytes of the current message, for an error that says where it is wrong."""
         cdef list parts = []
         cdef uint32_t i
@@ -442,9 +442,13 @@ cdef class Channel:
         self.queued += 1
         if fin:
             self.messages_queued += 1
-        elif self.messages_queued == 0 and self.queued >= MAX_FRAGMENTS:
+        elif self.messages_queued == 0 and self.queued >= MAX_FRAGMENTS and not self.is_streamed():
             self.fail(TOO_MANY_FRAGMENTS, MAX_FRAGMENTS)
         return 0
+
+    cdef bint is_streamed(self):
+        """Whether a reader takes the current message frame by frame: it may have any number of them."""
+        return self._streaming or (self.reader is not NULL and self.reader_takes_frames)
 
     cdef object pop_frame(self, uint8_t *opcode, bint *fin):
         cdef Arrival *a = &self.ring[self.ring_start]

@@ -49,6 +49,10 @@ class Connection(MessageChannel, OlderConnection):
         latency: seconds of the last ping's round trip; 0 before the first.
         subprotocol: the negotiated subprotocol, or None.
         extensions: the negotiated extensions.
+
+    Args:
+        settings: what `serve()` or `connect()` was told.
+        client: which side this is.
     """
 
     __slots__ = (
@@ -280,7 +284,7 @@ class Connection(MessageChannel, OlderConnection):
 
     # Closing (RFC 6455 section 7).
 
-    async def close(self, code: int = 1000, reason: str = "") -> None:
+    async def close(self, code: CloseCode | int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Perform the closing handshake, and wait until the TCP connection is closed too; idempotent.
 
         After `close_timeout` seconds without an answer the TCP connection is cut.
@@ -311,9 +315,12 @@ class Connection(MessageChannel, OlderConnection):
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._start_closing(CloseCode.NORMAL_CLOSURE if kind is None else CloseCode.INTERNAL_ERROR, "")
-        if kind is None or not issubclass(kind, (KeyboardInterrupt, SystemExit)):  # which wait for nobody
-            await self.wait_closed()
+        if kind is None:
+            await self.close()
+        elif issubclass(kind, (KeyboardInterrupt, SystemExit)):  # which wait for nobody
+            self._start_closing(CloseCode.INTERNAL_ERROR, "")
+        else:
+            await self.close(CloseCode.INTERNAL_ERROR)
 
     @property
     def _end(self) -> Closing:
@@ -586,6 +593,8 @@ class Connection(MessageChannel, OlderConnection):
             # A message that was begun and cannot be ended makes the connection useless.
             if self._state == OPEN:
                 self._fail(CloseCode.INTERNAL_ERROR, "error in fragmented message", exc)
+                if isinstance(exc, Exception):  # all others, as a cancellation, wait for nobody
+                    await self.wait_closed()
             raise
         finally:
             self._sending = False

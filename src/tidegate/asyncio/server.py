@@ -56,6 +56,15 @@ class ServerConnection(Connection):
         server: the `Server` that accepted it.
         username: set by `basic_auth` when it let the client in.
         handler, handler_kwargs: set by the router.
+
+    Args:
+        protocol: what `serve()` was told.
+        server: the server.
+        overrides: other limits for this connection than the server's: ping_interval, ping_timeout, close_timeout,
+            max_queue, write_limit, ... as for `serve()`.
+
+    Raises:
+        TypeError, ValueError: for limits that cannot be meant.
     """
 
     __slots__ = ("__dict__", "__weakref__", "_hooks", "_parser", "server")
@@ -107,6 +116,11 @@ class ServerConnection(Connection):
         if complete:
             self._request_received(self._parser)
 
+    @property
+    def _answered(self) -> bool:
+        """Whether the handshake is over, with a response or without."""
+        return self not in self.server._handshaking
+
     def _early_data(self, data: bytes) -> None:
         """Bytes between request and response: kept while a hook makes up its mind, dropped after a rejection."""
         if self._parser is not None and len(self._parser.rest) + len(data) <= self.server.EARLY_DATA:
@@ -134,7 +148,7 @@ class ServerConnection(Connection):
             self._hooks = None
             if self._state == CLOSED:
                 self._settings.deadlines.clear(self)
-        if response is None or self._response is not None or self.transport.is_closing():
+        if response is None or self._answered or self.transport.is_closing():
             return  # refused meanwhile: timeout, or the connection is gone
         if response.status_code == 101 and self.server._closing:
             response, chosen = self._with_server_header(_unavailable()), False
@@ -148,7 +162,7 @@ class ServerConnection(Connection):
         response = None
         if server._process_request is not None:
             response = await self._hook("process_request", server._process_request, self, request)
-        if self._response is not None:
+        if self._answered:
             return None, False
         chosen = response is not None
         if response is None:
@@ -156,6 +170,7 @@ class ServerConnection(Connection):
         elif "Server" not in response.headers:
             response = self._with_server_header(response)
         if server._process_response is not None:
+            self._response = response
             other = await self._hook("process_response", server._process_response, self, request, response)
             if other is not None:
                 response, chosen = other, True
@@ -233,7 +248,7 @@ class ServerConnection(Connection):
         self._refuse_with(_unavailable())
 
     def _refuse_with(self, response: Response) -> None:
-        if self._response is None and self._state == CONNECTING:
+        if self._state == CONNECTING and not self._answered:
             self._answer(self._with_server_header(response))
 
     def _with_server_header(self, response: Response) -> Response:
@@ -286,7 +301,7 @@ class ServerConnection(Connection):
             return
         if self._state != CONNECTING:
             super()._on_deadline(now)
-        elif self._response is None and self._parser is not None and not self._parser.head:
+        elif not self._answered and self._parser is not None and not self._parser.head:
             # Part of a request has come: say what was expected.
             self._refuse_with(reject(HTTPStatus.REQUEST_TIMEOUT, "Timed out waiting for the request.\n"))
         else:
@@ -295,7 +310,7 @@ class ServerConnection(Connection):
 
     def _handshake_over(self, result: str) -> None:
         """The handshake ends without an answer."""
-        if self._response is None:
+        if not self._answered:
             self._response = b""
             self._row.handshake(result, monotonic() - self._opened_at)
             self.server._handshaking.discard(self)
@@ -320,7 +335,7 @@ def _unavailable() -> Response:
 
 
 class Server(OlderServer):
-    """What `serve()` returns: mirrors asyncio.Server, and is to be awaited or entered to start.
+    """What `serve()` returns: mirrors asyncio.Server, and is to be awaited or entered to start. Made by nothing else.
 
     Attributes:
         server: the underlying asyncio server, once started.
@@ -385,7 +400,11 @@ class Server(OlderServer):
         await self.server.start_serving()
 
     async def serve_forever(self) -> None:
-        """Serve until `close()` is called elsewhere, or until cancelled, which closes the server first."""
+        """Serve until `close()` is called elsewhere, or until cancelled, which closes the server first.
+
+        Raises:
+            asyncio.CancelledError: when cancelled, once the server is closed.
+        """
         try:
             if not self.is_serving():
                 await self.start_serving()
@@ -405,8 +424,11 @@ class Server(OlderServer):
 
         Args:
             close_connections: False leaves open connections to their clients and handlers.
-            code: close code.
-            reason: close reason.
+            code: close code; 1001 (going away) by default.
+            reason: close reason, at most 123 bytes in UTF-8.
+
+        Raises:
+            ProtocolError: for a code or a reason that may not be sent (RFC 6455 7.4).
         """
         Closing().send(code, reason)  # raises, before anything is done, for what no close frame can carry
         if not self._closing:
