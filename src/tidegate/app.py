@@ -114,13 +114,13 @@ class App:
 
 
 def is_map(handler: object) -> TypeGuard[Map]:
-    """Whether it is a map of handlers. Who has one has imported werkzeug, which nobody else should wait for."""
+    """Whether `handler` is a map of handlers. Who has one has imported werkzeug, which nobody else should wait for."""
     routing = sys.modules.get("werkzeug.routing")
     return routing is not None and isinstance(handler, routing.Map)
 
 
 def check_map(url_map: Map) -> None:
-    """Check the handlers of a map.
+    """Check the handlers of `url_map`.
 
     Raises:
         TypeError: one of them is none; the message names its rule.

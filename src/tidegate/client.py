@@ -163,7 +163,12 @@ def make_request(uri: WebSocketURI, key: str, options: ClientOptions, additional
 
 
 class Agreed(NamedTuple):
-    """Outcome of a handshake that succeeds."""
+    """Outcome of a handshake that succeeds.
+
+    Attributes:
+        subprotocol: the one that the server chose, or None.
+        extensions: those that it accepted, in the order in which they are applied to what is sent.
+    """
 
     subprotocol: Subprotocol | None
     extensions: list[Extension]

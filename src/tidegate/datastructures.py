@@ -18,7 +18,7 @@ _field_value = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
 
 
 class MultipleValuesError(LookupError):
-    """A single value was asked for a header that has several."""
+    """A single value was asked for a header that has several; its argument is the name of the header."""
 
     def __str__(self) -> str:
         # As KeyError does, which is the other outcome of a look-up.
@@ -38,6 +38,10 @@ class Headers(MutableMapping[str, str]):
 
     Values are text that ISO-8859-1 can write, without control characters: a value with a line break would become
     another header on the wire, and is refused.
+
+    Args:
+        args: at most one: headers, a mapping, or pairs of name and value.
+        kwargs: more headers, by name.
 
     Raises:
         InvalidHeaderValue: if a value contains a character that is not allowed.
@@ -140,14 +144,22 @@ class Headers(MutableMapping[str, str]):
         self._list = []
 
     def update(self, *args: HeadersLike, **kwargs: str) -> None:
-        """Add headers; several values of one name are kept when they come from :class:`Headers` or from pairs."""
+        """Add headers; several values of one name are kept when they come from :class:`Headers` or from pairs.
+
+        Args:
+            args: at most one: headers, a mapping, or pairs of name and value.
+            kwargs: more headers, by name.
+
+        Raises:
+            InvalidHeader, InvalidHeaderValue: for what no header can hold; what came before it is added.
+        """
         args = tuple([arg.raw_items() if isinstance(arg, Headers) else arg for arg in args])
         super().update(*args, **kwargs)
 
     # Several values
 
     def get_all(self, key: str) -> list[str]:
-        """Return all values of a header, in order; an empty list if it is absent."""
+        """Return all values of the header ``key``, in order; an empty list if it is absent."""
         return self._index().get(key.lower(), []).copy()
 
     def raw_items(self) -> Iterator[tuple[str, str]]:
@@ -155,7 +167,11 @@ class Headers(MutableMapping[str, str]):
         return iter(self._list)
 
     def set_insecure(self, key: str, value: str) -> None:
-        """Add a value without checking it; never with text that comes from outside."""
+        """Add ``value`` to the header ``key`` without checking it; never with text that comes from outside.
+
+        Raises:
+            InvalidHeader: if the name contains a control character all the same.
+        """
         if not key.isprintable():
             raise InvalidHeader(key, value)
         if self._dict is not None:

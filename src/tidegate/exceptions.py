@@ -123,18 +123,23 @@ class ConnectionClosed(WebSocketException, OlderClosed):
 
 
 class ConnectionClosedOK(ConnectionClosed):
-    """The connection ended as it should: code 1000, 1001 or none was received and sent."""
+    """The connection ended as it should: code 1000, 1001 or none was received and sent (RFC 6455, 7.4.1)."""
 
 
 class ConnectionClosedError(ConnectionClosed):
-    """The connection ended with another close code, or without a close frame."""
+    """The connection ended with another close code, or without a close frame (RFC 6455, 7.1.5)."""
 
 
 # Addresses
 
 
 class InvalidURI(WebSocketException):
-    """A URI is not a valid WebSocket URI (RFC 6455, 3)."""
+    """A URI is not a valid WebSocket URI (RFC 6455, 3).
+
+    Attributes:
+        uri: as it was given.
+        msg: what is wrong with it.
+    """
 
     def __init__(self, uri: str, msg: str) -> None:
         self.uri = uri
@@ -145,7 +150,12 @@ class InvalidURI(WebSocketException):
 
 
 class InvalidProxy(WebSocketException):
-    """The URL of a proxy is not valid."""
+    """The URL of a proxy is not valid.
+
+    Attributes:
+        proxy: as it was given.
+        msg: what is wrong with it.
+    """
 
     def __init__(self, proxy: str, msg: str) -> None:
         self.proxy = proxy
@@ -217,7 +227,11 @@ class UnexpectedBody(InvalidMessage):
 
 
 class InvalidMethod(InvalidHandshake):
-    """The method of the request is not GET (RFC 6455, 4.1)."""
+    """The method of the request is not GET (RFC 6455, 4.1); answered with 405.
+
+    Attributes:
+        method: what it is.
+    """
 
     def __init__(self, method: str) -> None:
         self.method = method
@@ -227,7 +241,11 @@ class InvalidMethod(InvalidHandshake):
 
 
 class InvalidProtocol(InvalidHandshake):
-    """The HTTP version of the request is not 1.1 (RFC 6455, 4.1)."""
+    """The HTTP version of the request is not 1.1 (RFC 6455, 4.1); answered with 505.
+
+    Attributes:
+        protocol: what it is, as "HTTP/1.0".
+    """
 
     def __init__(self, protocol: str) -> None:
         self.protocol = protocol
@@ -274,6 +292,12 @@ class InvalidHeaderFormat(InvalidHeader):
     """A header does not follow its grammar.
 
     ``value`` says what was expected, where, in which header.
+
+    Args:
+        name: name of the header.
+        error: what was expected.
+        header: its value.
+        pos: index in ``header`` of the first mistake.
     """
 
     def __init__(self, name: str, error: str, header: str, pos: int) -> None:
@@ -281,18 +305,28 @@ class InvalidHeaderFormat(InvalidHeader):
 
 
 class InvalidHeaderValue(InvalidHeader):
-    """A header follows its grammar, or is text that no header can hold, and its value cannot be accepted."""
+    """A header follows its grammar, or is text that no header can hold, and its value cannot be accepted.
+
+    ``name`` and ``value`` are the header's.
+    """
 
 
 class InvalidOrigin(InvalidHeader):
-    """The Origin header is not one that the server accepts (RFC 6455, 10.2)."""
+    """The Origin header is not one that the server accepts (RFC 6455, 10.2); answered with 403.
+
+    Args:
+        origin: its value; None if it is missing.
+    """
 
     def __init__(self, origin: str | None) -> None:
         super().__init__("Origin", origin)
 
 
 class InvalidUpgrade(InvalidHeader):
-    """The Upgrade or the Connection header does not ask for a WebSocket."""
+    """The Upgrade or the Connection header does not ask for a WebSocket (RFC 6455, 4.2.1); answered with 426.
+
+    ``name`` and ``value`` are the header's.
+    """
 
 
 class NegotiationError(InvalidHandshake):
@@ -300,7 +334,11 @@ class NegotiationError(InvalidHandshake):
 
 
 class DuplicateParameter(NegotiationError):
-    """A parameter of an extension appears twice."""
+    """A parameter of an extension appears twice.
+
+    Attributes:
+        name: its name.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -310,7 +348,11 @@ class DuplicateParameter(NegotiationError):
 
 
 class InvalidParameterName(NegotiationError):
-    """An extension does not know a parameter."""
+    """An extension does not know a parameter.
+
+    Attributes:
+        name: its name.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -368,7 +410,14 @@ class PayloadTooBig(WebSocketException):
         self.set_current_size(current_size)
 
     def set_current_size(self, current_size: int | None) -> None:
-        """Tell how much of the message came before the frame; ``max_size`` was what remained after that."""
+        """Tell how much of the message came before the frame; ``max_size`` was what remained after that.
+
+        Args:
+            current_size: bytes; None changes nothing.
+
+        Raises:
+            AssertionError: if it is known already.
+        """
         if current_size is not None:
             if self.current_size is not None:
                 raise AssertionError("the current size is already set")

@@ -83,7 +83,12 @@ OK_CLOSE_CODES = {CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY, CloseCode.NO_S
 
 @dataclasses.dataclass(slots=True)
 class Close:
-    """Code and reason of a close frame (RFC 6455, 5.5.1)."""
+    """Code and reason of a close frame (RFC 6455, 5.5.1).
+
+    Attributes:
+        code: why the connection is closed (RFC 6455, 7.4).
+        reason: text, at most 123 bytes in UTF-8; may be empty.
+    """
 
     code: CloseCode | int
     reason: str
@@ -102,7 +107,8 @@ class Close:
     def parse(cls, data: BytesLike) -> Close:
         """Read the payload of a close frame.
 
-        An empty payload is legal, and reads as code 1005.
+        Args:
+            data: the payload. An empty one is legal, and reads as code 1005.
 
         Raises:
             ProtocolError: if there is one byte only, or the code is not one that may be sent.
@@ -140,6 +146,12 @@ class Frame:
     """A frame, unmasked (RFC 6455, 5.2).
 
     ``str()`` is the form that debug logs show: opcode, payload shortened to :data:`MAX_LOG_SIZE` characters, size.
+
+    Attributes:
+        opcode: what kind of frame it is.
+        data: the payload.
+        fin: whether it is the last frame of its message.
+        rsv1, rsv2, rsv3: reserved bits, for extensions (RFC 6455, 9).
     """
 
     opcode: Opcode

@@ -104,9 +104,13 @@ def _parse_list(parse_item: _ItemParser[_T], header: str, name: str) -> list[_T]
 
 
 def build_host(host: str, port: int, secure: bool, *, always_include_port: bool = False) -> str:
-    """Build a ``Host`` header.
+    """Build a ``Host`` header (RFC 9110, 7.2).
 
-    The port is left out when it is the usual one, 80 or 443, unless ``always_include_port``.
+    Args:
+        host: a name, or an address; an IPv6 address gets its brackets.
+        port: left out when it is the usual one, 80 or 443.
+        secure: whether that is 443.
+        always_include_port: True to write it even so.
     """
     # RFC 3986, 3.2.2: an IPv6 address needs brackets, or its colons could not be told from the port's.
     try:
@@ -188,7 +192,11 @@ def parse_extension(header: str) -> list[ExtensionHeader]:
 
 
 def build_extension(extensions: Sequence[ExtensionHeader]) -> str:
-    """Build a ``Sec-WebSocket-Extensions`` header; the reverse of :func:`parse_extension`."""
+    """Build a ``Sec-WebSocket-Extensions`` header (RFC 6455, 9.1); the reverse of :func:`parse_extension`.
+
+    Args:
+        extensions: in order, each with its parameters.
+    """
     return ", ".join(
         [
             "; ".join([name, *[key if value is None else f"{key}={value}" for key, value in parameters]])
@@ -210,7 +218,11 @@ def parse_subprotocol(header: str) -> list[Subprotocol]:
 
 
 def build_subprotocol(subprotocols: Sequence[Subprotocol]) -> str:
-    """Build a ``Sec-WebSocket-Protocol`` header; the reverse of :func:`parse_subprotocol`."""
+    """Build a ``Sec-WebSocket-Protocol`` header (RFC 6455, 11.3.4); the reverse of :func:`parse_subprotocol`.
+
+    Args:
+        subprotocols: in order of preference.
+    """
     return ", ".join(subprotocols)
 
 
@@ -279,7 +291,11 @@ def parse_authorization_basic(header: str) -> tuple[str, str]:
 
 
 def build_authorization_basic(username: str, password: str) -> str:
-    """Build an ``Authorization`` header for HTTP Basic authentication, for :func:`parse_authorization_basic`.
+    """Build an ``Authorization`` header for HTTP Basic authentication (RFC 7617), for :func:`parse_authorization_basic`.
+
+    Args:
+        username: without a colon.
+        password: any text; both are encoded to UTF-8.
 
     Raises:
         ValueError: if the user name contains a colon, which would end it (RFC 7617, 2).

@@ -79,7 +79,7 @@ def _decoded(part: str | None) -> str | None:
 
 
 def get_proxy(uri: WebSocketURI) -> str | None:
-    """Return the URL of the proxy that the environment or the system has for a URI; None if there is none for it.
+    """Return the URL of the proxy that the environment or the system has for ``uri``; None if there is none for it.
 
     It is, for ``wss``, the first of ``wss_proxy``, ``socks_proxy`` and ``https_proxy``; for ``ws`` the first of
     ``ws_proxy``, ``socks_proxy``, ``https_proxy`` and ``http_proxy``, since what is not HTTP passes best through a
@@ -101,7 +101,14 @@ def get_proxy(uri: WebSocketURI) -> str | None:
 
 
 def connect_request(proxy: Proxy, host: str, port: int, user_agent: str | None = USER_AGENT) -> bytes:
-    """Return the request that asks an HTTP proxy for a tunnel to ``host`` and ``port`` (RFC 9110, 9.3.6)."""
+    """Return the request that asks an HTTP proxy for a tunnel (RFC 9110, 9.3.6).
+
+    Args:
+        proxy: the proxy; a user name and password of its are sent along.
+        host: name or address of the server.
+        port: the server's.
+        user_agent: value of the ``User-Agent`` header; None for no header.
+    """
     authority = build_host(host, port, False, always_include_port=True)
     headers = Headers([("Host", authority)])
     if user_agent is not None:

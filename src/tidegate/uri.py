@@ -52,9 +52,10 @@ class WebSocketURI:
 
 
 def parse_uri(uri: str) -> WebSocketURI:
-    """Parse a WebSocket URI.
+    """Parse a WebSocket URI (RFC 6455, 3).
 
-    An internationalized one (RFC 3987) is converted.
+    Args:
+        uri: the URI; an internationalized one (RFC 3987) is converted.
 
     Raises:
         InvalidURI: if it is not a valid WebSocket URI.

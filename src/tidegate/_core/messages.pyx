@@ -205,11 +205,40 @@ cdef class MessageChannel(Channel):
     """A channel that is read and written by awaiting."""
 
     def recv(self, decode=None):
-        """Awaitable of the next message: see Connection."""
+        """recv($self, /, decode=None)\n--\n
+        Receive the next message, whole: str if it is text, bytes if it is binary (RFC 6455 5.6).
+
+        Cancelling is safe: no message is lost. Messages that came before the connection was closed can still be
+        received after that.
+
+        Args:
+            decode: True for str, False for bytes, whatever the message is; by default what the message is.
+
+        Raises:
+            ConnectionClosed: when the connection is closed and all messages have been received; ConnectionClosedOK or
+                ConnectionClosedError.
+            ConcurrencyError: when another coroutine is in recv() or recv_streaming().
+        """
         return awaitable(self, MESSAGE, decode)
 
     def send(self, message, text=None):
-        """Awaitable of a message sent: see Connection."""
+        """send($self, /, message, text=None)\n--\n
+        Send a message: text if it is str, binary if it is bytes, bytearray or memoryview (RFC 6455 5.6).
+
+        It waits as long as more than `write_limit` bytes are in the write buffer; when it returns, the other side need
+        not have the message yet. The items of an iterable or an asynchronous iterable are sent as the fragments of one
+        message (RFC 6455 5.4), for whose end other sends wait; an empty one sends nothing. A message that was begun and
+        cannot be ended, because the iterable fails or the call is cancelled, ends the connection with code 1011.
+
+        Args:
+            message: the message, or its fragments.
+            text: True to send bytes as text, which they must be in UTF-8, False to send str as binary; by default as
+                the type says.
+
+        Raises:
+            ConnectionClosed: when the connection is closed.
+            TypeError: for a message of another type, for a dict, and for fragments of mixed types.
+        """
         cdef Awaitable made = awaitable(self, SEND, message)
         made.text = text
         return made

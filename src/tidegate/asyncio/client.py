@@ -47,7 +47,16 @@ __all__ = ["ClientConnection", "connect", "unix_connect"]
 
 
 class ClientConnection(Connection):
-    """The client's side of a connection: what `connect()` gives."""
+    """The client's side of a connection: what `connect()` gives.
+
+    Args:
+        protocol: what `connect()` was told.
+        overrides: other limits for this connection: ping_interval, ping_timeout, close_timeout, max_queue,
+            write_limit, ... as for `connect()`.
+
+    Raises:
+        TypeError, ValueError: for limits that cannot be meant.
+    """
 
     __slots__ = ("__dict__", "__weakref__", "_key", "_opening", "_options", "_parser")
 

@@ -121,6 +121,10 @@ class Router:
     def get_server_name(self, connection: ServerConnection, request: Request) -> str:
         """Return the name of the server, and its port, for rules of hosts and for redirects.
 
+        Args:
+            connection: the connection, whose handshake is not over.
+            request: its request.
+
         Raises:
             InvalidHeader: if there is not one Host header (RFC 9112 3.2); the answer is 400.
         """
@@ -132,17 +136,30 @@ class Router:
         return hosts[0]
 
     def redirect(self, connection: ServerConnection, url: str) -> Response:
-        """Make the response to a request that another URL is for."""
+        """Make the response to a request that another URL is for: 302, with that URL as Location.
+
+        Args:
+            connection: the connection, whose handshake is not over.
+            url: where to go.
+        """
         response = connection.respond(HTTPStatus.FOUND, f"Found at {url}")
         response.headers["Location"] = url
         return response
 
     def not_found(self, connection: ServerConnection) -> Response:
-        """Make the response to a request that no rule is for."""
+        """Make the response to a request that no rule is for: 404.
+
+        Args:
+            connection: the connection, whose handshake is not over.
+        """
         return connection.respond(HTTPStatus.NOT_FOUND, "Not Found")
 
     def route_request(self, connection: ServerConnection, request: Request) -> Response | None:
         """Find the handler of a request.
+
+        Args:
+            connection: the connection, whose handshake is not over.
+            request: its request.
 
         Returns:
             None, with `handler` and `handler_kwargs` of the connection set; or the response, if there is none.
@@ -164,7 +181,11 @@ class Router:
         return None
 
     async def handler(self, connection: ServerConnection) -> None:
-        """Run the handler that was found."""
+        """Run the handler that was found, as `serve()` runs a handler.
+
+        Args:
+            connection: the connection, open, with `handler` and `handler_kwargs`.
+        """
         handler: Callable[..., Awaitable[None]] = connection.handler
         await handler(connection, **connection.handler_kwargs)
 

@@ -69,10 +69,14 @@ def tidegate() -> None:
     """A production WebSocket server for Python."""
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command line, by default the process's own, and exit with its status."""
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run a command line, and exit with its status.
+
+    Args:
+        argv: arguments, without the program's name; by default those of the process.
+    """
     try:
-        status = tidegate.main(arguments, prog_name="tidegate", standalone_mode=False)
+        status = tidegate.main(argv, prog_name="tidegate", standalone_mode=False)
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx is not None else "tidegate"
         print(f"{where}: {_line(error)}", file=sys.stderr)
