@@ -82,7 +82,7 @@ INITIATORS = ("local", "remote", "abort")
 DIRECTIONS = ("received", "sent")
 OPCODES = ("text", "binary")
 LIMITS = ("daemon", "descriptors", "address", "rate")
-STAGES = ("starting", "ready", "draining", "gone")
+STAGES = ("starting", "booted", "ready", "draining", "gone")
 EXIT_REASONS = (
     "stopped", "reload", "recycle_age", "recycle_connections", "recycle_memory",
     "crash", "signal", "hung", "oom_suspect", "boot_failed",

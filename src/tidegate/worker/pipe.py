@@ -1,7 +1,7 @@
 """The words between a worker and its supervisor, and the pipe that carries them: a JSON object on each line.
 
     Report      upwards: the stage that the worker has reached, and why it ends
-    Order       downwards: how to end
+    Order       downwards: when to begin, how to end, and what to do in between
     Pipe        one end; `send` and `receive` never wait for the other end to be well
 
 What must not live here: what either side makes of a word.
@@ -9,7 +9,11 @@ What must not live here: what either side makes of a word.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
+import struct
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Generic, Literal, TypeAlias, TypeVar
 
@@ -17,7 +21,8 @@ import msgspec
 
 __all__ = ["Level", "Order", "Pipe", "Report", "Stage"]
 
-Stage: TypeAlias = Literal["starting", "ready", "draining", "gone"]
+# A worker that has booted accepts nobody before it is told to serve; then it is ready.
+Stage: TypeAlias = Literal["starting", "booted", "ready", "draining", "gone"]
 
 
 class Level(IntEnum):
@@ -47,14 +52,27 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a worker is told to do.
 
     Attributes:
-        end: how to end; NONE leaves that as it was.
+        end: how to end.
+        leave_queue: in the end, whoever waits in the queue of a socket is left to others who accept from it.
+        serve: accept connections.
+        rest: close every connection as in a drain, and refuse new ones, but stay.
+        adopt: accept, besides its own, the connections of a slot that has no worker; its listening sockets come along.
+        release: the slot has a worker again, or is no more: close the sockets that were adopted for it.
+        sockets: how many come along.
         reopen: open the log's file anew: somebody has moved it.
     """
 
     end: Level = Level.NONE
+    leave_queue: bool = False
+    serve: bool = False
+    rest: bool = False
+    adopt: int | None = None
+    release: int | None = None
+    sockets: int = 0
     reopen: bool = False
 
 
+_INT = struct.Struct("i")
 Received = TypeVar("Received", Report, Order)
 
 
@@ -67,23 +85,28 @@ class Pipe(Generic[Received]):
     """
 
     LONGEST = 2**20  # of a line, in bytes: more than that is not a report but a fault
+    SOCKETS = 64  # that come with one read, at most
 
     def __init__(self, sock: socket.socket, receives: type[Received]) -> None:
         self._socket = sock
         self._decoder: msgspec.json.Decoder[Received] = msgspec.json.Decoder(receives)
         self._line = b""
+        self._descriptors: list[int] = []  # that have come, and that nobody has taken
         self.ended = False  # the other end is closed
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def send(self, word: Report | Order, *, wait: bool = False) -> bool:
+    def send(self, word: Report | Order, sockets: Sequence[socket.socket] = (), *, wait: bool = False) -> bool:
         """Whether the word went off. Without `wait`, an end that does not read for a long time gets no more words."""
         line = msgspec.json.encode(word) + b"\n"
         try:
             if wait:
                 self._socket.sendall(line)
                 return True
+            if sockets:
+                numbers = [sock.fileno() for sock in sockets]
+                return socket.send_fds(self._socket, [line], numbers, socket.MSG_DONTWAIT) == len(line)
             return self._socket.send(line, socket.MSG_DONTWAIT) == len(line)
         except OSError:
             return False
@@ -95,7 +118,7 @@ class Pipe(Generic[Received]):
         """
         try:
             for _ in range(16):  # more than a socket holds, and no end for one that is being filled all the time
-                data = self._socket.recv(65536, socket.MSG_DONTWAIT)
+                data = self._read()
                 if not data:
                     self.ended = True
                     break
@@ -115,5 +138,25 @@ class Pipe(Generic[Received]):
                 continue
         return words
 
+    def _read(self) -> bytes:
+        """What there is; socket.recv_fds() would wait for it."""
+        space = socket.CMSG_SPACE(self.SOCKETS * _INT.size)
+        data, attached, _, _ = self._socket.recvmsg(65536, space, socket.MSG_DONTWAIT)
+        for level, kind, numbers in attached:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                self._descriptors += (number for (number,) in _INT.iter_unpack(numbers))
+        return data
+
+    def take(self, number: int) -> list[socket.socket]:
+        """The sockets that came along with a word, in their order; fewer where the system had no descriptors left."""
+        taken, self._descriptors = self._descriptors[:number], self._descriptors[number:]
+        for descriptor in taken:
+            os.set_inheritable(descriptor, False)
+        return [socket.socket(fileno=descriptor) for descriptor in taken]
+
     def close(self) -> None:
         self._socket.close()
+        for descriptor in self._descriptors:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        self._descriptors.clear()
