@@ -17,6 +17,7 @@ import pytest
 
 import tidegate
 import tidegate.client
+import tidegate.connection
 import tidegate.server
 from tests.asyncio.ends import outcome, serving
 from tidegate import older
@@ -424,7 +425,7 @@ def test_names_that_are_gone_say_why(name: str) -> None:
         getattr(tidegate, name)
 
 
-@pytest.mark.parametrize("module", ["client", "exceptions", "server"])
+@pytest.mark.parametrize("module", ["client", "connection", "exceptions", "server"])
 def test_other_names_are_none(module: str) -> None:
     found = getattr(tidegate, module)
     with pytest.raises(AttributeError, match=f"module 'tidegate.{module}' has no attribute 'nothing'"):

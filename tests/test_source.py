@@ -26,7 +26,7 @@ ROOT_FLOORS = {
     "words": {"typing", "version", "exceptions", "datastructures", "frames", "kinds", "config", "app", "logs", "older"},
     "grammar": {"uri", "headers", "http11", "proxy", "extensions"},
     "chapters": {"handshake", "client", "closing", "keepalive", "protocol"},
-    "front": {"", "__main__", "server"},
+    "front": {"", "__main__", "connection", "server"},
 }
 
 # Floor -> the floors that it may import, and single modules as doors into others.

@@ -303,6 +303,10 @@ NAMES: Mapping[str, Mapping[str, str]] = {
         "connect": "asyncio.client.connect",
         "unix_connect": "asyncio.client.unix_connect",
     },
+    "tidegate.connection": {
+        "Side": "protocol.Side",
+        "State": "protocol.State",
+    },
     "tidegate.exceptions": {
         "InvalidStatusCode": "exceptions.InvalidStatus",
         "WebSocketProtocolError": "exceptions.ProtocolError",
@@ -327,7 +331,9 @@ GONE: Mapping[str, str] = {
     "BasicAuthWebSocketServerProtocol": "use process_request=basic_auth(realm, credentials)",
     "basic_auth_protocol_factory": "use process_request=basic_auth(realm, credentials)",
     "ClientProtocol": _NATIVE,
+    "Connection": _NATIVE,
     "Protocol": _NATIVE,
+    "SEND_EOF": _NATIVE,
     "ServerProtocol": _NATIVE,
 }
 """Documented names that are not there: why, or what does the same."""

@@ -1,0 +1,18 @@
+"""Where State and Side were found in older programs: `from tidegate.connection import State`. Nothing is defined here.
+
+Today they are in `tidegate.protocol`, or simply in `tidegate`; connections are in `tidegate.asyncio.connection`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .older import NAMES, lookup
+
+
+def __getattr__(name: str) -> Any:
+    return lookup(__name__, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *NAMES[__name__]})
