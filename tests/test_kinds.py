@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidegate.config import settings
-from tidegate.kinds import DURATION, SECONDS, SWITCH, ConfigError, Fd, Kind, Tcp, Unix, parse_address
+from tidegate.kinds import DURATION, SECONDS, SWITCH, ConfigError, Fd, Kind, Systemd, Tcp, Unix, parse_address
 
 
 def read(name: str, text: str) -> Any:
@@ -29,6 +29,8 @@ def read(name: str, text: str) -> Any:
         ("unix:/run/tide gate.sock", Unix("/run/tide gate.sock")),
         ("unix:relative", Unix("relative")),
         ("fd://3", Fd(3)),
+        ("systemd", Systemd()),
+        ("systemd:tidegate.socket", Systemd("tidegate.socket")),
     ],
 )
 def test_addresses(text: str, address: object) -> None:
@@ -58,6 +60,8 @@ def test_addresses(text: str, address: object) -> None:
         ("fd://", "a whole number"),
         ("fd://-1", "a whole number"),
         ("fd://x", "a whole number"),
+        ("systemd:", "no colon"),
+        ("systemd:a:b", "no colon"),
     ],
 )
 def test_addresses_that_are_none(text: str, words: str) -> None:
@@ -156,6 +160,31 @@ def test_other_kinds() -> None:
             read(name, text)
     with pytest.raises(ConfigError, match="printable ASCII"):
         read("server_header", "a\r\nb")
+
+
+def test_who_and_where() -> None:
+    assert (read("user", "www-data"), read("group", "33"), read("user", "none")) == ("www-data", "33", None)
+    assert (read("pidfile", "/run/tidegate.pid"), read("working_dir", "none")) == ("/run/tidegate.pid", None)
+    for name, text in (("user", ""), ("user", "a:b"), ("user", "-1"), ("group", "a b"), ("pidfile", "")):
+        with pytest.raises(ConfigError):
+            read(name, text)
+
+
+def test_permissions_are_octal() -> None:
+    assert [read("umask", text) for text in ("027", "0027", "0o27", "77", "0", "none")] == [23, 23, 23, 63, 0, None]
+    assert settings()["umask"].write(23) == "027"
+    for text in ("8", "1000", "", "-1", "0x1", "rwx"):
+        with pytest.raises(ConfigError, match="octal"):
+            read("umask", text)
+
+
+def test_processors() -> None:
+    assert read("cpu_affinity", "0,2,4-7") == (0, 2, 4, 5, 6, 7)
+    assert read("cpu_affinity", "3, 1-3") == (3, 1, 2)
+    assert (read("cpu_affinity", "auto"), read("cpu_affinity", "none")) == ("auto", None)
+    for text in ("", "2-1", "a", "1-", "0,,1", "0-99999"):
+        with pytest.raises(ConfigError, match="processors, such as"):
+            read("cpu_affinity", text)
 
 
 @pytest.mark.parametrize("text", ["app:handler", "package.module:app", "app:factory.handler"])

@@ -25,8 +25,14 @@ from .kinds import (
     DURATION,
     FRAMES,
     HEADER,
+    OPEN_FILES,
+    PATH,
+    PROCESSORS,
     SECONDS,
     SIZE,
+    SWITCH,
+    UMASK,
+    USER,
     WORKERS,
     Address,
     ConfigError,
@@ -112,7 +118,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         tuple[Address, ...],
         Setting(
             ADDRESS,
-            "Where clients connect: HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N. Repeatable.",
+            "Where clients connect: HOST:PORT, [IPV6]:PORT, unix:PATH, fd://N, or systemd for the sockets of a .socket"
+            " unit (systemd:NAME for those of one name). Repeatable.",
             many=True,
             fixed=True,
         ),
@@ -188,6 +195,61 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         Literal["debug", "info", "warning", "error"],
         Setting(choice("debug", "info", "warning", "error"), "Least level of what is logged to standard error."),
     ] = "info"
+    pidfile: Annotated[
+        str | None,
+        Setting(PATH.or_else("none"), "File with the process id of the daemon, for as long as it runs.", fixed=True),
+    ] = None
+    user: Annotated[
+        str | None,
+        Setting(
+            USER.or_else("none"),
+            "Whom the daemon becomes, for good, after it has bound its addresses as root; with its groups, unless"
+            " --group is given too. Unix sockets belong to it.",
+            fixed=True,
+        ),
+    ] = None
+    group: Annotated[
+        str | None,
+        Setting(USER.or_else("none"), "The group that the daemon becomes one of, with --user or alone.", fixed=True),
+    ] = None
+    umask: Annotated[
+        int | None,
+        Setting(
+            UMASK.or_else("none"),
+            "Permissions that new files do not get, Unix sockets among them: with 007 user and group may connect.",
+            default_text="as whoever starts the daemon has it",
+            fixed=True,
+        ),
+    ] = None
+    working_dir: Annotated[
+        str | None,
+        Setting(
+            PATH.or_else("none"),
+            "Directory to change to first: it is importable, and other paths are relative to it.",
+            default_text="the current one",
+            fixed=True,
+        ),
+    ] = None
+    cpu_affinity: Annotated[
+        tuple[int, ...] | Literal["auto"] | None,
+        Setting(
+            PROCESSORS.or_else("auto", "auto").or_else("none"),
+            "Processors that the workers stay on, one for each in turn; auto is every usable one.",
+        ),
+    ] = None
+    preload: Annotated[
+        bool,
+        Setting(
+            SWITCH,
+            "Whether the application is imported before the workers are forked, which then share its memory. A reload"
+            " takes no new code then, but an upgrade does.",
+            fixed=True,
+        ),
+    ] = False
+    open_files: Annotated[
+        int | None,
+        Setting(OPEN_FILES, "Limit of open files of each process; max is as many as the system allows.", fixed=True),
+    ] = None
 
     def __post_init__(self) -> None:
         if self.drain is not None and self.drain >= self.graceful_timeout and self.drain > 0:

@@ -1,7 +1,7 @@
 """Ways of writing the values of settings: text to value, value to text, and the words for what is allowed.
 
     ConfigError    a setting that cannot be
-    Address        what to listen on: Tcp, Unix or Fd
+    Address        what to listen on: Tcp, Unix, Fd or Systemd
     Kind           one way of writing; the kinds that there are follow it
 
 What must not live here: which settings there are (config.py), click, files, the environment, sockets.
@@ -21,21 +21,28 @@ __all__ = [
     "DURATION",
     "FRAMES",
     "HEADER",
+    "OPEN_FILES",
+    "PATH",
+    "PROCESSORS",
     "SECONDS",
     "SIZE",
     "SLOTS",
     "SWITCH",
+    "UMASK",
+    "USER",
     "WORKERS",
     "Address",
     "ConfigError",
     "Fd",
     "Kind",
+    "Systemd",
     "Tcp",
     "Unix",
     "choice",
     "count",
     "pair",
     "parse_address",
+    "write_number",
 ]
 
 SLOTS = 256  # the most workers: as many slots as the scoreboard has
@@ -94,11 +101,27 @@ class Fd:
         return f"fd://{self.number}"
 
 
-Address: TypeAlias = Tcp | Unix | Fd
+@dataclass(frozen=True, slots=True)
+class Systemd:
+    """The sockets that systemd has opened for us: all of them, or those of one name (FileDescriptorName=)."""
+
+    socket: str | None = None
+
+    def __str__(self) -> str:
+        return "systemd" if self.socket is None else f"systemd:{self.socket}"
+
+
+Address: TypeAlias = Tcp | Unix | Fd | Systemd
 
 
 def parse_address(text: str) -> Address:
-    """``HOST:PORT``, ``[IPV6]:PORT``, ``unix:PATH`` or ``fd://N`` as an address; ValueError says what is wrong."""
+    """An address, as in ADDRESS.allowed below; ValueError says what is wrong."""
+    if text == "systemd":
+        return Systemd()
+    if text.startswith("systemd:"):
+        if not (name := text.removeprefix("systemd:")) or ":" in name or not name.isprintable():
+            raise ValueError("the name of a socket has one or more characters, and no colon")
+        return Systemd(name)
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
         if not path or "\0" in path:
@@ -197,8 +220,9 @@ def _read_positive_seconds(text: str) -> float:
     return seconds
 
 
-def _write_seconds(seconds: float) -> str:
-    text = repr(float(seconds)).removesuffix(".0")
+def write_number(number: float) -> str:
+    """A number without an exponent, and without decimals if it is whole; reading it gives the same."""
+    text = repr(float(number)).removesuffix(".0")
     if "e" not in text:
         return text
     from decimal import Decimal  # for the tiniest only
@@ -275,13 +299,55 @@ def _read_header(text: str) -> str:
     return text
 
 
+def _read_path(text: str) -> str:
+    if not text or "\0" in text:
+        raise ValueError("a path has no null characters" if text else "that is no path")
+    return text
+
+
+def _read_user(text: str) -> str:
+    if not text or not text.isprintable() or any(c in text for c in ":/ ,") or text.startswith(("-", "+")):
+        raise ValueError
+    return text
+
+
+def _read_umask(text: str) -> int:
+    if not re.fullmatch(r"(0o)?[0-7]{1,4}", text, re.ASCII) or int(text, 8) > 0o777:
+        raise ValueError
+    return int(text, 8)
+
+
+def _read_processors(text: str) -> tuple[int, ...]:
+    """``0,2,4-7``; the order stays."""
+    processors: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", part.strip(), re.ASCII)
+        if match is None:
+            raise ValueError
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ValueError(f"{part.strip()} goes backwards")
+        processors += range(first, last + 1)
+    return tuple(dict.fromkeys(processors))
+
+
+def _write_processors(processors: tuple[int, ...]) -> str:
+    return ",".join(map(str, processors))
+
+
 APPLICATION = Kind("MODULE:ATTRIBUTE", "MODULE:ATTRIBUTE, such as app:handler", _read_application)
-ADDRESS = Kind("ADDRESS", "HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N", parse_address)
+ADDRESS = Kind("ADDRESS", "HOST:PORT, [IPV6]:PORT, unix:PATH, fd://N, systemd or systemd:NAME", parse_address)
 ADMIN = Kind("HOST:PORT", "HOST:PORT or [IPV6]:PORT", _parse_tcp).or_else("none")
 WORKERS = count(1, SLOTS).or_else("auto", "auto")
 SWITCH = Kind("true|false", "true or false", _read_switch, lambda on: str(on).lower(), bare=(bool,))
-SECONDS = Kind("SECONDS", "seconds, such as 10, 0.5, 500ms or 2m", _read_seconds, _write_seconds, bare=(int, float))
+SECONDS = Kind("SECONDS", "seconds, such as 10, 0.5, 500ms or 2m", _read_seconds, write_number, bare=(int, float))
 DURATION = replace(SECONDS, allowed="seconds above 0, such as 10, 0.5, 500ms or 2m", read=_read_positive_seconds)
 SIZE = Kind("SIZE", "bytes, such as 65536, 64KiB or 1MiB", _read_size, _write_size, bare=(int,))
 FRAMES = count(1, 1_000_000)
 HEADER = Kind("TEXT", "printable ASCII", _read_header)
+PATH = Kind("PATH", "a path", _read_path)
+USER = Kind("NAME", "a name or a number", _read_user, bare=(int,))
+# In a configuration file it needs quotes: 0027 is no number of TOML's, and 27 is none of ours.
+UMASK = Kind("OCTAL", "an octal number from 000 to 777", _read_umask, "{:03o}".format)
+PROCESSORS = Kind("LIST", "processors, such as 0,2,4-7", _read_processors, _write_processors)
+OPEN_FILES = count(256, 2**30).or_else("max")

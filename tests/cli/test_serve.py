@@ -14,7 +14,7 @@ import pytest
 
 from tidegate.cli import COMMANDS, main, serve, tidegate
 from tidegate.config import Config, settings
-from tidegate.kinds import Tcp, Unix
+from tidegate.kinds import SWITCH, Tcp, Unix
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_every_setting_is_an_option_of_the_same_name() -> None:
         (
             ["serve", "app:handler", "--bind", "8765"],
             "tidegate serve: --bind '8765' is not allowed (the host is missing, as in 0.0.0.0:8765): "
-            "give HOST:PORT, [IPV6]:PORT, unix:PATH or fd://N",
+            "give HOST:PORT, [IPV6]:PORT, unix:PATH, fd://N, systemd or systemd:NAME",
         ),
         (
             ["serve", "app:handler", "--drain=40"],
@@ -126,7 +126,8 @@ def test_help_names_every_option_with_its_default(capsys: pytest.CaptureFixture[
     text = " ".join(capsys.readouterr().out.split())
     for setting in settings().values():
         if not setting.positional:
-            assert f"{setting.flag} {setting.kind.metavar}" in text
+            other = f"/ --no-{setting.flag[2:]}" if setting.kind is SWITCH else setting.kind.metavar
+            assert f"{setting.flag} {other}" in text
     assert "[default: 127.0.0.1:8765]" in text
 
 

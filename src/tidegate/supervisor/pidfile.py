@@ -1,0 +1,155 @@
+"""The file that says which process is the daemon.
+
+    write     atomically: whoever reads it sees a whole number, the former one or ours; never over a living daemon's
+    remove    at the end, by the process that wrote it, if it still is the file that it wrote
+
+Whether the daemon of a file lives is told by a lock on it and not by its number: that may be another program's by now.
+The lock is of the kind that belongs to one process, so that children have no part in it and it ends when the process
+ends, however that is. It ends too when that process closes the file by any other descriptor: it must not read it.
+
+What must not live here: process ids for anything else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+
+__all__ = ["Pidfile", "PidfileError"]
+
+
+class PidfileError(Exception):
+    """A pid file that could not be written.
+
+    Attributes:
+        path: the file.
+        reason: why not.
+        living: whether that is because another daemon has it.
+    """
+
+    def __init__(self, path: str, reason: str, *, living: bool = False) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason, self.living = path, reason, living
+
+    def __str__(self) -> str:
+        return f"the pid file {self.path} could not be written: {self.reason}"
+
+
+class Pidfile:
+    """A pid file, from `write()` to `remove()`.
+
+    Parameters:
+        path: its path.
+    """
+
+    def __init__(self, path: str) -> None:
+        # At the end the current directory may be another, and the file is the same.
+        self.path = os.path.abspath(path)
+        self._fd = -1
+        self._owner = 0
+
+    def write(self) -> None:
+        """Write this process's id.
+
+        Raises:
+            PidfileError: another daemon has it, it is something else than a pid file, or it cannot be written.
+        """
+        if self._resume():
+            return
+        draft = f"{self.path}.{os.getpid()}"
+        try:
+            # Not what somebody else may have put there: whoever may write to the folder must not lead us elsewhere.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(draft)
+            fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            raise PidfileError(self.path, _reason(error)) from None
+        try:
+            os.write(fd, b"%d\n" % os.getpid())
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._publish(draft)
+        except OSError as error:
+            os.close(fd)
+            raise PidfileError(self.path, _reason(error)) from None
+        except PidfileError:
+            os.close(fd)
+            raise
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(draft)
+        self._fd, self._owner = fd, os.getpid()
+
+    def _resume(self) -> bool:
+        """Whether the file names this process already: the daemon was started anew in the same process.
+
+        It may have become a user who cannot write the file by now; a shared lock can be had by reading.
+        """
+        for access, lock in ((os.O_RDWR, fcntl.LOCK_EX), (os.O_RDONLY, fcntl.LOCK_SH)):
+            try:
+                fd = os.open(self.path, access | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            except OSError:
+                continue
+            try:
+                if os.read(fd, 64).strip() == b"%d" % os.getpid():
+                    fcntl.lockf(fd, lock | fcntl.LOCK_NB)
+                    self._fd, self._owner = fd, os.getpid()
+                    return True
+            except OSError:  # in another namespace of processes that number is another daemon's, who holds the lock
+                pass
+            os.close(fd)
+            return False
+        return False
+
+    def _publish(self, draft: str) -> None:
+        """Give the file its name, in one step."""
+        try:
+            os.link(draft, self.path)  # fails where there is one, unlike a rename
+        except FileExistsError:
+            self._replace(draft)
+
+    def _replace(self, draft: str) -> None:
+        """Put ours in the place of a file that nobody has any more."""
+        try:
+            stale = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise PidfileError(self.path, "it is a symbolic link") from None
+            raise
+        try:
+            content = os.read(stale, 64).strip()
+            if content and not content.isdigit():  # an empty one is left by a daemon that may not remove it
+                raise PidfileError(self.path, "a file of that name exists, and is no pid file")
+            try:
+                # Held until ours has taken its place: of two that start at once, only one gets here.
+                fcntl.lockf(stale, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise PidfileError(
+                    self.path, f"the daemon that it names, process {content.decode()}, is running", living=True
+                ) from None
+            there = os.stat(self.path)
+            if (there.st_dev, there.st_ino) != (os.fstat(stale).st_dev, os.fstat(stale).st_ino):
+                raise PidfileError(self.path, "another daemon has just written it", living=True)
+            os.rename(draft, self.path)
+        finally:
+            os.close(stale)
+
+    def remove(self) -> None:
+        """Remove it; in a child of the process that wrote it, leave it alone."""
+        if self._fd < 0:
+            return
+        if self._owner == os.getpid():
+            with contextlib.suppress(OSError):
+                there, ours = os.stat(self.path), os.fstat(self._fd)
+                if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
+                    # Emptied first: a user that we have become may not be allowed to remove it from its folder.
+                    with contextlib.suppress(OSError):
+                        os.ftruncate(self._fd, 0)
+                    os.unlink(self.path)
+        os.close(self._fd)
+        self._fd = -1
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
