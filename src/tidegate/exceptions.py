@@ -395,6 +395,9 @@ class PayloadTooBig(WebSocketException):
         size: bytes in the frame, or None if that is not known.
         max_size: limit on the bytes of the message.
         current_size: bytes of the message read before this frame, or None if it is the first.
+
+    Raises:
+        TypeError: without a size and a limit.
     """
 
     def __init__(self, size: int | str | None, max_size: int | None = None, current_size: int | None = None) -> None:

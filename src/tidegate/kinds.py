@@ -185,6 +185,8 @@ class Kind:
 
 
 def count(low: int, high: int) -> Kind:
+    """A whole number from `low` to `high`."""
+
     def read(text: str) -> int:
         if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
             raise ValueError
@@ -266,6 +268,8 @@ def pair(kind: Kind) -> Kind:
 
 
 def choice(*words: str) -> Kind:
+    """One of `words`, in upper or lower case."""
+
     def read(text: str) -> str:
         if text.lower() not in words:
             raise ValueError

@@ -17,7 +17,7 @@ _PORTS = {"ws": 80, "wss": 443}
 
 @dataclasses.dataclass
 class WebSocketURI:
-    """A WebSocket URI.
+    """A WebSocket URI (RFC 6455, 3).
 
     Attributes:
         secure: True for ``wss``.

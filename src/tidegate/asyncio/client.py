@@ -289,7 +289,7 @@ class connect:
         """Connect, following redirects: what awaiting does.
 
         Raises:
-            OSError, InvalidHandshake, TimeoutError: as the class.
+            OSError, InvalidHandshake, TimeoutError: as the class; SecurityError after ten redirects.
         """
         # From the start each time: a redirect may lead elsewhere tomorrow, and credentials are for this origin.
         self._target = Target(self.uri, parse_uri(self.uri), Headers(self.additional_headers))

@@ -256,6 +256,7 @@ class Connection(MessageChannel, OlderConnection):
         Raises:
             ConnectionClosed: when the connection is closed.
             ConcurrencyError: when a ping with the same data still waits for its pong.
+            ProtocolError, TypeError: for data that is too long, or of another type.
         """
         payload = None if data is None else _control_payload(data)
         if payload is not None and len(payload) > MAX_CONTROL:
@@ -276,6 +277,7 @@ class Connection(MessageChannel, OlderConnection):
 
         Raises:
             ConnectionClosed: when the connection is closed.
+            ProtocolError, TypeError: for data that is too long, or of another type.
         """
         payload = _control_payload(data)
         await self._must_be_open()

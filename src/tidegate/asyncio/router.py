@@ -107,6 +107,9 @@ class Router:
         url_map: rules, and their handlers; its rules are changed to match WebSockets.
         server_name: name of the server as clients see it; by default what the Host header says.
         url_scheme: "ws", or "wss" for redirects to that.
+
+    Raises:
+        TypeError: if `url_map` is none.
     """
 
     def __init__(self, url_map: Map, server_name: str | None = None, url_scheme: str = "ws") -> None:
