@@ -16,7 +16,7 @@ logs.begin("supervisor", {level!r})
 logging.getLogger("tidegate.supervisor").info("listening on %s", "somewhere")
 logging.getLogger("somebody.else").debug("quiet")
 logging.getLogger("tidegate.server").info("connection open")
-logs.begin("worker 3")
+logs.become("worker 3")
 try:
     1 / 0
 except ZeroDivisionError:
@@ -39,7 +39,8 @@ def test_a_line_has_time_role_level_and_message() -> None:
     assert time[10] + time[-1] == "TZ"
     assert rest == "supervisor INFO listening on somewhere"
     assert second.split(" ", 1)[1] == "worker 3 ERROR failed"
-    assert trace[0] == "Traceback (most recent call last):"
+    assert trace[0].strip() == "Traceback (most recent call last):"
+    assert all(line.startswith("    ") for line in trace)
 
 
 def test_levels() -> None:

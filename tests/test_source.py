@@ -23,7 +23,7 @@ LINES_OF_A_FUNCTION = 80
 
 # The root of the package, in floors; each folder is a floor of its own.
 ROOT_FLOORS = {
-    "words": {"typing", "version", "exceptions", "datastructures", "frames", "kinds", "config", "app", "logs", "older"},
+    "words": {"typing", "version", "exceptions", "datastructures", "frames", "kinds", "config", "app", "older"},
     "grammar": {"uri", "headers", "http11", "proxy", "extensions"},
     "chapters": {"handshake", "client", "closing", "keepalive", "protocol"},
     "front": {"", "__main__", "connection", "server"},
@@ -37,11 +37,12 @@ MAY_IMPORT = {
     "_core": {"_core"},
     "asyncio": {"words", "grammar", "chapters", "_core", "asyncio"},
     "bus": {"words", "_core", "bus"},
+    "logs": {"logs"},  # every process has one
     "metrics": {"words", "_core", "metrics"},
-    "admin": {"words", "grammar", "_core", "asyncio", "metrics", "admin"},  # its HTTP is our own server's
-    "worker": {"words", "grammar", "chapters", "_core", "asyncio", "bus", "worker"},
-    "supervisor": {"words", "_core", "supervisor", "worker.pipe"},  # what its children do, it is given
-    "cli": {"words", "grammar", "_core", "asyncio", "metrics", "admin", "supervisor", "worker", "cli", "front"},
+    "admin": {"words", "logs", "grammar", "_core", "asyncio", "metrics", "admin"},  # its HTTP is our own server's
+    "worker": {"words", "logs", "grammar", "chapters", "_core", "asyncio", "bus", "worker"},
+    "supervisor": {"words", "logs", "_core", "supervisor", "worker.pipe"},  # what its children do, it is given
+    "cli": {"words", "logs", "grammar", "_core", "asyncio", "metrics", "admin", "supervisor", "worker", "cli", "front"},
     "front": {"words", "cli"},
 }
 

@@ -45,7 +45,7 @@ def run(scoreboard: Scoreboard, sockets: list[socket.socket], pipe: socket.socke
     one line of JSON.
     """
     setproctitle("tidegate: admin")
-    logs.begin("admin")
+    logs.become("admin", access=False)
     signal.set_wakeup_fd(-1)  # of the supervisor
     for number in LEFT_TO_SUPERVISOR:
         signal.signal(number, signal.SIG_IGN)
@@ -85,7 +85,7 @@ async def _close(servers: list[Server]) -> None:
 
 
 def _watch(pipe: socket.socket, stopping: asyncio.Event) -> None:
-    """Reads what the supervisor says, which is nothing, until it closes its end or dies."""
+    """Reads what the supervisor says until it closes its end or dies: that the log's file has been moved."""
     try:
         said = pipe.recv(4096)
     except BlockingIOError:
@@ -94,6 +94,8 @@ def _watch(pipe: socket.socket, stopping: asyncio.Event) -> None:
         said = b""
     if not said:
         stopping.set()
+    if b'"reopen":true' in said:
+        logs.reopen()
 
 
 async def _no_websocket(websocket: ServerConnection) -> None:

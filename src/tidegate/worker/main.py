@@ -9,7 +9,6 @@ What must not live here: forking (supervisor), loading (loader.py), the policy o
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import faulthandler
 import gc
@@ -56,10 +55,9 @@ def run(config: Config, slot: int, sockets: list[socket.socket], row: Row, pipe:
         pipe: its end of the supervisor's socket pair; its end of file is an order to drain.
     """
     setproctitle(f"tidegate: worker {slot}")
-    logs.begin(f"worker {slot}")
+    logs.become(f"worker {slot}")
     # A crash in native code, and the supervisor's SIGABRT to one that hangs, leave a traceback in the log.
-    with contextlib.suppress(RuntimeError, ValueError, OSError):  # there may be no standard error
-        faulthandler.enable()
+    faulthandler.enable(logs.fileno())
     use(row)
     supervisor = Pipe(pipe, Order)
     supervisor.send(Report("starting"), wait=True)

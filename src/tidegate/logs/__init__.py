@@ -1,0 +1,122 @@
+"""The daemon's log: one line per event, from each of its processes, into one file or to standard error.
+
+    begin      in the supervisor: open the log
+    become     in a child: another name, and a thread that writes, so that the event loop never waits for the log
+    reopen     somebody has moved the file
+    catch_up   in the supervisor, now and then: write what could not be written at once
+
+The application logs as every Python program does: what it sends to the root logger gets here, unless it arranges for
+something else.
+
+What must not live here: what is logged, and the metrics.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Final
+
+from .delivery import Handler, Patient
+from .lines import ACCESS, FORMATS
+from .output import STANDARD_ERROR, Output
+
+__all__ = ["become", "begin", "catch_up", "fileno", "lost", "reopen"]
+
+OFF: Final = logging.CRITICAL + 1
+"""The level of a logger that says nothing."""
+
+_handler: Handler | None = None
+
+
+def begin(role: str, level: str, *, format: str = "text", file: str = STANDARD_ERROR, access: bool = False) -> None:
+    """Open the log, and send the lines of every logger there. A second time, only what is different changes.
+
+    Parameters:
+        role: this process, in every line.
+        level: the least level that is logged: debug, info, warning or error.
+        format: text or json.
+        file: a path, or "-" for standard error.
+        access: whether each handshake and each close is logged.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    global _handler
+    catch_up()
+    path = None if file == STANDARD_ERROR else os.path.abspath(file)
+    if _handler is None or _handler.output.path != path:
+        before, _handler = _handler, Handler(Output(file), FORMATS[format]())
+        if before is not None:
+            before.output.close()
+    if _handler not in logging.getLogger().handlers:
+        logging.basicConfig(handlers=[_handler], force=True)
+    become(role, level, format=format, access=access, thread=False)
+
+
+def become(
+    role: str,
+    level: str | None = None,
+    *,
+    format: str | None = None,
+    access: bool | None = None,
+    count: Callable[[int], object] | None = None,
+    thread: bool = True,
+) -> None:
+    """Name this process in every line from now on, in a child right after the fork.
+
+    Parameters:
+        role: this process.
+        level, format, access: as for `begin()`, where they are others now.
+        count: called with the number of lines that were lost, whenever some are.
+        thread: whether a thread writes.
+    """
+    if level is not None:
+        logging.getLogger().setLevel(level.upper())
+        # A line for each connection, at the level of a library's user, is not what an operator calls an event.
+        quiet = logging.NOTSET if level == "debug" else max(logging.WARNING, logging.getLogger().level)
+        logging.getLogger("tidegate.server").setLevel(quiet)
+    if access is not None:
+        logging.getLogger(ACCESS).setLevel(logging.INFO if access else OFF)
+    if _handler is None:
+        return
+    if format is not None and not isinstance(_handler.lines, FORMATS[format]):
+        _handler.lines = FORMATS[format]()
+    _handler.lines.role = role
+    if thread:
+        _handler.thread(count)
+
+
+def reopen() -> None:
+    """Open the log's file anew, where it is a file: somebody has moved it. If that fails, the one before stays open."""
+    if _handler is None:
+        return
+    try:
+        _handler.output.reopen()
+    except OSError as error:
+        logging.getLogger("tidegate.log").error("the log stays in the file that it was in: %s", error)
+
+
+def catch_up() -> None:
+    """Write what could not be written at once, as far as that goes without waiting."""
+    if _handler is not None and isinstance(_handler.delivery, Patient):
+        _handler.delivery.push()
+
+
+def lost() -> int:
+    """How many lines this process has lost."""
+    return 0 if _handler is None else _handler.delivery.lost
+
+
+def fileno() -> int:
+    """The log's descriptor, for those who cannot use a logger, such as faulthandler. It stays the same for good."""
+    return 2 if _handler is None else _handler.output.fileno()
+
+
+def _forked() -> None:
+    if _handler is not None:
+        _handler.forked()
+
+
+os.register_at_fork(after_in_child=_forked)

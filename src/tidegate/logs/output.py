@@ -1,0 +1,120 @@
+"""Where the log goes: a file, or whatever standard error is. No write waits, and nobody else's writes fail for it.
+
+A descriptor that was inherited is shared with others, who would be surprised if their writes failed since somebody made
+it non-blocking. So a pipe or terminal is opened anew, for ourselves alone; a socket, which cannot be, is written to
+with a flag; and where neither works, the system is asked before each small write.
+
+    write      as much as goes without waiting
+    wait       until there may be room again: for threads that have nothing else to do
+    reopen     the file that has the name now
+
+What must not live here: lines, queues, threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import stat
+from typing import Final
+
+__all__ = ["STANDARD_ERROR", "Output"]
+
+STANDARD_ERROR: Final = "-"
+
+_MOST_AT_ONCE = 65536
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_PERMISSIONS = 0o640  # addresses of clients are not for everybody
+
+
+class Output:
+    """The log's file descriptor, whose number stays the same for as long as the process lives.
+
+    Parameters:
+        path: of a file, which is appended to; "-" for standard error.
+
+    Attributes:
+        most: bytes of a single write that nobody else's are mixed into, if no other process writes more at once.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+
+    def __init__(self, path: str = STANDARD_ERROR) -> None:
+        # What the working directory is may change.
+        self.path = None if path == STANDARD_ERROR else os.path.abspath(path)
+        self._socket: socket.socket | None = None
+        self._asks = False  # before each write
+        self.most = _MOST_AT_ONCE
+        self._fd = self._standard_error() if self.path is None else _opened(self.path)
+        self._look()
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def _standard_error(self) -> int:
+        try:
+            mode = os.fstat(2).st_mode
+        except OSError:  # whoever started us has closed it
+            return os.open(os.devnull, _FLAGS)
+        if stat.S_ISSOCK(mode):
+            self._socket = socket.socket(fileno=os.dup(2))
+            return self._socket.fileno()
+        if not stat.S_ISREG(mode):
+            with contextlib.suppress(OSError):  # it was somebody else's terminal before he became another user, say
+                return os.open("/proc/self/fd/2", _FLAGS)
+            self._asks = True
+        return os.dup(2)
+
+    def _look(self) -> None:
+        mode = os.fstat(self._fd).st_mode
+        self.most = _MOST_AT_ONCE if stat.S_ISREG(mode) else select.PIPE_BUF
+
+    def write(self, data: bytes | memoryview) -> int:
+        """How many bytes of it were written; 0: there is no room for now.
+
+        Raises:
+            OSError: it cannot be written: the disk is full, nobody is left to read.
+        """
+        part = memoryview(data)[: self.most]
+        try:
+            if self._socket is not None:
+                return self._socket.send(part, socket.MSG_DONTWAIT)
+            if self._asks and not self.wait(0):
+                return 0
+            return os.write(self._fd, part)
+        except BlockingIOError:
+            return 0
+
+    def wait(self, seconds: float) -> bool:
+        """Whether something can be written, or is known to be impossible, at the latest after so many seconds."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        return bool(poll.poll(seconds * 1000))
+
+    def reopen(self) -> None:
+        """Open the file that has the name now; standard error stays what it is.
+
+        Raises:
+            OSError: it cannot be opened; what was open before still is.
+        """
+        if self.path is None:
+            return
+        fresh = _opened(self.path)
+        try:
+            os.dup2(fresh, self._fd, inheritable=False)
+        finally:
+            os.close(fresh)
+        self._look()
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        else:
+            os.close(self._fd)
+
+
+def _opened(path: str) -> int:
+    return os.open(path, _FLAGS | os.O_CREAT, _PERMISSIONS)
