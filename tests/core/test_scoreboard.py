@@ -152,6 +152,16 @@ def test_limit_rejections(limit: str) -> None:
         row.limit_rejection("x")
 
 
+def test_lines_of_the_log_that_were_lost() -> None:
+    row = Row()
+    row.log_dropped(3)
+    row.log_dropped(2)
+    assert row.words("log_messages_dropped") == (5,)
+    board = Scoreboard.create(rows=1, slots=1)
+    board.log_messages_dropped = 7
+    assert board.log_messages_dropped == board.read().log_messages_dropped == 7
+
+
 def test_connections_of_all_rows() -> None:
     alone = Row()
     alone.accepted()

@@ -37,6 +37,7 @@ typedef struct {
     uint64_t pauses[2];      /* direction: reading paused by max_queue, writing paused by write_limit */
     uint64_t pong_timeouts;
     uint64_t limit_rejections[TG_LIMITS];
+    uint64_t log_messages_dropped;
     /* histograms, in seconds */
     tg_histogram handshake_duration;
     tg_histogram handler_duration;
@@ -108,6 +109,7 @@ static const tg_field TG_FIELDS[] = {
     {TG_PLACE(pauses), TG_COUNTER, NULL, 0, 0},
     {TG_PLACE(pong_timeouts), TG_COUNTER, NULL, 0, 0},
     {TG_PLACE(limit_rejections), TG_COUNTER, NULL, 0, 0},
+    {TG_PLACE(log_messages_dropped), TG_COUNTER, NULL, 0, 0},
     {TG_PLACE(handshake_duration), TG_HISTOGRAM, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS},
     {TG_PLACE(handler_duration), TG_HISTOGRAM, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS},
     {TG_PLACE(connection_duration), TG_HISTOGRAM, TG_LIFETIMES, TG_LIFETIME_BOUNDS, TG_MICROSECONDS},
@@ -143,7 +145,7 @@ static inline void tg_add(tg_row *into, const tg_row *row, size_t words) {
  * as long as nobody looks at it (in a memory file, reading a hole fills it). */
 
 #define TG_MAGIC UINT64_C(0x4554414745444954) /* "TIDEGATE" */
-#define TG_LAYOUT 3                           /* changes with every change of the structures of this file */
+#define TG_LAYOUT 4                           /* changes with every change of the structures of this file */
 #define TG_PAGE 4096
 #define TG_EXIT_REASONS 16
 
@@ -157,6 +159,7 @@ typedef struct {
     double ticked_at;  /* CLOCK_MONOTONIC seconds */
     uint64_t desired;  /* workers that should be ready */
     uint64_t ready, draining;
+    uint64_t log_messages_dropped; /* by the supervisor itself */
 } tg_header;
 
 typedef struct {

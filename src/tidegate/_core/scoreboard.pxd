@@ -22,6 +22,7 @@ cdef extern from "scoreboard.h" nogil:
         uint64_t pauses[2]
         uint64_t pong_timeouts
         uint64_t *limit_rejections
+        uint64_t log_messages_dropped
         tg_histogram handshake_duration
         tg_histogram handler_duration
         tg_histogram connection_duration

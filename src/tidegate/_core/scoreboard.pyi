@@ -88,6 +88,9 @@ class Row:
     def connections_of_all(self) -> int:
         """Connections of all workers of the daemon now, whatever their state; of this row alone, if it is private."""
 
+    def log_dropped(self, lines: int) -> None:
+        """Lines of the process's log were lost: they came faster than they could be written."""
+
     def tick(self, now: float, lag: float) -> None:
         """The event loop is alive at `now` (`time.monotonic()`), `lag` seconds later than planned."""
 
@@ -147,6 +150,7 @@ class Snapshot:
     desired: Final[int]
     ready: Final[bool]
     draining: Final[bool]
+    log_messages_dropped: Final[int]
     counts: Final[Row]
     slots: Final[tuple[Slot, ...]]
     """All slots that ever had a worker, in order."""
@@ -222,6 +226,12 @@ class Scoreboard:
 
     @draining.setter
     def draining(self, value: bool) -> None: ...
+    @property
+    def log_messages_dropped(self) -> int:
+        """How many lines of its own log the supervisor has lost."""
+
+    @log_messages_dropped.setter
+    def log_messages_dropped(self, lines: int) -> None: ...
     def assign(self, slot: int, generation: int = 0, pid: int = 0) -> int:
         """Take a free row for a worker about to be forked; its index. Its stage is "starting".
 

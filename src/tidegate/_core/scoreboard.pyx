@@ -44,7 +44,7 @@ cdef extern from "scoreboard.h" nogil:
         uint64_t sequence, rows_used, slots_used
         int64_t pid
         double started_at, ticked_at
-        uint64_t desired, ready, draining
+        uint64_t desired, ready, draining, log_messages_dropped
 
     ctypedef struct tg_worker:
         uint64_t taken, slot
@@ -203,6 +203,9 @@ cdef class Row:
 
     # The process's own.
 
+    def log_dropped(self, uint64_t lines):
+        self.data.log_messages_dropped += lines
+
     @property
     def connections_of_all(self):
         return tg_connections(self.data) if self._owner is None else self._owner.connections
@@ -288,7 +291,7 @@ cdef class Slot:
 cdef class Snapshot:
     cdef readonly int64_t pid
     cdef readonly double started_at, ticked_at, taken_at
-    cdef readonly uint64_t desired
+    cdef readonly uint64_t desired, log_messages_dropped
     cdef readonly bint ready, draining
     cdef readonly Row counts
     cdef readonly tuple slots
@@ -422,6 +425,14 @@ cdef class Scoreboard:
     def draining(self, bint value):
         self._header.draining = value
 
+    @property
+    def log_messages_dropped(self):
+        return self._header.log_messages_dropped
+
+    @log_messages_dropped.setter
+    def log_messages_dropped(self, uint64_t lines):
+        self._header.log_messages_dropped = lines
+
     cdef tg_worker *_worker(self, uint64_t row) except NULL:
         if row >= self._header.rows or not tg_worker_at(self._header, row).taken:
             raise ValueError(f"row {row} is not assigned to a worker")
@@ -523,6 +534,7 @@ cdef class Scoreboard:
         snapshot.desired = header.desired
         snapshot.ready = header.ready != 0
         snapshot.draining = header.draining != 0
+        snapshot.log_messages_dropped = header.log_messages_dropped
         slots = []
         header.slots_used = min(header.slots_used, header.slots)  # whatever a process that went wrong wrote there
         header.rows_used = min(header.rows_used, header.rows)

@@ -71,6 +71,9 @@ CATALOG: tuple[Metric, ...] = (
     Metric("draining", "gauge", "1 once the daemon was told to stop.", facts.draining),
     Metric("supervisor_tick_age_seconds", "gauge", "Time since the supervisor's loop last ran.", facts.tick_age,
            unit="seconds"),
+    Metric("supervisor_log_messages_dropped_total", "counter",
+           "Lines of the supervisor's log that were lost: they came faster than they could be written.",
+           facts.supervisor_log_dropped),
     # Workers
     Metric("workers_desired", "gauge", "Workers that should be ready.", facts.desired),
     Metric("worker_stage", "gauge",
@@ -87,6 +90,9 @@ CATALOG: tuple[Metric, ...] = (
     Metric("event_loop_lag_seconds", "histogram",
            "How much later than planned the event loop ran a timer: high when a worker is saturated or blocked.",
            "event_loop_lag", labels=("worker",), unit="seconds"),
+    Metric("log_messages_dropped_total", "counter",
+           "Lines of the worker's log that were lost: they came faster than they could be written.",
+           words("log_messages_dropped"), labels=("worker",)),
     # Connections
     Metric("connections", "gauge", "Connections by state.",
            {(state,): (f"connections_{state}", 0) for state in ("handshaking", "open", "closing")},

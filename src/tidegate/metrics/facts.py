@@ -49,6 +49,10 @@ def tick_age(snapshot: Snapshot) -> Iterator[Sample]:
     yield (), max(0.0, snapshot.taken_at - snapshot.ticked_at)
 
 
+def supervisor_log_dropped(snapshot: Snapshot) -> Iterator[Sample]:
+    yield (), snapshot.log_messages_dropped
+
+
 def stages(snapshot: Snapshot) -> Iterator[Sample]:
     for slot in snapshot.slots:
         for stage in STAGES:
