@@ -193,8 +193,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = UNSET
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
-        Setting(choice("debug", "info", "warning", "error"), "Least level of what is logged to standard error."),
+        Setting(choice("debug", "info", "warning", "error"), "Least level of what is logged."),
     ] = "info"
+    log_format: Annotated[
+        Literal["text", "json"], Setting(choice("text", "json"), "Lines of the log for people, or JSON for machines.")
+    ] = "text"
+    log_file: Annotated[
+        str,
+        Setting(
+            PATH.or_else("-", "-"),
+            "File that the log is appended to, opened anew on SIGUSR1; -: standard error.",
+            fixed=True,
+        ),
+    ] = "-"
+    access_log: Annotated[bool, Setting(SWITCH, "Whether each handshake and each close is logged.")] = False
     pidfile: Annotated[
         str | None,
         Setting(PATH.or_else("none"), "File with the process id of the daemon, for as long as it runs.", fixed=True),
@@ -261,6 +273,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def drain_window(self) -> float:
         """`drain`, or its default: a third of `graceful_timeout`, so that clients and handlers have the rest."""
         return self.graceful_timeout / 3 if self.drain is None else self.drain
+
+    def log_options(self) -> dict[str, Any]:
+        """The arguments of ``logs.begin()`` and ``logs.become()`` that are settings, and may change."""
+        return {"level": self.log_level, "format": self.log_format, "access": self.access_log}
 
     def serve_options(self) -> dict[str, Any]:
         """The arguments of ``serve()`` that are settings, by name."""

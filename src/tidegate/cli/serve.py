@@ -114,7 +114,11 @@ def run(config: Config) -> int:
     from ..worker import main as worker
 
     setproctitle("tidegate: supervisor")
-    logs.begin("supervisor", config.log_level)
+    try:
+        logs.begin("supervisor", file=config.log_file, **config.log_options())
+    except OSError as error:
+        mistake = ConfigError(settings()["log_file"].flag, config.log_file, "a path that can be written", str(error))
+        raise click.UsageError(str(mistake)) from None
     _raise_descriptor_limit()
     if config.workers == "auto":
         config = msgspec.structs.replace(config, workers=min(usable_processors(), SLOTS))
