@@ -5,8 +5,11 @@ What must not live here: the grammar of each setting (tests/test_config.py), the
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -21,9 +24,13 @@ from tidegate.kinds import SWITCH, Tcp, Unix
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """The configurations with which the daemon would have run."""
     configs: list[Config] = []
+    for name in os.environ:
+        if name.startswith("TIDEGATE_"):
+            monkeypatch.delenv(name)
 
-    def run(config: Config) -> int:
+    def run(config: Config, load: Callable[[], Config]) -> int:
         configs.append(config)
+        assert load() == config
         return 0
 
     monkeypatch.setattr(serve, "run", run)
@@ -62,9 +69,80 @@ def test_options(ran: list[Config]) -> None:
     ]
 
 
+def test_the_command_line_goes_before_the_environment_and_that_before_the_file(
+    ran: list[Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tidegate.toml"
+    path.write_text('application = "file:app"\nworkers = 2\nbacklog = 2\nmax_queue = 2\n')
+    monkeypatch.setenv("TIDEGATE_CONFIG", str(path))
+    monkeypatch.setenv("TIDEGATE_WORKERS", "3")
+    monkeypatch.setenv("TIDEGATE_BACKLOG", "3")
+    assert status_of("serve", "--workers", "4") == 0
+    assert status_of("serve", "--config", str(path), "app:handler") == 0
+    (path.parent / "other.toml").write_text("max_queue = 9\n")
+    assert status_of("serve", "--config", str(path.parent / "other.toml"), "app:handler") == 0
+    assert ran == [
+        Config(application="file:app", workers=4, backlog=3, max_queue=2),
+        Config(application="app:handler", workers=3, backlog=3, max_queue=2),
+        Config(application="app:handler", workers=3, backlog=3, max_queue=9),
+    ]
+
+
+def test_print_config_is_a_file(ran: list[Config], tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    path = tmp_path / "tidegate.toml"
+    options = ["--bind", "unix:/run/ü", "--bind", "[::1]:1", "--workers", "auto", "--ping-interval", "none"]
+    assert status_of("serve", "app:handler", *options, "--print-config") == 0
+    assert ran == []
+    path.write_bytes(capsysbinary.readouterr().out)
+    assert status_of("serve", "app:handler", *options) == 0
+    assert status_of("serve", "--config", str(path)) == 0
+    assert ran[0] == ran[1]
+    assert ran[0].bind == (Unix("/run/ü"), Tcp("::1", 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "variable", "line"),
+    [
+        ("wrkers = 2", "", "tidegate.toml:1: there is no setting wrkers: did you mean workers?"),
+        (
+            "\nworkers = true",
+            "",
+            "tidegate.toml:2: workers 'true' is not allowed (it is true or false): give a whole number from 1 to 256,"
+            " or auto",
+        ),
+        ("workers =", "", "tidegate.toml:1: this is no TOML: Invalid value"),
+        (None, "", "tidegate.toml: the configuration file cannot be read: No such file or directory"),
+        ("", "WRKERS", "TIDEGATE_WRKERS in the environment is no setting: did you mean TIDEGATE_WORKERS?"),
+        ("", "WORKERS", "TIDEGATE_WORKERS 'x' is not allowed: give a whole number from 1 to 256, or auto"),
+        (
+            "drain = 40",
+            "",
+            "tidegate.toml:1: drain '40' is not allowed: give less than --graceful-timeout, which is 30",
+        ),
+    ],
+)
+def test_a_mistake_in_the_file_or_environment_is_one_line_and_status_2(
+    text: str | None,
+    variable: str,
+    line: str,
+    ran: list[Config],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        Path("tidegate.toml").write_text(text)
+    if variable:
+        monkeypatch.setenv(f"TIDEGATE_{variable}", "x")
+    assert status_of("serve", "--config", "tidegate.toml", "app:handler") == 2
+    assert capsys.readouterr() == ("", f"tidegate serve: {line}\n")
+    assert ran == []
+
+
 def test_every_setting_is_an_option_of_the_same_name() -> None:
     parameters = {parameter.name: parameter for parameter in serve.command.params}
-    assert list(parameters) == list(settings())
+    assert list(parameters) == [*settings(), "config", "print_config"]
     for name, setting in settings().items():
         if not setting.positional:
             assert parameters[name].opts == [setting.flag]

@@ -21,6 +21,7 @@ __all__ = ["CONTEXT", "Command", "main"]
 # Name -> what help says of it. Each is a module of this folder with a click command called `command`.
 COMMANDS = {
     "serve": "Serve an application with supervised workers.",
+    "check": "Check a configuration, and that the application starts.",
     "demo": "Serve a page that shows what this is.",
     "connect": "Talk to a WebSocket server.",
 }

@@ -9,10 +9,8 @@ from typing import Any
 
 import click
 
-from ..config import Config
-from ..kinds import ConfigError
 from . import CONTEXT, Command
-from .serve import given, parameters, run
+from .serve import loader, parameters, resolve, run
 
 __all__ = ["command"]
 
@@ -25,16 +23,14 @@ def _demo(ctx: click.Context, /, **_: Any) -> int:
 
     Two workers serve it. The options are those of `tidegate serve`.
     """
-    try:
-        config = Config(application="tidegate.cli.demo_application:app", workers=WORKERS, **given(ctx))
-    except ConfigError as error:
-        raise click.UsageError(str(error), ctx) from None
+    sources = loader(ctx, application="tidegate.cli.demo_application:app", workers=WORKERS)
+    config = resolve(ctx, sources).config
     for address in config.bind:
         click.echo(f"page     http://{address}/")
     if config.admin is not None:
         click.echo(f"metrics  http://{config.admin}/metrics")
     click.echo("Ctrl-C stops it.")
-    return run(config)
+    return run(config, sources.load)
 
 
 command = Command(

@@ -1,9 +1,12 @@
 """``tidegate serve MODULE:ATTRIBUTE``: the settings as options, and the processes put together.
 
-    command     the options, made from the settings' own declarations
-    run         the daemon with given settings, for other commands too
+    command       the options, made from the settings' own declarations
+    parameters    the same options for other commands
+    loader        what a command line, the environment and a file say together
+    run           the daemon with what a loader gives, for other commands too
 
-What must not live here: a setting (config.py), what the processes do (supervisor, worker, admin).
+What must not live here: a setting (config.py), reading them (sources.py), what the processes do (supervisor, worker,
+admin).
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import contextlib
 import math
 import os
 import resource
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +26,19 @@ from click.core import ParameterSource
 from ..config import Config, Setting, settings
 from ..kinds import SLOTS, SWITCH, ConfigError
 from . import CONTEXT, Command
+from .sources import CONFIG, Loader, Resolved, as_toml
 
-__all__ = ["command", "given", "parameters", "run", "usable_processors"]
+__all__ = [
+    "command",
+    "given",
+    "loader",
+    "parameters",
+    "raise_descriptor_limit",
+    "resolve",
+    "run",
+    "usable_processors",
+    "with_workers",
+]
 
 
 class _Value(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -45,7 +59,8 @@ class _Value(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 def _parameter(setting: Setting) -> click.Parameter:
     """The click parameter of a setting; its default stays with the setting."""
     if setting.positional:
-        return click.Argument([setting.name], type=_Value(setting), metavar=setting.kind.metavar)
+        # It may be in the file as well: whether it is missing is for the loader to say.
+        return click.Argument([setting.name], type=_Value(setting), metavar=setting.kind.metavar, required=False)
     default = setting.default_text or setting.write(setting.default)
     if setting.kind is SWITCH:
         switch = f"{setting.flag}/--no-{setting.flag.removeprefix('--')}"
@@ -60,12 +75,18 @@ def _parameter(setting: Setting) -> click.Parameter:
 
 
 def parameters(*, without: Collection[str] = ()) -> list[click.Parameter]:
-    """Every setting as an option of a command, but for those that the command decides by itself."""
-    return [_parameter(setting) for name, setting in settings().items() if name not in without]
+    """Every setting as an option of a command, but for those that the command decides by itself, and --config."""
+    config = click.Option(
+        ["--config"],
+        metavar="PATH",
+        help="TOML file with settings, called as here with _ for -: ping_interval = 10. The environment"
+        f" (TIDEGATE_PING_INTERVAL=10) has precedence over it, and the command line over both.  [default: ${CONFIG}]",
+    )
+    return [*(_parameter(setting) for name, setting in settings().items() if name not in without), config]
 
 
 def given(ctx: click.Context) -> dict[str, Any]:
-    """The settings that the command line gives, by name: what it does not give has its default."""
+    """The settings that the command line gives, by name."""
     return {
         name: tuple(value) if settings()[name].many else value
         for name, value in ctx.params.items()
@@ -73,8 +94,21 @@ def given(ctx: click.Context) -> dict[str, Any]:
     }
 
 
+def loader(ctx: click.Context, **decided: Any) -> Loader:
+    """The sources of this process's settings: some may be decided by the command itself."""
+    return Loader({**given(ctx), **decided}, os.environ, ctx.params["config"])
+
+
+def resolve(ctx: click.Context, sources: Loader) -> Resolved:
+    """The configuration with which the process starts, or a mistake of whoever started it."""
+    try:
+        return sources.resolve()
+    except ConfigError as error:
+        raise click.UsageError(str(error), ctx) from None
+
+
 @click.pass_context
-def _serve(ctx: click.Context, /, **_: Any) -> int:
+def _serve(ctx: click.Context, /, *, print_config: bool, **_: Any) -> int:
     """Serve an application with supervised workers.
 
     MODULE is imported, the current directory being importable; ATTRIBUTE is an `async def handler(websocket)` in it, a
@@ -82,24 +116,38 @@ def _serve(ctx: click.Context, /, **_: Any) -> int:
 
     Times are in seconds, or with a unit: 500ms, 2m. Sizes are in bytes, or with a unit: 64KiB, 1MB.
     """
-    try:
-        config = Config(**given(ctx))
-    except ConfigError as error:
-        raise click.UsageError(str(error), ctx) from None
-    return run(config)
+    sources = loader(ctx)
+    resolved = resolve(ctx, sources)
+    if print_config:
+        # A path need not be text in any encoding.
+        click.echo(as_toml(resolved).encode("utf-8", "backslashreplace"), nl=False)
+        return 0
+    return run(resolved.config, sources.load)
 
 
 command = Command(
     "serve",
     callback=_serve,
-    params=parameters(),
+    params=[
+        *parameters(),
+        click.Option(
+            ["--print-config"],
+            is_flag=True,
+            help="Print every setting as such a file, with where its value comes from, and exit.",
+        ),
+    ],
     help=_serve.__doc__,
     context_settings=CONTEXT,
 )
 
 
-def run(config: Config) -> int:
-    """Be the daemon until it ends; the exit status. In a worker, which is forked from here, the worker's own."""
+def run(config: Config, load: Callable[[], Config]) -> int:
+    """Be the daemon until it ends; the exit status. In a worker, which is forked from here, the worker's own.
+
+    Parameters:
+        config: the settings to start with.
+        load: what a reload calls for the settings then; it raises ConfigError.
+    """
     # First of all, so that a signal is heeded however early it comes; what follows takes a moment to import.
     from ..supervisor.signals import Signals
 
@@ -119,11 +167,16 @@ def run(config: Config) -> int:
     except OSError as error:
         mistake = ConfigError(settings()["log_file"].flag, config.log_file, "a path that can be written", str(error))
         raise click.UsageError(str(mistake)) from None
-    _raise_descriptor_limit()
-    if config.workers == "auto":
-        config = msgspec.structs.replace(config, workers=min(usable_processors(), SLOTS))
-    outcome = Supervisor(config, signals, worker=worker.run, admin=admin.run).run()
+    raise_descriptor_limit()
+    outcome = Supervisor(with_workers(config), signals, worker=worker.run, admin=admin.run).run()
     return outcome if isinstance(outcome, int) else outcome()
+
+
+def with_workers(config: Config) -> Config:
+    """The same with the number of workers decided."""
+    if config.workers != "auto":
+        return config
+    return msgspec.structs.replace(config, workers=min(usable_processors(), SLOTS))
 
 
 def usable_processors() -> int:
@@ -136,7 +189,7 @@ def usable_processors() -> int:
     return max(1, processors)
 
 
-def _raise_descriptor_limit() -> None:
+def raise_descriptor_limit() -> None:
     """As many descriptors as the system allows: the usual limit, 1,024, is for programs that use select()."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):  # macOS allows less than it says

@@ -1,0 +1,179 @@
+"""``tidegate check MODULE:ATTRIBUTE``: whether the daemon would start, without one: for a deployment, before a reload.
+
+The settings are read as `tidegate serve` reads them, and a worker is forked that boots as the daemon's do: it imports
+the application, enters its lifespan, listens where nobody can connect, and drains. The addresses of the configuration
+are left alone, for a daemon may be serving there.
+
+What must not live here: reading settings (sources.py), what a worker does (worker).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+import tempfile
+import time
+from typing import Any
+
+import click
+
+from ..config import Config
+from ..supervisor.signals import name_of
+from ..worker.pipe import Level, Order, Pipe, Report
+from . import CONTEXT, Command
+from .serve import loader, parameters, raise_descriptor_limit, resolve, with_workers
+
+__all__ = ["command", "start"]
+
+# Exit statuses, next to 2 for the configuration.
+VALID, UNEXPECTED, NOT_LOADED = 0, 1, 3
+
+TURN = 0.05  # seconds between looks whether the worker has ended: whatever it forked may hold its pipe open
+DUMP_GRACE = 1.0  # seconds between SIGABRT, which shows where it hangs, and SIGKILL
+LAST_WORDS = 5.0  # seconds beyond the graceful timeout, for the end of the lifespan
+
+
+@click.pass_context
+def _check(ctx: click.Context, /, **_: Any) -> int:
+    """Check a configuration, and that the application starts.
+
+    The options are those of `tidegate serve`. A worker is started as the daemon would start one, and stopped; nothing
+    listens on the addresses of --bind and --admin.
+
+    Exit status: 0 all is well; 1 the application did not start in time, or ended unexpectedly; 2 the configuration is
+    wrong; 3 the application cannot be loaded, or fails to start.
+    """
+    return start(with_workers(resolve(ctx, loader(ctx)).config))
+
+
+command = Command(
+    "check",
+    callback=_check,
+    params=parameters(),
+    help=_check.__doc__,
+    context_settings=CONTEXT,
+)
+
+
+def start(config: Config) -> int:
+    """Start a worker, stop it, and say how it went; the exit status. In the worker, which is forked, its own."""
+    from .. import logs
+    from .._core.scoreboard import Scoreboard
+    from ..worker import main as worker
+
+    logs.begin("check", config.log_level)
+    raise_descriptor_limit()
+    scoreboard = Scoreboard.create()
+    row = scoreboard.assign(0)
+    ours, theirs = socket.socketpair()
+    listener = _unreachable()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        return worker.run(config, 0, [listener], scoreboard.row(row), theirs)
+    theirs.close()
+    listener.close()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(UNEXPECTED))
+    trial = Trial(config, pid, ours)
+    try:
+        status, words = trial.run()
+    finally:
+        trial.close()
+    click.echo(f"tidegate check: {words}", err=status != VALID)
+    return status
+
+
+def _unreachable() -> socket.socket:
+    """A listening socket's address, of which nobody knows: its file is gone."""
+    sock = socket.socket(socket.AF_UNIX)
+    with tempfile.TemporaryDirectory(prefix="tidegate-check-") as folder:
+        sock.bind(f"{folder}/socket")
+    return sock
+
+
+class Trial:
+    """One worker's life as its parent sees it: it must become ready in time, and end in time when it is told to.
+
+    Parameters:
+        config: its settings.
+        pid: its process.
+        sock: the parent's end of its pipe, which the Trial owns.
+    """
+
+    def __init__(self, config: Config, pid: int, sock: socket.socket) -> None:
+        self.config, self.pid = config, pid
+        self.pipe = Pipe(sock, Report)
+        self.born = time.monotonic()
+        self.stages: set[str] = set()  # those that it has reached
+        self.failure: Report | None = None  # why it ends, in its own words
+        self.ended: int | None = None  # its exit status, or the number of the signal that killed it, negative
+
+    def run(self) -> tuple[int, str]:
+        """The exit status of the command, and the words for it."""
+        application, limit = self.config.application, self.config.boot_timeout
+        if not self._wait(limit, "ready"):
+            if self.ended is None:
+                self._abort()
+                return UNEXPECTED, f"{application} was not ready within {limit:g} s, which is the boot timeout"
+            return self._failed(f"{application} is not ready: its worker")
+        took = time.monotonic() - self.born
+        self.pipe.send(Order(Level.DRAIN))
+        self._wait(self.config.graceful_timeout + LAST_WORDS)
+        if self.ended is None:
+            self._abort()
+            return UNEXPECTED, f"{application} starts, but does not end within the graceful timeout"
+        if self.ended:
+            return self._failed(f"{application} starts, but its worker")
+        return VALID, f"the configuration is valid and {application} starts (in {took:.2f} s)"
+
+    def close(self) -> None:
+        """Leave nobody behind."""
+        self._kill(signal.SIGKILL)
+        if self.ended is None:
+            os.waitpid(self.pid, 0)
+        self.pipe.close()
+
+    def _failed(self, what: str) -> tuple[int, str]:
+        """For a worker that ended by itself."""
+        assert self.ended is not None
+        if self.failure is not None and self.failure.error:
+            return self.failure.exit or UNEXPECTED, self.failure.error
+        if self.ended >= 0:
+            return UNEXPECTED, f"{what} exited with status {self.ended}"
+        return UNEXPECTED, f"{what} was killed by {name_of(-self.ended)}"
+
+    def _wait(self, seconds: float, stage: str | None = None) -> bool:
+        """Listen until it has reached the stage, or ended, or the time is over; whether it has reached it."""
+        deadline = time.monotonic() + seconds
+        while True:
+            self._reap()  # before its last words are read, for they are there then
+            for report in self.pipe.receive():
+                self.stages.add(report.stage)
+                if report.error is not None:
+                    self.failure = report
+            rest = deadline - time.monotonic()
+            if stage in self.stages or self.ended is not None or rest <= 0:
+                return stage in self.stages
+            select.select([] if self.pipe.ended else [self.pipe], [], [], min(TURN, rest))
+
+    def _reap(self) -> None:
+        if self.ended is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.ended = os.waitstatus_to_exitcode(status)
+
+    def _abort(self) -> None:
+        """End it, and let it show where it is."""
+        self._kill(signal.SIGABRT)
+        self._wait(DUMP_GRACE)
+
+    def _kill(self, number: int) -> None:
+        if self.ended is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
