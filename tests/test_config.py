@@ -11,7 +11,7 @@ import pytest
 from msgspec import UNSET
 
 from tidegate.config import Config, Setting, changed_fixed, settings
-from tidegate.kinds import HEADER, ConfigError, Tcp
+from tidegate.kinds import HEADER, ConfigError, Tcp, Unix
 
 
 def read(name: str, text: str) -> Any:
@@ -81,3 +81,25 @@ def test_a_secret_is_not_in_its_error() -> None:
         setting.read("hunter\n2")
     assert "hunter" not in str(caught.value)
     assert "--password" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"keyfile": "key.pem"}, "--keyfile 'key.pem' is not allowed: give --certfile as well"),
+        ({"ca_certs": "ca.pem"}, "--ca-certs 'ca.pem' is not allowed: give --certfile as well"),
+        (
+            {"client_certs": "required", "certfile": "x"},
+            "--client-certs 'required' is not allowed: give --ca-certs as well",
+        ),
+        ({"proxy_protocol": True}, "--proxy-protocol 'true' is not allowed: give --trusted-proxies as well"),
+    ],
+)
+def test_what_proxies_and_tls_need(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config(application="app:handler", **given)
+    assert str(caught.value) == words
+
+
+def test_proxies_on_unix_sockets_need_no_network() -> None:
+    assert Config(application="app:handler", proxy_protocol=True, bind=(Unix("/run/tidegate"),)).proxy_protocol

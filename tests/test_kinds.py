@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidegate.config import settings
-from tidegate.kinds import DURATION, SECONDS, SWITCH, ConfigError, Fd, Kind, Systemd, Tcp, Unix, parse_address
+from tidegate.kinds import DURATION, RATE, SECONDS, SWITCH, ConfigError, Fd, Kind, Systemd, Tcp, Unix, parse_address
 
 
 def read(name: str, text: str) -> Any:
@@ -211,3 +211,26 @@ def test_an_error_has_what_it_says() -> None:
     error = caught.value
     assert (error.option, error.value, error.allowed) == ("--workers", "many", "a whole number from 1 to 256, or auto")
     assert str(error) == "--workers 'many' is not allowed: give a whole number from 1 to 256, or auto"
+
+
+@pytest.mark.parametrize(("text", "rate"), [("10", 10.0), ("0.5", 0.5), ("10,50", (10.0, 50)), ("1.5, 3", (1.5, 3))])
+def test_rates(text: str, rate: object) -> None:
+    assert read("handshake_rate", text) == rate
+    assert RATE.read(RATE.write(rate)) == rate
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "10,", "10,0", "10,0.5", "x", "10 s", ""])
+def test_rates_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError, match="give handshakes a second, such as 10, "):
+        read("handshake_rate", text)
+
+
+def test_networks() -> None:
+    assert read("trusted_proxies", "10.0.0.0/8") == "10.0.0.0/8"
+    with pytest.raises(ConfigError, match=r"\(the network of that address is 10\.0\.0\.0/8\): give a network such as"):
+        read("trusted_proxies", "10.0.0.1/8")
+
+
+def test_a_password_is_not_shown() -> None:
+    assert read("keyfile_password", "secret words") == "secret words"
+    assert settings()["keyfile_password"].secret

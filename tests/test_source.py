@@ -23,9 +23,11 @@ LINES_OF_A_FUNCTION = 80
 
 # The root of the package, in floors; each folder is a floor of its own.
 ROOT_FLOORS = {
-    "words": {"typing", "version", "exceptions", "datastructures", "frames", "kinds", "config", "app", "older"},
-    "grammar": {"uri", "headers", "http11", "proxy", "extensions"},
-    "chapters": {"handshake", "client", "closing", "keepalive", "protocol"},
+    "words": {
+        *("typing", "version", "exceptions", "datastructures", "frames", "kinds", "addresses", "config", "app", "older")
+    },
+    "grammar": {"uri", "headers", "http11", "proxy", "forwarded", "proxy_protocol", "extensions"},
+    "chapters": {"handshake", "client", "closing", "keepalive", "limits", "protocol"},
     "front": {"", "__main__", "connection", "server"},
 }
 

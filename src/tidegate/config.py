@@ -22,13 +22,17 @@ from .kinds import (
     ADDRESS,
     ADMIN,
     APPLICATION,
+    CIPHERS,
     DURATION,
     FRAMES,
     HEADER,
+    NETWORK,
     OPEN_FILES,
     PATH,
     PROCESSORS,
+    RATE,
     SECONDS,
+    SECRET,
     SIZE,
     SWITCH,
     UMASK,
@@ -191,6 +195,88 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             default_text="Python and tidegate with their versions",
         ),
     ] = UNSET
+    max_connections: Annotated[
+        int | None,
+        Setting(
+            count(1, 10_000_000).or_else("none"),
+            "Connections at a time, over all workers; more get 503. Each worker also stops short of its limit of open"
+            " files.",
+            default_text="what the limits of open files allow",
+        ),
+    ] = None
+    max_connections_per_address: Annotated[
+        int | None,
+        Setting(
+            count(1, 1_000_000).or_else("none"),
+            "Connections at a time of one client address (IPv6: of one /64); more get 429. Each worker enforces its"
+            " share, with room for an uneven spread.",
+        ),
+    ] = None
+    handshake_rate: Annotated[
+        float | tuple[float, int] | None,
+        Setting(
+            RATE.or_else("none"),
+            "Handshakes a second of one client address (IPv6: of one /64), and how many at once after a rest; more get"
+            " 429. Each worker enforces its share.",
+        ),
+    ] = None
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Setting(
+            NETWORK,
+            "Networks of proxies that are believed when they tell a client's address; unix: whoever connects by a Unix"
+            " socket. Repeatable.",
+            many=True,
+            default_text="nobody",
+        ),
+    ] = ()
+    forwarded_header: Annotated[
+        Literal["x-forwarded-for", "forwarded"] | None,
+        Setting(
+            choice("x-forwarded-for", "forwarded").or_else("none"),
+            "The header in which trusted proxies tell the client's address: only this one, for clients can send the"
+            " other.",
+        ),
+    ] = "x-forwarded-for"
+    proxy_protocol: Annotated[
+        bool,
+        Setting(
+            SWITCH,
+            "Whether trusted proxies, and everybody on a Unix socket, begin each connection with a PROXY header"
+            " (version 1 or 2).",
+        ),
+    ] = False
+    certfile: Annotated[
+        str | None,
+        Setting(PATH.or_else("none"), "Certificate, in PEM, with those that lead to its root: serve wss:// with TLS."),
+    ] = None
+    keyfile: Annotated[
+        str | None,
+        Setting(PATH.or_else("none"), "Private key of the certificate, in PEM.", default_text="in --certfile"),
+    ] = None
+    keyfile_password: Annotated[
+        str | None,
+        Setting(
+            SECRET.or_else("none"),
+            "Password of the key. Everybody can read a command line: give it in the environment or a file.",
+            secret=True,
+        ),
+    ] = None
+    ca_certs: Annotated[
+        str | None,
+        Setting(PATH.or_else("none"), "Certificates, in PEM, of the authorities that clients' certificates are from."),
+    ] = None
+    client_certs: Annotated[
+        Literal["optional", "required"] | None,
+        Setting(choice("optional", "required").or_else("none"), "Whether clients present a certificate."),
+    ] = None
+    tls_min_version: Annotated[
+        Literal["1.2", "1.3"], Setting(choice("1.2", "1.3"), "The oldest version of TLS that is spoken.")
+    ] = "1.2"
+    ciphers: Annotated[
+        str | None,
+        Setting(CIPHERS.or_else("none"), "Ciphers of TLS 1.2, in order of preference.", default_text="Python's choice"),
+    ] = None
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         Setting(choice("debug", "info", "warning", "error"), "Least level of what is logged."),
@@ -268,6 +354,25 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             setting, limit = settings()["drain"], settings()["graceful_timeout"]
             allowed = f"less than {limit.flag}, which is {limit.write(self.graceful_timeout)}"
             raise ConfigError(setting.flag, setting.write(self.drain), allowed)
+        self._check_entrance()
+
+    def _check_entrance(self) -> None:
+        """What proxies and TLS need besides what was given."""
+        needs = [
+            ("keyfile", "certfile", self.keyfile is not None and self.certfile is None),
+            ("ca_certs", "certfile", self.ca_certs is not None and self.certfile is None),
+            ("client_certs", "certfile", self.client_certs is not None and self.certfile is None),
+            ("client_certs", "ca_certs", self.client_certs is not None and self.ca_certs is None),
+            ("proxy_protocol", "trusted_proxies", self.proxy_protocol and self._needs_trust()),
+        ]
+        for name, other, missing in needs:
+            if missing:
+                setting, needed = settings()[name], settings()[other]
+                raise ConfigError(setting.flag, setting.write(getattr(self, name)), f"{needed.flag} as well")
+
+    def _needs_trust(self) -> bool:
+        """Whether nobody could begin with a PROXY header: peers on Unix sockets may, others must be trusted."""
+        return not self.trusted_proxies and any(isinstance(address, Tcp) for address in self.bind)
 
     @property
     def drain_window(self) -> float:

@@ -18,13 +18,17 @@ __all__ = [
     "ADDRESS",
     "ADMIN",
     "APPLICATION",
+    "CIPHERS",
     "DURATION",
     "FRAMES",
     "HEADER",
+    "NETWORK",
     "OPEN_FILES",
     "PATH",
     "PROCESSORS",
+    "RATE",
     "SECONDS",
+    "SECRET",
     "SIZE",
     "SLOTS",
     "SWITCH",
@@ -303,6 +307,23 @@ def _read_header(text: str) -> str:
     return text
 
 
+def _read_network(text: str) -> str:
+    from .addresses import parse_network  # with ipaddress, for those who need it
+
+    return parse_network(text)
+
+
+def _read_rate(text: str) -> float | tuple[float, int]:
+    rate, comma, burst = text.partition(",")
+    if not (0 < (number := _number(rate.strip(), {"": 1.0})) <= 1_000_000):
+        raise ValueError("that is no rate")
+    return (number, _BURST.read(burst.strip())) if comma else number
+
+
+def _write_rate(rate: float | tuple[float, int]) -> str:
+    return f"{write_number(rate[0])},{rate[1]}" if isinstance(rate, tuple) else write_number(rate)
+
+
 def _read_path(text: str) -> str:
     if not text or "\0" in text:
         raise ValueError("a path has no null characters" if text else "that is no path")
@@ -349,6 +370,13 @@ DURATION = replace(SECONDS, allowed="seconds above 0, such as 10, 0.5, 500ms or 
 SIZE = Kind("SIZE", "bytes, such as 65536, 64KiB or 1MiB", _read_size, _write_size, bare=(int,))
 FRAMES = count(1, 1_000_000)
 HEADER = Kind("TEXT", "printable ASCII", _read_header)
+NETWORK = Kind("NETWORK", "a network such as 10.0.0.0/8 or 2001:db8::/32, an address, or unix", _read_network)
+_BURST = count(1, 1_000_000)
+RATE = Kind(
+    "RATE[,BURST]", "handshakes a second, such as 10, 0.5 or 10,50", _read_rate, _write_rate, (int, float, list)
+)
+CIPHERS = Kind("LIST", "ciphers as OpenSSL names them, such as ECDHE+AESGCM:ECDHE+CHACHA20", _read_header)
+SECRET = Kind("TEXT", "a text", str)
 PATH = Kind("PATH", "a path", _read_path)
 USER = Kind("NAME", "a name or a number", _read_user, bare=(int,))
 # In a configuration file it needs quotes: 0027 is no number of TOML's, and 27 is none of ours.

@@ -1,0 +1,77 @@
+"""Who is behind a reverse proxy, as its requests tell: X-Forwarded-For, or Forwarded (RFC 7239).
+
+Anybody can send these headers. Each trusted proxy appends who it got the request from, so they are read from the right,
+up to the first hop that is not trusted: what stands left of it, that one may have made up. And only the one header that
+the proxies are known to write is read: most of them pass the other one on as the client sent it.
+
+What must not live here: whether the peer itself is trusted (asyncio/gate.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from .addresses import Networks, host_of
+
+__all__ = ["FORWARDED", "X_FORWARDED_FOR", "client_of"]
+
+X_FORWARDED_FOR = "x-forwarded-for"
+FORWARDED = "forwarded"
+
+# RFC 7239, 4. A parameter's value is a token or a quoted string; a forwarded-element has parameters between semicolons.
+_VALUE = r'(?:[!#$%&\'*+\-.^_`|~0-9A-Za-z]+|"(?:[^"\\]|\\.)*")'
+_PARAMETER = rf"[!#$%&'*+\-.^_`|~0-9A-Za-z]+={_VALUE}"
+_element = re.compile(rf"[ \t]*((?:{_PARAMETER})?(?:;(?:{_PARAMETER})?)*)[ \t]*(?:,|$)")
+_for = re.compile(rf"(?:^|;)for=({_VALUE})", re.IGNORECASE)
+_quoted_pair = re.compile(r"\\(.)")
+
+
+def client_of(header: str, values: Sequence[str], trusted: Networks) -> tuple[str, int] | None:
+    """Address and port (0: not told) of the client that trusted proxies speak for.
+
+    It is the right-most hop that is no trusted proxy itself, or the left-most of them if all are. A hop that cannot be
+    read (an identifier, nonsense) ends the search: then it is the last proxy that could.
+
+    Args:
+        header: X_FORWARDED_FOR or FORWARDED.
+        values: values of that header, in order.
+        trusted: proxies that tell the truth. The peer must be one of them.
+
+    Returns:
+        None if nothing usable is told: the client is the peer.
+    """
+    hops = list(_elements(values) if header == FORWARDED else _items(values))
+    found = None
+    for hop in reversed(hops):
+        place = None if hop is None else host_of(hop)
+        if place is None:
+            break
+        found = place
+        if place[0] not in trusted:
+            break
+    return found
+
+
+def _items(values: Sequence[str]) -> Iterator[str]:
+    for value in values:
+        yield from (item.strip(" \t") for item in value.split(","))
+
+
+def _elements(values: Sequence[str]) -> Iterator[str | None]:
+    """The `for` of each element; None where there is none, or where the grammar ends."""
+    for value in values:
+        place = 0
+        while place < len(value):
+            match = _element.match(value, place)
+            if match is None:
+                # What this proxy meant is not known, and so neither is what stands before it.
+                yield None
+                break
+            place = match.end()
+            told = _for.search(match[1])
+            yield None if told is None else _unquoted(told[1])
+
+
+def _unquoted(value: str) -> str:
+    return _quoted_pair.sub(r"\1", value[1:-1]) if value.startswith('"') else value
