@@ -25,6 +25,7 @@ from ..http11 import SERVER, Request, RequestParser, Response
 from ..older import SERVER as OLDER_ARGUMENTS
 from ..older import OlderServer, accepts, give_path
 from ..protocol import CLOSED, CONNECTING, OPEN
+from .access import log_close, log_handshake
 from .auth import basic_auth, guarded
 from .broadcast import broadcast
 from .connection import Connection
@@ -220,6 +221,7 @@ class ServerConnection(Connection):
             "rejected" if chosen and status not in (101, 500) else RESULT_OF_STATUS.get(status, "rejected"),
             now - self._opened_at,
         )
+        log_handshake(self, now - self._opened_at, status)
         self.server._handshaking.discard(self)
         self._write_bytes(raw)
         if status == 101:
@@ -313,10 +315,11 @@ class ServerConnection(Connection):
         if not self._answered:
             self._response = b""
             self._row.handshake(result, monotonic() - self._opened_at)
+            log_handshake(self, monotonic() - self._opened_at, failure=result)
             self.server._handshaking.discard(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._state == CONNECTING:
+        if not (opened := self._state != CONNECTING):
             self._handshake_over("disconnected")
         self.server._open.discard(self)
         left = None if self._hooks is None or self._deadline is None else self._deadline - self.loop.time()
@@ -325,6 +328,8 @@ class ServerConnection(Connection):
             self._settings.deadlines.set(self, max(left, 0))  # a hook has its time, though nobody waits for it
         if self._settings.logger.isEnabledFor(logging.INFO):
             self.logger.info("connection closed")
+        if opened:
+            log_close(self)
         self.server._lost(self)
 
 

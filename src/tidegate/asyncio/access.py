@@ -1,0 +1,80 @@
+"""The access log: a line for each opening handshake, and one for each open connection that ends.
+
+It is the logger ``tidegate.access``, and off unless its level is INFO: then a server asks whether it is on, twice in a
+connection's life, and never for a message.
+
+    handshake     method, path, status, user_agent, duration; error, if there was no answer
+    close         code, reason, initiator, duration; error, if it was an abort
+
+What must not live here: what a line looks like (logs), who began a closing handshake (closing.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from ..http11 import parse_request
+
+if TYPE_CHECKING:
+    from .server import ServerConnection
+
+__all__ = ["log_close", "log_handshake", "logger"]
+
+logger = logging.getLogger("tidegate.access")
+if logger.level == logging.NOTSET:
+    logger.setLevel(logging.CRITICAL + 1)  # it would have its parent's level, and be on by accident
+
+LONGEST: Final = {"path": 2000, "user_agent": 500, "error": 500}
+"""Characters of what may be long: a line that is written in pieces may have another in its middle."""
+
+
+def log_handshake(
+    connection: ServerConnection, duration: float, status: int | None = None, failure: str | None = None
+) -> None:
+    """The opening handshake ended, with an answer or without one.
+
+    Args:
+        duration: seconds since the connection was accepted.
+        status: of the answer.
+        failure: why there was none.
+    """
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    request = connection._request
+    if isinstance(request, bytes):
+        request = parse_request(request)  # not to be kept, as `connection.request` would
+    agents = [] if request is None else request.headers.get_all("User-Agent")
+    extra = {
+        "websocket": connection,
+        "method": None if request is None else request.method,
+        "path": None if request is None else _cut("path", request.path),
+        "status": status,
+        "error": failure,
+        "user_agent": _cut("user_agent", agents[0]) if agents else None,
+        "duration": round(duration, 6),
+    }
+    logger.info("handshake", extra=extra)
+
+
+def log_close(connection: ServerConnection) -> None:
+    """The connection, which was open, has ended."""
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    end = connection._end
+    close = end.rcvd or end.sent
+    broken = end.initiator == "abort" and end.cause is not None
+    extra = {
+        "websocket": connection,
+        "code": int(end.final_code),
+        "reason": close.reason if close is not None and close.reason else None,
+        "initiator": end.initiator,
+        "error": _cut("error", str(end.cause) or type(end.cause).__name__) if broken else None,
+        "duration": round(monotonic() - connection._opened_at, 6),
+    }
+    logger.info("close", extra=extra)
+
+
+def _cut(what: str, text: str) -> str:
+    return text if len(text) <= LONGEST[what] else text[: LONGEST[what]] + "..."
