@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 
 from websockets.sync.client import connect
 
 from tests.harness import ROOT, Daemon
+from tidegate.cli.sources import Loader
+from tidegate.kinds import Unix
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -32,3 +35,13 @@ def test_the_server_serves() -> None:
             websocket.send("hello")
             assert websocket.recv(timeout=10) == "hello"
         assert daemon.stop() == 0
+
+
+def test_the_settings_are_settings(tmp_path: Path) -> None:
+    (text,) = (text for language, text in BLOCKS if language == "toml")
+    (tmp_path / "tidegate.toml").write_text(text, encoding="utf-8")
+    bind = re.search(r'`TIDEGATE_BIND="([^"]+)"`', README)
+    assert bind is not None
+    config = Loader({}, {}, str(tmp_path / "tidegate.toml")).load()
+    assert config.bind[1] == Unix("/run/tidegate.sock")
+    assert len(Loader({}, {"TIDEGATE_BIND": bind[1], "TIDEGATE_APPLICATION": "echo:handler"}).load().bind) == 2
