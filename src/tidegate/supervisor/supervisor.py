@@ -147,8 +147,10 @@ class Supervisor:
         self._tick()
 
     def _tick(self) -> None:
-        """Show that the supervisor is alive."""
+        """Show that the supervisor is alive, and write what of the log could not be written at once."""
         self.scoreboard.tick(time.monotonic())
+        logs.catch_up()
+        self.scoreboard.log_messages_dropped = logs.lost()
         self.poll.after(TICK, self._tick)
 
     def _close(self) -> None:

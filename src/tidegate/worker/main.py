@@ -55,7 +55,7 @@ def run(config: Config, slot: int, sockets: list[socket.socket], row: Row, pipe:
         pipe: its end of the supervisor's socket pair; its end of file is an order to drain.
     """
     setproctitle(f"tidegate: worker {slot}")
-    logs.become(f"worker {slot}")
+    logs.become(f"worker {slot}", count=row.log_dropped, **config.log_options())
     # A crash in native code, and the supervisor's SIGABRT to one that hangs, leave a traceback in the log.
     faulthandler.enable(logs.fileno())
     use(row)
