@@ -146,6 +146,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         float, Setting(SECONDS, "Time from the order to stop until what is left is cut. Longer than --drain.")
     ] = 30.0
     boot_timeout: Annotated[float, Setting(DURATION, "Time that a new worker has until it must be ready.")] = 60.0
+    reload: Annotated[
+        Literal["generation", "rolling"],
+        Setting(
+            choice("generation", "rolling"),
+            "How a reload replaces workers: all at once, beside each other; or one by one, which takes less memory.",
+        ),
+    ] = "generation"
+    settle: Annotated[
+        float, Setting(SECONDS, "Time that new workers of a reload must live before the old ones drain; half of it serving.")
+    ] = 1.0
     backlog: Annotated[
         int,
         Setting(count(1, 1_000_000), "Connections that the system queues for each worker, at most."),

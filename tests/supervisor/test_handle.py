@@ -13,12 +13,17 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tidegate.supervisor.handle import Backoff, Handle, Slot
+from tidegate.config import Config
+from tidegate.supervisor.handle import Backoff, Generation, Handle, Slot
 from tidegate.supervisor.signals import Signals
 from tidegate.worker.pipe import Level, Order, Pipe, Report
 
 # Other tests of the same process may have left a thread in a pool; what is forked here takes no lock.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
+FIRST = Generation(1, Config(application="application:handler"))
+SECOND = Generation(2, FIRST.config)
 
 
 @pytest.fixture
@@ -30,7 +35,7 @@ def signals() -> Iterator[Signals]:
 
 
 def fork(signals: Signals, child: Callable[[socket.socket], None]) -> Handle:
-    handle = Handle(Slot(0), 1, None)
+    handle = Handle(Slot(0, FIRST), FIRST, None)
     pipe = handle.fork(signals)
     if pipe is not None:  # the child
         try:
@@ -161,7 +166,7 @@ def test_a_fork_that_fails_leaves_nothing(signals: Signals, monkeypatch: pytest.
     before = len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(os, "fork", no_fork)
     with pytest.raises(BlockingIOError):
-        Handle(Slot(0), 1, None).fork(signals)
+        Handle(Slot(0, FIRST), FIRST, None).fork(signals)
     assert len(os.listdir("/proc/self/fd")) == before
     assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
@@ -183,18 +188,21 @@ def test_a_boot_that_fails_waits_also_the_first_time() -> None:
 
 
 def test_a_slot_outlives_its_children() -> None:
-    slot = Slot(3)
-    first, second = Handle(slot, 1, None), Handle(slot, 2, None)
+    slot = Slot(3, FIRST)
+    first, second = Handle(slot, FIRST, None), Handle(slot, SECOND, None)
     assert (slot.name, slot.children, slot.ready) == ("worker 3", [], False)
     slot.current = first
     first.stage = "ready"
     assert slot.ready
-    slot.step_down(first)
-    assert (slot.current, slot.children) == (None, [first])
-    slot.step_down(first)
-    slot.current = second
+    slot.successor = second
     assert slot.children == [first, second]
+    assert slot.take_over() is first
+    assert (slot.current, slot.successor, slot.leaving) == (second, None, [first])
+    assert slot.generation is SECOND
+    assert not slot.ready
+    slot.step_down(second)
+    assert (slot.current, slot.children) == (None, [first, second])
     slot.remove(first)
     slot.remove(second)
     assert slot.children == []
-    assert Slot(None).name == "admin"
+    assert Slot(None, FIRST).name == "admin"

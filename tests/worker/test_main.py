@@ -70,7 +70,10 @@ sys.exit(main.run(Config(application={target!r}, **{settings}), 3, sockets, row,
 class Worker:
     """A worker, as its supervisor has it."""
 
-    def __init__(self, scoreboard: Scoreboard, sockets: list[socket.socket], **settings: Any) -> None:
+    def __init__(
+        self, scoreboard: Scoreboard, sockets: list[socket.socket], *, told_to_serve: bool = True, **settings: Any
+    ) -> None:
+        self.told_to_serve = told_to_serve
         ours, theirs = socket.socketpair()
         numbers = [sock.fileno() for sock in sockets]
         program = PROGRAM.format(
@@ -103,7 +106,10 @@ class Worker:
                     return report
             assert not self.pipe.ended, (self.reports, self.log)
             assert select.select([self.pipe], [], [], 20)[0], self.reports
-            self.reports += self.pipe.receive()
+            for report in self.pipe.receive():
+                self.reports.append(report)
+                if report.stage == "booted" and self.told_to_serve:
+                    self.pipe.send(Order(serve=True))
 
     def order(self, level: Level) -> None:
         assert self.pipe.send(Order(level))
@@ -165,9 +171,9 @@ def test_it_serves_counts_and_drains(start: Start, scoreboard: Scoreboard) -> No
         worker.order(Level.DRAIN)
         assert client.close_frame()[0] == 1001
     assert worker.ended() == 0
-    assert [report.stage for report in worker.reports] == ["starting", "ready"]
+    assert [report.stage for report in worker.reports] == ["starting", "booted", "ready"]
     worker.reports += worker.pipe.receive()
-    assert [report.stage for report in worker.reports] == ["starting", "ready", "draining", "gone"]
+    assert [report.stage for report in worker.reports] == ["starting", "booted", "ready", "draining", "gone"]
     assert "worker 3 ERROR" not in worker.log
 
 

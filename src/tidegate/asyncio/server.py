@@ -12,11 +12,12 @@ import socket
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from http import HTTPStatus
 from time import monotonic
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from .._core.scoreboard import RESULT_OF_STATUS
 from ..closing import Closing
+from ..datastructures import Headers
 from ..exceptions import ConnectionClosed, InvalidHandshake
 from ..extensions.permessage_deflate import enable_server_permessage_deflate
 from ..frames import CloseCode
@@ -37,13 +38,14 @@ if TYPE_CHECKING:
 
     from ..extensions.base import ServerExtensionFactory
     from ..typing import LoggerLike, Origin, PathLike, StatusLike, Subprotocol
+    from .gate import Gate, Visit
 
 __all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "unix_serve"]
 
 Handler = Callable[["ServerConnection"], Awaitable[None]]
 ProcessRequest = Callable[["ServerConnection", Request], Awaitable[Response | None] | Response | None]
 ProcessResponse = Callable[["ServerConnection", Request, Response], Awaitable[Response | None] | Response | None]
-Listen = Callable[[asyncio.AbstractEventLoop, Callable[[], "ServerConnection"]], Awaitable[asyncio.AbstractServer]]
+Listen = Callable[[asyncio.AbstractEventLoop, Callable[[], asyncio.Protocol]], Awaitable[asyncio.AbstractServer]]
 SelectSubprotocol = Callable[["ServerConnection", Sequence["Subprotocol"]], "Subprotocol | None"]
 
 RETRY_AFTER = 1
@@ -68,7 +70,7 @@ class ServerConnection(Connection):
         TypeError, ValueError: for limits that cannot be meant.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_hooks", "_parser", "server")
+    __slots__ = ("__dict__", "__weakref__", "_hooks", "_parser", "_visit", "server")
 
     username: str
     handler: Handler
@@ -79,6 +81,7 @@ class ServerConnection(Connection):
         self.server = server
         self._parser: RequestParser | None = None
         self._hooks: asyncio.Task[Any] | None = None  # the task that runs hooks, as long as it does
+        self._visit: Visit | None = None  # what the server's gate, if it has one, remembers of this connection
 
     def respond(self, status: StatusLike, text: str) -> Response:
         """Make a plain text response, for `process_request` and `process_response` to return.
@@ -93,13 +96,28 @@ class ServerConnection(Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._opened_at = monotonic()
-        self._row.accepted()
-        self.server._all.add(self)
-        self.server._handshaking.add(self)
-        self._settings.deadlines.set(self, self._settings.open_timeout)
-        if self.server._closing:
+        server, timeout, self._opened_at = self.server, self._settings.open_timeout, monotonic()
+        if self._visit is None:
+            self._row.accepted()
+        else:  # by way of a preface, which has counted it
+            taken, self._opened_at = self._opened_at - self._visit.since, self._visit.since
+            timeout = None if timeout is None else max(timeout - taken, 0)
+        server._all.add(self)
+        server._handshaking.add(self)
+        self._settings.deadlines.set(self, timeout)
+        if server._refusing:
             self._refuse()
+        elif server._gate is not None:
+            server._gate.arrived(self)
+
+    @property
+    def remote_address(self) -> Any:
+        """Remote address: (host, port) on IPv4; for other families see socket.getpeername().
+
+        It is the client's, where the server trusts a proxy that tells it; port 0: the proxy does not tell the port.
+        """
+        visit = self._visit
+        return super().remote_address if visit is None or visit.address is None else visit.address
 
     def _handshake_received(self, data: bytes) -> None:
         if self._response is not None or self._request is not None:
@@ -134,6 +152,8 @@ class ServerConnection(Connection):
         self._request = parser.head
         if self._slow:
             self._log_head("<", parser.head)
+        if server._gate is not None and not server._gate.asked(self, parser):
+            return
         if server._process_request is None and server._process_response is None:
             self._respond(self._accept(parser.request()))
         else:
@@ -151,10 +171,9 @@ class ServerConnection(Connection):
                 self._settings.deadlines.clear(self)
         if response is None or self._answered or self.transport.is_closing():
             return  # refused meanwhile: timeout, or the connection is gone
-        if response.status_code == 101 and self.server._closing:
+        if response.status_code == 101 and self.server._refusing:
             response, chosen = self._with_server_header(_unavailable()), False
-        self._answer(response, chosen)
-        if response.status_code == 101:
+        if self._answer(response, chosen):
             await self._handle()
 
     async def _hooked_response(self, request: Request) -> tuple[Response | None, bool]:
@@ -205,22 +224,27 @@ class ServerConnection(Connection):
 
     def _respond(self, response: Response) -> None:
         """Answer without hooks, and start the handler."""
-        self._answer(response)
-        if response.status_code == 101:
+        if self._answer(response):
             self.server._start(self, self._handle())
 
-    def _answer(self, response: Response, chosen: bool = False) -> None:
-        """Send the response, which a hook has `chosen` or we have; with 101 the connection is open, else it ends."""
+    def _answer(self, response: Response, chosen: bool = False) -> bool:
+        """Send the response, which a hook has `chosen` or we have: True with 101, when the connection is open."""
         now = monotonic()
+        try:
+            raw = response.serialize()
+        except Exception as exc:  # what a hook has made of it cannot be sent
+            self.logger.error("opening handshake failed", exc_info=True)
+            response, chosen = self._with_server_header(rejection(exc)), False
+            raw = response.serialize()
         status = response.status_code
-        raw = response.serialize()
         if self._slow:
             self._log_head(">", raw)
         self._response = raw if isinstance(self._request, bytes) else response
-        self._row.handshake(
-            "rejected" if chosen and status not in (101, 500) else RESULT_OF_STATUS.get(status, "rejected"),
-            now - self._opened_at,
-        )
+        if self._visit is not None and self._visit.refusal is not None:
+            result = "limited"
+        else:
+            result = "rejected" if chosen and status not in (101, 500) else RESULT_OF_STATUS.get(status, "rejected")
+        self._row.handshake(result, now - self._opened_at)
         log_handshake(self, now - self._opened_at, status)
         self.server._handshaking.discard(self)
         self._write_bytes(raw)
@@ -232,6 +256,7 @@ class ServerConnection(Connection):
             self._settings.deadlines.set(self, self._settings.close_timeout)
             self._parser = None
             self._end_stream()
+        return status == 101
 
     def _open(self, now: float) -> None:
         parser, self._parser = self._parser, None
@@ -374,12 +399,14 @@ class Server(OlderServer):
         self._limits = limits
         self._connect = create_connection or ServerConnection
         self._listen = listen
+        self._gate: Gate | None = None  # to be set before the server is started
         self._settings: Settings
         self._handshaking: set[ServerConnection] = set()
         self._open: set[ServerConnection] = set()
         self._all: set[ServerConnection] = set()
         self.handler_tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._refusing = False  # handshakes are answered with 503
         self._closed: asyncio.Future[None]  # done when all is closed
 
     @property
@@ -440,13 +467,27 @@ class Server(OlderServer):
             self.logger.info("server closing")
             self._closing = True
             self.server.close()
-            for connection in list(self._handshaking):
-                if connection._request is None:
-                    connection._refuse()  # with a request in a hook's hands, the answer comes after the hook
+            self.refuse()
         if close_connections:
             for connection in self.connections:
                 connection._start_closing(code, reason)
         self._check_closed()
+
+    def refuse(self) -> None:
+        """Answer opening handshakes with 503 (service unavailable) from now on, those in progress too."""
+        self._refusing = True
+        for connection in list(self._handshaking):
+            if connection._request is None:
+                connection._refuse()  # with a request in a hook's hands, the answer comes after the hook
+
+    def stop_accepting(self) -> None:
+        """Accept no more connections; handshakes in progress and open connections go on. For sockets with other users."""
+        self.server.close()
+
+    @property
+    def handshakes(self) -> int:
+        """How many opening handshakes are in progress."""
+        return len(self._handshaking)
 
     def abort_connections(self) -> None:
         """Cut all TCP connections at once, open or not."""
@@ -482,7 +523,11 @@ class Server(OlderServer):
 
     # Connections come and go.
 
-    def _made(self) -> ServerConnection:
+    def _made(self) -> asyncio.Protocol:
+        if self._gate is not None and self._gate.has_preface:
+            from .preface import Preface
+
+            return Preface(self, self._gate)
         # The server knows of it when TLS, if any, is up: of one that never comes so far nobody would tell the end.
         return self._connect(self._settings, self)
 
@@ -497,6 +542,8 @@ class Server(OlderServer):
 
     def _lost(self, connection: ServerConnection) -> None:
         self._all.discard(connection)
+        if self._gate is not None and connection._visit is not None:
+            self._gate.gone(connection._visit)
         self._check_closed()
 
     def _check_closed(self) -> None:
@@ -572,13 +619,16 @@ def serve(
         kwargs: passed to the event loop's create_server(): ssl, sock, backlog, reuse_port, start_serving, ...
 
     Raises:
-        TypeError, ValueError: for arguments that cannot be meant, at once.
+        TypeError, ValueError, InvalidHeaderValue: for arguments that cannot be meant, at once.
         OSError: on awaiting, if the address cannot be bound.
     """
     if compression == "deflate":
         extensions = enable_server_permessage_deflate(extensions)
     elif compression is not None:
         raise ValueError(f"unsupported compression: {compression}")
+    if not isinstance(server_header, (str, NoneType)):
+        raise TypeError(f"server_header must be a str or None, not {type(server_header).__name__}")
+    Headers(Server=server_header or "")  # raises for what no header can hold
     if not callable(handler):
         raise TypeError(f"handler must be a coroutine function of one connection, not {handler!r}")
     _check_functions(
@@ -605,7 +655,7 @@ def serve(
         kwargs.setdefault("ssl_shutdown_timeout", close_timeout)
     unix = kwargs.pop("unix", False)
 
-    def listen(loop: asyncio.AbstractEventLoop, factory: Callable[[], ServerConnection]) -> Awaitable[Any]:
+    def listen(loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.Protocol]) -> Awaitable[Any]:
         if unix:
             return loop.create_unix_server(factory, **kwargs)
         return loop.create_server(factory, host, port, **kwargs)

@@ -1,8 +1,9 @@
 """A child as its parent sees it, and the place that it fills.
 
-    Handle     one process, from its fork to its end: `fork`, `order`, `kill`, `hear`, `reap`, `close`
-    Slot       a place for a process; it outlives those that fill it, as do its sockets
-    Backoff    how long a slot waits until it is filled again
+    Handle        one process, from its fork to its end: `fork`, `serve`, `order`, `kill`, `hear`, `reap`, `close`
+    Generation    what the workers that were begun together have in common
+    Slot          a place for a process; it outlives those that fill it, as do its sockets
+    Backoff       how long a slot waits until it is filled again
 
 What must not live here: what to do about any of it (supervisor.py); the child's own life (worker/main.py).
 """
@@ -15,15 +16,30 @@ import random
 import signal
 import socket
 import time
+from dataclasses import dataclass
 from typing import Final
 
+from ..config import Config
 from ..worker.pipe import Level, Order, Pipe, Report, Stage
 from .poll import Timer
 from .signals import Signals, name_of
 
-__all__ = ["Backoff", "Handle", "Slot"]
+__all__ = ["Backoff", "Generation", "Handle", "Slot"]
 
-_STAGES: Final[tuple[Stage, ...]] = ("starting", "ready", "draining", "gone")
+_STAGES: Final[tuple[Stage, ...]] = ("starting", "booted", "ready", "draining", "gone")
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """Workers with the same settings, and the application as it was when they began.
+
+    Attributes:
+        number: one more with each hand-over.
+        config: their settings.
+    """
+
+    number: int
+    config: Config
 
 
 class Handle:
@@ -36,19 +52,21 @@ class Handle:
         pid: its process id, for as long as that is its own: until it is reaped.
         stage: what it told last.
         ordered: the most urgent order to end that it was given.
+        why: why it was, in one of the scoreboard's words for ends.
         failure: what it told of why it ends.
         overdue: whether it was not ready in time.
         ended: None while it runs, then its exit status, or the number of the signal that killed it, negative.
         timers: what is to happen to it if it is still there by then.
     """
 
-    def __init__(self, slot: Slot, generation: int, row: int | None) -> None:
+    def __init__(self, slot: Slot, generation: Generation, row: int | None) -> None:
         self.slot, self.generation, self.row = slot, generation, row
         self.pid = 0
         self.pidfd = -1
         self.pipe: Pipe[Report]
         self.stage: Stage = "starting"
         self.ordered = Level.NONE
+        self.why = "stopped"
         self.failure: Report | None = None
         self.overdue = False
         self.ended: int | None = None
@@ -88,12 +106,18 @@ class Handle:
         signals.unblock()
         return None
 
-    def order(self, level: Level) -> None:
+    def serve(self) -> None:
+        """Tell it to accept connections."""
+        self.pipe.send(Order(serve=True))
+
+    def order(self, level: Level, why: str = "stopped", *, leave_queue: bool = False) -> None:
         """Tell it to end; whoever cannot listen yet, or no longer, gets a signal."""
         if level <= self.ordered:
             return
+        if not self.ordered:
+            self.why = why
         self.ordered = level
-        if self.stage == "starting" or not self.pipe.send(Order(level)):
+        if self.stage == "starting" or not self.pipe.send(Order(level, leave_queue)):
             self.kill(signal.SIGKILL if level is Level.CUT else signal.SIGTERM)
 
     def kill(self, number: int) -> None:
@@ -148,7 +172,7 @@ class Handle:
     def reason(self) -> str:
         """How it ended, in one of the scoreboard's words."""
         if self.ordered:
-            return "stopped"
+            return self.why
         if self.ready_at is None:
             return "boot_failed"
         if self.ended == -signal.SIGKILL:
@@ -199,16 +223,20 @@ class Slot:
 
     Attributes:
         index: its number, which is the worker's; None for the admin process.
+        generation: what its next child is to be.
         current: the child that serves, or is to.
+        successor: the child that is to take over from it.
         leaving: those that were there before and have not ended yet.
         backoff: how its children fare.
         retry: when it will be filled again.
     """
 
-    def __init__(self, index: int | None) -> None:
+    def __init__(self, index: int | None, generation: Generation) -> None:
         self.index = index
         self.name = "admin" if index is None else f"worker {index}"
+        self.generation = generation
         self.current: Handle | None = None
+        self.successor: Handle | None = None
         self.leaving: list[Handle] = []
         self.backoff = Backoff()
         self.retry: Timer | None = None
@@ -216,7 +244,7 @@ class Slot:
     @property
     def children(self) -> list[Handle]:
         """Every child of the slot that has not been reaped."""
-        return [*self.leaving, *([self.current] if self.current is not None else [])]
+        return [*self.leaving, *(child for child in (self.current, self.successor) if child is not None)]
 
     @property
     def ready(self) -> bool:
@@ -224,15 +252,26 @@ class Slot:
         return self.current is not None and self.current.stage == "ready"
 
     def step_down(self, handle: Handle) -> None:
-        """The child serves no longer: it makes room for the next."""
-        if self.current is handle:
-            self.current = None
-            self.leaving.append(handle)
+        """The child serves no longer, or never will: it makes room for the next."""
+        self.remove(handle)
+        self.leaving.append(handle)
+
+    def take_over(self) -> Handle | None:
+        """The successor takes its place; whoever had it, if anybody, is returned, and among those who leave."""
+        before = self.current
+        if before is not None:
+            self.step_down(before)
+        assert self.successor is not None
+        self.current, self.successor = self.successor, None
+        self.generation = self.current.generation
+        return before
 
     def remove(self, handle: Handle) -> None:
         """The child has ended."""
         if self.current is handle:
             self.current = None
+        elif self.successor is handle:
+            self.successor = None
         else:
             self.leaving.remove(handle)
 

@@ -1,14 +1,15 @@
 """The addresses that the daemon listens on: bound once, before anything else, held until it ends.
 
     Listeners     every address of `--bind`
-    Listener      one of them: `claim`, `bind`, `at` (the socket of a slot), `leave` (in a child), `close`
+    Listener      one of them: `bind`, `at` (the socket of a slot), `listen`, `steer`, `drop`, `leave` (in a child),
+                  `close`
       TcpListener     a socket of its own for each slot, in one SO_REUSEPORT group, where groups are balanced
       UnixListener    one socket for all
-      FdListener      one socket for all, taken as it comes
+      FdListener      one socket for all, taken as it comes: from a descriptor's number, or from systemd
     Claim         what keeps a second daemon by accident from joining the group
 
-The supervisor binds, and its workers listen: until a worker is ready its socket takes no connection, and from then on
-it stays open, whoever dies. A worker that ends leaves its queue to its successor.
+A socket is bound at the start, and listens when a first worker of its slot has booted: until then it takes no
+connection, and from then on it stays open, whoever dies. A worker that ends leaves its queue to its successor.
 
 What must not live here: accepting, WebSocket, which worker serves what.
 """
@@ -29,12 +30,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from ..kinds import Address, Fd, Tcp, Unix
+from ..kinds import Address, Fd, Systemd, Tcp, Unix
+from .activation import passed
+from .steering import Group
 
 __all__ = ["AddressError", "Listeners", "bind_admin"]
 
 # Elsewhere the last socket of a group gets every connection, or there are no groups.
 BALANCES = sys.platform == "linux"
+
+# Of <linux/tcp.h>'s struct tcp_info, as far as tcpi_unacked.
+_UNACKED = struct.Struct("=24xI")
 
 _SocketAddress: TypeAlias = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]
 
@@ -133,9 +139,33 @@ class Listener(ABC):
     def name(self) -> str:
         """The address as it is, with the port that the system chose where it was to."""
 
+    def give(self, uid: int, gid: int) -> None:
+        """Before root becomes that user: let it have the sockets as if it had made them.
+
+        Only sockets of one user may be in an SO_REUSEPORT group, and there may be more slots some day.
+        """
+        for sock in self._sockets.values():
+            with contextlib.suppress(OSError):
+                os.fchown(sock.fileno(), uid, gid)
+
     def at(self, slot: int) -> socket.socket:
         """The socket of a slot, always the same one."""
         return self._sockets[0 if self.shared else slot]
+
+    def listen(self, slot: int, backlog: int) -> None:
+        """Let the slot's queue fill."""
+        self.at(slot).listen(backlog)
+
+    def steer(self, around: frozenset[int]) -> bool:
+        """Let new connections go to no slot of these; whether they do not."""
+        return not around
+
+    def waiting(self, slot: int) -> int:
+        """How many connections wait in the queue of the slot's own socket."""
+        return 0
+
+    def drop(self, slot: int) -> None:  # noqa: B027
+        """Close the socket that the slot had for itself, if it had one."""
 
     def leave(self, slot: int | None) -> None:
         """In a child: close what is not its slot's, and touch nothing that others have."""
@@ -162,6 +192,7 @@ class TcpListener(Listener):
     def __init__(self, family: socket.AddressFamily, address: tuple[str, int] | tuple[str, int, int, int]) -> None:
         super().__init__()
         self._family, self._address = family, address
+        self._group = Group()
 
     @property
     def name(self) -> str:
@@ -188,6 +219,33 @@ class TcpListener(Listener):
             self._sockets[key] = sock
             self._address = sock.getsockname()  # the port, where it was 0
         return self._sockets[key]
+
+    def listen(self, slot: int, backlog: int) -> None:
+        super().listen(slot, backlog)
+        self._group.listens(slot)
+
+    def steer(self, around: frozenset[int]) -> bool:
+        if self.shared:
+            return not around
+        listening = self._group.slots
+        try:
+            if listening:
+                self._group.steer(self.at(next(iter(listening))), around)
+        except OSError:
+            return False
+        return True
+
+    def waiting(self, slot: int) -> int:
+        if self.shared or slot not in self._sockets:
+            return 0
+        # Of a listening socket, tcpi_unacked is the length of its queue.
+        info = self._sockets[slot].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNACKED.size)
+        return int(_UNACKED.unpack(info.ljust(_UNACKED.size, b"\0"))[0])
+
+    def drop(self, slot: int) -> None:
+        if not self.shared and slot in self._sockets:
+            self._sockets.pop(slot).close()
+            self._group.closed(slot)
 
 
 class UnixListener(Listener):
@@ -227,6 +285,10 @@ class UnixListener(Listener):
             raise OSError(errno.EEXIST, "a file of that name exists, and is no socket")
         os.unlink(self._path)
 
+    def give(self, uid: int, gid: int) -> None:
+        super().give(uid, gid)
+        os.chown(self._path, uid, gid, follow_symlinks=False)
+
     def close(self) -> None:
         super().close()
         with contextlib.suppress(OSError):
@@ -237,11 +299,18 @@ class UnixListener(Listener):
 
 
 class FdListener(Listener):
-    """A socket from whoever started us: a service manager, or a test."""
+    """A socket from whoever started us: a service manager, or a test.
+
+    Everybody's: its one queue does not spread long-lived connections evenly over the workers, but the connections in it
+    outlive the daemon.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__()
         self._number = number
+
+    def give(self, uid: int, gid: int) -> None:
+        """It stays whose it is."""
 
     @property
     def name(self) -> str:
@@ -260,8 +329,19 @@ class FdListener(Listener):
         if sock.type != socket.SOCK_STREAM or sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
             sock.detach()
             raise OSError(errno.EPROTOTYPE, "it is no stream socket of TCP or Unix")
+        if _connected(sock):
+            sock.detach()
+            raise OSError(errno.EISCONN, "it is a connection and no listening socket: its unit needs Accept=no")
         sock.set_inheritable(False)
         self._sockets[0] = sock
+
+
+def _connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def _tcp_socket(
@@ -292,6 +372,28 @@ def _resolve(address: Tcp) -> list[_SocketAddress]:
     return list(dict.fromkeys(places))  # type: ignore[arg-type]
 
 
+def _places(address: Address) -> Sequence[_SocketAddress | Unix | Fd]:
+    """What an address of the settings stands for: one listener for each.
+
+    Raises:
+        AddressError: for nothing.
+    """
+    match address:
+        case Tcp():
+            return _resolve(address)
+        case Systemd(name):
+            try:
+                found = passed()
+            except OSError as error:
+                raise AddressError(address, str(error)) from None
+            if matching := [Fd(number) for number, given in found if name in (None, given)]:
+                return matching
+            names = ", ".join(dict.fromkeys(given for _, given in found))
+            raise AddressError(address, f"systemd has passed no socket of that name; there is {names}")
+        case _:
+            return [address]
+
+
 class Listeners:
     """Every address that clients connect to."""
 
@@ -313,12 +415,10 @@ class Listeners:
 
     def _bind(self, address: Address, slots: int) -> None:
         port = 0
-        for place in _resolve(address) if isinstance(address, Tcp) else (None,):
+        for place in _places(address):
             listener: Listener
-            match address:
-                case Tcp():
-                    assert place is not None
-                    family, (host, given, *rest) = place
+            match place:
+                case (family, (host, given, *rest)):
                     # The same port for every address of a host, also when the system chooses the first.
                     listener = TcpListener(family, (host, given or port, *rest))  # type: ignore[arg-type]
                 case Unix(path):
@@ -335,9 +435,53 @@ class Listeners:
             if isinstance(listener, TcpListener):
                 port = listener.port
 
+    def give(self, uid: int, gid: int) -> None:
+        """Before root becomes that user: let it have what is bound.
+
+        Raises:
+            OSError: the file of a Unix socket cannot be given to it.
+        """
+        for listener in self._listeners:
+            listener.give(uid, gid)
+
     def at(self, slot: int) -> list[socket.socket]:
         """The sockets of a slot, one for each address."""
         return [listener.at(slot) for listener in self._listeners]
+
+    def own(self, slot: int) -> list[socket.socket]:
+        """Those of them that no other slot has."""
+        return [listener.at(slot) for listener in self._listeners if not listener.shared]
+
+    def add(self, slot: int) -> None:
+        """Bind the sockets of a slot that is new.
+
+        Raises:
+            OSError: one of them could not be bound; none is kept.
+        """
+        try:
+            self.at(slot)
+        except OSError:
+            self.drop(slot)
+            raise
+
+    def listen(self, slot: int, backlog: int) -> None:
+        """Let the queues of a slot fill."""
+        for listener in self._listeners:
+            listener.listen(slot, backlog)
+
+    def steer(self, around: frozenset[int]) -> bool:
+        """Let new connections go to no slot of these, whose sockets they share with no other; whether they do not."""
+        steered = [listener.steer(around) for listener in self._listeners]
+        return all(steered)
+
+    def waiting(self, slot: int) -> int:
+        """How many connections wait in the queues that are the slot's own."""
+        return sum(listener.waiting(slot) for listener in self._listeners)
+
+    def drop(self, slot: int) -> None:
+        """Close the sockets that are the slot's own. Whoever still waits there is reset."""
+        for listener in self._listeners:
+            listener.drop(slot)
 
     @property
     def names(self) -> list[str]:

@@ -30,6 +30,7 @@ HEARD = (
     signal.SIGUSR2,
     signal.SIGTTIN,
     signal.SIGTTOU,
+    signal.SIGWINCH,
     signal.SIGCHLD,
 )
 

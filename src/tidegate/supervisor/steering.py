@@ -1,7 +1,7 @@
 """Which sockets of an SO_REUSEPORT group get the new connections: a classic BPF program, attached to the group.
 
-A program draws one of the sockets that are to get them at random. The kernel numbers the sockets of a group in the order
-in which they began to listen; when one is closed, the last takes its number. `Group` keeps count of that.
+A program draws one of the sockets that are to get them at random. The kernel numbers the sockets of a group in the
+order in which they began to listen; when one is closed, the last takes its number. `Group` keeps count of that.
 
 What must not live here: which sockets those should be (supervisor.py), binding (listeners.py).
 """

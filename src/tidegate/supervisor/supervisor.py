@@ -6,11 +6,14 @@ method of its own, below in that order.
 
     run          open, turn until it is over, close
     open         sockets first, then the scoreboard, then a child for each slot
-    signals      SIGTERM and SIGINT: drain, then close, then cut; SIGQUIT: cut
-    children     ready: served; draining or ended: the slot is filled again, at once or after a while
+    signals      SIGTERM and SIGINT: drain, then close, then cut; SIGQUIT: cut; others ask for an operation
+    children     booted: told to serve; ready: served; draining or ended: the slot is filled again, at once or after
+                 a while
+    operations   the doors through which operations.py adds slots, has successors forked, and dismisses workers
     end          orders to the workers, the admin process last
 
-What must not live here: WebSocket, the application, an event loop, threads, network input.
+What must not live here: what a reload or a change of scale consists of (operations.py), WebSocket, the application, an
+event loop, threads, network input.
 """
 
 from __future__ import annotations
@@ -22,18 +25,20 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from .. import logs
 from ..config import Config
-from ..kinds import Tcp
+from ..kinds import SLOTS, Tcp
 from ..version import version
 from ..worker.pipe import Level, Order
-from .handle import Handle, Slot
+from .handle import Generation, Handle, Slot
 from .listeners import AddressError, Listeners, bind_admin
+from .operations import Operations
 from .poll import Poll
+from .queues import Queues
 from .signals import Signals, name_of
 
 if TYPE_CHECKING:
@@ -83,26 +88,44 @@ class Supervisor:
         signals: the signals, being caught already.
         worker: the life of a worker.
         admin: the life of the admin process.
+        load: the settings as they are to be now, for a reload; raises ConfigError, which says what is wrong with them.
     """
 
-    def __init__(self, config: Config, signals: Signals, *, worker: WorkerMain, admin: AdminMain) -> None:
+    def __init__(
+        self,
+        config: Config,
+        signals: Signals,
+        *,
+        worker: WorkerMain,
+        admin: AdminMain,
+        load: Callable[[], Config] | None = None,
+    ) -> None:
         assert isinstance(config.workers, int)
-        self.config = config
+        self.generation = Generation(1, config)
+        self.load = load or (lambda: config)
         self.signals = signals
         self._worker_main, self._admin_main = worker, admin
         self.poll = Poll()
         self.listeners = Listeners()
         self.admin_sockets: list[socket.socket] = []
         self.scoreboard: Scoreboard
-        self.workers = [Slot(index) for index in range(config.workers)]
-        self.admin = Slot(None)
-        self.generation = 1
+        self.workers = [Slot(index, self.generation) for index in range(config.workers)]
+        self.retired: list[Slot] = []  # those that are to be no more, until nobody waits in their queues
+        self.admin = Slot(None, self.generation)
+        self.operations = Operations(self)
+        self.queues = Queues(self.listeners)
+        self.resting = False  # workers refuse connections until the next reload
         self.level = Level.NONE  # how urgently it is to end
         self.status = STOPPED
         self.served = False  # a worker has been ready
         self.complete = False  # every worker has been ready
         self.failure: str | None = None  # what a child told last of why it could not go on
         self.over = False
+
+    @property
+    def config(self) -> Config:
+        """The settings of the present generation."""
+        return self.generation.config
 
     def run(self) -> int | Child:
         """Supervise until the end, and return the exit status.
@@ -151,7 +174,14 @@ class Supervisor:
         self.scoreboard.tick(time.monotonic())
         logs.catch_up()
         self.scoreboard.log_messages_dropped = logs.lost()
+        self._care()
         self.poll.after(TICK, self._tick)
+
+    def _care(self) -> None:
+        """Look after the queues of slots without a worker."""
+        if not self.level:
+            for slot in self.queues.care(self.workers, self.retired):
+                self.retired.remove(slot)
 
     def _close(self) -> None:
         self.listeners.close()
@@ -168,6 +198,7 @@ class Supervisor:
 
     def _slots(self) -> Iterator[Slot]:
         yield from self.workers
+        yield from self.retired
         if self.config.admin is not None:
             yield self.admin
 
@@ -177,7 +208,7 @@ class Supervisor:
 
     def _working(self) -> list[Handle]:
         """The workers that have not ended."""
-        return [handle for slot in self.workers for handle in slot.children]
+        return [handle for slot in (*self.workers, *self.retired) for handle in slot.children]
 
     # Fill a slot.
 
@@ -186,39 +217,56 @@ class Supervisor:
         slot.retry = None
         if self.level:
             return
-        row = None if slot.index is None else self.scoreboard.assign(slot.index, self.generation)
-        handle = Handle(slot, self.generation, row)
+        try:
+            slot.current = self.fork(slot, slot.generation)
+        except OSError as error:
+            self._refill(slot, None, f"{slot.name} could not be forked ({error})")
+
+    def fork(self, slot: Slot, generation: Generation) -> Handle:
+        """Fork a child for a slot. As with os.fork(), the child goes its own way: in it, `run()` returns its life.
+
+        Raises:
+            OSError: there is no process, memory or file descriptor to be had.
+        """
+        row = None if slot.index is None else self.scoreboard.assign(slot.index, generation.number)
+        handle = Handle(slot, generation, row)
         try:
             pipe = handle.fork(self.signals)
-        except OSError as error:
+        except OSError:
             if row is not None:
                 self.scoreboard.retire(row)
-            self._refill(slot, None, f"{slot.name} could not be forked ({error})")
-            return
+            raise
         if pipe is not None:
-            raise _Forked(partial(self._become, slot, row, pipe))
-        slot.current = handle
+            raise _Forked(partial(self._become, handle, pipe))
         if row is not None:
             self.scoreboard.spawn(row, handle.pid)
-            handle.timers.append(self.poll.after(self.config.boot_timeout, partial(self._on_boot_timeout, handle)))
+            self._expect(handle)
         self.poll.watch(handle.pipe.fileno(), partial(self._on_report, handle))
         if handle.pidfd >= 0:
             self.poll.watch(handle.pidfd, partial(self._on_end, handle))
+        return handle
 
-    def _become(self, slot: Slot, row: int | None, pipe: socket.socket) -> int:
+    def _expect(self, handle: Handle) -> None:
+        """Give it the time that it has to boot."""
+        limit = handle.generation.config.boot_timeout
+        handle.timers.append(self.poll.after(limit, partial(self._on_boot_timeout, handle)))
+
+    def _become(self, handle: Handle, pipe: socket.socket) -> int:
         """In a child: let go of all that is the supervisor's, and live the child's life."""
+        slot = handle.slot
         self.poll.close()
         for sibling in self._children():
             sibling.close()
         self.listeners.leave(slot.index)
-        if slot.index is None or row is None:
+        if slot.index is None or handle.row is None:
             sockets = self.admin_sockets
             life = partial(self._admin_main, self.scoreboard, sockets, pipe)
         else:
             for sock in self.admin_sockets:
                 sock.close()
             sockets = self.listeners.at(slot.index)
-            life = partial(self._worker_main, self.config, slot.index, sockets, self.scoreboard.row(row), pipe)
+            row = self.scoreboard.row(handle.row)
+            life = partial(self._worker_main, handle.generation.config, slot.index, sockets, row, pipe)
             self.scoreboard.close()
         self.signals.settle()
         try:
@@ -250,7 +298,19 @@ class Supervisor:
             elif number == signal.SIGUSR1:
                 self._reopen_logs()
             else:
-                logger.warning("%s is not supported yet: nothing is done about it", name_of(number))
+                self._on_request(number)
+
+    def _on_request(self, number: int) -> None:
+        """A signal that asks for an operation."""
+        logger.info("%s", name_of(number))
+        if number == signal.SIGHUP:
+            self.operations.request("reload")
+        elif number == signal.SIGTTIN:
+            self.operations.request("scale", workers=len(self.workers) + 1)
+        elif number == signal.SIGTTOU:
+            self.operations.request("scale", workers=len(self.workers) - 1)
+        elif number == signal.SIGWINCH and not _has_terminal():  # whose size may have changed
+            self.operations.request("rest")
 
     def _reopen_logs(self) -> None:
         """Somebody has moved the log's file: every process opens it anew."""
@@ -279,7 +339,9 @@ class Supervisor:
         for report in handle.hear():
             if handle.row is not None:
                 self.scoreboard.stage(handle.row, report.stage)
-            if report.stage == "ready":
+            if report.stage == "booted":
+                self._on_booted(handle)
+            elif report.stage == "ready":
                 self._on_ready(handle)
             elif report.stage == "draining":
                 self._on_draining(handle)
@@ -290,6 +352,12 @@ class Supervisor:
         self._judge()
         self._proceed()
 
+    def _on_booted(self, handle: Handle) -> None:
+        for timer in handle.timers:
+            timer.cancel()
+        if handle.slot.current is handle:
+            self.admit(handle)
+
     def _on_ready(self, handle: Handle) -> None:
         for timer in handle.timers:
             timer.cancel()
@@ -298,13 +366,13 @@ class Supervisor:
     def _on_draining(self, handle: Handle) -> None:
         if handle.ordered or handle.slot.current is not handle:
             return
-        limit = self.config.graceful_timeout + LAST_WORDS
-        handle.timers.append(self.poll.after(limit, partial(handle.kill, signal.SIGKILL)))
+        self._limit(handle)
         handle.slot.step_down(handle)
         self._refill(handle.slot, handle.served, f"{handle} drains without an order")
 
     def _on_boot_timeout(self, handle: Handle) -> None:
-        logger.error("%s is not ready after %g s: it is aborted, and shows where", handle, self.config.boot_timeout)
+        limit = handle.generation.config.boot_timeout
+        logger.error("%s is not ready after %g s: it is aborted, and shows where", handle, limit)
         handle.overdue = True
         handle.kill(signal.SIGABRT)
         handle.timers.append(self.poll.after(DUMP_GRACE, partial(handle.kill, signal.SIGKILL)))
@@ -325,7 +393,7 @@ class Supervisor:
         if self.level or handle.ordered:
             as_told = handle.ended in (0, -signal.SIGTERM)
             logger.log(logging.INFO if as_told else logging.WARNING, "%s %s", handle, handle.end)
-        elif vacant:
+        elif vacant and handle.slot not in self.retired:
             self._replace(handle)
         self._judge()
         self._proceed()
@@ -353,7 +421,7 @@ class Supervisor:
         self._refill(slot, handle.served, f"{handle} {handle.end}")
 
     def _judge(self) -> None:
-        """Say once that the daemon serves, and once that it is complete."""
+        """Say once that the daemon serves, and once that it is complete; go on with what waits for a child."""
         ready = sum(slot.ready for slot in self.workers)
         if ready and not self.served:
             self.served = True
@@ -365,6 +433,73 @@ class Supervisor:
             self.complete = True
             self.scoreboard.ready = True
             logger.info("ready: %d of %d workers", ready, len(self.workers))
+        self._care()
+        self.operations.advance()
+
+    # Doors for operations.
+
+    def add_slot(self) -> Slot:
+        """One more slot, with sockets of its own; OSError when they cannot be bound."""
+        taken = {slot.index for slot in (*self.workers, *self.retired)}
+        index = next(number for number in range(SLOTS) if number not in taken)
+        self.listeners.add(index)
+        slot = Slot(index, self.generation)
+        self.workers.append(slot)
+        self.scoreboard.desired = len(self.workers)
+        return slot
+
+    def retire(self, slots: Sequence[Slot]) -> None:
+        """Let these slots be no more, once their workers have ended and nobody waits in their queues."""
+        for slot in slots:
+            self.workers.remove(slot)
+            self.retired.append(slot)
+            slot.cancel_retry()
+            if slot.current is not None:
+                self.dismiss(slot.current, "stopped")
+        self.scoreboard.desired = len(self.workers)
+        self._care()
+
+    def admit(self, handle: Handle) -> None:
+        """Let a worker that has booted accept connections."""
+        assert handle.slot.index is not None
+        if handle.stage != "booted":
+            return
+        self.listeners.listen(handle.slot.index, handle.generation.config.backlog)
+        self.queues.listens(handle.slot.index)
+        self._expect(handle)
+        handle.serve()
+        if self.resting and handle.generation is self.generation:
+            handle.pipe.send(Order(rest=True))
+
+    def dismiss(self, handle: Handle, why: str) -> None:
+        """Let a worker drain and end; others accept from its sockets."""
+        self._limit(handle)
+        handle.order(Level.DRAIN, why, leave_queue=True)
+
+    def _limit(self, handle: Handle) -> None:
+        """Kill a worker that drains, if it has not ended in time."""
+        limit = handle.generation.config.graceful_timeout + LAST_WORDS
+        handle.timers.append(self.poll.after(limit, partial(handle.kill, signal.SIGKILL)))
+
+    def rest(self) -> None:
+        """Let every worker close its connections and refuse new ones."""
+        self.resting = self.scoreboard.draining = True
+        for slot in self.workers:
+            if slot.ready and slot.current is not None:
+                slot.current.pipe.send(Order(rest=True))
+
+    def wake(self, generation: Generation) -> None:
+        """This generation serves now."""
+        self.generation = generation
+        self.resting = self.scoreboard.draining = False
+
+    def connections(self) -> int:
+        """How many there are, in every state."""
+        counts = self.scoreboard.read().counts
+        return sum(counts.words(f"connections_{state}")[0] for state in ("handshaking", "open", "closing"))
+
+    def note(self, operation: str, done: bool, seconds: float) -> None:
+        """An operation has ended: count it."""
 
     # The end.
 
@@ -378,6 +513,7 @@ class Supervisor:
             return
         logger.log(logging.ERROR if self.status else logging.INFO, "%s: %s", why, _ENDINGS[level])
         self.level = level
+        self.operations.cancel("the daemon is stopping")
         self.scoreboard.draining = True
         for slot in self._slots():
             slot.cancel_retry()
@@ -413,6 +549,15 @@ class Supervisor:
             admin.ordered = Level.DRAIN
             admin.kill(signal.SIGTERM)
             admin.timers.append(self.poll.after(CUT_GRACE, partial(admin.kill, signal.SIGKILL)))
+
+
+def _has_terminal() -> bool:
+    """Whether this process belongs to a terminal, whose signals are not meant for a daemon."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 _ENDINGS: Final = {

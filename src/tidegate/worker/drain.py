@@ -1,8 +1,8 @@
 """How a worker takes leave of its clients.
 
     Orders     how urgently to end, as told so far; it only ever gets more urgent
-    Drain      stop accepting; close connections with 1001, each at its own moment, idle ones first; wait for their ends
-               and for handlers; cut what is left
+    Drain      `run`: stop accepting; close connections with 1001, each at its own moment, idle ones first; wait for
+               their ends and for handlers; cut what is left. `rest`: close connections so, and refuse new ones
 
 Spread, because clients that are disconnected in one second come back in the next one, all of them. Idle ones first,
 because whoever is talking may be done before its turn comes.
@@ -31,6 +31,9 @@ REASON = "server shutting down"
 AT_ONCE = 1.0
 # Connections that are accepted after the order to stop accepting, at most, for more may come all the time.
 QUEUED = 4096
+# Seconds for handshakes that were in progress when others began to accept instead, and how often to look.
+HANDSHAKES = 3.0
+GLANCE = 0.05
 # Seconds for handlers to end after they were cancelled.
 CANCELLED = 1.0
 
@@ -40,6 +43,7 @@ class Orders:
 
     def __init__(self) -> None:
         self.level = Level.NONE
+        self.leave_queue = False  # whoever waits in a queue is left to others who accept from it
         self._given = {level: asyncio.Event() for level in Level}
 
     def give(self, level: Level) -> None:
@@ -75,7 +79,10 @@ class Drain:
         """Take leave; the number of handlers that did not end even though they were cancelled."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
-        await self._accept_queued()
+        if self._orders.leave_queue:
+            await self._hand_over()
+        else:
+            await self._accept_queued()
         for server in self._servers:
             server.close(close_connections=False)
         ended = asyncio.gather(*(server.wait_closed() for server in self._servers))
@@ -112,10 +119,32 @@ class Drain:
                 break
             await asyncio.sleep(0)  # in each turn of its loop uvloop accepts one of each socket
 
+    async def _hand_over(self) -> None:
+        """Let others accept, and handshakes in progress succeed: nobody is refused."""
+        loop = asyncio.get_running_loop()
+        for server in self._servers:
+            server.stop_accepting()
+        deadline = loop.time() + HANDSHAKES
+        while any(server.handshakes for server in self._servers) and loop.time() < deadline:
+            if self._orders.level >= Level.CLOSE:
+                break
+            await asyncio.sleep(GLANCE)
+
+    async def rest(self) -> None:
+        """Close every connection as in a drain, and refuse new ones from now on, but go on accepting them for that."""
+        for server in self._servers:
+            server.refuse()
+        await self._spread_out()
+
     # Three ways to close.
 
     async def _spread(self) -> None:
-        """Close every connection at its own moment within the window, the longest idle first."""
+        """Close every connection at its own moment within the window."""
+        await self._spread_out()
+        self._close_all()  # whose handshake was with a hook when we looked
+
+    async def _spread_out(self) -> None:
+        """The longest idle first."""
         loop = asyncio.get_running_loop()
         start = loop.time()
         connections = sorted(self._connections(), key=lambda connection: connection.idle_since)
@@ -124,7 +153,6 @@ class Drain:
             if moment > loop.time():
                 await asyncio.sleep(moment - loop.time())
             self._close(connection)
-        self._close_all()  # whose handshake was with a hook when we looked
 
     def _close_all(self) -> None:
         for server in self._servers:

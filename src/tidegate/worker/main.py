@@ -1,7 +1,8 @@
-"""A worker's life, top to bottom: load the application, enter its lifespan, serve, drain, leave.
+"""A worker's life, top to bottom: load the application, enter its lifespan, wait, serve, drain, leave.
 
-What it hears, from its supervisor by the pipe, or as SIGTERM, is one order after the other to end, each more urgent
-than the last (drain.py). What it tells are its stages, and why it ends if that is a failure.
+What it hears, from its supervisor by the pipe, is when to serve, then perhaps to serve for another slot or to rest; and
+one order after the other to end, each more urgent than the last (drain.py), of which SIGTERM is the first. What it
+tells are its stages, and why it ends if that is a failure.
 
 What must not live here: forking (supervisor), loading (loader.py), the policy of the drain (drain.py), the protocol.
 """
@@ -18,7 +19,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import uvloop
 from setproctitle import setproctitle
@@ -26,11 +28,14 @@ from setproctitle import setproctitle
 from .. import logs
 from .._core.scoreboard import Row, use
 from ..app import App, is_map
+from ..asyncio.gate import Gate
 from ..asyncio.server import Server, serve, unix_serve
 from ..config import Config
 from .drain import Drain, Orders
+from .entrance import make_gate
 from .loader import LoadError, load, trace_of
 from .pipe import Level, Order, Pipe, Report, Stage
+from .tls import TlsError
 
 __all__ = ["run"]
 
@@ -63,13 +68,14 @@ def run(config: Config, slot: int, sockets: list[socket.socket], row: Row, pipe:
     supervisor.send(Report("starting"), wait=True)
     try:
         app = load(config.application)
-    except LoadError as error:
+        gate = make_gate(config, app.ssl, row)
+    except (LoadError, TlsError) as error:
         supervisor.send(Report("gone", str(error), NOT_LOADED), wait=True)
         return NOT_LOADED
     # What is there now stays: the collector need not look at it with every new connection.
     gc.collect()
     gc.freeze()
-    worker = Worker(config, app, sockets, row, supervisor)
+    worker = Worker(config, app, sockets, row, supervisor, gate)
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     status = runner.run(worker.live())
     if worker.stubborn:
@@ -86,13 +92,18 @@ class Worker:
     """What happens in the event loop."""
 
     def __init__(
-        self, config: Config, app: App, sockets: list[socket.socket], row: Row, supervisor: Pipe[Order]
+        self, config: Config, app: App, sockets: list[socket.socket], row: Row, supervisor: Pipe[Order], gate: Gate
     ) -> None:
         self.config, self.app, self.sockets, self.row, self.supervisor = config, app, sockets, row, supervisor
+        self.gate = gate
         self.stubborn = 0  # handlers that did not end
         self._orders: Orders
         self._life: asyncio.Task[int]
         self._booting = True
+        self._serving = asyncio.Event()
+        self._servers: list[Server] = []
+        self._adopted: dict[int, list[Server]] = {}  # by the slot whose sockets they serve
+        self._tasks: set[asyncio.Task[None]] = set()
         self._due = 0.0
 
     async def live(self) -> int:
@@ -120,15 +131,14 @@ class Worker:
         """Enter the lifespan, serve, drain, leave the lifespan: in one task, as what a lifespan is made of wants it."""
         try:
             async with self.app.make_lifespan():
-                servers = [await self._serve(sock) for sock in self.sockets]
+                self._tell("booted")
+                await self._serving.wait()
+                self._servers = [await self._serve(sock) for sock in self.sockets]
                 self._booting = False
                 self._tell("ready")
                 await self._orders.wait(Level.DRAIN)
                 self._tell("draining")
-                drain = Drain(
-                    servers, self._orders, window=self.config.drain_window, timeout=self.config.graceful_timeout
-                )
-                self.stubborn = await drain.run()
+                self.stubborn = await self._drain().run()
         except Exception as error:
             return self._failed(error)
         return STOPPED
@@ -137,10 +147,28 @@ class Worker:
         """A server on one of the sockets, to be awaited."""
         options = {**self.config.serve_options(), **self.app.serve_options(), "backlog": self.config.backlog}
         create, create_unix = _creators(self.app)
+        if options.pop("ssl", None) is not None or self.gate.tls is not None:  # which the gate begins
+            options |= {"ssl": True} if is_map(self.app.handler) else {}
         if sock.family == socket.AF_UNIX:
             # Its file is the supervisor's: it outlives the worker.
-            return create_unix(self.app.handler, sock=sock, cleanup_socket=False, **options)
-        return create(self.app.handler, sock=sock, **options)
+            server = create_unix(self.app.handler, sock=sock, cleanup_socket=False, **options)
+        else:
+            server = create(self.app.handler, sock=sock, **options)
+        server._gate = self.gate
+        return server
+
+    def _drain(self) -> Drain:
+        servers = [*self._servers, *(server for servers in self._adopted.values() for server in servers)]
+        return Drain(servers, self._orders, window=self.config.drain_window, timeout=self.config.graceful_timeout)
+
+    async def _adopt(self, slot: int, sockets: list[socket.socket]) -> None:
+        """Serve a slot that has no worker."""
+        self._adopted[slot] = [await self._serve(sock) for sock in sockets]
+
+    async def _release(self, slot: int) -> None:
+        """Serve it no longer; whoever has come from there stays."""
+        for server in self._adopted.get(slot, ()):
+            server.stop_accepting()
 
     def _failed(self, error: Exception) -> int:
         if not self._booting:
@@ -164,10 +192,7 @@ class Worker:
 
     def _on_supervisor(self) -> None:
         for order in self.supervisor.receive():
-            if order.reopen:
-                logs.reopen()
-            if order.end:
-                self._on_order(order.end)
+            self._heed(order)
         if self.supervisor.ended:
             asyncio.get_running_loop().remove_reader(self.supervisor)
             logger.error("the supervisor is gone: this worker drains and ends")
@@ -175,6 +200,26 @@ class Worker:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.setitimer(signal.ITIMER_REAL, self.config.graceful_timeout + LAST_WORDS)
             self._on_order(Level.DRAIN)
+
+    def _heed(self, order: Order) -> None:
+        if order.reopen:
+            logs.reopen()
+        if order.serve:
+            self._serving.set()
+        if order.adopt is not None:
+            self._begin(self._adopt(order.adopt, self.supervisor.take(order.sockets)))
+        if order.release is not None:
+            self._begin(self._release(order.release))
+        if order.rest:
+            self._begin(self._drain().rest())
+        if order.end:
+            self._orders.leave_queue = order.leave_queue
+            self._on_order(order.end)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _tick(self) -> None:
         """The heartbeat, and how late it is."""

@@ -1,0 +1,348 @@
+"""What is done to a running daemon on request: reload, scale, recycle, rest. One at a time, each to its end.
+
+An operation is a generator: each `yield` waits for the next turn in which something has happened, so that what takes
+many turns of the supervisor's loop reads from top to bottom, and a signal is heeded at every one of them. It raises
+`Failed` when it cannot be done, and has then left everything as it was.
+
+    reload     the next generation takes over: a first worker boots alone, then the others; they must live for a while,
+               then accept, beside the old ones, for a while; then the old ones stop accepting, together, and drain
+    scale      slots are added, or retired
+    recycle    one slot gets a new worker
+    rest       every connection is closed and new ones are refused, until the next reload
+
+What must not live here: forking and watching (supervisor.py), whose queue is whose (queues.py), who may ask
+(control.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ..kinds import SLOTS, ConfigError
+from ..worker.pipe import Level
+from .handle import Generation, Handle, Slot
+
+if TYPE_CHECKING:
+    from .supervisor import Supervisor
+
+__all__ = ["Failed", "Operations", "Tell"]
+
+logger = logging.getLogger("tidegate.supervisor")
+
+Steps: TypeAlias = Generator[None, None, None]
+Tell: TypeAlias = Callable[[bool | None, str], None]
+"""Told of progress (None and what happens), and at the end whether it was done, and how."""
+
+GLANCE = 0.2  # seconds between two looks at what nobody tells
+
+
+class Failed(Exception):
+    """An operation that cannot be done; everything is as it was before."""
+
+
+class _Operation:
+    """One that was asked for.
+
+    Attributes:
+        name, arguments: what, as it was asked for.
+        tell: who asked, to be told once of the end.
+        decided: whether they were: the rest is cleaning up.
+    """
+
+    def __init__(self, name: str, arguments: dict[str, Any], tell: Tell | None) -> None:
+        self.name, self.arguments = name, arguments
+        self.tell = tell
+        self.decided = False
+        self.began = 0.0
+        self.steps: Steps
+
+    def __str__(self) -> str:
+        return " ".join([self.name, *(str(value) for value in self.arguments.values() if value is not None)])
+
+
+class Operations:
+    """Those that wait, and the one that is under way."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self.current: _Operation | None = None
+        self._waiting: deque[_Operation] = deque()
+        self._advancing = False
+        self._table: dict[str, Callable[..., Steps]] = {
+            "reload": self._reload,
+            "scale": self._scale,
+            "recycle": self._recycle,
+            "rest": self._rest,
+        }
+
+    # Asking, and being told.
+
+    def request(self, name: str, tell: Tell | None = None, *, force: bool = False, **arguments: Any) -> None:
+        """Do it, after those that were asked for before.
+
+        Parameters:
+            name: of the table.
+            tell: told of progress and of the end.
+            force: do it now: what is under way is given up, and a drain ended at once.
+            arguments: the operation's own.
+        """
+        operation = _Operation(name, arguments, tell)
+        if self.supervisor.level:
+            self._decide(operation, False, "the daemon is stopping")
+            return
+        if name == "reload" and not force:
+            # A reload that has not begun reads what is there when it does: one is enough for all who ask.
+            for other in self._waiting:
+                if other.name == "reload":
+                    other.tell = _both(other.tell, tell)
+                    return
+        if force:
+            self._force(f"{operation} was asked for, with force")
+            self._waiting.appendleft(operation)
+        else:
+            if self.current is not None:
+                self._say(operation, f"waits for the end of: {self.current}")
+            self._waiting.append(operation)
+        self.advance()
+
+    def advance(self) -> None:
+        """Something has happened: go on as far as that allows."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while self._step():
+                pass
+        finally:
+            self._advancing = False
+
+    def cancel(self, why: str) -> None:
+        """Give up whatever is under way or waits: the daemon ends."""
+        for operation in self._waiting:
+            self._decide(operation, False, why)
+        self._waiting.clear()
+        if self.current is not None:
+            self._give_up(self.current, why)
+
+    def _step(self) -> bool:
+        """Whether there may be more to do at once."""
+        if self.current is None:
+            if not self._waiting:
+                return False
+            operation = self.current = self._waiting.popleft()
+            operation.began = time.monotonic()
+            operation.steps = self._table[operation.name](operation, **operation.arguments)
+        operation = self.current
+        try:
+            next(operation.steps)
+        except StopIteration:
+            self._decide(operation, True, "done")
+        except Failed as failure:
+            self._decide(operation, False, str(failure))
+        else:
+            return False
+        self.current = None
+        return True
+
+    def _force(self, why: str) -> None:
+        operation = self.current
+        if operation is None:
+            return
+        self._give_up(operation, why)
+        for slot in self.supervisor.workers:
+            for handle in slot.leaving:
+                handle.order(Level.CLOSE)
+
+    def _give_up(self, operation: _Operation, why: str) -> None:
+        operation.steps.close()
+        self.current = None
+        self._decide(operation, False, why)
+
+    def _decide(self, operation: _Operation, done: bool, text: str) -> None:
+        """Tell the end, once."""
+        if operation.decided:
+            return
+        operation.decided = True
+        logger.log(logging.INFO if done else logging.ERROR, "%s: %s%s", operation, "" if done else "failed: ", text)
+        if operation.began:
+            self.supervisor.note(operation.name, done, time.monotonic() - operation.began)
+        if operation.tell is not None:
+            operation.tell(done, text)
+
+    def _say(self, operation: _Operation, text: str) -> None:
+        """Tell progress."""
+        logger.info("%s: %s", operation, text)
+        if operation.tell is not None:
+            operation.tell(None, text)
+
+    # The operations.
+
+    def _reload(self, operation: _Operation) -> Steps:
+        supervisor = self.supervisor
+        before = supervisor.generation
+        try:
+            config = supervisor.load()
+        except ConfigError as error:
+            raise Failed(str(error)) from None
+        generation = Generation(before.number + 1, config)
+        added, surplus = [], []
+        if config.workers != before.config.workers:
+            assert isinstance(config.workers, int)
+            added = self._add_slots(config.workers)
+            surplus = supervisor.workers[config.workers :]
+        kept = [slot for slot in supervisor.workers if slot not in surplus]
+        self._say(operation, f"generation {generation.number} boots")
+        try:
+            if config.reload == "rolling":
+                yield from self._roll(operation, kept, generation)
+            else:
+                yield from self._succeed(kept, generation, "reload")
+        except (Failed, GeneratorExit):
+            supervisor.retire(added)
+            raise
+        supervisor.retire(surplus)
+        supervisor.wake(generation)
+        self._decide(operation, True, f"generation {generation.number} serves with {len(kept)} workers")
+        yield from _until(lambda: not any(slot.leaving for slot in supervisor.workers))
+        logger.info("generation %d has ended", before.number)
+
+    def _roll(self, operation: _Operation, slots: Sequence[Slot], generation: Generation) -> Steps:
+        """Slot by slot, so that there is never more than one worker too many."""
+        for number, slot in enumerate(slots):
+            try:
+                yield from self._succeed([slot], generation, "reload")
+            except Failed as failure:
+                if not number:
+                    raise
+                raise Failed(
+                    f"{number} of {len(slots)} workers are of generation {generation.number}: {failure}"
+                ) from None
+            self._say(operation, f"{slot.current} serves")
+            yield from _until(lambda slot=slot: not slot.leaving)  # type: ignore[misc]
+
+    def _scale(self, operation: _Operation, workers: int) -> Steps:
+        supervisor = self.supervisor
+        if not 1 <= workers <= SLOTS:
+            raise Failed(f"{workers} workers are not possible: give a number from 1 to {SLOTS}")
+        added = self._add_slots(workers)
+        surplus = supervisor.workers[workers:]
+        try:
+            yield from self._succeed(added, supervisor.generation, "stopped")
+        except (Failed, GeneratorExit):
+            supervisor.retire(added)
+            raise
+        supervisor.retire(surplus)
+        yield from _until(lambda: not any(slot.children for slot in surplus))
+        self._decide(operation, True, f"{workers} workers")
+
+    def _recycle(self, operation: _Operation, handle: Handle, why: str) -> Steps:
+        slot = handle.slot
+        if slot.current is handle:
+            yield from self._succeed([slot], slot.generation, why)
+            self._decide(operation, True, f"{slot.current} has taken over")
+            yield from _until(lambda: not slot.leaving)
+
+    def _rest(self, operation: _Operation) -> Steps:
+        supervisor = self.supervisor
+        supervisor.rest()
+        deadline = time.monotonic() + supervisor.config.graceful_timeout
+        while left := supervisor.connections():
+            if time.monotonic() > deadline:
+                raise Failed(f"{left} connections are left after {supervisor.config.graceful_timeout:g} s")
+            supervisor.poll.after(GLANCE, self.advance)
+            yield
+        self._decide(operation, True, "no connection is left; a reload makes the daemon serve again")
+
+    # Their parts.
+
+    def _add_slots(self, workers: int) -> list[Slot]:
+        """New slots, with their sockets, up to this number of workers."""
+        added: list[Slot] = []
+        try:
+            while len(self.supervisor.workers) < workers:
+                added.append(self.supervisor.add_slot())
+        except OSError as error:
+            self.supervisor.retire(added)
+            raise Failed(f"a socket for one more worker could not be bound: {error.strerror or error}") from None
+        return added
+
+    def _succeed(self, slots: Sequence[Slot], generation: Generation, why: str) -> Steps:
+        """Let workers of this generation take over in these slots, or leave them to whoever has them."""
+        supervisor = self.supervisor
+        handles: list[Handle] = []
+        try:
+            # One goes first: what is wrong with it is wrong with all.
+            for group in (slots[:1], slots[1:]):
+                handles.extend(self._successor(slot, generation) for slot in group)
+                yield from _until(partial(_at, "booted", handles))
+            # Half of the time before any client can suffer from what is wrong with them, and half with clients.
+            yield from self._settle("booted", handles, generation.config.settle / 2)
+            for handle in handles:
+                supervisor.admit(handle)
+            yield from self._settle("ready", handles, generation.config.settle / 2)
+        except (Failed, GeneratorExit):
+            for handle in handles:
+                if handle.slot.successor is handle:
+                    handle.slot.step_down(handle)
+                    supervisor.dismiss(handle, "reload")
+            raise
+        for slot in slots:
+            slot.cancel_retry()
+            if (old := slot.take_over()) is not None:
+                supervisor.dismiss(old, why)
+
+    def _settle(self, stage: str, handles: Sequence[Handle], seconds: float) -> Steps:
+        """Wait until workers have come as far as this, and then so many seconds."""
+        yield from _until(partial(_at, stage, handles))
+        if handles:
+            deadline = time.monotonic() + seconds
+            self.supervisor.poll.after(seconds, self.advance)
+            yield from _until(lambda: _at(stage, handles) and time.monotonic() >= deadline)
+
+    def _successor(self, slot: Slot, generation: Generation) -> Handle:
+        try:
+            handle = slot.successor = self.supervisor.fork(slot, generation)
+        except OSError as error:
+            raise Failed(f"{slot.name} could not be forked: {error.strerror or error}") from None
+        return handle
+
+
+_LINE: tuple[str, ...] = ("starting", "booted", "ready")
+
+
+def _at(stage: str, handles: Sequence[Handle]) -> bool:
+    """Whether all of them have come as far as this; Failed if one of them never will."""
+    for handle in handles:
+        if handle.ended is not None or handle.stage not in _LINE or handle.ordered:
+            raise Failed(_complaint(handle))
+    return all(_LINE.index(handle.stage) >= _LINE.index(stage) for handle in handles)
+
+
+def _complaint(handle: Handle) -> str:
+    """Why a worker did not come as far as it should have."""
+    if handle.failure is not None and handle.failure.error:
+        return f"{handle}: {handle.failure.error}"
+    if handle.overdue:
+        return f"{handle} was not ready within {handle.generation.config.boot_timeout:g} s"
+    return f"{handle} {handle.end}" if handle.ended is not None else f"{handle} drains without an order"
+
+
+def _until(condition: Callable[[], bool]) -> Iterator[None]:
+    while not condition():
+        yield
+
+
+def _both(one: Tell | None, other: Tell | None) -> Tell | None:
+    if one is None or other is None:
+        return one or other
+
+    def tell(done: bool | None, text: str) -> None:
+        one(done, text)
+        other(done, text)
+
+    return tell
