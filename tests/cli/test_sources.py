@@ -393,15 +393,18 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
     values: dict[str, Any] = {"application": "app:handler"}
     for name, setting in settings().items():
         shape = texts(setting)
-        if shape is None or not draw(st.booleans()):
+        if shape is None or setting.secret or not draw(st.booleans()):
             continue
         given_here = draw(st.lists(shape, min_size=1, max_size=3)) if setting.many else [draw(shape)]
         read = tuple(map(setting.read, given_here))
         values[name] = read if setting.many else read[0]
-    if values.get("drain") is not None:
-        values["drain"] = min(values["drain"], 86400.0)
-        values["graceful_timeout"] = values["drain"] + 1
-    return values
+    while True:
+        try:
+            Config(**values)
+        except ConfigError as error:  # it does not go with another
+            del values[next(name for name, setting in settings().items() if setting.flag == error.option)]
+        else:
+            return values
 
 
 @given(configurations())

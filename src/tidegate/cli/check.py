@@ -76,7 +76,8 @@ def start(config: Config) -> int:
     pid = os.fork()
     if pid == 0:
         ours.close()
-        return worker.run(config, 0, [listener], scoreboard.row(row), theirs)
+        with listener, theirs:
+            return worker.run(config, 0, [listener], scoreboard.row(row), theirs)
     theirs.close()
     listener.close()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(UNEXPECTED))

@@ -342,7 +342,7 @@ def as_toml(resolved: Resolved) -> str:
 def _line(setting: Setting, value: Any, origin: Origin) -> str:
     if origin.source == "default" and setting.default_text:
         return f"# {setting.key}: {setting.default_text}"
-    if setting.secret:
+    if setting.secret and value != setting.default:
         return f"# {setting.key}: not shown"
     if setting.many:
         return f"{setting.key} = [{', '.join(_toml(setting.kind, item) for item in value)}]"
