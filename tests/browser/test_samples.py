@@ -1,4 +1,4 @@
-"""The pages of the documentation's clock and counter, in a browser, with the programs of their time.
+"""The pages of the documentation's clock and counter, in a browser, with the programs of their time; over TLS, too.
 
 What must not live here: the same programs with other clients (tests/samples).
 """
@@ -11,18 +11,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+import trustme
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.samples.running import PATIENCE, source_of
 
 CLOCK = """
     <!doctype html><title>clock</title><body>
     <script>
-        const socket = new WebSocket("ws://127.0.0.1:PORT/");
+        const socket = new WebSocket("SCHEME://localhost:PORT/");
         const list = document.body.appendChild(document.createElement("ul"));
         socket.onmessage = ({data}) => {
             list.appendChild(document.createElement("li")).textContent = data;
@@ -36,7 +38,7 @@ COUNTER = """
     <p><span class="users">?</span> online</p>
     <script>
         const find = (name) => document.querySelector("." + name);
-        const socket = new WebSocket("ws://127.0.0.1:PORT/");
+        const socket = new WebSocket("SCHEME://localhost:PORT/");
         for (const action of ["minus", "plus"]) {
             find(action).onclick = () => socket.send(JSON.stringify({action}));
         }
@@ -49,21 +51,53 @@ COUNTER = """
     </script>
 """
 
-Start = Callable[[str], int]
+# What the documentation's program of a secure server has, and these have not.
+TLS = """
+import ssl
+
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[2])
+
+asyncio.get_event_loop()"""
+
+SCHEMES = ("ws", "wss")
+
+
+def secured(source: str) -> str:
+    """A program with TLS; its second argument is a file with certificate and key."""
+    serving = "asyncio.get_event_loop().run_until_complete("
+    found = source.replace("int(sys.argv[1])", "int(sys.argv[1]), ssl=context")
+    found = found.replace(serving, f"{TLS}.run_until_complete(", 1)
+    assert "ssl=context" in found
+    assert TLS in found
+    return found
+
+
+Start = Callable[[str, str], int]
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of an authority that no browser knows, with its key."""
+    file = tmp_path_factory.mktemp("tls") / "localhost.pem"
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(file)
+    return file
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts one of the programs; returns its port."""
+def start(tmp_path: Path, certificate: Path) -> Iterator[Start]:
+    """Starts one of the programs, by ws or wss; returns its port."""
     processes: list[subprocess.Popen[bytes]] = []
 
-    def start(program: str) -> int:
+    def start(program: str, scheme: str) -> int:
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             port: int = sock.getsockname()[1]
         file = tmp_path / f"{program}.py"
-        file.write_text(source_of(program, "tidegate"), encoding="utf-8")
-        processes.append(subprocess.Popen([sys.executable, str(file), str(port)], stderr=subprocess.DEVNULL))
+        source = source_of(program, "tidegate")
+        file.write_text(secured(source) if scheme == "wss" else source, encoding="utf-8")
+        command = [sys.executable, str(file), str(port), str(certificate)]
+        processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
         watched = psutil.Process(processes[-1].pid)
         end = time.monotonic() + PATIENCE
         while not any(found.laddr.port == port for found in watched.net_connections("tcp")):
@@ -78,26 +112,36 @@ def start(tmp_path: Path) -> Iterator[Start]:
         process.wait()
 
 
-def show(context: BrowserContext, html: str, port: int, folder: Path) -> Page:
+@pytest.fixture
+def trusting(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser that takes any certificate."""
+    with closing(browser.new_context(ignore_https_errors=True)) as context:
+        context.set_default_timeout(15_000)
+        yield context
+
+
+def show(context: BrowserContext, html: str, scheme: str, port: int, folder: Path) -> Page:
     """Open a page from a file, as who reads the documentation does."""
     file = folder / "page.html"
-    file.write_text(html.replace("PORT", str(port)), encoding="utf-8")
+    file.write_text(html.replace("SCHEME", scheme).replace("PORT", str(port)), encoding="utf-8")
     page = context.new_page()
     page.goto(file.as_uri())
     return page
 
 
-def test_clock(start: Start, context: BrowserContext, tmp_path: Path) -> None:
-    page = show(context, CLOCK, start("older_clock"), tmp_path)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_clock(scheme: str, start: Start, trusting: BrowserContext, tmp_path: Path) -> None:
+    page = show(trusting, CLOCK, scheme, start("older_clock", scheme), tmp_path)
     for number in range(3):
         expect(page.locator("li").nth(number)).to_have_text(re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00"))
 
 
-def test_counter(start: Start, context: BrowserContext, tmp_path: Path) -> None:
-    port = start("older_counter")
-    one = show(context, COUNTER, port, tmp_path)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_counter(scheme: str, start: Start, trusting: BrowserContext, tmp_path: Path) -> None:
+    port = start("older_counter", scheme)
+    one = show(trusting, COUNTER, scheme, port, tmp_path)
     expect(one.locator(".users")).to_have_text("1 user")
-    other = show(context, COUNTER, port, tmp_path)
+    other = show(trusting, COUNTER, scheme, port, tmp_path)
     for page in (one, other):
         expect(page.locator(".users")).to_have_text("2 users")
         expect(page.locator(".value")).to_have_text("0")
@@ -107,3 +151,14 @@ def test_counter(start: Start, context: BrowserContext, tmp_path: Path) -> None:
         expect(other.locator(".value")).to_have_text(value)
     other.close()
     expect(one.locator(".users")).to_have_text("1 user")
+
+
+def test_a_certificate_that_the_browser_does_not_trust(
+    start: Start, context: BrowserContext, trusting: BrowserContext, tmp_path: Path
+) -> None:
+    """The proof that the others went over TLS. It costs the server nothing."""
+    port = start("older_counter", "wss")
+    page = show(context, COUNTER, "wss", port, tmp_path)
+    page.wait_for_function("() => socket.readyState === WebSocket.CLOSED")
+    expect(page.locator(".users")).to_have_text("?")
+    expect(show(trusting, COUNTER, "wss", port, tmp_path).locator(".users")).to_have_text("1 user")

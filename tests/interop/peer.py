@@ -207,11 +207,17 @@ class Peer:
 
 
 class Company:
-    """The peers that have been needed so far; they end with the stack."""
+    """The peers that have been needed so far, as a context manager."""
 
-    def __init__(self, stack: contextlib.AsyncExitStack) -> None:
-        self._stack = stack
+    def __init__(self) -> None:
+        self._stack = contextlib.AsyncExitStack()
         self._peers: dict[str, Peer] = {}
+
+    async def __aenter__(self) -> Company:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
 
     async def invite(self, name: str) -> Peer:
         """The peer called "tidegate", or one of PEERS, started by the first who asks."""

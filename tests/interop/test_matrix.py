@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import pytest
@@ -75,8 +75,8 @@ class Pair:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def company() -> AsyncIterator[Company]:
-    async with AsyncExitStack() as stack:
-        yield Company(stack)
+    async with Company() as company:
+        yield company
 
 
 @pytest_asyncio.fixture(loop_scope="module")
