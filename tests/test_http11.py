@@ -299,6 +299,15 @@ def test_line_breaks_of_a_lone_line_feed() -> None:
     assert type(error(HANDSHAKE[:-2] + b"\r\r\n")) is InvalidMessage
 
 
+@pytest.mark.parametrize("next_line", [b"Host: a\r\n", b"H: a\r\n"])
+def test_the_message_names_the_header_even_if_it_is_known_by_the_next(next_line: bytes) -> None:
+    """A value may go on in the next line; llhttp judges it when that does not."""
+    data = FIRST + b"Content-Length: \r\n" + next_line + b"\r\n"
+    assert str(error(data)) == "header Content-Length is not valid HTTP/1.1: empty content-length"
+    for at in range(len(data)):
+        assert outcome([data[:at], data[at:]]) == outcome([data])
+
+
 def test_the_message_names_the_header_and_its_cause_is_the_parser_s() -> None:
     exc = error(FIRST + b"A: b\r\nX-Thing: \x01\r\n\r\n")
     assert "X-Thing" in str(exc)

@@ -176,7 +176,12 @@ class _HeadParser:
 
     def _flaw(self, exc: Exception) -> Exception:
         """Return what to raise for llhttp's complaint about the last piece in the buffer."""
-        return InvalidMessage(f"{self._where()} is not valid HTTP/1.1: {str(exc).lower()}")
+        where = self._where()
+        begun = self._buffer[self._line :]
+        if self._lines > 1 and len(begun) == 1 and _header_name(begun + b":"):
+            # This byte is right; it is the line before that is not.
+            where = self._name(self._buffer.rfind(b"\n", 0, self._line - 1) + 1, self._lines - 1)
+        return InvalidMessage(f"{where} is not valid HTTP/1.1: {str(exc).lower()}")
 
     def _take_piece(self, data: bytes) -> bool:
         """Take any piece, line by line, so that an error is the one that the first offending byte makes."""
@@ -186,10 +191,15 @@ class _HeadParser:
             break_ = data.find(b"\n", position) + 1
             room = min(self._line + MAX_LINE_LENGTH, MAX_HEAD_SIZE) - len(buffer)
             end = min(break_ or len(data), position + room)
-            if end > position:
+            if position < end and self._lines and len(buffer) == self._line:
+                # By itself: here llhttp judges the line before, because now it knows that it is not folded.
+                buffer += data[position : position + 1]
+                self._check_bytes(data[position : position + 1])
+                position += 1
+            if position < end:
                 buffer += data[position:end]
                 self._check_bytes(data[position:end])
-            if position < end == break_:
+            if 0 < end == break_:
                 self._check_line()
                 if len(buffer) - self._line == 2:
                     self.head = bytes(buffer)
@@ -237,8 +247,12 @@ class _HeadParser:
         """Name the current line."""
         if self._lines == 0:
             return self.FIRST_LINE
-        name = _header_name(bytes(self._buffer[self._line : self._line + 64]))
-        return f"header {name[1].decode()}" if name else f"header line {self._lines}"
+        return self._name(self._line, self._lines)
+
+    def _name(self, start: int, number: int) -> str:
+        """Name the header line that begins at `start` in the buffer."""
+        name = _header_name(bytes(self._buffer[start : start + 64]))
+        return f"header {name[1].decode()}" if name else f"header line {number}"
 
 
 class RequestParser(_HeadParser):
