@@ -15,7 +15,8 @@ HandshakeResult: TypeAlias = str
 HANDSHAKE_RESULTS: Final[tuple[str, ...]]
 """How a handshake ended: "ok", the reason of an error response, or "timeout", "disconnected" when there was none.
 "rejected": a hook answered (also with a page). "error": a hook raised. "unavailable": the server was closing.
-"limited": one of `LIMITS` was reached. "bad_proxy_header": what a proxy should have said first, it did not."""
+"limited": one of `LIMITS` was reached. "bad_proxy_header": what a proxy should have said first, it did not. "tls_failed":
+the TLS handshake before it did."""
 RESULT_OF_STATUS: Final[dict[int, str]]
 """The result by the status of our own answer; a status that a hook chose is "rejected"."""
 CLOSE_CODES: Final[tuple[str, ...]]

@@ -76,6 +76,7 @@ cdef extern from "scoreboard.h" nogil:
 HANDSHAKE_RESULTS = (
     "ok", "bad_request", "forbidden", "method_not_allowed", "upgrade_required", "too_large", "version_not_supported",
     "rejected", "error", "timeout", "unavailable", "disconnected", "limited", "bad_proxy_header",
+    "tls_failed",
 )
 CLOSE_CODES = (*(str(code) for code in range(1000, 1016)), "3xxx", "4xxx", "other")
 INITIATORS = ("local", "remote", "abort")

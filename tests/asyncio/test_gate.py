@@ -1,0 +1,216 @@
+"""Who is let in: limits and their answers, clients behind proxies, descriptors by their numbers.
+
+What must not live here: counting itself (test_limits.py), PROXY headers and TLS (test_preface.py), daemons
+(tests/process/test_limits.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.asyncio.test_handshake import results
+from tests.rawclient import RawClient
+from tidegate._core.scoreboard import LIMITS, Row, use
+from tidegate.addresses import Networks
+from tidegate.asyncio.client import connect
+from tidegate.asyncio.gate import Gate, descriptors
+from tidegate.asyncio.server import Server, ServerConnection, serve
+from tidegate.exceptions import InvalidStatus
+from tidegate.limits import Limiter
+
+MANY = (2**30, 2**30)
+
+
+@pytest.fixture
+def row() -> Iterator[Row]:
+    """What the connections of a test are counted in."""
+    row = Row()
+    before = use(row)
+    yield row
+    use(before)
+
+
+async def tell_address(websocket: ServerConnection) -> None:
+    await websocket.send(repr(websocket.remote_address))
+    async for _ in websocket:
+        pass
+
+
+@asynccontextmanager
+async def gated(limiter: Limiter | None = None, trusted: tuple[str, ...] = (), **options: Any) -> AsyncIterator[Server]:
+    """A server behind a gate."""
+    served = {name: options.pop(name) for name in ("process_request", "open_timeout") if name in options}
+    server = serve(tell_address, "127.0.0.1", 0, **served)
+    server._gate = Gate(limiter or Limiter(), trusted=Networks(trusted), **{"limits": MANY, **options})
+    async with server:
+        yield server
+
+
+def uri(server: Server) -> str:
+    return f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+
+def rejections(row: Row) -> dict[str, int]:
+    return {name: count for name, count in zip(LIMITS, row.words("limit_rejections"), strict=False) if count}
+
+
+async def refused(server: Server) -> tuple[int, str]:
+    """Status and Retry-After of a handshake that must fail."""
+    with pytest.raises(InvalidStatus) as caught:
+        await connect(uri(server))
+    response = caught.value.response
+    return response.status_code, response.headers["Retry-After"]
+
+
+async def gone(server: Server) -> None:
+    """Return when the server has lost all connections."""
+    while server._all:
+        await asyncio.sleep(0.001)
+
+
+async def test_all_connections(row: Row) -> None:
+    limiter = Limiter(connections=2, of_all=lambda: row.connections_of_all)
+    async with gated(limiter) as server:
+        async with connect(uri(server)), connect(uri(server)):
+            assert await refused(server) == (503, "5")
+            assert await refused(server) == (503, "5")
+        await gone(server)
+        async with connect(uri(server)):
+            pass
+    assert rejections(row) == {"daemon": 2}
+    assert results(row) == {"ok": 3, "limited": 2}
+
+
+async def test_connections_of_an_address(row: Row) -> None:
+    async with gated(Limiter(per_address=1)) as server:
+        async with connect(uri(server)):
+            assert await refused(server) == (429, "5")
+        await gone(server)
+        async with connect(uri(server)):
+            pass
+        await gone(server)
+        assert server._gate is not None
+        assert server._gate.limiter.remembered == 0
+    assert rejections(row) == {"address": 1}
+
+
+async def test_handshakes_of_an_address(row: Row) -> None:
+    async with gated(Limiter(rate=0.01, burst=2)) as server:
+        for _ in range(2):
+            async with connect(uri(server)):
+                pass
+        assert await refused(server) == (429, "100")
+    assert rejections(row) == {"rate": 1}
+    assert results(row) == {"ok": 2, "limited": 1}
+
+
+async def test_who_sends_no_request_is_counted_as_well(row: Row) -> None:
+    async with gated(Limiter(per_address=1)) as server:
+        port = server.sockets[0].getsockname()[1]
+        with RawClient(port):
+            while not server._all:
+                await asyncio.sleep(0.001)
+            assert await refused(server) == (429, "5")
+        await gone(server)
+        async with connect(uri(server)):
+            pass
+
+
+async def test_a_refused_client_that_stays_is_cut(monkeypatch: pytest.MonkeyPatch, row: Row) -> None:
+    monkeypatch.setattr("tidegate.asyncio.gate.LINGER", 0.05)
+    async with gated(Limiter(per_address=1)) as server, connect(uri(server)):
+        with RawClient(server.sockets[0].getsockname()[1]):
+            while len(server._all) < 2:
+                await asyncio.sleep(0.001)
+            while len(server._all) > 1:
+                await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize(
+    ("trusted", "header", "sent", "address"),
+    [
+        (("127.0.0.0/8",), "x-forwarded-for", {"X-Forwarded-For": "203.0.113.9, 192.0.2.1"}, ("192.0.2.1", 0)),
+        (("127.0.0.0/8",), "x-forwarded-for", {"X-Forwarded-For": "2001:db8::1"}, ("2001:db8::1", 0, 0, 0)),
+        (("127.0.0.0/8",), "forwarded", {"Forwarded": 'for="192.0.2.1:80"'}, ("192.0.2.1", 80)),
+        (("127.0.0.0/8",), "forwarded", {"X-Forwarded-For": "192.0.2.1"}, None),
+        (("127.0.0.0/8",), "x-forwarded-for", {"Forwarded": "for=192.0.2.1"}, None),
+        (("127.0.0.0/8",), "x-forwarded-for", {}, None),
+        (("127.0.0.0/8",), None, {"X-Forwarded-For": "192.0.2.1"}, None),
+        (("10.0.0.0/8",), "x-forwarded-for", {"X-Forwarded-For": "192.0.2.1"}, None),
+        ((), "x-forwarded-for", {"X-Forwarded-For": "192.0.2.1"}, None),
+    ],
+)
+async def test_clients_behind_proxies(
+    trusted: tuple[str, ...], header: str | None, sent: dict[str, str], address: Any
+) -> None:
+    async with (
+        gated(trusted=trusted, header=header) as server,
+        connect(uri(server), additional_headers=sent) as websocket,
+    ):
+        assert await websocket.recv() == repr(address or websocket.local_address)
+
+
+async def test_limits_are_those_of_the_client_and_not_of_its_proxy(row: Row) -> None:
+    async with gated(Limiter(per_address=1), ("127.0.0.1/32",), header="x-forwarded-for") as server:
+        first, second = {"X-Forwarded-For": "2001:db8::1"}, {"X-Forwarded-For": "2001:db8:0:1::1"}
+        async with connect(uri(server), additional_headers=first), connect(uri(server), additional_headers=second):
+            with pytest.raises(InvalidStatus, match="429"):
+                await connect(uri(server), additional_headers={"X-Forwarded-For": "2001:db8::ffff"})
+        await gone(server)
+        async with connect(uri(server), additional_headers=first):
+            pass
+    assert rejections(row) == {"address": 1}
+
+
+async def test_hooks_see_the_client_and_not_those_who_are_refused(row: Row) -> None:
+    seen = []
+
+    async def process_request(websocket: ServerConnection, request: Any) -> None:
+        seen.append(websocket.remote_address)
+
+    async with gated(
+        Limiter(per_address=1), ("127.0.0.1/32",), header="x-forwarded-for", process_request=process_request
+    ) as server:
+        sent = {"X-Forwarded-For": "192.0.2.1"}
+        async with connect(uri(server), additional_headers=sent):
+            with pytest.raises(InvalidStatus, match="429"):
+                await connect(uri(server), additional_headers=sent)
+    assert seen == [("192.0.2.1", 0)]
+
+
+async def test_high_descriptors_are_answered_and_the_highest_cut(row: Row) -> None:
+    async with gated(limits=(0, 2**30)) as server:
+        assert await refused(server) == (503, "5")
+        await gone(server)
+    async with gated(limits=(0, 0)) as server:
+        with RawClient(server.sockets[0].getsockname()[1]) as client, pytest.raises((OSError, EOFError)):
+            await asyncio.to_thread(client.response)
+        await gone(server)
+    assert rejections(row) == {"descriptors": 2}
+    assert results(row) == {"limited": 2}
+    assert row.words("connections_handshaking") == (0,)
+
+
+def test_reserves() -> None:
+    assert descriptors(1024) == (960, 992)
+    assert descriptors(64) == (48, 56)
+    assert descriptors(2**20) == (2**20 - 2**16, 2**20 - 2**15)
+    assert 0 < descriptors()[0] < descriptors()[1]
+
+
+async def test_without_anything_to_remember_nothing_is() -> None:
+    visits = []
+
+    async def handler(websocket: ServerConnection) -> None:
+        visits.append(websocket._visit)
+
+    server = serve(handler, "127.0.0.1", 0)
+    server._gate = Gate(Limiter(connections=10**6), trusted=Networks(()), header="x-forwarded-for", limits=MANY)
+    async with server, connect(uri(server)) as websocket:
+        await websocket.wait_closed()
+    assert visits == [None]
