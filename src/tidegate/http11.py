@@ -115,11 +115,19 @@ class Response:
             take_body(self)
 
     def serialize(self) -> bytes:
-        """Return the bytes of the response."""
-        status_line = f"HTTP/1.1 {self.status_code:d} {self.reason_phrase}\r\n".encode("latin-1")
+        """Return the bytes of the response.
+
+        Raises:
+            ValueError: if the reason is none that a status line can hold (RFC 9112, 4).
+        """
+        reason = self.reason_phrase
+        if not (reason.isascii() and reason.isprintable()) and not _reason_phrase(reason):
+            raise ValueError(f"invalid reason phrase: {reason!r}")
+        status_line = f"HTTP/1.1 {self.status_code:d} {reason}\r\n".encode("latin-1")
         return status_line + self.headers.serialize() + self.body
 
 
+_reason_phrase = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
 _split_header = operator.methodcaller("partition", ":")
 
 
