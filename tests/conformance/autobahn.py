@@ -8,17 +8,17 @@ What must not live here: which cases exist and what they must yield (cases.py).
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypedDict
 
+from tests import cache
 from tests.harness import free_port, wait_until
 
 VERSION = "25.10.1"
@@ -51,35 +51,25 @@ def python2() -> Path | None:
     return next((Path(found) for found in candidates if found and Path(found).exists()), None)
 
 
-def home() -> Path:
-    """The folder of the suite's environment."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("TIDEGATE_AUTOBAHN") or cache / "tidegate" / f"autobahn-{VERSION}")
-
-
 def install(interpreter: Path) -> Path:
-    """The suite's command `wstest`, installed first when it is not there. Safe when two runs start together."""
-    target = home()
-    command, complete = target / "venv/bin/wstest", target / "complete"
-    target.mkdir(parents=True, exist_ok=True)
-    with (target / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if complete.exists():
-            return command
+    """The suite's command `wstest`, installed first when it is not there."""
+
+    def fill(target: Path) -> None:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "--target", str(target / "tool")]
-        _run([*pip, VIRTUALENV])
+        cache.run([*pip, VIRTUALENV])
         tool = {**os.environ, "PYTHONPATH": str(target / "tool")}
         venv = [sys.executable, "-m", "virtualenv", "--quiet", "--no-periodic-update", "--clear"]
-        _run([*venv, "--python", str(interpreter), str(target / "venv")], tool)
-        _run([str(target / "venv/bin/python"), "-m", "pip", "install", "--quiet", f"autobahntestsuite=={VERSION}"])
-        complete.touch()
-    return command
+        cache.run([*venv, "--python", str(interpreter), str(target / "venv")], tool)
+        cache.run([str(target / "venv/bin/python"), "-m", "pip", "install", "--quiet", f"autobahntestsuite=={VERSION}"])
+
+    given = os.environ.get("TIDEGATE_AUTOBAHN")
+    return cache.installed(f"autobahn-{VERSION}", fill, Path(given) if given else None) / "venv/bin/wstest"
 
 
 def fuzz_server(wstest: Path, url: str, pattern: str, folder: Path) -> dict[str, Result]:
     """Run the cases of a pattern ("6.*") of the fuzzing client against `url`; case -> result, reports in `folder`."""
     spec = _write_spec(folder, pattern, {"servers": [{"agent": AGENT, "url": url}]})
-    _run([str(wstest), "-m", "fuzzingclient", "-s", str(spec)], timeout=TIMEOUT, folder=folder)
+    cache.run([str(wstest), "-m", "fuzzingclient", "-s", str(spec)], timeout=TIMEOUT, folder=folder)
     return _results(folder)
 
 
@@ -138,25 +128,3 @@ def _write_spec(folder: Path, pattern: str, more: dict[str, Any]) -> Path:
 def _results(folder: Path) -> dict[str, Result]:
     results: dict[str, dict[str, Result]] = json.loads((folder / "reports/index.json").read_text())
     return results[AGENT]
-
-
-def _run(
-    command: Sequence[str],
-    environment: dict[str, str] | None = None,
-    timeout: float = 900,
-    folder: Path | None = None,
-) -> None:
-    """Run a command to its end; RuntimeError with the end of its output when it fails."""
-    done = subprocess.run(
-        command,
-        env=environment,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=timeout,
-        check=False,
-    )
-    if done.returncode:
-        output = done.stdout.decode(errors="replace")[-4000:]
-        raise RuntimeError(f"{' '.join(command)} ended with status {done.returncode}:\n{output}")
