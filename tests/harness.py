@@ -119,6 +119,7 @@ class Daemon:
         host: the address of --bind and --admin; `bind=None` leaves --bind to `options`, `admin=False` gives "none".
         env: variables added to this process's.
         python: options of the interpreter (("-X", "dev"), say).
+        stderr: a descriptor for standard error; by default it goes where standard output goes, into `log`.
         wait: wait for /readyz on entering. Without it, `wait_ready()` may be called later.
 
     Attributes: port, admin (host:port, ready for a URL), directory, process, pid, log.
@@ -137,9 +138,11 @@ class Daemon:
         admin: bool = True,
         env: Mapping[str, str] | None = None,
         python: Sequence[str] = (),
+        stderr: int = subprocess.STDOUT,
         wait: bool = True,
     ) -> None:
         self.source, self.target, self.host, self._wait = source, target, host, wait
+        self._stderr = stderr
         self.port = free_port(host)
         self._admin_port = free_port(host)
         while self._admin_port == self.port:
@@ -196,7 +199,7 @@ class Daemon:
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
-                stderr=subprocess.STDOUT,
+                stderr=self._stderr,
                 start_new_session=True,
             )
 

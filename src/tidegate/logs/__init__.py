@@ -22,7 +22,7 @@ from .delivery import Handler, Patient
 from .lines import ACCESS, FORMATS
 from .output import STANDARD_ERROR, Output
 
-__all__ = ["become", "begin", "catch_up", "fileno", "lost", "reopen"]
+__all__ = ["STANDARD_ERROR", "become", "begin", "catch_up", "fileno", "lost", "reopen"]
 
 OFF: Final = logging.CRITICAL + 1
 """The level of a logger that says nothing."""
@@ -49,7 +49,7 @@ def begin(role: str, level: str, *, format: str = "text", file: str = STANDARD_E
     if _handler is None or _handler.output.path != path:
         before, _handler = _handler, Handler(Output(file), FORMATS[format]())
         if before is not None:
-            before.output.close()
+            before.flush()  # and not closed: a thread may still be at it
     if _handler not in logging.getLogger().handlers:
         logging.basicConfig(handlers=[_handler], force=True)
     become(role, level, format=format, access=access, thread=False)
