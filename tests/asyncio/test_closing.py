@@ -301,6 +301,7 @@ async def test_a_peer_that_does_not_answer_is_cut(row: Row) -> None:
         assert isinstance(exc, ConnectionClosedError)
         assert str(exc) == "sent 1000 (OK) bye; no close frame received"
         assert isinstance(exc.__cause__, TimeoutError)
+        assert (websocket.close_code, websocket.close_reason) == (1006, "")
     assert closes(row) == {("local", "1000"): 1}
 
 

@@ -352,22 +352,41 @@ async def test_process_response_sees_rejections_too(row: Row) -> None:
     assert results(row) == {"method_not_allowed": 1, "rejected": 1}
 
 
-async def test_both_hooks_and_a_subprotocol() -> None:
-    async def process_request(connection: ServerConnection, request: Request) -> None:
-        await asyncio.sleep(0)
-        connection.steps = ["request"]  # type: ignore[attr-defined]
+@BOTH
+async def test_one_object_from_the_first_hook_to_the_handler(made: Callable[[Hook], Hook]) -> None:
+    """It has its transport and its server from the start, and keeps what is set on it."""
+    seen: list[ServerConnection] = []
 
-    async def process_response(connection: ServerConnection, request: Request, response: Response) -> None:
-        await asyncio.sleep(0)
+    def note(step: str, connection: ServerConnection) -> None:
+        seen.append(connection)
+        assert connection.transport.get_extra_info("socket") is not None
+        assert connection.server is server.server
+        connection.steps = [*getattr(connection, "steps", ()), step]  # type: ignore[attr-defined]
+
+    def process_request(connection: ServerConnection, request: Request) -> None:
+        note("request", connection)
+
+    def select_subprotocol(connection: ServerConnection, offered: Any) -> Any:
+        note("select", connection)
+        return offered[0]
+
+    def process_response(connection: ServerConnection, request: Request, response: Response) -> None:
+        note("response", connection)
         assert connection.subprotocol == "chat"
-        connection.steps.append("response")  # type: ignore[attr-defined]
+
+    async def handler(websocket: ServerConnection) -> None:
+        note("handler", websocket)
+        await websocket.send(" ".join(websocket.steps))  # type: ignore[attr-defined]
 
     async with serving(
-        idle, process_request=process_request, process_response=process_response, subprotocols=["chat"]
-    ) as made:
-        await made.peer(request(Sec_WebSocket_Protocol="chat"))
-        (connection,) = made.server.connections
-        assert connection.steps == ["request", "response"]  # type: ignore[attr-defined]
+        handler,
+        process_request=made(process_request),
+        select_subprotocol=select_subprotocol,
+        process_response=made(process_response),
+    ) as server:
+        peer = await server.peer(request(Sec_WebSocket_Protocol="chat"))
+        assert await peer.frame() == (0x81, b"request select response handler")
+    assert len(set(map(id, seen))) == 1
 
 
 # What comes too early

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError as ClientConnectionClosedError
 
-from tests.asyncio.ends import REQUEST, Peer, Serving, outcome, serving, until
+from tests.asyncio.ends import PATIENCE, REQUEST, Peer, Serving, outcome, serving, until
 from tests.rawclient import frame
 from tidegate.asyncio.server import ServerConnection
 from tidegate.exceptions import ConnectionClosedError
@@ -126,6 +127,16 @@ async def test_the_connection_breaks(end: str, server_tls: ssl.SSLContext, clien
             peer.close()
         await until(lambda: ended and not made.server._all)
     assert isinstance(ended[0], ConnectionClosedError)
+
+
+async def test_the_open_timeout_covers_tls(server_tls: ssl.SSLContext) -> None:
+    async with serving(idle, ssl=server_tls, open_timeout=0.1) as made:
+        for start in (b"", b"\x16\x03\x01"):  # nothing, or the beginning of a TLS handshake
+            peer = await made.raw()
+            peer.send(start)
+            async with asyncio.timeout(PATIENCE):
+                with contextlib.suppress(ConnectionError):
+                    assert not await peer.reader.read()
 
 
 async def test_who_speaks_no_tls_is_forgotten(server_tls: ssl.SSLContext) -> None:
