@@ -8,7 +8,7 @@ import gc
 import inspect
 import sys
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -312,6 +312,24 @@ async def test_what_had_arrived_is_read_first() -> None:
     channel.feed(text("a") + text("b") + text("half", fin=False))
     channel.lose(well=True)
     assert [message async for message in channel] == ["a", "b"]
+
+
+async def test_a_subclass_that_has_its_own_recv_iterates_over_that() -> None:
+    class Loud(Recorder):
+        async def recv(self, decode: bool | None = None) -> Any:  # type: ignore[override]
+            return (await super().recv(decode)).upper()
+
+        async def _iterate(self) -> AsyncIterator[Any]:
+            try:
+                while True:
+                    yield await self.recv()
+            except ConnectionClosedOK:
+                return
+
+    channel = Loud(asyncio.get_running_loop())
+    channel.feed(text("a"), text("b"))
+    channel.lose(well=True)
+    assert [message async for message in channel] == ["A", "B"]
     channel = Recorder(asyncio.get_running_loop())
     channel.feed(text("a") + text("b"))
     channel.lose()
