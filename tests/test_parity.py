@@ -206,7 +206,8 @@ def members() -> Iterator[tuple[str, str, Any, Any]]:
     protocol = dir(asyncio.Protocol)
     for name, theirs, ours in classes():
         for member in dir(theirs):
-            if not member.startswith("_") and member not in protocol:
+            owner = next((kind for kind in theirs.__mro__ if member in vars(kind)), theirs)
+            if not member.startswith("_") and member not in protocol and owner.__module__.startswith("websockets"):
                 yield name, member, theirs, ours
 
 
