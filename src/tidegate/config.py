@@ -134,6 +134,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     admin: Annotated[
         Tcp | None, Setting(ADMIN, "Where /metrics, /livez and /readyz are served over HTTP.", fixed=True)
     ] = Tcp("127.0.0.1", 9465)
+    control: Annotated[
+        str | None,
+        Setting(
+            PATH.or_else("none").or_else("auto", "auto"),
+            "Unix socket through which `tidegate status`, reload, scale, drain, stop and upgrade reach the daemon, for its"
+            " own user and root alone; auto is $RUNTIME_DIRECTORY/control.sock where that is set (as systemd does), else"
+            " none.",
+            fixed=True,
+        ),
+    ] = "auto"
     drain: Annotated[
         float | None,
         Setting(
