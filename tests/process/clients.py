@@ -95,7 +95,7 @@ class Crowd:
                         await self._note(-1)
                     self.closed[websocket.close_code or 0] += 1
             except (OSError, ConnectionClosed, Exception) as exc:
-                self.refused[f"stays: {exc!r}"] += 1
+                self.refused[f"stays: {type(exc).__name__} {exc}"] += 1
             await self._note(0)
 
     async def _note(self, more: int) -> None:
@@ -122,4 +122,4 @@ class Crowd:
                         raise  # else it came to a worker that drained a moment later, and was told so
             self.went += 1
         except Exception as exc:
-            self.refused[f"goes: {exc!r}"] += 1
+            self.refused[f"goes: {type(exc).__name__} {exc}"] += 1

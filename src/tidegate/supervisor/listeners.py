@@ -157,8 +157,8 @@ class Listener(ABC):
         self.at(slot).listen(backlog)
 
     def steer(self, around: frozenset[int]) -> bool:
-        """Let new connections go to no slot of these; whether they do not."""
-        return not around
+        """Let new connections go to no slot of these; whether they do not. Those of a shared socket are no slot's."""
+        return True
 
     def waiting(self, slot: int) -> int:
         """How many connections wait in the queue of the slot's own socket."""
@@ -226,7 +226,7 @@ class TcpListener(Listener):
 
     def steer(self, around: frozenset[int]) -> bool:
         if self.shared:
-            return not around
+            return True
         listening = self._group.slots
         try:
             if listening:

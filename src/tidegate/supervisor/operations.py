@@ -23,6 +23,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ..config import changed_fixed
 from ..kinds import SLOTS, ConfigError
 from ..worker.pipe import Level
 from .handle import Generation, Handle, Slot
@@ -185,10 +186,14 @@ class Operations:
     def _reload(self, operation: _Operation) -> Steps:
         supervisor = self.supervisor
         before = supervisor.generation
+        supervisor.service.reloading(before.config.boot_timeout * 2)
         try:
             config = supervisor.load()
         except ConfigError as error:
             raise Failed(str(error)) from None
+        if fixed := changed_fixed(before.config, config):
+            names = " and ".join(setting.flag for setting in fixed)
+            raise Failed(f"{names} cannot change while the daemon runs: take the change back, or start it anew")
         generation = Generation(before.number + 1, config)
         added, surplus = [], []
         if config.workers != before.config.workers:
@@ -207,7 +212,7 @@ class Operations:
             raise
         supervisor.retire(surplus)
         supervisor.wake(generation)
-        self._decide(operation, True, f"generation {generation.number} serves with {len(kept)} workers")
+        self._decide(operation, True, f"generation {generation.number} serves with {_workers(len(kept))}")
         yield from _until(lambda: not any(slot.leaving for slot in supervisor.workers))
         logger.info("generation %d has ended", before.number)
 
@@ -238,7 +243,7 @@ class Operations:
             raise
         supervisor.retire(surplus)
         yield from _until(lambda: not any(slot.children for slot in surplus))
-        self._decide(operation, True, f"{workers} workers")
+        self._decide(operation, True, _workers(workers))
 
     def _recycle(self, operation: _Operation, handle: Handle, why: str) -> Steps:
         slot = handle.slot
@@ -330,6 +335,10 @@ def _complaint(handle: Handle) -> str:
     if handle.overdue:
         return f"{handle} was not ready within {handle.generation.config.boot_timeout:g} s"
     return f"{handle} {handle.end}" if handle.ended is not None else f"{handle} drains without an order"
+
+
+def _workers(number: int) -> str:
+    return f"{number} workers" if number != 1 else "1 worker"
 
 
 def _until(condition: Callable[[], bool]) -> Iterator[None]:

@@ -89,10 +89,11 @@ class Queues:
         for slot in retired:
             assert slot.index is not None
             since = self._quiet.setdefault(slot.index, now)
+            shares = slot.index not in self._listening or not self._listeners.own(slot.index)
             if slot.children or self._listeners.waiting(slot.index) or not self._steered:
                 self._quiet[slot.index] = now
                 self._closing.discard(slot.index)
-            elif slot.index not in self._listening or (slot.index in self._closing and now - since > 2 * STRAGGLERS):
+            elif shares or (slot.index in self._closing and now - since > 2 * STRAGGLERS):
                 self._forget(slot.index)
                 return [slot]
             elif now - since > STRAGGLERS and slot.index not in self._closing:

@@ -34,11 +34,13 @@ from ..config import Config
 from ..kinds import SLOTS, Tcp
 from ..version import version
 from ..worker.pipe import Level, Order
+from . import processors
 from .handle import Generation, Handle, Slot
 from .listeners import AddressError, Listeners, bind_admin
 from .operations import Operations
 from .poll import Poll
 from .queues import Queues
+from .service import Service, ServiceError, Stopped
 from .signals import Signals, name_of
 
 if TYPE_CHECKING:
@@ -88,6 +90,7 @@ class Supervisor:
         signals: the signals, being caught already.
         worker: the life of a worker.
         admin: the life of the admin process.
+        service: the daemon towards the system.
         load: the settings as they are to be now, for a reload; raises ConfigError, which says what is wrong with them.
     """
 
@@ -99,11 +102,13 @@ class Supervisor:
         worker: WorkerMain,
         admin: AdminMain,
         load: Callable[[], Config] | None = None,
+        service: Service | None = None,
     ) -> None:
         assert isinstance(config.workers, int)
         self.generation = Generation(1, config)
         self.load = load or (lambda: config)
         self.signals = signals
+        self.service = service or Service(config)
         self._worker_main, self._admin_main = worker, admin
         self.poll = Poll()
         self.listeners = Listeners()
@@ -139,9 +144,12 @@ class Supervisor:
                 self.poll.turn()
         except _Forked as forked:
             return forked.child
-        except AddressError as error:
+        except (AddressError, ServiceError) as error:
             logger.error("%s", error)
-            self.status = NOT_BOUND
+            self.service.failed(str(error))
+            self.status = NOT_BOUND if isinstance(error, AddressError) else error.status
+        except Stopped:
+            logger.info("stopped while the application was being imported")
         except Exception:
             logger.critical("the supervisor failed: its children are killed", exc_info=True)
             self._abandon()
@@ -157,8 +165,11 @@ class Supervisor:
 
         logger.info("tidegate %s started (pid %d): %s", version, os.getpid(), self.config.application)
         self.poll.watch(self.signals.fd, self._on_signals, first=True)
+        self.service.begin(self.config.boot_timeout + LAST_WORDS)
         self.listeners.bind(self.config.bind, len(self.workers))
         self.admin_sockets = bind_admin(self.config.admin)
+        self.service.bound(self.listeners)
+        self.service.preload(self.signals)
         self.scoreboard = Scoreboard.create()
         self.scoreboard.desired = len(self.workers)
         self._on_signals()
@@ -175,7 +186,8 @@ class Supervisor:
         logs.catch_up()
         self.scoreboard.log_messages_dropped = logs.lost()
         self._care()
-        self.poll.after(TICK, self._tick)
+        self.service.tick(self.scoreboard, self._working())
+        self.poll.after(self.service.interval(TICK), self._tick)
 
     def _care(self) -> None:
         """Look after the queues of slots without a worker."""
@@ -187,6 +199,7 @@ class Supervisor:
         self.listeners.close()
         for sock in self.admin_sockets:
             sock.close()
+        self.service.close()
         self.poll.close()
 
     def _abandon(self) -> None:
@@ -255,6 +268,7 @@ class Supervisor:
         """In a child: let go of all that is the supervisor's, and live the child's life."""
         slot = handle.slot
         self.poll.close()
+        self.service.leave()
         for sibling in self._children():
             sibling.close()
         self.listeners.leave(slot.index)
@@ -265,6 +279,7 @@ class Supervisor:
             for sock in self.admin_sockets:
                 sock.close()
             sockets = self.listeners.at(slot.index)
+            processors.pin(handle.generation.config.cpu_affinity, slot.index)
             row = self.scoreboard.row(handle.row)
             life = partial(self._worker_main, handle.generation.config, slot.index, sockets, row, pipe)
             self.scoreboard.close()
@@ -432,6 +447,7 @@ class Supervisor:
         if ready == len(self.workers) and not self.complete:
             self.complete = True
             self.scoreboard.ready = True
+            self.service.ready(ready, len(self.workers))
             logger.info("ready: %d of %d workers", ready, len(self.workers))
         self._care()
         self.operations.advance()
@@ -500,6 +516,8 @@ class Supervisor:
 
     def note(self, operation: str, done: bool, seconds: float) -> None:
         """An operation has ended: count it."""
+        if operation == "reload":
+            self.service.reloaded(done, sum(slot.ready for slot in self.workers), len(self.workers))
 
     # The end.
 
@@ -524,6 +542,7 @@ class Supervisor:
             Level.CLOSE: LAST_WORDS,
             Level.CUT: CUT_GRACE,
         }
+        self.service.stopping(granted[level] + 2 * CUT_GRACE, why)
         self.poll.after(granted[level], self._kill_workers)
         self._proceed()
 

@@ -103,6 +103,7 @@ class Worker:
         self._serving = asyncio.Event()
         self._servers: list[Server] = []
         self._adopted: dict[int, list[Server]] = {}  # by the slot whose sockets they serve
+        self._adopting = asyncio.Lock()  # orders are heeded in their order
         self._tasks: set[asyncio.Task[None]] = set()
         self._due = 0.0
 
@@ -163,12 +164,18 @@ class Worker:
 
     async def _adopt(self, slot: int, sockets: list[socket.socket]) -> None:
         """Serve a slot that has no worker."""
-        self._adopted[slot] = [await self._serve(sock) for sock in sockets]
+        async with self._adopting:
+            # Those of an earlier time may still have somebody who is to be taken leave of.
+            servers = [server for server in self._adopted.get(slot, ()) if server.connections or server.handshakes]
+            self._adopted[slot] = servers
+            for sock in sockets:
+                servers.append(await self._serve(sock))
 
     async def _release(self, slot: int) -> None:
         """Serve it no longer; whoever has come from there stays."""
-        for server in self._adopted.get(slot, ()):
-            server.stop_accepting()
+        async with self._adopting:
+            for server in self._adopted.get(slot, ()):
+                server.stop_accepting()
 
     def _failed(self, error: Exception) -> int:
         if not self._booting:
