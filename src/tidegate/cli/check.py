@@ -25,7 +25,7 @@ from ..config import Config
 from ..supervisor.signals import name_of
 from ..worker.pipe import Level, Order, Pipe, Report
 from . import CONTEXT, Command
-from .serve import loader, parameters, raise_descriptor_limit, resolve, with_workers
+from .serve import loader, parameters, prepared, resolve, with_workers
 
 __all__ = ["command", "start"]
 
@@ -65,8 +65,8 @@ def start(config: Config) -> int:
     from .._core.scoreboard import Scoreboard
     from ..worker import main as worker
 
+    prepared(config)
     logs.begin("check", config.log_level)
-    raise_descriptor_limit()
     scoreboard = Scoreboard.create()
     row = scoreboard.assign(0)
     ours, theirs = socket.socketpair()
@@ -118,7 +118,7 @@ class Trial:
     def run(self) -> tuple[int, str]:
         """The exit status of the command, and the words for it."""
         application, limit = self.config.application, self.config.boot_timeout
-        if not self._wait(limit, "ready"):
+        if not (self._wait(limit, "booted") and self._serves(limit)):
             if self.ended is None:
                 self._abort()
                 return UNEXPECTED, f"{application} was not ready within {limit:g} s, which is the boot timeout"
@@ -148,6 +148,11 @@ class Trial:
         if self.ended >= 0:
             return UNEXPECTED, f"{what} exited with status {self.ended}"
         return UNEXPECTED, f"{what} was killed by {name_of(-self.ended)}"
+
+    def _serves(self, limit: float) -> bool:
+        """Whether it is ready in time when it is told to serve."""
+        self.pipe.send(Order(serve=True))
+        return self._wait(self.born + limit - time.monotonic(), "ready")
 
     def _wait(self, seconds: float, stage: str | None = None) -> bool:
         """Listen until it has reached the stage, or ended, or the time is over; whether it has reached it."""

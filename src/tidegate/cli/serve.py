@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import resource
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ __all__ = [
     "given",
     "loader",
     "parameters",
-    "raise_descriptor_limit",
+    "prepared",
     "resolve",
     "run",
     "usable_processors",
@@ -158,18 +157,38 @@ def run(config: Config, load: Callable[[], Config]) -> int:
 
     from .. import logs
     from ..admin import main as admin
+    from ..supervisor.service import Service
     from ..supervisor.supervisor import Supervisor
     from ..worker import main as worker
+    from ..worker.loader import load as preload
 
     setproctitle("tidegate: supervisor")
+    prepared(config)
     try:
         logs.begin("supervisor", file=config.log_file, **config.log_options())
     except OSError as error:
         mistake = ConfigError(settings()["log_file"].flag, config.log_file, "a path that can be written", str(error))
         raise click.UsageError(str(mistake)) from None
-    raise_descriptor_limit()
-    outcome = Supervisor(with_workers(config), signals, worker=worker.run, admin=admin.run).run()
+    service = Service(config, preload)
+    outcome = Supervisor(
+        with_workers(config),
+        signals,
+        worker=worker.run,
+        admin=admin.run,
+        load=lambda: with_workers(load()),
+        service=service,
+    ).run()
     return outcome if isinstance(outcome, int) else outcome()
+
+
+def prepared(config: Config) -> None:
+    """Do first of all what the settings want of the process; UsageError when the system does not allow it."""
+    from ..supervisor.service import prepare
+
+    try:
+        prepare(config)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def with_workers(config: Config) -> Config:
@@ -187,11 +206,3 @@ def usable_processors() -> int:
         if quota != "max":
             processors = min(processors, math.ceil(int(quota) / int(period)))
     return max(1, processors)
-
-
-def raise_descriptor_limit() -> None:
-    """As many descriptors as the system allows: the usual limit, 1,024, is for programs that use select()."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):  # macOS allows less than it says
-        if soft != hard:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

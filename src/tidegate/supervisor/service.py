@@ -1,0 +1,302 @@
+"""The daemon as something that the system runs: where, as whom, within which limits, and what the manager hears of it.
+
+    prepare      first of all: the directory, the umask, the limit of open files
+    Service      begin, bound, preload, then ready, reloading, stopping as it happens, tick all the while, close
+
+Root is needed to bind; so the daemon binds, writes its pid file and gives away what it has made, and only then becomes
+somebody else, before it forks or imports anything of an application.
+
+What must not live here: each part's own doing (notify.py, activation.py, pidfile.py, privileges.py, processors.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterable
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from .. import logs
+from ..config import Config
+from ..kinds import ConfigError, Systemd
+from . import activation, privileges, processors
+from .handle import Handle
+from .listeners import Listeners
+from .notify import Notify
+from .pidfile import Pidfile, PidfileError
+from .signals import Signals
+
+if TYPE_CHECKING:
+    from .._core.scoreboard import Scoreboard
+
+__all__ = ["Service", "ServiceError", "Stopped", "prepare"]
+
+logger = logging.getLogger("tidegate.supervisor")
+
+# Exit statuses.
+USAGE, NOT_LOADED, NOT_BOUND = 2, 3, 4
+
+# Seconds between two statuses that differ in the number of connections alone: each is a message on the system's bus.
+STATUS_INTERVAL = 2.0
+# Seconds beyond the worker's timeout in which the supervisor replaces it: until then the daemon is well.
+REPLACED_WITHIN = 5.0
+
+
+class ServiceError(Exception):
+    """The daemon cannot be run as it was asked for.
+
+    Attributes:
+        status: the exit status.
+    """
+
+    def __init__(self, status: int, problem: str) -> None:
+        super().__init__(status, problem)
+        self.status, self.problem = status, problem
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+class Stopped(BaseException):
+    """A signal to end came while the application was being imported."""
+
+
+def prepare(config: Config) -> None:
+    """Change to the working directory, and set what is inherited from then on.
+
+    Raises:
+        ConfigError: the system does not allow it.
+    """
+    if config.working_dir is not None:
+        try:
+            os.chdir(config.working_dir)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise ConfigError("--working-dir", config.working_dir, "a directory that can be entered", reason) from None
+    if config.umask is not None:
+        os.umask(config.umask)
+    _limit_open_files(config.open_files)
+
+
+def _limit_open_files(wanted: int | None) -> None:
+    """As many descriptors as asked for, or as the system allows: the usual limit, 1,024, is for users of select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if wanted is None:
+        with contextlib.suppress(OSError, ValueError):  # macOS allows less than it says
+            if soft != hard:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return
+    try:
+        # Root may have more than it was given.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))
+    except (OSError, ValueError):
+        allowed = f"a number up to {hard}, which is what the system allows, or max"
+        raise ConfigError("--open-files", str(wanted), allowed) from None
+
+
+class Service:
+    """The daemon towards the system.
+
+    Parameters:
+        config: the settings.
+        load: imports an application; what it raises says why it could not.
+
+    Attributes:
+        notify: the way to the service manager.
+        environment: what a manager had put into the environment, for who starts the daemon anew in the same process.
+        identity: whom the daemon becomes; None: it stays who it is.
+    """
+
+    def __init__(self, config: Config, load: Callable[[str], object] | None = None) -> None:
+        self.config = config
+        self.notify = Notify.from_environment()
+        self.environment = dict(self.notify.environment)
+        self.identity: privileges.Identity | None = None
+        self._load = load
+        self._pidfile = Pidfile(config.pidfile) if config.pidfile is not None else None
+        self._told: tuple[object, ...] = ()
+        self._told_at = 0.0
+        self._watchdog_due = 0.0
+        self._doing = ""
+
+    # The start.
+
+    def begin(self, seconds: float) -> None:
+        """Before anything is bound: the settings are looked at. The start may take so long.
+
+        Raises:
+            ServiceError: one of them cannot be.
+        """
+        self.notify.starting(seconds)
+        try:
+            self.identity = privileges.identify(self.config.user, self.config.group)
+            processors.check(self.config.cpu_affinity)
+        except ConfigError as error:
+            raise ServiceError(USAGE, str(error)) from None
+
+    def bound(self, listeners: Listeners) -> None:
+        """All is bound: write the pid file, and become somebody else.
+
+        Raises:
+            ServiceError: the one or the other cannot be done.
+        """
+        taken = activation.forget()
+        self.environment |= taken
+        if "LISTEN_FDS" in taken and not any(isinstance(address, Systemd) for address in self.config.bind):
+            logger.warning("systemd has passed %s sockets: only --bind systemd uses them", taken["LISTEN_FDS"])
+        if self._pidfile is not None:
+            try:
+                self._pidfile.write()
+            except PidfileError as error:
+                raise ServiceError(NOT_BOUND if error.living else USAGE, str(error)) from None
+        if self.identity is not None:
+            try:
+                listeners.give(self.identity.uid, self.identity.gid)
+                logs.give(self.identity.uid, self.identity.gid)
+                privileges.drop(self.identity)
+            except (OSError, RuntimeError) as error:
+                raise ServiceError(USAGE, f"cannot become {self.identity}: {error}") from None
+            logger.info("running as %s from now on", self.identity)
+
+    def give(self, path: str) -> None:
+        """Let whom the daemon becomes have a file that it has made as root."""
+        if self.identity is not None and os.geteuid() == 0:
+            os.chown(path, self.identity.uid, self.identity.gid, follow_symlinks=False)
+
+    def preload(self, signals: Signals) -> None:
+        """Import the application, if that is asked for: those that are forked from here share its memory.
+
+        Raises:
+            ServiceError: it could not be imported.
+            Stopped: a signal to end came.
+        """
+        if not self.config.preload or self._load is None:
+            return
+        # Nobody reads the pipe of signals until the import ends, and it may never end.
+        for number in _ENDING:
+            signal.signal(number, _stop)
+        try:
+            self._load(self.config.application)
+        except Exception as error:
+            raise ServiceError(NOT_LOADED, str(error)) from None
+        finally:
+            signals.catch()  # again: the application may have had its own mind about signals
+        if (threads := _threads()) > 1:
+            logger.warning(
+                "importing %s has started %d threads: the workers are forked without them; start them in the lifespan,"
+                " or leave out --preload",
+                self.config.application,
+                threads - 1,
+            )
+
+    # What happens.
+
+    def ready(self, ready: int, desired: int) -> None:
+        """The daemon serves: enough workers are ready, for the first time."""
+        self._doing = ""
+        self._told = ()
+        self.notify.ready(_count(ready, desired))
+
+    def reloading(self, seconds: float) -> None:
+        """A reload begins, and may take so long."""
+        self._doing = "reloading: "
+        self.notify.reloading(seconds, "reloading")
+        if self.config.preload:
+            logger.warning(
+                "%s is as it was imported at the start, because of --preload: an upgrade takes new code",
+                self.config.application,
+            )
+
+    def reloaded(self, done: bool, ready: int, desired: int) -> None:
+        """A reload has ended, well or not: the daemon serves either way."""
+        if self._doing == "reloading: ":  # and not stopping by now
+            self._doing = "" if done else "the last reload failed: "
+            self._told = ()
+            self.notify.ready(f"{self._doing}{_count(ready, desired)}")
+
+    def stopping(self, seconds: float, why: str) -> None:
+        """The daemon ends within so many seconds."""
+        self._doing = "stopping: "
+        self.notify.stopping(seconds, f"stopping: {why}")
+
+    def failed(self, why: str) -> None:
+        """The daemon cannot go on."""
+        self.notify.status(why)
+
+    def tick(self, scoreboard: Scoreboard, workers: Iterable[Handle]) -> None:
+        """Tell the manager how the daemon is. To be called twice a second, or oftener for a short watchdog."""
+        if not self.notify.enabled:
+            return
+        self.notify.flush()
+        now = time.monotonic()
+        slots, connections, oldest = set(), 0, now
+        for handle in workers:
+            if handle.row is None:
+                continue
+            row = scoreboard.row(handle.row)
+            connections += row.words("connections_open")[0] + row.words("connections_closing")[0]
+            if handle.stage == "ready" and not handle.ordered:
+                slots.add(handle.slot.index)
+                oldest = min(oldest, row.heartbeat or now)
+        self._tell_status(now, len(slots), scoreboard.desired, connections)
+        if self.notify.watchdog_interval is not None and now >= self._watchdog_due and self._well(now - oldest):
+            self.notify.watchdog()
+            self._watchdog_due = now + self.notify.watchdog_interval
+
+    def _tell_status(self, now: float, ready: int, desired: int, connections: int) -> None:
+        if (self._doing, ready, desired) == self._told and now < self._told_at + STATUS_INTERVAL:
+            return
+        self._told, self._told_at = (self._doing, ready, desired), now
+        self.notify.status(f"{self._doing}{_count(ready, desired)}, {connections} connections")
+
+    def _well(self, age: float) -> bool:
+        """Whether no worker's heartbeat is older than both the watchdog and the supervisor allow.
+
+        One that hangs is replaced by the supervisor; only if that does not help is it a case for the manager, which
+        restarts the whole daemon.
+        """
+        limit = self.notify.watchdog_seconds or 0.0
+        worker_timeout: float | None = getattr(self.config, "worker_timeout", None)
+        if worker_timeout is not None:
+            limit = max(limit, worker_timeout + REPLACED_WITHIN)
+        return age <= limit
+
+    def interval(self, usual: float) -> float:
+        """Seconds until the next `tick()`: the usual ones, or less for a short watchdog."""
+        return min(usual, self.notify.watchdog_interval or usual)
+
+    # The end.
+
+    def leave(self) -> None:
+        """In a child: have no part in it."""
+        self.notify.close()
+
+    def close(self) -> None:
+        """Remove the pid file, and tell nobody any more."""
+        if self._pidfile is not None:
+            self._pidfile.remove()
+        self.notify.flush()
+        self.notify.close()
+
+
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped
+
+
+def _threads() -> int:
+    """How many threads this process has, where the system tells."""
+    with contextlib.suppress(OSError):
+        return len(os.listdir("/proc/self/task"))
+    return 1
+
+
+def _count(ready: int, desired: int) -> str:
+    return f"{ready} of {desired} workers ready"
