@@ -3,6 +3,7 @@
     begin      in the supervisor: open the log
     become     in a child: another name, and a thread that writes, so that the event loop never waits for the log
     reopen     somebody has moved the file
+    give       before the process becomes another user
     catch_up   in the supervisor, now and then: write what could not be written at once
 
 The application logs as every Python program does: what it sends to the root logger gets here, unless it arranges for
@@ -22,7 +23,7 @@ from .delivery import Handler, Patient
 from .lines import ACCESS, FORMATS
 from .output import STANDARD_ERROR, Output
 
-__all__ = ["STANDARD_ERROR", "become", "begin", "catch_up", "fileno", "lost", "reopen"]
+__all__ = ["STANDARD_ERROR", "become", "begin", "catch_up", "fileno", "give", "lost", "reopen"]
 
 OFF: Final = logging.CRITICAL + 1
 """The level of a logger that says nothing."""
@@ -96,6 +97,16 @@ def reopen() -> None:
         _handler.output.reopen()
     except OSError as error:
         logging.getLogger("tidegate.log").error("the log stays in the file that it was in: %s", error)
+
+
+def give(user: int, group: int) -> None:
+    """Let another user have the log's file, where it is one: whom the process becomes has to open it anew.
+
+    Raises:
+        OSError: this process may not.
+    """
+    if _handler is not None and _handler.output.path is not None:
+        os.fchown(_handler.output.fileno(), user, group)
 
 
 def catch_up() -> None:

@@ -507,6 +507,7 @@ class Supervisor:
     def wake(self, generation: Generation) -> None:
         """This generation serves now."""
         self.generation = generation
+        logs.become("supervisor", **generation.config.log_options(), thread=False)
         self.resting = self.scoreboard.draining = False
 
     def connections(self) -> int:
