@@ -31,7 +31,7 @@ from .auth import basic_auth, guarded
 from .broadcast import broadcast
 from .connection import Connection
 from .deadlines import Deadlines
-from .settings import Settings
+from .settings import Settings, check_functions
 
 if TYPE_CHECKING:
     import re
@@ -481,7 +481,7 @@ class Server(OlderServer):
                 connection._refuse()  # with a request in a hook's hands, the answer comes after the hook
 
     def stop_accepting(self) -> None:
-        """Accept no more connections; handshakes in progress and open connections go on. For sockets with other users."""
+        """Accept no more connections; handshakes in progress and open ones go on. For sockets with other users."""
         self.server.close()
 
     @property
@@ -631,7 +631,7 @@ def serve(
     Headers(Server=server_header or "")  # raises for what no header can hold
     if not callable(handler):
         raise TypeError(f"handler must be a coroutine function of one connection, not {handler!r}")
-    _check_functions(
+    check_functions(
         process_request=process_request, process_response=process_response, create_connection=create_connection
     )
     options = HandshakeOptions(
@@ -682,12 +682,6 @@ def unix_serve(handler: Handler, path: PathLike | None = None, **kwargs: Any) ->
         kwargs: as for `serve()`.
     """
     return serve(handler, unix=True, path=path, **kwargs)
-
-
-def _check_functions(**functions: Any) -> None:
-    for name, function in functions.items():
-        if function is not None and not callable(function):
-            raise TypeError(f"{name} must be a function, not {function!r}")
 
 
 def _name(sock: socket.socket) -> str:

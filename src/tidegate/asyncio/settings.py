@@ -15,7 +15,7 @@ from .deadlines import Deadlines
 if TYPE_CHECKING:
     from ..typing import LoggerLike
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "check_functions"]
 
 Marks = tuple[int | None, int | None]
 
@@ -90,6 +90,17 @@ class Settings:
         for shared in ("loop", "logger", "deadlines"):
             del now[shared]
         return dataclasses.replace(self, **self.check(**(now | limits)))
+
+
+def check_functions(**functions: Any) -> None:
+    """Check that what is to be called can be; None is nothing.
+
+    Raises:
+        TypeError: naming the argument that cannot.
+    """
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"{name} must be a function, not {function!r}")
 
 
 def _size(name: str, value: Any) -> int | None:
