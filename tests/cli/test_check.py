@@ -6,14 +6,16 @@ What must not live here: mistakes in settings one by one (test_sources.py, test_
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import socket
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.harness import ECHO, Daemon, wait_until
+from tests.harness import ECHO, Daemon, require, wait_until
 
 LIFESPAN = """
     import asyncio, os, time
@@ -121,6 +123,37 @@ def test_everything_may_be_in_the_file(tmp_path: Path) -> None:
     status, log = checked(None, "--config", str(file), target=None, workers=None, drain=None, env=env)
     assert status == 0
     assert "program:handler starts" in log
+
+
+def test_the_application_is_whom_the_daemon_becomes(tmp_path: Path) -> None:
+    """Its folder is closed to whom it becomes: an application that root could import cannot be loaded."""
+    require(os.geteuid() == 0, "being root")
+    status, log = checked(lifespan("print(os.getuid())"), "--user", "nobody")
+    assert (status, "print" in log) == (3, False)
+    assert "could not be loaded" in log
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        (Path(folder) / "program.py").write_text("import os\nprint(os.getuid(), flush=True)\nhandler = None\n")
+        status, log = checked(None, "--user", "nobody", "--working-dir", folder, target="program:handler")
+    assert log.splitlines()[0] == str(pwd.getpwnam("nobody").pw_uid)
+    assert (status, "handler is no application" in log) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            ["--user", "nobody-of-this-name"],
+            "--user 'nobody-of-this-name' is not allowed (there is no such user): give",
+        ),
+        (["--working-dir", "/nowhere"], "--working-dir '/nowhere' is not allowed (no such file or directory): give"),
+        (["--cpu-affinity", "1023"], "--cpu-affinity '1023' is not allowed (1023 is not usable here): give"),
+    ],
+)
+def test_what_the_system_does_not_allow_is_status_2(options: list[str], words: str) -> None:
+    status, log = checked(ECHO, *options)
+    assert (status, log.count("\n")) == (2, 1)
+    assert words in log
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

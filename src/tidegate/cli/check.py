@@ -1,8 +1,8 @@
 """``tidegate check MODULE:ATTRIBUTE``: whether the daemon would start, without one: for a deployment, before a reload.
 
 The settings are read as `tidegate serve` reads them, and a worker is forked that boots as the daemon's do: it imports
-the application, enters its lifespan, listens where nobody can connect, and drains. The addresses of the configuration
-are left alone, for a daemon may be serving there.
+the application as whom the daemon would become, enters its lifespan, listens where nobody can connect, and drains. The
+addresses of the configuration are left alone, for a daemon may be serving there.
 
 What must not live here: reading settings (sources.py), what a worker does (worker).
 """
@@ -22,6 +22,8 @@ from typing import Any
 import click
 
 from ..config import Config
+from ..kinds import ConfigError
+from ..supervisor import privileges, processors
 from ..supervisor.signals import name_of
 from ..worker.pipe import Level, Order, Pipe, Report
 from . import CONTEXT, Command
@@ -66,6 +68,7 @@ def start(config: Config) -> int:
     from ..worker import main as worker
 
     prepared(config)
+    identity = _identity(config)
     logs.begin("check", config.log_level)
     scoreboard = Scoreboard.create()
     row = scoreboard.assign(0)
@@ -77,6 +80,8 @@ def start(config: Config) -> int:
     if pid == 0:
         ours.close()
         with listener, theirs:
+            if identity is not None:
+                privileges.drop(identity)
             return worker.run(config, 0, [listener], scoreboard.row(row), theirs)
     theirs.close()
     listener.close()
@@ -88,6 +93,15 @@ def start(config: Config) -> int:
         trial.close()
     click.echo(f"tidegate check: {words}", err=status != VALID)
     return status
+
+
+def _identity(config: Config) -> privileges.Identity | None:
+    """Whom the daemon would become; UsageError if it could not, or if its processors are not there."""
+    try:
+        processors.check(config.cpu_affinity)
+        return privileges.identify(config.user, config.group)
+    except ConfigError as error:
+        raise click.UsageError(str(error), click.get_current_context()) from None
 
 
 def _unreachable() -> socket.socket:
