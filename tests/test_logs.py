@@ -123,6 +123,23 @@ def test_a_file_that_cannot_be_opened_anew_is_said_in_the_one_before(tmp_path: P
     assert "ERROR the log stays in the file that it was in: " in (tmp_path / "b" / "log").read_text()
 
 
+def test_the_file_may_be_given_to_another_user_and_standard_error_is_not(tmp_path: Path) -> None:
+    program = """if True:
+        import os, sys
+        from tidegate import logs
+        given = []
+        os.fchown = lambda *arguments: given.append(arguments)
+        logs.give(1, 2)
+        logs.begin("supervisor", "info")
+        logs.give(1, 2)
+        assert given == []
+        logs.begin("supervisor", "info", file=sys.argv[1])
+        logs.give(1, 2)
+        assert given == [(logs.fileno(), 1, 2)]
+    """
+    assert run(program, str(tmp_path / "log")) == []
+
+
 def test_an_application_that_arranges_its_own_logging_gets_its_way(tmp_path: Path) -> None:
     program = """if True:
         import logging, logging.config

@@ -182,6 +182,20 @@ async def test_a_file_that_cannot_be_opened_anew_stays_in_use() -> None:
         assert "--log-file 'log/tidegate.log' is not allowed" in daemon.log
 
 
+async def test_a_reload_changes_how_and_what_is_logged(tmp_path: Path) -> None:
+    settings = tmp_path / "tidegate.toml"
+    settings.write_text("access_log = false\n")
+    with Daemon(ECHO, "--config", str(settings)) as daemon:
+        await echo(daemon, "hello")
+        settings.write_text('access_log = true\nlog_format = "json"\n')
+        daemon.signal(signal.SIGHUP)
+        wait_until(lambda: '"message":"generation 1 has ended"' in daemon.log, "the end of the reload")
+        await echo(daemon, "hello")
+        wait_until(lambda: '"message":"close"' in daemon.log, "the line of its end")
+        assert daemon.log.count("handshake") == 1
+        assert daemon.stop() == 0
+
+
 def hostile() -> Any:
     """Requests that decent clients do not make."""
     part = st.binary(max_size=40).map(lambda data: data.replace(b"\r\n\r\n", b""))

@@ -14,6 +14,7 @@ What must not live here: what is logged, and the metrics.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from .delivery import Handler, Patient
 from .lines import ACCESS, FORMATS
 from .output import STANDARD_ERROR, Output
 
-__all__ = ["STANDARD_ERROR", "become", "begin", "catch_up", "fileno", "give", "lost", "reopen"]
+__all__ = ["STANDARD_ERROR", "become", "begin", "catch_up", "fileno", "flush", "give", "lost", "reopen"]
 
 OFF: Final = logging.CRITICAL + 1
 """The level of a logger that says nothing."""
@@ -125,9 +126,17 @@ def fileno() -> int:
     return 2 if _handler is None else _handler.output.fileno()
 
 
+def flush() -> None:
+    """Give what has not been written yet a moment: before a process ends in a way that asks nobody."""
+    if _handler is not None:
+        _handler.flush()
+
+
 def _forked() -> None:
     if _handler is not None:
         _handler.forked()
 
 
 os.register_at_fork(after_in_child=_forked)
+# The standard library would do so too, unless an application has made it forget our handler.
+atexit.register(flush)

@@ -44,6 +44,7 @@ class Handler(logging.Handler):
         super().__init__()
         self.output, self.lines = output, lines
         self.delivery: Patient | Threaded = Patient(output, self.notice)
+        self._patience = FLUSH
 
     def emit(self, record: logging.LogRecord) -> None:
         """Make the line and hand it over; never raises, never waits."""
@@ -59,8 +60,8 @@ class Handler(logging.Handler):
         return self.lines.line(logging.LogRecord("tidegate.log", logging.WARNING, "", 0, LOST, (lost,), None))
 
     def flush(self) -> None:
-        """Give what is waiting a moment to be written: for the end of the process."""
-        self.delivery.flush(FLUSH)
+        """Give what is waiting a moment to be written, once in vain: for the end of the process."""
+        self._patience = FLUSH if self.delivery.flush(self._patience) else 0.0
 
     def thread(self, count: Count | None) -> None:
         """From now on a thread writes; `count` is told of lost lines."""
@@ -69,6 +70,7 @@ class Handler(logging.Handler):
     def forked(self) -> None:
         """In a child: what its parent has not written is its parent's, and so are threads and counts."""
         self.delivery = type(self.delivery)(self.output, self.notice)
+        self._patience = FLUSH
 
 
 class _Delivery:
@@ -136,12 +138,13 @@ class Patient(_Delivery):
         self._chunk = memoryview(chunk or self._tell())
         return bool(self._chunk)
 
-    def flush(self, seconds: float) -> None:
-        """Write all of it, or as much as goes in so many seconds."""
+    def flush(self, seconds: float) -> bool:
+        """Write all of it, or as much as goes in so many seconds; whether that was all."""
         deadline = time.monotonic() + seconds
-        while not self.push() and (left := deadline - time.monotonic()) > 0:
+        while not (done := self.push()) and (left := deadline - time.monotonic()) > 0:
             self.output.wait(left)
             time.sleep(min(left, 0.01))  # a full disk can always be written to
+        return done
 
 
 class Threaded(_Delivery):
@@ -230,9 +233,10 @@ class Threaded(_Delivery):
                 self.output.wait(60.0)
             rest = rest[written:]
 
-    def flush(self, seconds: float) -> None:
-        """Wait until all that was put so far is written, or for so many seconds."""
-        if self._thread is not None:
-            mark = threading.Event()
-            self._queue.put(mark)
-            mark.wait(seconds)
+    def flush(self, seconds: float) -> bool:
+        """Wait until all that was put so far is written, or for so many seconds; whether that was all."""
+        if self._thread is None:
+            return True
+        mark = threading.Event()
+        self._queue.put(mark)
+        return mark.wait(seconds)

@@ -82,6 +82,7 @@ def run(config: Config, slot: int, sockets: list[socket.socket], row: Row, pipe:
         # Closing the loop would wait for them for ever.
         logger.error("%d handlers go on although they were cancelled: they are abandoned", worker.stubborn)
         logging.shutdown()
+        logs.flush()
         sys.stdout.flush()
         os._exit(status)
     runner.close()
