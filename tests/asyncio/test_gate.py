@@ -167,6 +167,13 @@ async def test_limits_are_those_of_the_client_and_not_of_its_proxy(row: Row) -> 
     assert rejections(row) == {"address": 1}
 
 
+@pytest.mark.parametrize("header", ["x-forwarded-for", None])
+async def test_proxies_themselves_are_not_limited(header: str | None) -> None:
+    limiter = Limiter(per_address=1, rate=0.01)
+    async with gated(limiter, ("127.0.0.1/32",), header=header) as server, connect(uri(server)), connect(uri(server)):
+        assert limiter.remembered == 0
+
+
 async def test_hooks_see_the_client_and_not_those_who_are_refused(row: Row) -> None:
     seen = []
 

@@ -6,6 +6,7 @@ What must not live here: grammar of the header (test_proxy_protocol.py), limits 
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -136,6 +137,20 @@ async def test_time_for_the_header(data: bytes, row: Row) -> None:
                 await asyncio.sleep(0.001)
         await gone(server)
     assert results(row) == {"timeout": 1}
+
+
+async def test_the_access_log_has_those_who_come_no_farther(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "tidegate.access"):
+        async with gated(gate()) as server:
+            with caller(server, b"nonsense"):
+                while not any(record.name == "tidegate.access" for record in caplog.records):
+                    await asyncio.sleep(0.001)
+            await gone(server)
+    (record,) = (record for record in caplog.records if record.name == "tidegate.access")
+    told = vars(record)
+    assert (told["error"], told["status"], told["path"]) == ("bad_proxy_header", None, None)
+    assert told["websocket"].remote_address[0] == "127.0.0.1"
+    assert told["websocket"].id == told["websocket"].id
 
 
 async def test_who_leaves_before_the_header(row: Row) -> None:

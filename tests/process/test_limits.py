@@ -29,7 +29,7 @@ REJECTIONS = "tidegate_limit_rejections_total"
 
 @contextlib.contextmanager
 def few_descriptors() -> Iterator[Daemon]:
-    daemon = Daemon(ECHO)
+    daemon = Daemon(ECHO, "--close-timeout", "1")
     daemon.command = ["sh", "-c", f'ulimit -n {OPEN_FILES} && exec "$@"', "sh", *daemon.command]
     with daemon:
         yield daemon

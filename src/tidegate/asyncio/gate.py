@@ -37,6 +37,9 @@ LINGER = 2.0
 
 _LEAST_RESERVE, _RESERVED_PART = 32, 16
 
+_UNSEEN = 15
+"""Connections whose descriptors are not looked at while half of all are free: it costs time, and memory that stays."""
+
 
 def descriptors(limit: int | None = None) -> tuple[int, int]:
     """From which number of a descriptor on connections are answered 503, and from which on they are cut.
@@ -101,6 +104,7 @@ class Gate:
         self.tls = tls
         self._header = header if trusted else None
         self._busy, self._last = descriptors() if limits is None else limits
+        self._unseen = 0
         self._plain = not limiter.by_address and self._header is None
 
     @property
@@ -112,7 +116,17 @@ class Gate:
 
     def cuts(self, transport: asyncio.BaseTransport) -> bool:
         """Whether the connection has taken one of the last descriptors, and must give it back at once."""
-        return _descriptor(transport) >= self._last
+        return self._number(transport) >= self._last
+
+    def _number(self, transport: asyncio.BaseTransport) -> int:
+        """The number of its descriptor; -1: low enough."""
+        if self._unseen:
+            self._unseen -= 1
+            return -1
+        number = _descriptor(transport)
+        if number < self._busy // 2:
+            self._unseen = _UNSEEN
+        return number
 
     def expects_header(self, transport: asyncio.BaseTransport) -> bool:
         """Whether its peer is a proxy that has to begin with a PROXY header."""
@@ -125,7 +139,7 @@ class Gate:
         """It is about to begin its handshake; one that must not is answered, or cut."""
         visit = connection._visit
         transport = connection.transport
-        number = _descriptor(transport)
+        number = self._number(transport)
         if number < self._busy and self._plain and not self.limiter.full():
             return
         if visit is None:
@@ -165,6 +179,8 @@ class Gate:
     def _enter(self, visit: Visit, host: str | None) -> None:
         if host is None or not self.limiter.by_address:
             return
+        if visit.address is None and host in self.trusted:
+            return  # a proxy for itself, as in checks of health; or it does not tell, and is many clients
         try:
             key = key_of(host)
         except ValueError:  # what a proxy says of a Unix socket

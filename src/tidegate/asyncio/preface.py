@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from .._core.scoreboard import current
 from ..proxy_protocol import BadHeader, HeaderParser
+from .access import log_handshake
 from .gate import Gate, Visit, full_address
 
 if TYPE_CHECKING:
@@ -54,6 +56,19 @@ class Preface(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._request = None  # like a connection's: the server asks before it refuses one
         self._over = False
+        self._id: uuid.UUID | None = None
+
+    @property
+    def id(self) -> uuid.UUID:
+        """As a connection's, for the log."""
+        if self._id is None:
+            self._id = uuid.uuid4()
+        return self._id
+
+    @property
+    def remote_address(self) -> Any:
+        """As a connection's, for the log."""
+        return self._visit.address or self.transport.get_extra_info("peername")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -97,8 +112,9 @@ class Preface(asyncio.Protocol):
         return parser.rest
 
     def _bad_header(self, error: BadHeader) -> None:
-        peer = self.transport.get_extra_info("peername")
-        self._settings.logger.warning("no valid PROXY header from the proxy %s: %s", peer or "on a Unix socket", error)
+        logger = logging.LoggerAdapter(cast(logging.Logger, self._settings.logger), {"websocket": self})
+        peer = self.remote_address or "on a Unix socket"
+        logger.warning("no valid PROXY header from the proxy %s: %s", peer, error)
         self._fail("bad_proxy_header")
 
     # TLS.
@@ -173,10 +189,17 @@ class Preface(asyncio.Protocol):
         else:
             self._fail("unavailable")
 
+    def _end(self, result: str) -> None:
+        """There will be no handshake."""
+        if self._over:
+            return
+        self._leave()
+        taken = monotonic() - self._visit.since
+        self._row.handshake(result, taken)
+        log_handshake(cast(Any, self), taken, failure=result)
+
     def _fail(self, result: str) -> None:
-        if not self._over:
-            self._leave()
-            self._row.handshake(result, monotonic() - self._visit.since)
+        self._end(result)
         self.transport.abort()
         if self._task is not None:  # the transport has another protocol, which tells nobody
             self._server._lost(cast(Any, self))
@@ -185,7 +208,5 @@ class Preface(asyncio.Protocol):
         self._fail("timeout")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._over:
-            self._leave()
-            self._row.handshake("disconnected", monotonic() - self._visit.since)
+        self._end("disconnected")
         self._server._lost(cast(Any, self))
