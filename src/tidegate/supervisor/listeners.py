@@ -28,10 +28,13 @@ import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+import msgspec
 
 from ..kinds import Address, Fd, Systemd, Tcp, Unix
 from .activation import passed
+from .estate import EstateError, ListenerLeft
 from .steering import Group
 
 __all__ = ["AddressError", "Listeners", "bind_admin"]
@@ -57,7 +60,8 @@ class AddressError(Exception):
 
 
 def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+    words = error.strerror or str(error)
+    return words[:1].lower() + words[1:]
 
 
 class Claim:
@@ -68,11 +72,22 @@ class Claim:
     whom it can name. Elsewhere it is a locked file.
     """
 
-    def __init__(self, name: str) -> None:
-        if sys.platform == "linux":
-            self._lock: socket.socket | int = self._abstract(name)
-        else:
-            self._lock = self._file(name)
+    def __init__(self, lock: socket.socket | int) -> None:
+        self._lock = lock
+
+    @classmethod
+    def on(cls, name: str) -> Claim:
+        """A claim that is new."""
+        return cls(cls._abstract(name) if sys.platform == "linux" else cls._file(name))
+
+    @classmethod
+    def take(cls, number: int) -> Claim:
+        """One that the program before this one in this process had."""
+        os.set_inheritable(number, False)
+        return cls(socket.socket(fileno=number) if sys.platform == "linux" else number)
+
+    def fileno(self) -> int:
+        return self._lock if isinstance(self._lock, int) else self._lock.fileno()
 
     @staticmethod
     def _abstract(name: str) -> socket.socket:
@@ -152,6 +167,27 @@ class Listener(ABC):
         """The socket of a slot, always the same one."""
         return self._sockets[0 if self.shared else slot]
 
+    place: tuple[Any, ...]
+    """What it is made from."""
+
+    def left(self) -> ListenerLeft:
+        """What the program that is started anew in this process must know of it."""
+        return ListenerLeft(
+            kind=type(self).__name__,
+            name=self.name,
+            place=self.place,
+            sockets={slot: sock.fileno() for slot, sock in self._sockets.items()},
+            numbered=[],
+            claim=self._claim.fileno() if self._claim is not None else None,
+        )
+
+    def take(self, left: ListenerLeft) -> None:
+        """Have what the program before this one had, instead of binding it."""
+        for slot, number in left.sockets.items():
+            os.set_inheritable(number, False)
+            self._sockets[slot] = socket.socket(fileno=number)
+        self._claim = Claim.take(left.claim) if left.claim is not None else None
+
     def listen(self, slot: int, backlog: int) -> None:
         """Let the slot's queue fill."""
         self.at(slot).listen(backlog)
@@ -195,6 +231,17 @@ class TcpListener(Listener):
         self._group = Group()
 
     @property
+    def place(self) -> tuple[Any, ...]:  # type: ignore[override]
+        return (int(self._family), *self._address)
+
+    def left(self) -> ListenerLeft:
+        return msgspec.structs.replace(super().left(), numbered=self._group.numbered)
+
+    def take(self, left: ListenerLeft) -> None:
+        super().take(left)
+        self._group = Group(left.numbered)
+
+    @property
     def name(self) -> str:
         return str(Tcp(self._address[0], self._address[1]))
 
@@ -204,13 +251,13 @@ class TcpListener(Listener):
 
     def bind(self) -> None:
         if self._address[1]:
-            self._claim = Claim(f"tcp/{self.name}")
+            self._claim = Claim.on(f"tcp/{self.name}")
             # The claim knows this very address. A bind without SO_REUSEPORT also meets whoever listens on one that
             # overlaps it, and those who joined a group of the same name without a claim.
             _tcp_socket(self._family, self._address, reuse_port=False).close()
         self.at(0)
         if self._claim is None:
-            self._claim = Claim(f"tcp/{self.name}")
+            self._claim = Claim.on(f"tcp/{self.name}")
 
     def at(self, slot: int) -> socket.socket:
         key = 0 if self.shared else slot
@@ -254,14 +301,22 @@ class UnixListener(Listener):
     def __init__(self, path: str) -> None:
         super().__init__()
         self._path = path
+        self.place = (path,)
         self._file: tuple[int, int] | None = None  # device and inode: somebody else may have put another there
+
+    def left(self) -> ListenerLeft:
+        return msgspec.structs.replace(super().left(), file=self._file)
+
+    def take(self, left: ListenerLeft) -> None:
+        super().take(left)
+        self._file = left.file
 
     @property
     def name(self) -> str:
         return str(Unix(self._path))
 
     def bind(self) -> None:
-        self._claim = Claim(f"unix/{os.path.realpath(self._path)}")
+        self._claim = Claim.on(f"unix/{os.path.realpath(self._path)}")
         self._remove_stale()
         self._sockets[0] = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._sockets[0].bind(self._path)
@@ -308,6 +363,7 @@ class FdListener(Listener):
     def __init__(self, number: int) -> None:
         super().__init__()
         self._number = number
+        self.place = (number,)
 
     def give(self, uid: int, gid: int) -> None:
         """It stays whose it is."""
@@ -394,11 +450,39 @@ def _places(address: Address) -> Sequence[_SocketAddress | Unix | Fd]:
             return [address]
 
 
+def take(left: ListenerLeft) -> Listener:
+    """A listener of the program before this one in this process.
+
+    Raises:
+        EstateError: it is of a kind that there is no more.
+    """
+    listener: Listener
+    match left.kind, left.place:
+        case "TcpListener", (int(family), *address):
+            listener = TcpListener(socket.AddressFamily(family), tuple(address))  # type: ignore[arg-type]
+        case "UnixListener", (str(path),):
+            listener = UnixListener(path)
+        case "FdListener", (int(number),):
+            listener = FdListener(number)
+        case _:
+            raise EstateError(f"{left.name} is listened on in a way that this tidegate does not know ({left.kind})")
+    listener.take(left)
+    return listener
+
+
 class Listeners:
     """Every address that clients connect to."""
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
+
+    def left(self) -> list[ListenerLeft]:
+        """What the program that is started anew in this process must know of them."""
+        return [listener.left() for listener in self._listeners]
+
+    def take(self, left: Sequence[ListenerLeft]) -> None:
+        """Have what the program before this one had, instead of binding it."""
+        self._listeners += map(take, left)
 
     def bind(self, addresses: Sequence[Address], slots: int) -> None:
         """Bind each address for so many slots.

@@ -14,6 +14,7 @@ What must not live here: when something is told (service.py), systemd's sockets 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -26,6 +27,7 @@ logger = logging.getLogger("tidegate.supervisor")
 
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 LONGEST = 107  # bytes of a Unix socket's address
+_PARTED = (errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN)
 
 
 def _microseconds(seconds: float) -> int:
@@ -61,9 +63,11 @@ class Notify:
             return
         # A leading null character makes the name abstract.
         self._address = "\0" + address[1:] if address.startswith("@") else address
-        # Not connected: a manager that starts anew has another socket of the same name.
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
+        # Now, as root perhaps: later the way there may be closed to us.
+        with contextlib.suppress(OSError):
+            self._socket.connect(self._address)
         if watchdog is not None:
             self.watchdog_interval = watchdog / 2
 
@@ -144,8 +148,16 @@ class Notify:
         """Whether it need not be sent again."""
         if self._socket is None:
             return True
+        data = message.encode(errors="replace")
         try:
-            self._socket.sendto(message.encode(errors="replace"), self._address)
+            try:
+                self._socket.send(data)
+            except OSError as error:
+                if error.errno not in _PARTED:
+                    raise
+                # A manager that has started anew has another socket of the same name.
+                self._socket.connect(self._address)
+                self._socket.send(data)
         except BlockingIOError:
             return False
         except OSError as error:

@@ -162,6 +162,16 @@ class Service:
             except (OSError, RuntimeError) as error:
                 raise ServiceError(USAGE, f"cannot become {self.identity}: {error}") from None
             logger.info("running as %s from now on", self.identity)
+            self._look_around(self.identity)
+
+    def _look_around(self, identity: privileges.Identity) -> None:
+        """Whom we have become must be able to read what processes still have to import."""
+        # access() judges by the real user, which is the new one by now.
+        for path in (os.__file__, __file__):
+            if not os.access(path, os.R_OK):
+                raise ServiceError(USAGE, f"{identity} may not read {path}: move it, or let others enter its folders")
+        if not os.access(".", os.R_OK | os.X_OK):
+            logger.warning("%s may not read %s: no application can be imported from there", identity, os.getcwd())
 
     def give(self, path: str) -> None:
         """Let whom the daemon becomes have a file that it has made as root."""
