@@ -138,9 +138,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         Setting(
             PATH.or_else("none").or_else("auto", "auto"),
-            "Unix socket through which `tidegate status`, reload, scale, drain, stop and upgrade reach the daemon, for its"
-            " own user and root alone; auto is $RUNTIME_DIRECTORY/control.sock where that is set (as systemd does), else"
-            " none.",
+            "Unix socket through which `tidegate status`, reload, scale, drain, stop and upgrade reach the daemon, for"
+            " its own user and root alone; auto is $RUNTIME_DIRECTORY/control.sock where that is set (as systemd does),"
+            " else none.",
             fixed=True,
         ),
     ] = "auto"
@@ -164,7 +164,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = "generation"
     settle: Annotated[
-        float, Setting(SECONDS, "Time that new workers of a reload must live before the old ones drain; half of it serving.")
+        float,
+        Setting(SECONDS, "Time that new workers of a reload must live before the old ones drain; half of it serving."),
     ] = 1.0
     backlog: Annotated[
         int,
@@ -272,7 +273,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     keyfile: Annotated[
         str | None,
-        Setting(PATH.or_else("none"), "Private key of the certificate, in PEM.", default_text="in --certfile"),
+        Setting(
+            PATH.or_else("none"),
+            "Private key of the certificate, in PEM. --user must be able to read it.",
+            default_text="in --certfile",
+        ),
     ] = None
     keyfile_password: Annotated[
         str | None,

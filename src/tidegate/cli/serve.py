@@ -157,6 +157,7 @@ def run(config: Config, load: Callable[[], Config]) -> int:
 
     from .. import logs
     from ..admin import main as admin
+    from ..admin.status import status
     from ..supervisor.service import Service
     from ..supervisor.supervisor import Supervisor
     from ..worker import main as worker
@@ -177,6 +178,7 @@ def run(config: Config, load: Callable[[], Config]) -> int:
         admin=admin.run,
         load=lambda: with_workers(load()),
         service=service,
+        describe=status,
     ).run()
     return outcome if isinstance(outcome, int) else outcome()
 

@@ -111,6 +111,10 @@ class Operations:
             self._waiting.append(operation)
         self.advance()
 
+    def knows(self, name: str) -> bool:
+        """Whether there is an operation of this name."""
+        return name in self._table
+
     def advance(self) -> None:
         """Something has happened: go on as far as that allows."""
         if self._advancing:

@@ -34,7 +34,8 @@ from ..config import Config
 from ..kinds import SLOTS, Tcp
 from ..version import version
 from ..worker.pipe import Level, Order
-from . import processors
+from . import processors, requests
+from .control import Control, Describe
 from .handle import Generation, Handle, Slot
 from .listeners import AddressError, Listeners, bind_admin
 from .operations import Operations
@@ -91,6 +92,7 @@ class Supervisor:
         worker: the life of a worker.
         admin: the life of the admin process.
         service: the daemon towards the system.
+        describe: makes the status that the control socket tells, of a read of the scoreboard.
         load: the settings as they are to be now, for a reload; raises ConfigError, which says what is wrong with them.
     """
 
@@ -103,6 +105,7 @@ class Supervisor:
         admin: AdminMain,
         load: Callable[[], Config] | None = None,
         service: Service | None = None,
+        describe: Describe | None = None,
     ) -> None:
         assert isinstance(config.workers, int)
         self.generation = Generation(1, config)
@@ -119,6 +122,7 @@ class Supervisor:
         self.admin = Slot(None, self.generation)
         self.operations = Operations(self)
         self.queues = Queues(self.listeners)
+        self.control = Control(self, describe)
         self.resting = False  # workers refuse connections until the next reload
         self.level = Level.NONE  # how urgently it is to end
         self.status = STOPPED
@@ -168,6 +172,9 @@ class Supervisor:
         self.service.begin(self.config.boot_timeout + LAST_WORDS)
         self.listeners.bind(self.config.bind, len(self.workers))
         self.admin_sockets = bind_admin(self.config.admin)
+        self.control.open(requests.socket_path(self.config.control, os.environ))
+        if self.control.path is not None:
+            self.service.give(self.control.path)
         self.service.bound(self.listeners)
         self.service.preload(self.signals)
         self.scoreboard = Scoreboard.create()
@@ -200,6 +207,7 @@ class Supervisor:
         for sock in self.admin_sockets:
             sock.close()
         self.service.close()
+        self.control.close(self.status)
         self.poll.close()
 
     def _abandon(self) -> None:
@@ -269,6 +277,7 @@ class Supervisor:
         slot = handle.slot
         self.poll.close()
         self.service.leave()
+        self.control.leave()
         for sibling in self._children():
             sibling.close()
         self.listeners.leave(slot.index)
@@ -521,6 +530,10 @@ class Supervisor:
             self.service.reloaded(done, sum(slot.ready for slot in self.workers), len(self.workers))
 
     # The end.
+
+    def stop(self, level: Level, why: str) -> None:
+        """End, or end more urgently, because somebody asks for it."""
+        self._end(level, why)
 
     def _fail(self, status: int, why: str) -> None:
         self.status = status

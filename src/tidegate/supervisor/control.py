@@ -1,0 +1,363 @@
+"""The control socket: whoever runs the daemon asks it for something, and hears what comes of it.
+
+    Control     the socket's file, who may ask, and what is done for each request
+    Client      one connection: a request within a time and a size, answers as far as they are read
+
+It is part of the supervisor's loop and waits for nobody: a client that does not ask, does not read or is gone is
+dropped, and what it has asked for goes on. The file is for the daemon's user alone, and the system says who connects:
+that user, or root.
+
+What must not live here: what a request consists of (requests.py), what it does (operations.py, supervisor.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import msgspec
+
+from ..kinds import Unix
+from ..version import version
+from ..worker.pipe import Level
+from . import requests
+from .listeners import AddressError, UnixListener
+from .requests import Answer, Request, RequestError
+
+if TYPE_CHECKING:
+    from .._core.scoreboard import Snapshot
+    from .poll import Timer
+    from .supervisor import Supervisor
+
+__all__ = ["Control", "Describe"]
+
+logger = logging.getLogger("tidegate.supervisor")
+
+Describe: TypeAlias = "Callable[[Snapshot, float], object]"
+"""The daemon's status, of a read of its scoreboard at a time (Unix time), as something that JSON has words for."""
+
+CLIENTS = 64  # at a time
+SILENCE = 10.0  # seconds within which a client says what it wants, and reads what there is to read
+UNSENT = 2**20  # bytes of answers that wait for a client that does not read
+RETRY = 0.05  # seconds until what could not be sent is tried again
+GLANCE = 1.0  # seconds between two looks at how far the end is
+EXHAUSTED = 1.0  # seconds without accepting, when there are no descriptors
+
+_CREDENTIALS = struct.Struct("3i")
+_LEVELS: Final = {"drain": Level.DRAIN, "close": Level.CLOSE, "cut": Level.CUT}
+
+
+class Control:
+    """The control socket of a supervisor; without a path there is none.
+
+    Parameters:
+        supervisor: whom to ask.
+        describe: makes the answer of `status`.
+    """
+
+    def __init__(self, supervisor: Supervisor, describe: Describe | None = None) -> None:
+        self.supervisor = supervisor
+        self.path: str | None = None
+        self._describe = describe
+        self._listener: UnixListener | None = None
+        self._clients: set[Client] = set()
+        self._stopping: set[Client] = set()  # those who wait for the daemon's end
+        self._glance: Timer | None = None
+
+    # Open and close.
+
+    def open(self, path: str | None) -> None:
+        """Listen there, and nowhere if that is None.
+
+        Raises:
+            AddressError: somebody else listens there, or it cannot be done.
+        """
+        if path is None:
+            return
+        self.path = os.path.abspath(path)  # it is removed in the end, wherever the daemon has gone by then
+        listener = UnixListener(self.path)
+        mask = os.umask(0o177)  # not a moment in which others could connect
+        try:
+            listener.bind()
+            listener.listen(0, CLIENTS)
+        except OSError as error:
+            listener.close()
+            raise AddressError(Unix(path), (error.strerror or str(error)).lower()) from None
+        finally:
+            os.umask(mask)
+        self._listener = listener
+        listener.at(0).setblocking(False)
+        self._watch()
+
+    def _watch(self) -> None:
+        if self._listener is not None:
+            self.supervisor.poll.watch(self._listener.at(0).fileno(), self._on_connection)
+
+    def leave(self) -> None:
+        """In a child: close what others have, and send nothing."""
+        if self._listener is not None:
+            self._listener.leave(None)
+        for client in self._clients:
+            client.sock.close()
+
+    def close(self, status: int) -> None:
+        """The daemon ends with this exit status: tell those who wait for it."""
+        for client in list(self._clients):
+            if client in self._stopping:
+                client.tell(status == 0, f"stopped with status {status}")
+            elif not client.done:
+                client.tell(False, "the daemon has stopped")
+            client.drop()
+        if self._listener is not None:
+            self.supervisor.poll.forget(self._listener.at(0).fileno())
+            self._listener.close()
+            self._listener = None
+
+    # Clients.
+
+    def _on_connection(self) -> None:
+        assert self._listener is not None
+        try:
+            sock, _ = self._listener.at(0).accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                # It waits in the queue, and would be announced all the time.
+                self.supervisor.poll.forget(self._listener.at(0).fileno())
+                self.supervisor.poll.after(EXHAUSTED, self._watch)
+            return
+        client = Client(self, sock)
+        self._clients.add(client)
+        if not client.may_ask():
+            logger.warning("control: %s may not ask for anything", client)
+            client.tell(False, f"user {client.uid} may not ask this daemon: only user {os.geteuid()} and root may")
+        elif len(self._clients) > CLIENTS:
+            client.tell(False, f"{CLIENTS} others are asking: try again in a moment")
+        else:
+            client.listen()
+
+    def forget(self, client: Client) -> None:
+        """It is gone."""
+        self._clients.discard(client)
+        self._stopping.discard(client)
+
+    def ask(self, client: Client, line: bytes) -> None:
+        """Do what a line says."""
+        try:
+            request = requests.read_request(line)
+        except RequestError as error:
+            client.tell(False, str(error))
+            return
+        logger.log(
+            logging.DEBUG if isinstance(request, requests.Status) else logging.INFO,
+            "control: %s asks for %s",
+            client,
+            requests.encode(request).decode().strip(),
+        )
+        if isinstance(request, requests.Status):
+            self._tell_status(client)
+        elif isinstance(request, requests.Stop):
+            self._stop(client, request)
+        else:
+            self._operate(client, request)
+
+    def _operate(self, client: Client, request: Request) -> None:
+        operations = self.supervisor.operations
+        name, arguments = _operation(request)
+        if not operations.knows(name):
+            client.tell(False, f"{name} is not possible with this daemon, which is tidegate {version}")
+            return
+        operations.request(name, client.tell, **arguments)
+        # If it is decided already, that is the answer.
+        client.accept()
+
+    def _stop(self, client: Client, request: requests.Stop) -> None:
+        self._stopping.add(client)
+        client.accept()
+        self.supervisor.stop(_LEVELS[request.how], f"{client} asks for it")
+        if self._glance is None:
+            self._tell_connections(None)
+
+    def _tell_connections(self, before: int | None) -> None:
+        """Tell those who wait for the end how far it is."""
+        left = self.supervisor.connections()
+        if left != before:
+            for client in list(self._stopping):
+                client.tell(None, f"stopping, {left} connections are left")
+        self._glance = self.supervisor.poll.after(GLANCE, lambda: self._tell_connections(left))
+
+    def _tell_status(self, client: Client) -> None:
+        if self._describe is None:
+            client.tell(False, "this daemon has no status")
+            return
+        try:
+            found = msgspec.json.encode(self._describe(self.supervisor.scoreboard.read(), time.time()))
+        except Exception as error:  # nothing that is only looked at may end the daemon
+            logger.exception("control: the status could not be told")
+            client.tell(False, f"the status could not be told: {type(error).__name__}: {error}")
+            return
+        current = self.supervisor.operations.current
+        doing = f"{current} is under way" if current is not None else ""
+        client.answer(Answer(done=True, text=doing, status=msgspec.Raw(found)))
+
+
+def _operation(request: Request) -> tuple[str, dict[str, Any]]:
+    """The name and the arguments of the operation that does it."""
+    if isinstance(request, requests.Reload):
+        return "reload", {"force": request.force}
+    if isinstance(request, requests.Scale):
+        return "scale", {"workers": request.workers}
+    if isinstance(request, requests.Drain):
+        return "rest", {}
+    return "upgrade", {}
+
+
+class Client:
+    """Somebody who has connected.
+
+    Parameters:
+        control: whom to ask.
+        sock: the connection, which is the Client's own.
+
+    Attributes:
+        uid, pid: who it is, where the system tells, else -1.
+        done: whether it has had its last answer.
+    """
+
+    def __init__(self, control: Control, sock: socket.socket) -> None:
+        self.sock = sock
+        self.uid = self.pid = -1
+        self.done = False
+        self._control = control
+        self._poll = control.supervisor.poll
+        self._received = b""
+        self._asked = False
+        self._unsent = bytearray()
+        self._timer: Timer | None = None  # by which it must have asked; then: to send what is unsent
+        self._stuck: float | None = None  # since when nothing could be sent
+        sock.setblocking(False)
+        if hasattr(socket, "SO_PEERCRED"):
+            credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            self.pid, self.uid, _ = _CREDENTIALS.unpack(credentials)
+
+    def __str__(self) -> str:
+        return f"process {self.pid} of user {self.uid}" if self.uid >= 0 else "somebody"
+
+    def may_ask(self) -> bool:
+        """Whether it is the daemon's user or root; where the system does not tell, the file's mode has said so."""
+        return self.uid in (0, os.geteuid(), -1)
+
+    # What it says.
+
+    def listen(self) -> None:
+        """Wait for its request."""
+        self._poll.watch(self.sock.fileno(), self._on_readable)
+        self._timer = self._poll.after(SILENCE, self._on_silence)
+
+    def _on_silence(self) -> None:
+        self.tell(False, f"nothing was asked for within {SILENCE:g} s")
+
+    def _on_readable(self) -> None:
+        try:
+            data = self.sock.recv(requests.LONGEST + 1)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.drop()
+            return
+        if not data:
+            self._on_end()
+        elif self._asked:
+            logger.warning("control: %s goes on after its request, and is dropped", self)
+            self.drop()
+        else:
+            self._received += data
+            if b"\n" in self._received or len(self._received) > requests.LONGEST:
+                self._ask()
+
+    def _on_end(self) -> None:
+        """It says nothing more; it may still listen."""
+        self._poll.forget(self.sock.fileno())
+        if not self._asked:
+            if self._received:
+                self._ask()
+            else:
+                self.drop()
+            return
+        try:
+            self.sock.send(b"")
+        except OSError:
+            self.drop()
+
+    def _ask(self) -> None:
+        self._asked = True
+        if self._timer is not None:
+            self._timer.cancel()
+        line, newline, rest = self._received.partition(b"\n")
+        self._received = b""
+        if newline and rest.strip():
+            self.tell(False, "one request for each connection: connect again for the next")
+        else:
+            self._control.ask(self, line)
+
+    # What it hears.
+
+    def accept(self) -> None:
+        """Tell it that its request is understood; nothing if it has had its last answer."""
+        self.answer(Answer(accepted=True))
+
+    def tell(self, done: bool | None, text: str) -> None:
+        """Tell it progress (None), or the end."""
+        self.answer(Answer(done, text))
+
+    def answer(self, answer: Answer) -> None:
+        """Tell it something, for as long as it listens. After the last answer it is let go."""
+        if self.done:
+            return
+        self.done = answer.done is not None
+        self._unsent += requests.encode(answer)
+        if self._stuck is None:
+            self._send()
+        elif len(self._unsent) > UNSENT:
+            self.drop()
+
+    def _send(self) -> None:
+        try:
+            sent = self.sock.send(self._unsent, getattr(socket, "MSG_NOSIGNAL", 0))
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.drop()
+            return
+        del self._unsent[:sent]
+        if not self._unsent:
+            self._stuck = None
+            if self.done:
+                self.drop()
+            return
+        now = time.monotonic()
+        if sent or self._stuck is None:
+            self._stuck = now
+        if now - self._stuck > SILENCE:
+            logger.warning("control: %s does not read its answers, and is dropped", self)
+            self.drop()
+        else:
+            self._timer = self._poll.after(RETRY, self._send)
+
+    def drop(self) -> None:
+        """Close the connection."""
+        self.done = True
+        if self.sock.fileno() < 0:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._poll.forget(self.sock.fileno())
+        with contextlib.suppress(OSError):
+            self.sock.close()
+        self._control.forget(self)

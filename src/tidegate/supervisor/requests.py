@@ -1,0 +1,161 @@
+"""The words of the control socket: one request on a line of JSON, answered by lines of JSON, the last of which decides.
+
+    Status, Reload, Scale, Drain, Stop, Upgrade     requests: {"command":"scale","workers":4}
+    Answer                                          {"text":"generation 2 boots"}, then {"done":true,"text":"..."}
+    socket_path                                     where the socket is
+
+What must not live here: the socket (control.py), who asks (cli), what any of it means to the daemon (supervisor.py,
+operations.py).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+
+__all__ = [
+    "Answer",
+    "Drain",
+    "Reload",
+    "Request",
+    "RequestError",
+    "Scale",
+    "Status",
+    "Stop",
+    "Upgrade",
+    "encode",
+    "read_request",
+    "socket_path",
+]
+
+FILE: Final = "control.sock"
+
+# Bytes of a request.
+LONGEST: Final = 4096
+
+
+class _Command(msgspec.Struct, frozen=True, tag_field="command", tag=str.lower, forbid_unknown_fields=True):
+    """A request; its name is the command's."""
+
+
+class Status(_Command, frozen=True):
+    """How the daemon is: the answer has it as an object."""
+
+
+class Reload(_Command, frozen=True):
+    """Hand over to the next generation; with `force` whatever is under way is given up for it."""
+
+    force: bool = False
+
+
+class Scale(_Command, frozen=True):
+    """Have so many workers."""
+
+    workers: int
+
+
+class Drain(_Command, frozen=True):
+    """Close every connection and refuse new ones, until a reload."""
+
+
+class Stop(_Command, frozen=True):
+    """End. The connection ends with the daemon."""
+
+    how: Literal["drain", "close", "cut"] = "drain"
+
+
+class Upgrade(_Command, frozen=True):
+    """Start the program anew in the same process, as it is installed now."""
+
+
+Request: TypeAlias = Status | Reload | Scale | Drain | Stop | Upgrade
+
+
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the daemon says.
+
+    Attributes:
+        done: None as long as it is not decided, then whether what was asked for has been done.
+        text: what happens, or has happened, or why not.
+        accepted: the request is understood, and its effect follows.
+        status: the object that /status has, for who asked for it.
+    """
+
+    done: bool | None = None
+    text: str = ""
+    accepted: bool = False
+    status: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class RequestError(ValueError):
+    """A line that is no request: its text says what would be."""
+
+
+_EXAMPLES: Final[dict[str, Request]] = {
+    "status": Status(),
+    "reload": Reload(),
+    "scale": Scale(4),
+    "drain": Drain(),
+    "stop": Stop(),
+    "upgrade": Upgrade(),
+}
+
+_decoder: Final[msgspec.json.Decoder[Request]] = msgspec.json.Decoder(Request)
+
+
+def read_request(line: bytes) -> Request:
+    """The request on a line.
+
+    Raises:
+        RequestError: it is none.
+    """
+    if len(line) > LONGEST:
+        raise RequestError(f"a request has {LONGEST} bytes at most")
+    try:
+        return _decoder.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        problem = str(error)
+    try:
+        found: Any = msgspec.json.decode(line)  # what is no request may be no JSON besides
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        problem = f"that is no JSON: give an object on a line, such as {_written(Status())}"
+    else:
+        problem = _problem(found, problem)
+    raise RequestError(problem)
+
+
+def _problem(found: Any, error: str) -> str:
+    """What is wrong with some JSON."""
+    if not isinstance(found, dict) or not isinstance(found.get("command"), str):
+        return f"that names no command: give an object such as {_written(Status())}"
+    name = found["command"]
+    if name not in _EXAMPLES:
+        near = difflib.get_close_matches(name, _EXAMPLES, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        return f"there is no command {name!r}: {hint}There are {', '.join(_EXAMPLES)}"
+    return f"{error}: give {name} like {_written(_EXAMPLES[name])}"
+
+
+def _written(word: Request) -> str:
+    return msgspec.json.encode(word).decode()
+
+
+def encode(word: Request | Answer) -> bytes:
+    """A word as its line."""
+    if isinstance(word, Answer) and not word.text.isascii():
+        # A path need not be text in any encoding.
+        text = word.text.encode("utf-8", "backslashreplace").decode()
+        word = msgspec.structs.replace(word, text=text)
+    return msgspec.json.encode(word) + b"\n"
+
+
+def socket_path(setting: str | None, environment: Mapping[str, str]) -> str | None:
+    """Where the socket is to be, by the value of the setting; None: nowhere."""
+    if setting != "auto":
+        return setting
+    folder = environment.get("RUNTIME_DIRECTORY", "").partition(":")[0]  # systemd gives several like PATH's
+    return os.path.join(folder, FILE) if folder else None
