@@ -138,9 +138,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         Setting(
             PATH.or_else("none").or_else("auto", "auto"),
-            "Unix socket through which `tidegate status`, reload, scale, drain, stop and upgrade reach the daemon, for"
-            " its own user and root alone; auto is $RUNTIME_DIRECTORY/control.sock where that is set (as systemd does),"
-            " else none.",
+            "Unix socket through which `tidegate status`, reload, scale, drain, stop and upgrade reach the daemon, for its"
+            " own user and root alone; auto is $RUNTIME_DIRECTORY/control.sock where that is set (as systemd does), else"
+            " none.",
             fixed=True,
         ),
     ] = "auto"
