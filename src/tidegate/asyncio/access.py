@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..http11 import parse_request
 
@@ -55,7 +55,7 @@ def log_handshake(
         "user_agent": _cut("user_agent", agents[0]) if agents else None,
         "duration": round(duration, 6),
     }
-    logger.info("handshake", extra=extra)
+    _log("handshake", extra)
 
 
 def log_close(connection: ServerConnection) -> None:
@@ -73,7 +73,12 @@ def log_close(connection: ServerConnection) -> None:
         "error": _cut("error", str(end.cause) or type(end.cause).__name__) if broken else None,
         "duration": round(monotonic() - connection._opened_at, 6),
     }
-    logger.info("close", extra=extra)
+    _log("close", extra)
+
+
+def _log(message: str, extra: dict[str, Any]) -> None:
+    """As `logger.info()` would, but that it does not search the stack for who has called."""
+    logger.handle(logger.makeRecord(logger.name, logging.INFO, __file__, 0, message, (), None, extra=extra))
 
 
 def _cut(what: str, text: str) -> str:

@@ -26,6 +26,8 @@ from .output import Output
 __all__ = ["Handler", "Patient", "Threaded"]
 
 FLUSH: Final = 1.0  # seconds that the end of a process may take longer for the sake of the log
+# Seconds between writes while nobody is behind: to be woken for each line costs whoever logs more than the line.
+GATHER: Final = 0.01
 RETRY: Final = 0.25  # seconds until a write is tried again that failed, on a full disk say
 LOST: Final = "%d lines of the log were lost before this one: they came faster than they could be written"
 
@@ -201,6 +203,8 @@ class Threaded(_Delivery):
                 self._write(self._tell())
             for mark in marks:
                 mark.set()
+            if not self._held and not marks:
+                time.sleep(GATHER)
 
     def _gather(self, *, wait: bool) -> tuple[bytes, list[threading.Event]]:
         """The lines that go into one write, and who wants to be told when that is done."""

@@ -56,6 +56,7 @@ class _Lines(logging.Formatter):
     def __init__(self) -> None:
         super().__init__()
         self.role = "tidegate"
+        self._now = -1, ""  # the last second, and how it is written
 
     def line(self, record: logging.LogRecord) -> bytes:
         """The record's line, whatever is in it, with the end of line."""
@@ -68,8 +69,12 @@ class _Lines(logging.Formatter):
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         """UTC, in milliseconds."""
-        now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        return f"{now}.{int(record.msecs):03d}Z"
+        second, text = self._now
+        if second != int(record.created):
+            second = int(record.created)
+            text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._now = second, text
+        return f"{text}.{int(record.msecs):03d}Z"
 
     def trace(self, record: logging.LogRecord) -> str:
         """The traceback of a record; "" if it has none."""
