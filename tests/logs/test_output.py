@@ -78,7 +78,10 @@ def test_a_terminal_that_nobody_reads_does_not_block() -> None:
         os.close(theirs)
 
 
-def test_a_pipe_that_cannot_be_opened_anew_is_asked_before_each_write(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kernel", ["knows", "does not know"])
+def test_a_pipe_that_cannot_be_opened_anew_is_asked_before_each_write(
+    kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reader, writer = os.pipe()
     kept = os.dup(2)
     opened = os.open
@@ -91,6 +94,8 @@ def test_a_pipe_that_cannot_be_opened_anew_is_asked_before_each_write(monkeypatc
     try:
         os.dup2(writer, 2)
         monkeypatch.setattr(os, "open", forbidden)
+        if kernel == "does not know":
+            monkeypatch.setattr(os, "RWF_NOWAIT", 1 << 30)
         output = Output()
     finally:
         os.dup2(kept, 2)
@@ -100,6 +105,9 @@ def test_a_pipe_that_cannot_be_opened_anew_is_asked_before_each_write(monkeypatc
         assert more <= 4096
         written += more
     assert written >= 4096
+    monkeypatch.setattr(output, "wait", lambda seconds: kernel == "knows")  # somebody else was faster
+    assert output.write(b"x") == 0
+    monkeypatch.undo()
     os.read(reader, 8192)
     assert output.write(b"again") == 5
     output.close()

@@ -2,7 +2,7 @@
 
 A descriptor that was inherited is shared with others, who would be surprised if their writes failed since somebody made
 it non-blocking. So a pipe or terminal is opened anew, for ourselves alone; a socket, which cannot be, is written to
-with a flag; and where neither works, the system is asked before each small write.
+with a flag; and where neither works, the system is asked before each small write, and told not to wait.
 
     write      as much as goes without waiting
     wait       until there may be room again: for threads that have nothing else to do
@@ -14,6 +14,7 @@ What must not live here: lines, queues, threads.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -82,11 +83,23 @@ class Output:
         try:
             if self._socket is not None:
                 return self._socket.send(part, socket.MSG_DONTWAIT)
-            if self._asks and not self.wait(0):
-                return 0
-            return os.write(self._fd, part)
+            return self._write_carefully(part) if self._asks else os.write(self._fd, part)
         except BlockingIOError:
             return 0
+
+    def _write_carefully(self, part: memoryview) -> int:
+        """Write to what is shared with others. Between the question and the write, somebody else may take the room:
+        then a kernel that knows how says so, and an older one would wait."""
+        if not self.wait(0):
+            return 0
+        try:
+            return os.pwritev(self._fd, [part], -1, os.RWF_NOWAIT)
+        except AttributeError:
+            pass
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ESPIPE):
+                raise
+        return os.write(self._fd, part)
 
     def wait(self, seconds: float) -> bool:
         """Whether something can be written, or is known to be impossible, at the latest after so many seconds."""
