@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from .. import logs
 from ..config import Config
-from ..kinds import ConfigError, Systemd
+from ..kinds import ConfigError, Fd, Systemd
 from . import activation, privileges, processors
 from .handle import Handle
 from .listeners import Listeners
@@ -105,6 +105,7 @@ class Service:
     Parameters:
         config: the settings.
         load: imports an application; what it raises says why it could not.
+        directory: where the program was started; a path of its command line is relative to it, wherever the daemon is.
 
     Attributes:
         notify: the way to the service manager.
@@ -112,8 +113,9 @@ class Service:
         identity: whom the daemon becomes; None: it stays who it is.
     """
 
-    def __init__(self, config: Config, load: Callable[[str], object] | None = None) -> None:
+    def __init__(self, config: Config, load: Callable[[str], object] | None = None, directory: str = os.curdir) -> None:
         self.config = config
+        self.directory = directory
         self.notify = Notify.from_environment()
         self.environment = dict(self.notify.environment)
         self.identity: privileges.Identity | None = None
@@ -147,7 +149,7 @@ class Service:
         """
         taken = activation.forget()
         self.environment |= taken
-        if "LISTEN_FDS" in taken and not any(isinstance(address, Systemd) for address in self.config.bind):
+        if "LISTEN_FDS" in taken and not any(isinstance(address, Systemd | Fd) for address in self.config.bind):
             logger.warning("systemd has passed %s sockets: only --bind systemd uses them", taken["LISTEN_FDS"])
         if self._pidfile is not None:
             try:
