@@ -291,7 +291,9 @@ def parse_authorization_basic(header: str) -> tuple[str, str]:
 
 
 def build_authorization_basic(username: str, password: str) -> str:
-    """Build an ``Authorization`` header for HTTP Basic authentication (RFC 7617), for :func:`parse_authorization_basic`.
+    """Build an ``Authorization`` header for HTTP Basic authentication (RFC 7617).
+
+    The reverse of :func:`parse_authorization_basic`.
 
     Args:
         username: without a colon.

@@ -93,6 +93,6 @@ def test_a_line_without_an_end_is_given_up(ends: tuple[socket.socket, socket.soc
     for _ in range(2 * Pipe.LONGEST // 50_000):
         ends[1].send(b"x" * 50_000)
         assert pipe.receive() == []
-    assert len(pipe._line) <= Pipe.LONGEST
+    assert len(pipe.line) <= Pipe.LONGEST
     ends[1].send(b'\n{"stage":"ready"}\n')
     assert pipe.receive() == [Report("ready")]

@@ -158,19 +158,31 @@ def run(config: Config, load: Callable[[], Config]) -> int:
     from .. import logs
     from ..admin import main as admin
     from ..admin.status import status
+    from ..supervisor import estate, upgrade
     from ..supervisor.service import Service
     from ..supervisor.supervisor import Supervisor
     from ..worker import main as worker
     from ..worker.loader import load as preload
 
+    try:
+        left = estate.read(os.environ)
+        if left is not None:
+            upgrade.check(config, left.estate)
+    except estate.EstateError as error:
+        raise click.UsageError(str(error)) from None
+    if left is not None and left.task == "check":
+        from . import check
+
+        return check.start(with_workers(config))
     setproctitle("tidegate: supervisor")
+    directory = os.getcwd()
     prepared(config)
     try:
         logs.begin("supervisor", file=config.log_file, **config.log_options())
     except OSError as error:
         mistake = ConfigError(settings()["log_file"].flag, config.log_file, "a path that can be written", str(error))
         raise click.UsageError(str(mistake)) from None
-    service = Service(config, preload)
+    service = Service(config, preload, directory)
     outcome = Supervisor(
         with_workers(config),
         signals,
@@ -179,6 +191,7 @@ def run(config: Config, load: Callable[[], Config]) -> int:
         load=lambda: with_workers(load()),
         service=service,
         describe=status,
+        estate=left and left.estate,
     ).run()
     return outcome if isinstance(outcome, int) else outcome()
 

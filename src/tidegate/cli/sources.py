@@ -50,6 +50,7 @@ OTHERS = {
     "TIDEGATE_MAX_LOG_SIZE": "frames",
     "TIDEGATE_MAX_NUM_HEADERS": "http11",
     "TIDEGATE_MAX_REDIRECTS": "client",
+    "TIDEGATE_UPGRADE": "supervisor.estate",
     "TIDEGATE_SERVER": "http11",
     "TIDEGATE_USER_AGENT": "http11",
     "TIDEGATE_AUTOBAHN": "tests",

@@ -19,7 +19,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
@@ -28,11 +28,13 @@ from ..kinds import Unix
 from ..version import version
 from ..worker.pipe import Level
 from . import requests
+from .estate import ListenerLeft
 from .listeners import AddressError, UnixListener
 from .requests import Answer, Request, RequestError
 
 if TYPE_CHECKING:
     from .._core.scoreboard import Snapshot
+    from .operations import Tell
     from .poll import Timer
     from .supervisor import Supervisor
 
@@ -95,6 +97,34 @@ class Control:
         self._listener = listener
         listener.at(0).setblocking(False)
         self._watch()
+
+    def left(self) -> tuple[ListenerLeft | None, list[int]]:
+        """What the program that is started anew in this process must know: the socket, and who waits for that."""
+        if self._listener is None:
+            return None, []
+        return self._listener.left(), [client.sock.fileno() for client in self._clients if client.upgrades]
+
+    def take(self, left: ListenerLeft | None, clients: Sequence[int]) -> Tell | None:
+        """Have what the program before this one had, instead of opening it; the result tells who waits."""
+        if left is None:
+            return None
+        listener = UnixListener(str(left.place[0]))
+        listener.take(left)
+        self.path, self._listener = str(left.place[0]), listener
+        self._watch()
+        waiting = []
+        for number in clients:
+            os.set_inheritable(number, False)
+            client = Client(self, socket.socket(fileno=number))
+            self._clients.add(client)
+            client.wait()
+            waiting.append(client)
+
+        def tell(done: bool | None, text: str) -> None:
+            for client in waiting:
+                client.tell(done, text)
+
+        return tell
 
     def _watch(self) -> None:
         if self._listener is not None:
@@ -173,6 +203,7 @@ class Control:
         if not operations.knows(name):
             client.tell(False, f"{name} is not possible with this daemon, which is tidegate {version}")
             return
+        client.upgrades = name == "upgrade"
         operations.request(name, client.tell, **arguments)
         # If it is decided already, that is the answer.
         client.accept()
@@ -189,7 +220,7 @@ class Control:
         left = self.supervisor.connections()
         if left != before:
             for client in list(self._stopping):
-                client.tell(None, f"stopping, {left} connections are left")
+                client.tell(None, f"stopping, connections left: {left}")
         self._glance = self.supervisor.poll.after(GLANCE, lambda: self._tell_connections(left))
 
     def _tell_status(self, client: Client) -> None:
@@ -228,12 +259,14 @@ class Client:
     Attributes:
         uid, pid: who it is, where the system tells, else -1.
         done: whether it has had its last answer.
+        upgrades: whether it waits for an upgrade, and so for another program.
     """
 
     def __init__(self, control: Control, sock: socket.socket) -> None:
         self.sock = sock
         self.uid = self.pid = -1
         self.done = False
+        self.upgrades = False
         self._control = control
         self._poll = control.supervisor.poll
         self._received = b""
@@ -259,6 +292,11 @@ class Client:
         """Wait for its request."""
         self._poll.watch(self.sock.fileno(), self._on_readable)
         self._timer = self._poll.after(SILENCE, self._on_silence)
+
+    def wait(self) -> None:
+        """It has asked another program in this process, and waits for the answer."""
+        self.upgrades = self._asked = True
+        self._poll.watch(self.sock.fileno(), self._on_readable)
 
     def _on_silence(self) -> None:
         self.tell(False, f"nothing was asked for within {SILENCE:g} s")

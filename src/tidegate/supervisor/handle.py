@@ -21,6 +21,7 @@ from typing import Final
 
 from ..config import Config
 from ..worker.pipe import Level, Order, Pipe, Report, Stage
+from .estate import ChildLeft, SlotLeft
 from .poll import Timer
 from .signals import Signals, name_of
 
@@ -105,6 +106,34 @@ class Handle:
             self.pidfd = os.pidfd_open(self.pid)
         signals.unblock()
         return None
+
+    def left(self) -> ChildLeft:
+        """What the program that is started anew in this process must know of it."""
+        return ChildLeft(
+            pid=self.pid,
+            pipe=self.pipe.fileno(),
+            line=self.pipe.line,
+            generation=self.generation.number,
+            row=self.row,
+            stage=self.stage,
+            ordered=self.ordered,
+            why=self.why,
+            failure=self.failure,
+            born=self.born,
+            ready_at=self.ready_at,
+        )
+
+    @classmethod
+    def take(cls, slot: Slot, generation: Generation, left: ChildLeft) -> Handle:
+        """A child that the program before this one has forked."""
+        handle = cls(slot, generation, left.row)
+        handle.pid, handle.stage, handle.ordered, handle.why = left.pid, left.stage, left.ordered, left.why
+        handle.failure, handle.born, handle.ready_at = left.failure, left.born, left.ready_at
+        os.set_inheritable(left.pipe, False)
+        handle.pipe = Pipe(socket.socket(fileno=left.pipe), Report, left.line)
+        with contextlib.suppress(AttributeError, OSError):
+            handle.pidfd = os.pidfd_open(handle.pid)
+        return handle
 
     def serve(self) -> None:
         """Tell it to accept connections."""
@@ -240,6 +269,26 @@ class Slot:
         self.leaving: list[Handle] = []
         self.backoff = Backoff()
         self.retry: Timer | None = None
+
+    def left(self) -> SlotLeft:
+        """What the program that is started anew in this process must know of it."""
+        current = self.current.left() if self.current is not None else None
+        leaving = [handle.left() for handle in self.leaving]
+        return SlotLeft(index=self.index, current=current, leaving=leaving, failures=self.backoff.failures)
+
+    @classmethod
+    def take(cls, generation: Generation, left: SlotLeft) -> Slot:
+        """A slot of the program before this one, whose present generation that was."""
+        slot = cls(left.index, generation)
+        slot.backoff.failures = left.failures
+        for child in (*left.leaving, *([left.current] if left.current is not None else [])):
+            own = generation
+            if child.generation != generation.number:
+                own = Generation(child.generation, generation.config)
+            slot.leaving.append(Handle.take(slot, own, child))
+        if left.current is not None:
+            slot.current = slot.leaving.pop()
+        return slot
 
     @property
     def children(self) -> list[Handle]:

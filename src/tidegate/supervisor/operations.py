@@ -9,6 +9,7 @@ many turns of the supervisor's loop reads from top to bottom, and a signal is he
     scale      slots are added, or retired
     recycle    one slot gets a new worker
     rest       every connection is closed and new ones are refused, until the next reload
+    upgrade    the program of the supervisor itself is started anew, and hands over to workers of its own
 
 What must not live here: forking and watching (supervisor.py), whose queue is whose (queues.py), who may ask
 (control.py).
@@ -25,8 +26,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..config import changed_fixed
 from ..kinds import SLOTS, ConfigError
+from ..version import version
 from ..worker.pipe import Level
 from .handle import Generation, Handle, Slot
+from .upgrade import Trial, execute
 
 if TYPE_CHECKING:
     from .supervisor import Supervisor
@@ -63,7 +66,7 @@ class _Operation:
         self.steps: Steps
 
     def __str__(self) -> str:
-        return " ".join([self.name, *(str(value) for value in self.arguments.values() if value is not None)])
+        return f"{self.name} {self.arguments['workers']}" if "workers" in self.arguments else self.name
 
 
 class Operations:
@@ -79,6 +82,7 @@ class Operations:
             "scale": self._scale,
             "recycle": self._recycle,
             "rest": self._rest,
+            "upgrade": self._upgrade,
         }
 
     # Asking, and being told.
@@ -266,6 +270,32 @@ class Operations:
             supervisor.poll.after(GLANCE, self.advance)
             yield
         self._decide(operation, True, "no connection is left; a reload makes the daemon serve again")
+
+    def _upgrade(self, operation: _Operation, before: str | None = None) -> Steps:
+        """In the program that is to go: try the new one, and let it take its place. In that one: hand over."""
+        supervisor = self.supervisor
+        if before is not None:
+            supervisor.renew_admin()
+            self._say(operation, f"tidegate {version} has taken over from {before}")
+            yield from self._reload(operation)
+            return
+        self._say(operation, "the program that is installed now is tried")
+        try:
+            trial = Trial(supervisor)
+        except OSError as error:
+            raise Failed(f"it could not be started: {error.strerror or error}") from None
+        try:
+            while not trial.ended():
+                supervisor.poll.after(GLANCE, self.advance)
+                yield
+            if trial.status:
+                raise Failed(f"it ended with status {trial.status}: {trial.output}")
+        finally:
+            trial.close()
+        try:
+            execute(supervisor)
+        except OSError as error:
+            raise Failed(f"it could not be started: {error.strerror or error}") from None
 
     # Their parts.
 

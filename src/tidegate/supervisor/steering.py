@@ -38,9 +38,9 @@ def _program(numbers: Sequence[int]) -> Iterator[bytes]:
 class Group:
     """The listening sockets of one address, by slot."""
 
-    def __init__(self) -> None:
-        self._numbered: list[int] = []  # the slots, in the kernel's order
-        self._steered = False
+    def __init__(self, numbered: Sequence[int] = ()) -> None:
+        self._numbered = list(numbered)  # the slots, in the kernel's order
+        self._steered = bool(numbered)  # it may have been, by whoever listened before
 
     def listens(self, slot: int) -> None:
         """The slot's socket has begun to listen."""
@@ -53,6 +53,11 @@ class Group:
             number, last = self._numbered.index(slot), self._numbered.pop()
             if last != slot:
                 self._numbered[number] = last
+
+    @property
+    def numbered(self) -> list[int]:
+        """The slots that listen, in the kernel's order."""
+        return list(self._numbered)
 
     @property
     def slots(self) -> frozenset[int]:

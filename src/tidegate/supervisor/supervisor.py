@@ -31,11 +31,12 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from .. import logs
 from ..config import Config
-from ..kinds import SLOTS, Tcp
+from ..kinds import SLOTS, ConfigError, Tcp
 from ..version import version
 from ..worker.pipe import Level, Order
-from . import processors, requests
+from . import processors, requests, upgrade
 from .control import Control, Describe
+from .estate import Estate, EstateError
 from .handle import Generation, Handle, Slot
 from .listeners import AddressError, Listeners, bind_admin
 from .operations import Operations
@@ -92,6 +93,7 @@ class Supervisor:
         worker: the life of a worker.
         admin: the life of the admin process.
         service: the daemon towards the system.
+        estate: what the program before this one has left, in an upgrade in place.
         describe: makes the status that the control socket tells, of a read of the scoreboard.
         load: the settings as they are to be now, for a reload; raises ConfigError, which says what is wrong with them.
     """
@@ -105,6 +107,7 @@ class Supervisor:
         admin: AdminMain,
         load: Callable[[], Config] | None = None,
         service: Service | None = None,
+        estate: Estate | None = None,
         describe: Describe | None = None,
     ) -> None:
         assert isinstance(config.workers, int)
@@ -123,6 +126,8 @@ class Supervisor:
         self.operations = Operations(self)
         self.queues = Queues(self.listeners)
         self.control = Control(self, describe)
+        self.foreign: dict[int, int | None] = {}  # children that fill no slot, and how they ended
+        self._estate = estate
         self.resting = False  # workers refuse connections until the next reload
         self.level = Level.NONE  # how urgently it is to end
         self.status = STOPPED
@@ -148,10 +153,10 @@ class Supervisor:
                 self.poll.turn()
         except _Forked as forked:
             return forked.child
-        except (AddressError, ServiceError) as error:
+        except (AddressError, ServiceError, EstateError) as error:
             logger.error("%s", error)
             self.service.failed(str(error))
-            self.status = NOT_BOUND if isinstance(error, AddressError) else error.status
+            self.status = error.status if isinstance(error, ServiceError) else NOT_BOUND
         except Stopped:
             logger.info("stopped while the application was being imported")
         except Exception:
@@ -170,6 +175,9 @@ class Supervisor:
         logger.info("tidegate %s started (pid %d): %s", version, os.getpid(), self.config.application)
         self.poll.watch(self.signals.fd, self._on_signals, first=True)
         self.service.begin(self.config.boot_timeout + LAST_WORDS)
+        if self._estate is not None:
+            self._resume(self._estate)
+            return
         self.listeners.bind(self.config.bind, len(self.workers))
         self.admin_sockets = bind_admin(self.config.admin)
         self.control.open(requests.socket_path(self.config.control, os.environ))
@@ -180,12 +188,26 @@ class Supervisor:
         self.scoreboard = Scoreboard.create()
         self.scoreboard.desired = len(self.workers)
         self._on_signals()
-        # What has been imported so far is never garbage: children that do not look at it share its memory with us.
-        gc.collect()
-        gc.freeze()
+        _freeze()
         for slot in self._slots():
-            self._fill(slot)
+            self.fill(slot)
         self._tick()
+
+    def _resume(self, estate: Estate) -> None:
+        """Go on where the program before this one in this process has stopped, and hand over to new workers."""
+        tell = upgrade.resume(self, estate)
+        self.service.bound(self.listeners)
+        self._collect()  # whoever ended meanwhile
+        try:
+            self.service.preload(self.signals)
+        except ServiceError as error:
+            self.load = _never(error)
+        except Stopped:
+            pass  # the signal is still in the pipe, and children that are to be told
+        self._on_signals()
+        _freeze()
+        self._tick()
+        self.operations.request("upgrade", tell, before=estate.version)
 
     def _tick(self) -> None:
         """Show that the supervisor is alive, and write what of the log could not be written at once."""
@@ -233,7 +255,7 @@ class Supervisor:
 
     # Fill a slot.
 
-    def _fill(self, slot: Slot) -> None:
+    def fill(self, slot: Slot) -> None:
         """Fork the slot's next child."""
         slot.retry = None
         if self.level:
@@ -262,10 +284,14 @@ class Supervisor:
         if row is not None:
             self.scoreboard.spawn(row, handle.pid)
             self._expect(handle)
+        self.watch(handle)
+        return handle
+
+    def watch(self, handle: Handle) -> None:
+        """Notice what it tells, and its end."""
         self.poll.watch(handle.pipe.fileno(), partial(self._on_report, handle))
         if handle.pidfd >= 0:
             self.poll.watch(handle.pidfd, partial(self._on_end, handle))
-        return handle
 
     def _expect(self, handle: Handle) -> None:
         """Give it the time that it has to boot."""
@@ -303,7 +329,7 @@ class Supervisor:
         """Fill the slot again, at once or after a while, or give up when nobody has ever served."""
         delay = slot.backoff.next(served)
         logger.warning("%s: the next one follows %s", why, f"in {delay:.2f} s" if delay else "at once")
-        slot.retry = self.poll.after(delay, partial(self._fill, slot))
+        slot.retry = self.poll.after(delay, partial(self.fill, slot))
         if slot.index is not None:
             self.scoreboard.backoff(slot.index, time.monotonic() + delay if delay else 0.0)
         if not self.served and all(slot.backoff.failures >= BOOT_ATTEMPTS for slot in self.workers):
@@ -335,6 +361,8 @@ class Supervisor:
             self.operations.request("scale", workers=len(self.workers) - 1)
         elif number == signal.SIGWINCH and not _has_terminal():  # whose size may have changed
             self.operations.request("rest")
+        elif number == signal.SIGUSR2:
+            self.operations.request("upgrade")
 
     def _reopen_logs(self) -> None:
         """Somebody has moved the log's file: every process opens it anew."""
@@ -347,6 +375,8 @@ class Supervisor:
         for handle in list(self._children()):
             if handle.pidfd < 0:
                 self._on_end(handle)
+        if self.foreign:
+            self.operations.advance()
         if os.getpid() != 1:
             return
         with contextlib.suppress(ChildProcessError):  # there is no child at all
@@ -355,7 +385,10 @@ class Supervisor:
                 if known is not None:
                     self._on_end(known)
                 else:
-                    os.waitpid(ended.si_pid, 0)
+                    _, status = os.waitpid(ended.si_pid, 0)
+                    if ended.si_pid in self.foreign:
+                        self.foreign[ended.si_pid] = status
+                        self.operations.advance()
 
     # What children tell, and their ends.
 
@@ -390,7 +423,7 @@ class Supervisor:
     def _on_draining(self, handle: Handle) -> None:
         if handle.ordered or handle.slot.current is not handle:
             return
-        self._limit(handle)
+        self.limit(handle)
         handle.slot.step_down(handle)
         self._refill(handle.slot, handle.served, f"{handle} drains without an order")
 
@@ -498,10 +531,10 @@ class Supervisor:
 
     def dismiss(self, handle: Handle, why: str) -> None:
         """Let a worker drain and end; others accept from its sockets."""
-        self._limit(handle)
+        self.limit(handle)
         handle.order(Level.DRAIN, why, leave_queue=True)
 
-    def _limit(self, handle: Handle) -> None:
+    def limit(self, handle: Handle) -> None:
         """Kill a worker that drains, if it has not ended in time."""
         limit = handle.generation.config.graceful_timeout + LAST_WORDS
         handle.timers.append(self.poll.after(limit, partial(handle.kill, signal.SIGKILL)))
@@ -518,6 +551,13 @@ class Supervisor:
         self.generation = generation
         logs.become("supervisor", **generation.config.log_options(), thread=False)
         self.resting = self.scoreboard.draining = False
+
+    def renew_admin(self) -> None:
+        """Let another admin process take over."""
+        if (old := self.admin.current) is not None:
+            self.admin.step_down(old)
+            self.fill(self.admin)
+            self._end_admin(old)
 
     def connections(self) -> int:
         """How many there are, in every state."""
@@ -579,9 +619,27 @@ class Supervisor:
         if admin is None:
             self.over = True
         elif not admin.ordered:
-            admin.ordered = Level.DRAIN
-            admin.kill(signal.SIGTERM)
-            admin.timers.append(self.poll.after(CUT_GRACE, partial(admin.kill, signal.SIGKILL)))
+            self._end_admin(admin)
+
+    def _end_admin(self, admin: Handle) -> None:
+        admin.ordered = Level.DRAIN
+        admin.kill(signal.SIGTERM)
+        admin.timers.append(self.poll.after(CUT_GRACE, partial(admin.kill, signal.SIGKILL)))
+
+
+def _freeze() -> None:
+    """What has been imported so far is never garbage: children that do not look at it share its memory with us."""
+    gc.collect()
+    gc.freeze()
+
+
+def _never(error: ServiceError) -> Callable[[], Config]:
+    """What a reload calls for settings with which no worker could be forked."""
+
+    def load() -> Config:
+        raise ConfigError("--preload", "yes", "an application that can be imported", str(error))
+
+    return load
 
 
 def _has_terminal() -> bool:

@@ -169,8 +169,7 @@ class Worker:
             # Those of an earlier time may still have somebody who is to be taken leave of.
             servers = [server for server in self._adopted.get(slot, ()) if server.connections or server.handshakes]
             self._adopted[slot] = servers
-            for sock in sockets:
-                servers.append(await self._serve(sock))
+            servers += [await self._serve(sock) for sock in sockets]
 
     async def _release(self, slot: int) -> None:
         """Serve it no longer; whoever has come from there stays."""

@@ -82,15 +82,16 @@ class Pipe(Generic[Received]):
     Parameters:
         sock: this end; the Pipe owns it.
         receives: the kind of words that come from the other end.
+        line: what has come of a word already.
     """
 
     LONGEST = 2**20  # of a line, in bytes: more than that is not a report but a fault
     SOCKETS = 64  # that come with one read, at most
 
-    def __init__(self, sock: socket.socket, receives: type[Received]) -> None:
+    def __init__(self, sock: socket.socket, receives: type[Received], line: bytes = b"") -> None:
         self._socket = sock
         self._decoder: msgspec.json.Decoder[Received] = msgspec.json.Decoder(receives)
-        self._line = b""
+        self.line = line
         self._descriptors: list[int] = []  # that have come, and that nobody has taken
         self.ended = False  # the other end is closed
 
@@ -122,14 +123,14 @@ class Pipe(Generic[Received]):
                 if not data:
                     self.ended = True
                     break
-                self._line += data
+                self.line += data
         except BlockingIOError:
             pass
         except OSError:  # ECONNRESET: it ended with words of ours unread
             self.ended = True
-        *lines, self._line = self._line.split(b"\n")
-        if len(self._line) > self.LONGEST:
-            self._line = b""
+        *lines, self.line = self.line.split(b"\n")
+        if len(self.line) > self.LONGEST:
+            self.line = b""
         words = []
         for line in lines:
             try:
