@@ -286,9 +286,9 @@ def test_an_operation_that_there_is_not(stage: Stage) -> None:
 def test_stop(stage: Stage, how: str, level: Level, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GLANCE", 0.01)
     client = stage.client(b'{"command":"stop","how":"%s"}\n' % how.encode())
-    assert stage.heard(client, 2) == [{"accepted": True}, {"text": "stopping, 3 connections are left"}]
+    assert stage.heard(client, 2) == [{"accepted": True}, {"text": "stopping, connections left: 3"}]
     stage.left = 1
-    assert stage.heard(client, 1) == [{"text": "stopping, 1 connections are left"}]
+    assert stage.heard(client, 1) == [{"text": "stopping, connections left: 1"}]
     assert stage.stopped == [level]
     waiting = stage.client(RELOAD)
     stage.heard(waiting, 1)

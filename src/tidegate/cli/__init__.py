@@ -22,6 +22,12 @@ __all__ = ["CONTEXT", "Command", "main"]
 COMMANDS = {
     "serve": "Serve an application with supervised workers.",
     "check": "Check a configuration, and that the application starts.",
+    "status": "Show a daemon's workers and connections.",
+    "reload": "Hand over to new workers.",
+    "scale": "Change the number of workers.",
+    "drain": "Close every connection and refuse new ones, until a reload.",
+    "stop": "Stop a daemon.",
+    "upgrade": "Start a daemon's program anew, in place.",
     "demo": "Serve a page that shows what this is.",
     "connect": "Talk to a WebSocket server.",
 }

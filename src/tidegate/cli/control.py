@@ -1,0 +1,271 @@
+"""The other end of the control socket, for the commands that ask a daemon for something and wait for its effect.
+
+    Asking       one request and its answers: `accepted`, `answers`, `ended`
+    conduct      ask, show progress, wait; the exit status that a command has
+    options      what these commands have in common
+
+What must not live here: what a command asks for (its own module), the daemon's end (supervisor/control.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+import click
+import msgspec
+
+from ..config import settings
+from ..kinds import DURATION, ConfigError
+from ..supervisor.requests import Answer, Request, encode, socket_path
+from . import CONTEXT, Command
+
+__all__ = ["Asking", "ControlError", "conduct", "control_command", "path_of"]
+
+# Exit statuses, next to 2 for a mistake on the command line.
+DONE, FAILED, NOBODY, TIMED_OUT = 0, 1, 5, 6
+STATUSES = (
+    "Exit status: 0 done; 1 failed, with the daemon's own words; 2 a mistake on the command line; 5 no daemon is there;"
+    " 6 the time was over, and the daemon goes on."
+)
+
+USUAL = "/run/tidegate/control.sock"  # of deploy/systemd/tidegate.service
+PATIENCE = 10.0  # seconds for the first answer, of a daemon that has time for as many as there are
+PAUSE = 0.05  # seconds between attempts, when its queue is full
+
+_CREDENTIALS = struct.Struct("3i")
+_ABSENT = (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR, errno.ENOTSOCK)
+
+
+class ControlError(Exception):
+    """A request without its effect.
+
+    Attributes:
+        status: the exit status for it.
+    """
+
+    def __init__(self, status: int, problem: str) -> None:
+        super().__init__(status, problem)
+        self.status, self.problem = status, problem
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+class Asking:
+    """A request to a daemon, as a context manager.
+
+    Parameters:
+        path: its control socket.
+        request: what to ask for.
+        timeout: seconds for everything; None: as long as it takes, and a while for the first answer.
+
+    Raises:
+        ControlError: there is no daemon, or it does not answer; every method may raise it.
+    """
+
+    def __init__(self, path: str, request: Request, timeout: float | None = None) -> None:
+        self.path = path
+        self._limit = timeout
+        self._began = time.monotonic()
+        self._deadline = self._began + (PATIENCE if timeout is None else timeout)
+        self._received = b""
+        self._lost = False  # the connection has ended
+        self._decoder = msgspec.json.Decoder(Answer)
+        self._socket = self._connect()
+        self._pidfd = self._daemon()
+        try:
+            self._socket.sendall(encode(request))
+        except OSError:  # what it has said may be there all the same
+            pass
+
+    def __enter__(self) -> Asking:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+
+    def _connect(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            while True:
+                sock.settimeout(self._left())
+                try:
+                    sock.connect(self.path)
+                except BlockingIOError:  # so many ask that there is no room in its queue
+                    time.sleep(PAUSE)
+                else:
+                    return sock
+        except OSError as error:
+            sock.close()
+            if isinstance(error, TimeoutError):
+                raise self._over() from None
+            why = (error.strerror or str(error)).lower()
+            if error.errno in _ABSENT:
+                raise ControlError(NOBODY, f"no daemon listens on {self.path} ({why}): {_ADVICE}") from None
+            if isinstance(error, PermissionError):
+                why = "only the daemon's own user and root may connect"
+            raise ControlError(FAILED, f"{self.path} cannot be connected to: {why}") from None
+        except ControlError:
+            sock.close()
+            raise
+
+    def _daemon(self) -> int:
+        """A descriptor of the daemon's process, by which its end can be told; -1 where there is none."""
+        try:
+            pid, _, _ = _CREDENTIALS.unpack(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            return os.pidfd_open(pid) if pid > 0 else -1
+        except (AttributeError, OSError):
+            return -1
+
+    def _left(self) -> float | None:
+        """Seconds that are left; None: any number of them."""
+        if self._deadline == float("inf"):
+            return None
+        if (left := self._deadline - time.monotonic()) <= 0:
+            raise self._over()
+        return left
+
+    def _over(self) -> ControlError:
+        if self._limit is None:
+            return ControlError(TIMED_OUT, f"the daemon at {self.path} has not answered within {PATIENCE:g} s")
+        return ControlError(TIMED_OUT, f"not done within {self._limit:g} s: the daemon at {self.path} goes on with it")
+
+    def answers(self) -> Iterator[Answer]:
+        """What it says, as it does, up to what decides."""
+        while True:
+            line, newline, rest = self._received.partition(b"\n")
+            if newline:
+                self._received = rest
+                answer = self._read(line)
+                if self._limit is None:
+                    self._deadline = float("inf")
+                yield answer
+                if answer.done is not None:
+                    return
+                continue
+            self._socket.settimeout(self._left())
+            try:
+                data = self._socket.recv(65536)
+            except TimeoutError:
+                raise self._over() from None
+            except OSError:  # it has closed without reading all
+                data = b""
+            if not data:
+                raise ControlError(FAILED, f"the daemon at {self.path} has ended, or let go of us, without an answer")
+            self._received += data
+
+    def _read(self, line: bytes) -> Answer:
+        try:
+            return self._decoder.decode(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            raise ControlError(FAILED, f"what listens on {self.path} is no tidegate: it says {line[:80]!r}") from None
+
+    def ended(self) -> None:
+        """Wait until the daemon's process has ended, where the system lets us see it."""
+        while self._pidfd >= 0:
+            if select.select([self._pidfd], [], [], self._left())[0]:
+                return
+
+
+_ADVICE: Final = "name the socket that its --control has, with --control PATH or TIDEGATE_CONTROL"
+
+
+def conduct(ctx: click.Context, request: Request, *, gone: bool = False) -> int:
+    """Ask for something and wait for it, with progress on standard error; the exit status.
+
+    Parameters:
+        ctx: the command's, with the options below.
+        request: what to ask for.
+        gone: whether the effect is the end of the daemon.
+    """
+    name = ctx.command_path
+    try:
+        with Asking(path_of(ctx), request, ctx.params["timeout"]) as asking:
+            for answer in asking.answers():
+                if answer.done is False:
+                    raise ControlError(FAILED, answer.text)
+                if answer.accepted and ctx.params.get("no_wait"):
+                    break
+                if answer.text:
+                    click.echo(f"{name}: {shown(answer.text)}", err=answer.done is None)
+            else:
+                if gone:
+                    asking.ended()
+    except ControlError as error:
+        click.echo(f"{name}: {shown(str(error))}", err=True)
+        return error.status
+    return DONE
+
+
+def shown(text: str) -> str:
+    """A text for a terminal, which may come from anywhere."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
+# What these commands have in common.
+
+
+def path_of(ctx: click.Context) -> str:
+    """The socket that is asked: of the command line, of the environment, or where it usually is."""
+    setting = settings()["control"]
+    given, name = ctx.params["control"], "--control"
+    if given is None:
+        given, name = os.environ.get(setting.environment) or "auto", setting.environment
+    try:
+        value = setting.read(given, given_as=name)
+    except ConfigError as error:
+        raise click.UsageError(str(error), ctx) from None
+    if value is None:
+        raise click.UsageError(
+            f"{name} is none: give the path of the daemon's control socket, with --control PATH", ctx
+        )
+    return socket_path(value, os.environ) or USUAL
+
+
+class _Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    name = "duration"
+    allowed = DURATION.allowed
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            seconds: float = DURATION.read(value)
+        except ValueError as error:
+            option = param.opts[0] if param is not None else self.name
+            raise click.UsageError(str(ConfigError(option, value, self.allowed, str(error))), ctx) from None
+        return seconds
+
+
+def control_command(name: str, callback: Any, *params: click.Parameter, wait: bool = True) -> Command:
+    """A command that asks a daemon: its own parameters first, and then those that all have."""
+    usual = f"as long as it takes, {PATIENCE:g} seconds for a first answer" if wait else f"{PATIENCE:g} seconds"
+    common: list[click.Parameter] = [
+        click.Option(
+            ["--control"],
+            metavar="PATH",
+            help="The daemon's control socket, as its own --control has it."
+            f"  [default: $TIDEGATE_CONTROL, $RUNTIME_DIRECTORY/control.sock or {USUAL}]",
+        ),
+        click.Option(
+            ["--timeout"],
+            type=_Duration(),
+            metavar=DURATION.metavar,
+            help=f"How long to wait.  [default: {usual}]",
+        ),
+    ]
+    if wait:
+        common.append(
+            click.Option(["--no-wait"], is_flag=True, help="Only ask for it: the daemon has understood, and goes on.")
+        )
+    text = f"{callback.__doc__}\n\n{STATUSES}"
+    return Command(
+        name, callback=click.pass_context(callback), params=[*params, *common], help=text, context_settings=CONTEXT
+    )

@@ -1,0 +1,26 @@
+"""``tidegate drain``: no connections, but the daemon stays.
+
+What must not live here: how connections are closed (worker/drain.py).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ..supervisor.requests import Drain
+from .control import conduct, control_command
+
+__all__ = ["command"]
+
+
+def _drain(ctx: click.Context, /, **_: Any) -> int:
+    """Close every connection with 1001, one by one, and refuse new ones with 503; `tidegate reload` ends that.
+
+    /readyz turns 503, so that nobody is sent here any more. It is done when no connection is left.
+    """
+    return conduct(ctx, Drain())
+
+
+command = control_command("drain", _drain)

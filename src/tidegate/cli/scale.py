@@ -1,0 +1,37 @@
+"""``tidegate scale N``: more workers, or fewer.
+
+What must not live here: how a slot comes and goes (supervisor).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ..kinds import SLOTS
+from ..supervisor.requests import Scale
+from .control import conduct, control_command
+
+__all__ = ["command"]
+
+
+class _Workers(click.IntRange):
+    allowed = f"a whole number from 1 to {SLOTS}"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return int(super().convert(value, param, ctx))
+        except click.BadParameter:
+            raise click.UsageError(f"WORKERS {value!r} is not allowed: give {self.allowed}", ctx) from None
+
+
+def _scale(ctx: click.Context, /, *, workers: int, **_: Any) -> int:
+    """Have WORKERS workers, until the next reload with another number in the settings, or the daemon's end.
+
+    It is done when the new ones serve, or when the connections of those that are too many are closed, with 1001.
+    """
+    return conduct(ctx, Scale(workers))
+
+
+command = control_command("scale", _scale, click.Argument(["workers"], type=_Workers(1, SLOTS)))

@@ -1,0 +1,129 @@
+"""``tidegate status``: the daemon and its slots, as a table for people or as JSON for programs.
+
+What must not live here: what is known of a daemon (admin/status.py), the connection to it (control.py).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from ..admin.status import Connections, SlotStatus, Status, WorkerStatus
+from ..supervisor import requests
+from .control import DONE, FAILED, Asking, ControlError, control_command, path_of, shown
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["command"]
+
+LATE = 5.0  # seconds: a heartbeat of every half second is a worker's own, and this is many of them
+
+
+def _status(ctx: click.Context, /, *, json: bool, **_: Any) -> int:
+    """Show the daemon's workers: stage, process, generation, age, connections, and how those before them ended.
+
+    It is the daemon's answer that counts for the exit status, and not what it says: whether it is ready is in the first
+    line, and under `state` with --json.
+    """
+    try:
+        with Asking(path_of(ctx), requests.Status(), ctx.params["timeout"]) as asking:
+            answer = list(asking.answers())[-1]
+        if answer.done is False or answer.status is msgspec.UNSET:
+            raise ControlError(FAILED, answer.text or "the daemon tells no status")
+        if json:
+            click.echo(msgspec.json.format(bytes(answer.status)))
+        else:
+            _show(msgspec.json.decode(answer.status, type=Status), answer.text)
+    except ControlError as error:
+        click.echo(f"{ctx.command_path}: {shown(str(error))}", err=True)
+        return error.status
+    except msgspec.ValidationError:
+        click.echo(f"{ctx.command_path}: the daemon is another version than this command: try --json", err=True)
+        return FAILED
+    return DONE
+
+
+command = control_command(
+    "status",
+    _status,
+    click.Option(["--json"], is_flag=True, help="The same object as /status of --admin."),
+    wait=False,
+)
+
+
+def _show(status: Status, doing: str) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=200)  # for grep
+    console.print(_headline(status), markup=False)
+    if doing:
+        console.print(doing, markup=False)
+    console.print(_table(status, time.time()))
+    sys.stdout.flush()
+
+
+def _headline(status: Status) -> str:
+    return (
+        f"tidegate {status.version} (pid {status.pid}): {status.state}, up {duration(status.uptime)},"
+        f" {status.workers_ready} of {status.workers_desired} workers ready,"
+        f" {status.connections.open} connections open"
+    )
+
+
+def _table(status: Status, now: float) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("slot", "pid", "generation", "age", "connections"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("stage", no_wrap=True)
+    table.add_column("ended before", overflow="fold")
+    for slot in status.slots:
+        ends = ", ".join(f"{count} {reason}" for reason, count in slot.exits.items()) or "-"
+        for worker in slot.workers:
+            age = duration(max(0.0, now - worker.started_at))
+            counts = _connections(worker.connections)
+            table.add_row(str(slot.slot), str(worker.pid), str(worker.generation), age, counts, _stage(worker), ends)
+            ends = ""
+        if not slot.workers:
+            table.add_row(str(slot.slot), "-", "-", "-", "-", _vacancy(slot), ends)
+    return table
+
+
+def _stage(worker: WorkerStatus) -> str:
+    """Its stage, and whether anything has been heard of it lately."""
+    if worker.heartbeat_age is not None and worker.heartbeat_age > LATE:
+        return f"{worker.stage}, silent for {duration(worker.heartbeat_age)}"
+    return worker.stage
+
+
+def _vacancy(slot: SlotStatus) -> str:
+    return f"next in {duration(slot.backoff)}" if slot.backoff else "no worker"
+
+
+def _connections(connections: Connections) -> str:
+    """Those that are open, and the others if there are any."""
+    others = [
+        f"{count} {name}"
+        for name, count in (("handshaking", connections.handshaking), ("closing", connections.closing))
+        if count
+    ]
+    return f"{connections.open} ({', '.join(others)})" if others else str(connections.open)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the two largest units that there are: 2 d 3 h, 5 min 7 s, 12 s."""
+    left = int(seconds)
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count or parts or unit == "s":
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])

@@ -1,0 +1,34 @@
+"""``tidegate stop``: the end of the daemon, and whoever asks waits for it.
+
+What must not live here: how a daemon ends (supervisor, worker/drain.py).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import click
+
+from ..supervisor.requests import Stop
+from .control import conduct, control_command
+
+__all__ = ["command"]
+
+
+def _stop(ctx: click.Context, /, *, now: bool, cut: bool, **_: Any) -> int:
+    """Stop the daemon: connections are closed with 1001, one by one over its --drain seconds, as with SIGTERM.
+
+    It is done when the daemon's process has ended, with status 0. A stop may be followed by a more urgent one.
+    """
+    if now and cut:
+        raise click.UsageError("--now and --cut exclude each other: give one of them", ctx)
+    how: Literal["drain", "close", "cut"] = "cut" if cut else "close" if now else "drain"
+    return conduct(ctx, Stop(how), gone=True)
+
+
+command = control_command(
+    "stop",
+    _stop,
+    click.Option(["--now"], is_flag=True, help="Close every connection with 1001 at once."),
+    click.Option(["--cut"], is_flag=True, help="Cut every connection, as with SIGQUIT."),
+)
