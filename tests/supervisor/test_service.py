@@ -103,7 +103,7 @@ def test_the_watchdog_hears_nothing_while_a_worker_hangs_for_too_long(
     manager: socket.socket, board: Scoreboard, workers: list[Handle]
 ) -> None:
     it = service(manager, watchdog=0.2)
-    limit = (getattr(CONFIG, "worker_timeout", None) or 0.0) + 6.0
+    limit = (CONFIG.worker_timeout or 0.0) + 6.0
     rows = [board.row(handle.row or 0) for handle in workers]
 
     def watchdog(*ages: float) -> bool:

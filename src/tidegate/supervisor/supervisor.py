@@ -44,6 +44,7 @@ from .poll import Poll
 from .queues import Queues
 from .service import Service, ServiceError, Stopped
 from .signals import Signals, name_of
+from .watch import Watch
 
 if TYPE_CHECKING:
     from .._core.scoreboard import Row, Scoreboard
@@ -126,6 +127,7 @@ class Supervisor:
         self.operations = Operations(self)
         self.queues = Queues(self.listeners)
         self.control = Control(self, describe)
+        self.health = Watch(self)
         self.foreign: dict[int, int | None] = {}  # children that fill no slot, and how they ended
         self._estate = estate
         self.resting = False  # workers refuse connections until the next reload
@@ -212,11 +214,13 @@ class Supervisor:
     def _tick(self) -> None:
         """Show that the supervisor is alive, and write what of the log could not be written at once."""
         self.scoreboard.tick(time.monotonic())
+        interval = self.service.interval(TICK)
+        self.health.look(interval)
         logs.catch_up()
         self.scoreboard.log_messages_dropped = logs.lost()
         self._care()
         self.service.tick(self.scoreboard, self._working())
-        self.poll.after(self.service.interval(TICK), self._tick)
+        self.poll.after(interval, self._tick)
 
     def _care(self) -> None:
         """Look after the queues of slots without a worker."""
@@ -284,10 +288,10 @@ class Supervisor:
         if row is not None:
             self.scoreboard.spawn(row, handle.pid)
             self._expect(handle)
-        self.watch(handle)
+        self.follow(handle)
         return handle
 
-    def watch(self, handle: Handle) -> None:
+    def follow(self, handle: Handle) -> None:
         """Notice what it tells, and its end."""
         self.poll.watch(handle.pipe.fileno(), partial(self._on_report, handle))
         if handle.pidfd >= 0:
@@ -431,8 +435,7 @@ class Supervisor:
         limit = handle.generation.config.boot_timeout
         logger.error("%s is not ready after %g s: it is aborted, and shows where", handle, limit)
         handle.overdue = True
-        handle.kill(signal.SIGABRT)
-        handle.timers.append(self.poll.after(DUMP_GRACE, partial(handle.kill, signal.SIGKILL)))
+        self.abort(handle)
 
     def _on_end(self, handle: Handle) -> None:
         if not handle.reap():
@@ -538,6 +541,11 @@ class Supervisor:
         """Kill a worker that drains, if it has not ended in time."""
         limit = handle.generation.config.graceful_timeout + LAST_WORDS
         handle.timers.append(self.poll.after(limit, partial(handle.kill, signal.SIGKILL)))
+
+    def abort(self, handle: Handle) -> None:
+        """End a child that does not listen; it shows where it is."""
+        handle.kill(signal.SIGABRT)
+        handle.timers.append(self.poll.after(DUMP_GRACE, partial(handle.kill, signal.SIGKILL)))
 
     def rest(self) -> None:
         """Let every worker close its connections and refuse new ones."""

@@ -223,7 +223,7 @@ def resume(supervisor: Supervisor, estate: Estate) -> Tell | None:
 def _slot(supervisor: Supervisor, generation: Generation, left: SlotLeft) -> Slot:
     slot = Slot.take(generation, left)
     for handle in slot.children:
-        supervisor.watch(handle)
+        supervisor.follow(handle)
         if handle.ordered:
             supervisor.limit(handle)
     if slot.current is None and slot.index is not None and left.leaving == []:

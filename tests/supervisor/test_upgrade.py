@@ -1,0 +1,59 @@
+"""Whether a program may take over, and what it makes of what it is left, apart from real daemons.
+
+What must not live here: the upgrade of a real daemon (tests/process/test_upgrade.py).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import msgspec
+import pytest
+
+from tests.supervisor.test_estate import ESTATE, LISTENER
+from tidegate.config import Config
+from tidegate.kinds import Tcp
+from tidegate.supervisor import listeners, upgrade
+from tidegate.supervisor.estate import EstateError
+from tidegate.supervisor.listeners import Listeners
+
+CONFIG = Config(application="application:handler")
+
+
+def test_settings_that_a_running_daemon_cannot_change() -> None:
+    same = msgspec.structs.replace(ESTATE, fixed={"bind": "127.0.0.1:8765"})
+    upgrade.check(CONFIG, same)
+    with pytest.raises(EstateError, match=r"--bind cannot change from 127.0.0.1:80 to 127.0.0.1:8765"):
+        upgrade.check(CONFIG, ESTATE)
+
+
+def test_a_setting_that_only_the_other_program_has() -> None:
+    upgrade.check(CONFIG, msgspec.structs.replace(ESTATE, fixed={"weather": "fine"}))
+
+
+def test_an_address_that_is_listened_on_in_another_way() -> None:
+    with pytest.raises(EstateError, match=r"127.0.0.1:80 is listened on in a way.*QuicListener"):
+        listeners.take(msgspec.structs.replace(LISTENER, kind="QuicListener"))
+
+
+def test_listeners_are_taken_over_as_they_are() -> None:
+    before, after = Listeners(), Listeners()
+    before.bind([Tcp("127.0.0.1", 0)], 3)
+    for slot in (2, 0):
+        before.listen(slot, 8)
+    (left,) = before.left()
+    assert left.numbered == [2, 0]
+    numbers = {slot: os.dup(number) for slot, number in left.sockets.items()}
+    assert left.claim is not None
+    after.take([msgspec.structs.replace(left, sockets=numbers, claim=os.dup(left.claim))])
+    before.close()
+    assert after.names == [left.name]
+    assert not any(sock.get_inheritable() for slot in range(3) for sock in after.at(slot))
+    with pytest.raises(listeners.AddressError, match="has it"):
+        Listeners().bind([Tcp("127.0.0.1", after.at(0)[0].getsockname()[1])], 1)
+    assert after.steer(frozenset({2}))
+    for _ in range(5):
+        socket.create_connection(after.at(0)[0].getsockname()).close()
+    assert (after.waiting(0), after.waiting(2)) == (5, 0)
+    after.close()
