@@ -174,6 +174,16 @@ def test_who_does_not_wait_any_longer(daemon: Daemon) -> None:
     wait_until(lambda: "generation 2 serves" in daemon.log, "the reload", 20)
 
 
+def test_who_is_interrupted(daemon: Daemon) -> None:
+    with started(daemon, "reload") as command:
+        assert command.stderr is not None
+        assert command.stderr.readline() == "tidegate reload: generation 2 boots\n"
+        command.send_signal(signal.SIGINT)
+        _, err = command.communicate(timeout=20)
+    assert (command.returncode, err) == (130, "tidegate reload: no longer waited for, the daemon goes on with it\n")
+    wait_until(lambda: "generation 2 serves" in daemon.log, "the reload", 20)
+
+
 # Scale and drain.
 
 

@@ -29,10 +29,10 @@ from . import CONTEXT, Command
 __all__ = ["Asking", "ControlError", "conduct", "control_command", "path_of"]
 
 # Exit statuses, next to 2 for a mistake on the command line.
-DONE, FAILED, NOBODY, TIMED_OUT = 0, 1, 5, 6
+DONE, FAILED, NOBODY, TIMED_OUT, INTERRUPTED = 0, 1, 5, 6, 130
 STATUSES = (
     "Exit status: 0 done; 1 failed, with the daemon's own words; 2 a mistake on the command line; 5 no daemon is there;"
-    " 6 the time was over, and the daemon goes on."
+    " 6 the time was over, 130 interrupted, and the daemon goes on."
 )
 
 USUAL = "/run/tidegate/control.sock"  # of deploy/systemd/tidegate.service
@@ -136,7 +136,9 @@ class Asking:
 
     def _over(self) -> ControlError:
         if self._limit is None:
-            return ControlError(TIMED_OUT, f"the daemon at {self.path} has not answered within {PATIENCE:g} s")
+            return ControlError(
+                TIMED_OUT, f"the daemon at {self.path} has not answered within {PATIENCE:g} s, and may yet"
+            )
         return ControlError(TIMED_OUT, f"not done within {self._limit:g} s: the daemon at {self.path} goes on with it")
 
     def answers(self) -> Iterator[Answer]:
@@ -203,6 +205,9 @@ def conduct(ctx: click.Context, request: Request, *, gone: bool = False) -> int:
     except ControlError as error:
         click.echo(f"{name}: {shown(str(error))}", err=True)
         return error.status
+    except KeyboardInterrupt:
+        click.echo(f"{name}: no longer waited for, the daemon goes on with it", err=True)
+        return INTERRUPTED
     return DONE
 
 

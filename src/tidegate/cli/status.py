@@ -62,9 +62,9 @@ def _show(status: Status, doing: str) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=200)  # for grep
-    console.print(_headline(status), markup=False)
+    console.print(_headline(status), markup=False, soft_wrap=True)
     if doing:
-        console.print(doing, markup=False)
+        console.print(doing, markup=False, soft_wrap=True)
     console.print(_table(status, time.time()))
     sys.stdout.flush()
 
