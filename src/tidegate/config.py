@@ -35,6 +35,7 @@ from .kinds import (
     SECRET,
     SIZE,
     SWITCH,
+    TIMEOUT,
     UMASK,
     USER,
     WORKERS,
@@ -138,9 +139,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         Setting(
             PATH.or_else("none").or_else("auto", "auto"),
-            "Unix socket through which `tidegate status`, reload, scale, drain, stop and upgrade reach the daemon, for its"
-            " own user and root alone; auto is $RUNTIME_DIRECTORY/control.sock where that is set (as systemd does), else"
-            " none.",
+            "Unix socket through which `tidegate status`, reload, scale, drain, stop and upgrade reach the daemon, for"
+            " its own user and root alone; auto is $RUNTIME_DIRECTORY/control.sock where that is set (as systemd does),"
+            " else none.",
             fixed=True,
         ),
     ] = "auto"
@@ -156,6 +157,36 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         float, Setting(SECONDS, "Time from the order to stop until what is left is cut. Longer than --drain.")
     ] = 30.0
     boot_timeout: Annotated[float, Setting(DURATION, "Time that a new worker has until it must be ready.")] = 60.0
+    worker_timeout: Annotated[
+        float | None,
+        Setting(
+            TIMEOUT.or_else("none"),
+            "Time without a turn of its event loop after which a worker is replaced; after half of it the log has its"
+            " stacks. none: never.",
+        ),
+    ] = 30.0
+    max_lifetime: Annotated[
+        float | None,
+        Setting(
+            DURATION.or_else("none"),
+            "Time after which a worker is recycled, give or take a tenth: it drains when its successor serves, and no"
+            " other one meanwhile.",
+        ),
+    ] = None
+    max_connections_served: Annotated[
+        int | None,
+        Setting(
+            count(1, 1_000_000_000).or_else("none"),
+            "Connections after which a worker is recycled, give or take a tenth.",
+        ),
+    ] = None
+    max_rss: Annotated[
+        int | None,
+        Setting(
+            SIZE.or_else("none"),
+            "Memory that a worker takes, as the system counts it, for which it is recycled, give or take a tenth.",
+        ),
+    ] = None
     reload: Annotated[
         Literal["generation", "rolling"],
         Setting(

@@ -32,6 +32,7 @@ __all__ = [
     "SIZE",
     "SLOTS",
     "SWITCH",
+    "TIMEOUT",
     "UMASK",
     "USER",
     "WORKERS",
@@ -226,6 +227,12 @@ def _read_positive_seconds(text: str) -> float:
     return seconds
 
 
+def _read_timeout(text: str) -> float:
+    if (seconds := _read_seconds(text)) < 1:
+        raise ValueError("less than a second says nothing about a busy process")
+    return seconds
+
+
 def write_number(number: float) -> str:
     """A number without an exponent, and without decimals if it is whole; reading it gives the same."""
     text = repr(float(number)).removesuffix(".0")
@@ -367,6 +374,7 @@ WORKERS = count(1, SLOTS).or_else("auto", "auto")
 SWITCH = Kind("true|false", "true or false", _read_switch, lambda on: str(on).lower(), bare=(bool,))
 SECONDS = Kind("SECONDS", "seconds, such as 10, 0.5, 500ms or 2m", _read_seconds, write_number, bare=(int, float))
 DURATION = replace(SECONDS, allowed="seconds above 0, such as 10, 0.5, 500ms or 2m", read=_read_positive_seconds)
+TIMEOUT = replace(SECONDS, allowed="seconds from 1 up, such as 30, 2.5 or 2m", read=_read_timeout)
 SIZE = Kind("SIZE", "bytes, such as 65536, 64KiB or 1MiB", _read_size, _write_size, bare=(int,))
 FRAMES = count(1, 1_000_000)
 HEADER = Kind("TEXT", "printable ASCII", _read_header)

@@ -13,7 +13,6 @@ import signal
 import socket
 from contextlib import suppress
 
-import msgspec
 import uvloop
 from setproctitle import setproctitle
 
@@ -21,6 +20,9 @@ from .. import logs
 from .._core.scoreboard import Scoreboard
 from ..asyncio.server import Server, ServerConnection, serve
 from .answers import Answers
+
+TICK = 1.0
+"""Seconds between two signs of life."""
 
 CLOSE_SECONDS = 1.0
 """How long a client that reads its answer slowly may delay the end."""
@@ -41,11 +43,12 @@ LEFT_TO_SUPERVISOR = (
 def run(scoreboard: Scoreboard, sockets: list[socket.socket], pipe: socket.socket | None = None) -> int:
     """Serve the admin pages on `sockets` until SIGTERM, or until the other end of `pipe` closes; the exit status.
 
-    Called in a forked child, whose signals may still be masked. On `pipe` it says, like a worker, that it is ready:
-    one line of JSON.
+    Called in a forked child, whose signals may still be masked. On `pipe` it says, like a worker, that it is ready: a
+    line of JSON, and again each second, by which the supervisor knows that it does not hang.
     """
     setproctitle("tidegate: admin")
     logs.become("admin", access=False)
+    logs.show_stacks()
     signal.set_wakeup_fd(-1)  # of the supervisor
     for number in LEFT_TO_SUPERVISOR:
         signal.signal(number, signal.SIG_IGN)
@@ -64,8 +67,7 @@ async def _live(scoreboard: Scoreboard, sockets: list[socket.socket], pipe: sock
     if pipe is not None:
         pipe.setblocking(False)
         loop.add_reader(pipe, _watch, pipe, stopping)
-        with suppress(OSError):  # then the supervisor is gone, and the reader says so
-            pipe.send(msgspec.json.encode({"stage": "ready", "error": None, "exit": None}) + b"\n")
+        _tell_ready(pipe)
     await stopping.wait()
     if pipe is not None:
         loop.remove_reader(pipe)
@@ -82,6 +84,15 @@ async def _close(servers: list[Server]) -> None:
         for server in servers:
             server.abort_connections()
     await closed
+
+
+def _tell_ready(pipe: socket.socket) -> None:
+    """Now, and as long as the event loop turns."""
+    if pipe.fileno() < 0:
+        return
+    with suppress(OSError):  # the supervisor is gone, and the reader says so; or it is stopped, and has enough of these
+        pipe.send(b'{"stage":"ready","error":null,"exit":null}\n')
+    asyncio.get_running_loop().call_later(TICK, _tell_ready, pipe)
 
 
 def _watch(pipe: socket.socket, stopping: asyncio.Event) -> None:

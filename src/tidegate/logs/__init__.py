@@ -4,6 +4,7 @@
     become     in a child: another name, and a thread that writes, so that the event loop never waits for the log
     reopen     somebody has moved the file
     give       before the process becomes another user
+    show_stacks    in a child: on a signal, and when it crashes in native code
     catch_up   in the supervisor, now and then: write what could not be written at once
 
 The application logs as every Python program does: what it sends to the root logger gets here, unless it arranges for
@@ -23,8 +24,21 @@ from typing import Final
 from .delivery import Handler, Patient
 from .lines import ACCESS, FORMATS
 from .output import STANDARD_ERROR, Output
+from .stacks import STACKS, show_stacks_on
 
-__all__ = ["STANDARD_ERROR", "become", "begin", "catch_up", "fileno", "flush", "give", "lost", "reopen"]
+__all__ = [
+    "STACKS",
+    "STANDARD_ERROR",
+    "become",
+    "begin",
+    "catch_up",
+    "fileno",
+    "flush",
+    "give",
+    "lost",
+    "reopen",
+    "show_stacks",
+]
 
 OFF: Final = logging.CRITICAL + 1
 """The level of a logger that says nothing."""
@@ -124,6 +138,11 @@ def lost() -> int:
 def fileno() -> int:
     """The log's descriptor, for those who cannot use a logger, such as faulthandler. It stays the same for good."""
     return 2 if _handler is None else _handler.output.fileno()
+
+
+def show_stacks() -> None:
+    """Write the stacks of all threads to the log on the signal `STACKS` and on SIGABRT, whatever this process does."""
+    show_stacks_on(fileno())
 
 
 def flush() -> None:

@@ -56,6 +56,8 @@ class Handle:
         why: why it was, in one of the scoreboard's words for ends.
         failure: what it told of why it ends.
         overdue: whether it was not ready in time.
+        hung: whether it is ended because it gave no sign of life.
+        heard: when it told something last.
         ended: None while it runs, then its exit status, or the number of the signal that killed it, negative.
         timers: what is to happen to it if it is still there by then.
     """
@@ -70,6 +72,8 @@ class Handle:
         self.why = "stopped"
         self.failure: Report | None = None
         self.overdue = False
+        self.hung = False
+        self.heard = 0.0
         self.ended: int | None = None
         self.timers: list[Timer] = []
         self.born = time.monotonic()
@@ -159,6 +163,7 @@ class Handle:
         """What it has told since the last time. Stages only go forward, whatever it tells."""
         news = []
         for report in self.pipe.receive():
+            self.heard = time.monotonic()
             if report.error is not None or report.exit:
                 self.failure = report
             if _STAGES.index(report.stage) > _STAGES.index(self.stage):
@@ -193,7 +198,9 @@ class Handle:
         if self.ended >= 0:
             return f"exited with status {self.ended}"
         killed = f"was killed by signal {-self.ended} ({name_of(-self.ended)})"
-        if -self.ended == signal.SIGKILL and self.ordered is Level.NONE:
+        if self.hung:
+            killed += ", because it hung"
+        elif -self.ended == signal.SIGKILL and self.ordered is Level.NONE and not self.overdue:
             killed += ", by somebody or for lack of memory"
         return killed
 
@@ -204,6 +211,8 @@ class Handle:
             return self.why
         if self.ready_at is None:
             return "boot_failed"
+        if self.hung:
+            return "hung"
         if self.ended == -signal.SIGKILL:
             return "oom_suspect"
         if self.ended is not None and self.ended < 0:

@@ -273,9 +273,8 @@ class Service:
         restarts the whole daemon.
         """
         limit = self.notify.watchdog_seconds or 0.0
-        worker_timeout: float | None = getattr(self.config, "worker_timeout", None)
-        if worker_timeout is not None:
-            limit = max(limit, worker_timeout + REPLACED_WITHIN)
+        if self.config.worker_timeout is not None:
+            limit = max(limit, self.config.worker_timeout + REPLACED_WITHIN)
         return age <= limit
 
     def interval(self, usual: float) -> float:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import faulthandler
 import gc
 import logging
 import os
@@ -61,8 +60,7 @@ def run(config: Config, slot: int, sockets: list[socket.socket], row: Row, pipe:
     """
     setproctitle(f"tidegate: worker {slot}")
     logs.become(f"worker {slot}", count=row.log_dropped, **config.log_options())
-    # A crash in native code, and the supervisor's SIGABRT to one that hangs, leave a traceback in the log.
-    faulthandler.enable(logs.fileno())
+    logs.show_stacks()
     use(row)
     supervisor = Pipe(pipe, Order)
     supervisor.send(Report("starting"), wait=True)
