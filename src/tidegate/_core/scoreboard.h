@@ -62,6 +62,10 @@ static const double TG_LAGS[TG_LAG_BOUNDS] = {0.001, 0.005, 0.01, 0.025, 0.05, 0
 #define TG_LIFETIME_BOUNDS 8
 static const double TG_LIFETIMES[TG_LIFETIME_BOUNDS] = {1, 10, 60, 300, 1800, 3600, 14400, 86400};
 
+/* Bounds of what operators do, reloads and drains, in seconds: a tenth of a second to five minutes. */
+#define TG_OPERATION_BOUNDS 10
+static const double TG_OPERATIONS[TG_OPERATION_BOUNDS] = {0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300};
+
 /* Ticks of a sum, in one second. In nanoseconds 64 bits hold 584 years, too few for the lives of connections:
  * 10,000 of them that live a day each are 27 years a day. So those are summed in microseconds. */
 #define TG_NANOSECONDS 1e9
@@ -145,9 +149,10 @@ static inline void tg_add(tg_row *into, const tg_row *row, size_t words) {
  * as long as nobody looks at it (in a memory file, reading a hole fills it). */
 
 #define TG_MAGIC UINT64_C(0x4554414745444954) /* "TIDEGATE" */
-#define TG_LAYOUT 4                           /* changes with every change of the structures of this file */
+#define TG_LAYOUT 5                           /* changes with every change of the structures of this file */
 #define TG_PAGE 4096
 #define TG_EXIT_REASONS 16
+#define TG_OUTCOMES 2 /* success, failure */
 
 typedef struct {
     uint64_t magic, layout, size, rows, slots;
@@ -160,6 +165,14 @@ typedef struct {
     uint64_t desired;  /* workers that should be ready */
     uint64_t ready, draining;
     uint64_t log_messages_dropped; /* by the supervisor itself */
+    /* what was done to the daemon */
+    uint64_t reloads[TG_OUTCOMES], upgrades[TG_OUTCOMES];
+    uint64_t last_reload;  /* its outcome; an upgrade reloads as well */
+    double last_reload_at; /* Unix time; 0: there was none */
+    tg_histogram reload_duration[TG_OUTCOMES], drain_duration[TG_OUTCOMES];
+    /* as with slots, for what belongs to none */
+    uint64_t admin_cpu;
+    uint64_t accept_queue_length, accept_queue_limit;
 } tg_header;
 
 typedef struct {
@@ -174,6 +187,8 @@ typedef struct {
     uint64_t spawns;
     uint64_t exits[TG_EXIT_REASONS];
     double backoff_until; /* CLOCK_MONOTONIC seconds; 0: not backing off */
+    uint64_t cpu;         /* microseconds of processor time that its ended workers took */
+    uint64_t accept_queue_length, accept_queue_limit; /* of its own sockets, now; limit 0: it has none */
     tg_row retired;       /* the sum of what ended workers of this slot counted */
 } tg_slot;
 

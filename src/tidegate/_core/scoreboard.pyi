@@ -15,8 +15,8 @@ HandshakeResult: TypeAlias = str
 HANDSHAKE_RESULTS: Final[tuple[str, ...]]
 """How a handshake ended: "ok", the reason of an error response, or "timeout", "disconnected" when there was none.
 "rejected": a hook answered (also with a page). "error": a hook raised. "unavailable": the server was closing.
-"limited": one of `LIMITS` was reached. "bad_proxy_header": what a proxy should have said first, it did not. "tls_failed":
-the TLS handshake before it did."""
+"limited": one of `LIMITS` was reached. "bad_proxy_header": what a proxy should have said first, it did not.
+"tls_failed": the TLS handshake before it did."""
 RESULT_OF_STATUS: Final[dict[int, str]]
 """The result by the status of our own answer; a status that a hook chose is "rejected"."""
 CLOSE_CODES: Final[tuple[str, ...]]
@@ -32,6 +32,8 @@ STAGES: Final[tuple[str, ...]]
 EXIT_REASONS: Final[tuple[str, ...]]
 """Why a worker ended: as asked ("stopped", "reload", "recycle_..."), or by itself: "crash" (an exit status), "signal",
 "oom_suspect" (a SIGKILL that was not ours), "hung" (we killed it for its heartbeat), "boot_failed" (never ready)."""
+OUTCOMES: Final[tuple[str, ...]]
+"""Of what was done to the daemon: "success", then "failure"."""
 
 ROWS: Final[int]
 SLOTS: Final[int]
@@ -49,6 +51,10 @@ class Field(NamedTuple):
 
 FIELDS: Final[dict[str, Field]]
 BOUNDS: Final[dict[str, tuple[float, ...]]]
+OPERATION_BOUNDS: Final[tuple[float, ...]]
+"""The bounds of the durations of reloads and drains, in seconds."""
+OPERATION_TICKS: Final[float]
+"""What their sums count, per second."""
 
 @final
 class Row:
@@ -136,6 +142,10 @@ class Slot:
     exits: Final[dict[str, int]]
     backoff_until: Final[float]
     """`time.monotonic()` at which a successor is forked; 0.0: the slot does not back off."""
+    cpu_seconds: Final[float]
+    """Processor time that its ended workers took."""
+    accept_queue: Final[tuple[int, int]]
+    """How many connections wait in the queues of its own sockets, and how many may; (0, 0): it has none."""
     counts: Final[Row]
     workers: Final[tuple[Worker, ...]]
 
@@ -152,6 +162,20 @@ class Snapshot:
     ready: Final[bool]
     draining: Final[bool]
     log_messages_dropped: Final[int]
+    reloads: Final[dict[str, int]]
+    upgrades: Final[dict[str, int]]
+    """How many, by outcome."""
+    last_reload: Final[str | None]
+    """The outcome of the last reload or upgrade; None: there was none."""
+    last_reload_at: Final[float]
+    """Unix time of its end; 0.0: there was none."""
+    reload_duration: Final[dict[str, tuple[int, ...]]]
+    drain_duration: Final[dict[str, tuple[int, ...]]]
+    """Histograms by outcome, each as `Row.words()` of one: see `OPERATION_BOUNDS`."""
+    admin_cpu_seconds: Final[float]
+    """Processor time that ended admin processes took."""
+    accept_queue: Final[tuple[int, int]]
+    """As in `Slot`, of the sockets that all slots share."""
     counts: Final[Row]
     slots: Final[tuple[Slot, ...]]
     """All slots that ever had a worker, in order."""
@@ -245,11 +269,28 @@ class Scoreboard:
     def stage(self, row: int, stage: str) -> None:
         """The worker said that it is at `stage`, one of `STAGES`."""
 
-    def retire(self, row: int, reason: str | None = None) -> None:
+    def retire(self, row: int, reason: str | None = None, cpu_seconds: float = 0.0) -> None:
         """The worker has ended and was waited for: its counts become its slot's, its row is free again.
 
-        `reason` is one of `EXIT_REASONS`; None counts no exit (when the fork failed).
+        `reason` is one of `EXIT_REASONS`; None counts no exit (when the fork failed). `cpu_seconds` is the processor
+        time that it took.
         """
+
+    def retire_admin(self, cpu_seconds: float) -> None:
+        """An admin process has ended that took this processor time."""
+
+    def drained(self, done: bool, seconds: float) -> None:
+        """A worker has ended so long after the order to drain; not `done`: it had to be killed."""
+
+    def reloaded(self, done: bool, seconds: float) -> None:
+        """A reload has ended after so long, or failed."""
+
+    def upgraded(self, done: bool) -> None:
+        """An upgrade, which also reloads, has ended or failed."""
+
+    def accept_queue(self, slot: int | None, length: int, limit: int) -> None:
+        """Of so many connections that may wait in the queues of the slot's own sockets, so many do; None: in those
+        that all slots share."""
 
     def backoff(self, slot: int, until: float) -> None:
         """No worker is forked for `slot` before `until` (`time.monotonic()`); 0: at any time."""

@@ -24,8 +24,10 @@ from collections import namedtuple
 cdef extern from "scoreboard.h" nogil:
     const double *TG_LIFETIMES
     const int TG_LIFETIME_BOUNDS, TG_LAG_BOUNDS, TG_COUNTER, TG_HISTOGRAM, TG_GAUGE, TG_EXIT_REASONS
+    const int TG_OPERATION_BOUNDS, TG_OUTCOMES
     const double *TG_LAGS
-    const double TG_MICROSECONDS
+    const double *TG_OPERATIONS
+    const double TG_MICROSECONDS, TG_NANOSECONDS
     const uint64_t TG_MAGIC, TG_LAYOUT
     const size_t TG_FIELD_COUNT, TG_LASTING, TG_SUMMED
 
@@ -45,6 +47,13 @@ cdef extern from "scoreboard.h" nogil:
         int64_t pid
         double started_at, ticked_at
         uint64_t desired, ready, draining, log_messages_dropped
+        uint64_t *reloads
+        uint64_t *upgrades
+        uint64_t last_reload
+        double last_reload_at
+        tg_histogram *reload_duration
+        tg_histogram *drain_duration
+        uint64_t admin_cpu, accept_queue_length, accept_queue_limit
 
     ctypedef struct tg_worker:
         uint64_t taken, slot
@@ -56,6 +65,7 @@ cdef extern from "scoreboard.h" nogil:
         uint64_t spawns
         uint64_t *exits
         double backoff_until
+        uint64_t cpu, accept_queue_length, accept_queue_limit
         tg_row retired
 
     void tg_observe_in(tg_histogram *h, const double *bounds, int count, double value, double ticks)
@@ -88,6 +98,8 @@ EXIT_REASONS = (
     "stopped", "reload", "recycle_age", "recycle_connections", "recycle_memory",
     "crash", "signal", "hung", "oom_suspect", "boot_failed",
 )
+OUTCOMES = ("success", "failure")
+assert len(OUTCOMES) == TG_OUTCOMES
 assert len(HANDSHAKE_RESULTS) <= TG_HANDSHAKE_RESULTS and len(CLOSE_CODES) <= TG_CLOSE_CODES
 cdef uint64_t STAGE_COUNT = len(STAGES)
 assert len(LIMITS) <= TG_LIMITS
@@ -120,6 +132,8 @@ cdef dict _table():
 
 FIELDS = _table()
 BOUNDS = {name: field.bounds for name, field in FIELDS.items() if field.bounds}
+OPERATION_BOUNDS = tuple([TG_OPERATIONS[i] for i in range(TG_OPERATION_BOUNDS)])
+OPERATION_TICKS = TG_NANOSECONDS
 
 cdef dict _results = {name: i for i, name in enumerate(HANDSHAKE_RESULTS)}
 cdef dict _limits = {name: i for i, name in enumerate(LIMITS)}
@@ -144,6 +158,11 @@ cdef int _fold_code(int code) noexcept:
     if 4000 <= code < 5000:
         return 17
     return 18
+
+
+cdef tuple _words_of(const tg_histogram *h):
+    cdef int i
+    return (*[h.bucket[i] for i in range(TG_BOUNDS + 1)], h.sum)
 
 
 @cython.no_gc
@@ -283,7 +302,8 @@ cdef class Slot:
     cdef readonly int index
     cdef readonly uint64_t spawns
     cdef readonly dict exits
-    cdef readonly double backoff_until
+    cdef readonly double backoff_until, cpu_seconds
+    cdef readonly tuple accept_queue
     cdef readonly Row counts
     cdef readonly tuple workers
 
@@ -294,6 +314,10 @@ cdef class Snapshot:
     cdef readonly double started_at, ticked_at, taken_at
     cdef readonly uint64_t desired, log_messages_dropped
     cdef readonly bint ready, draining
+    cdef readonly dict reloads, upgrades, reload_duration, drain_duration
+    cdef readonly str last_reload
+    cdef readonly double last_reload_at, admin_cpu_seconds
+    cdef readonly tuple accept_queue
     cdef readonly Row counts
     cdef readonly tuple slots
 
@@ -479,7 +503,7 @@ cdef class Scoreboard:
         cdef int i = _index(_stages, stage, "stage")
         self._worker(row).stage = i
 
-    def retire(self, uint64_t row, reason=None):
+    def retire(self, uint64_t row, reason=None, double cpu_seconds=0.0):
         cdef int i = -1 if reason is None else _index(_reasons, reason, "exit reason")
         worker = self._worker(row)
         slot = self._slot(worker.slot)
@@ -488,9 +512,46 @@ cdef class Scoreboard:
         tg_add(&slot.retired, data, TG_LASTING)
         memset(data, 0, sizeof(tg_row))
         memset(worker, 0, sizeof(tg_worker))
+        slot.cpu += <uint64_t>(max(0.0, cpu_seconds) * TG_MICROSECONDS + 0.5)
         if i >= 0:
             slot.exits[i] += 1
         tg_write_end(self._header)
+
+    def retire_admin(self, double cpu_seconds):
+        self._header.admin_cpu += <uint64_t>(max(0.0, cpu_seconds) * TG_MICROSECONDS + 0.5)
+
+    def drained(self, bint done, double seconds):
+        tg_write_begin(self._header)
+        tg_observe(&self._header.drain_duration[not done], TG_OPERATIONS, TG_OPERATION_BOUNDS, seconds)
+        tg_write_end(self._header)
+
+    def reloaded(self, bint done, double seconds):
+        tg_write_begin(self._header)
+        self._header.reloads[not done] += 1
+        tg_observe(&self._header.reload_duration[not done], TG_OPERATIONS, TG_OPERATION_BOUNDS, seconds)
+        self._reloaded(done)
+        tg_write_end(self._header)
+
+    def upgraded(self, bint done):
+        tg_write_begin(self._header)
+        self._header.upgrades[not done] += 1
+        self._reloaded(done)
+        tg_write_end(self._header)
+
+    cdef int _reloaded(self, bint done) except -1:
+        self._header.last_reload = not done
+        self._header.last_reload_at = time.time()
+        return 0
+
+    def accept_queue(self, slot, uint64_t length, uint64_t limit):
+        cdef tg_slot *place
+        if slot is None:
+            self._header.accept_queue_length = length
+            self._header.accept_queue_limit = limit
+        else:
+            place = self._slot(slot)
+            place.accept_queue_length = length
+            place.accept_queue_limit = limit
 
     @property
     def connections(self):
@@ -536,6 +597,14 @@ cdef class Scoreboard:
         snapshot.ready = header.ready != 0
         snapshot.draining = header.draining != 0
         snapshot.log_messages_dropped = header.log_messages_dropped
+        snapshot.reloads = {outcome: header.reloads[j] for j, outcome in enumerate(OUTCOMES)}
+        snapshot.upgrades = {outcome: header.upgrades[j] for j, outcome in enumerate(OUTCOMES)}
+        snapshot.last_reload = OUTCOMES[header.last_reload % TG_OUTCOMES] if header.last_reload_at else None
+        snapshot.last_reload_at = header.last_reload_at
+        snapshot.reload_duration = {outcome: _words_of(&header.reload_duration[j]) for j, outcome in enumerate(OUTCOMES)}
+        snapshot.drain_duration = {outcome: _words_of(&header.drain_duration[j]) for j, outcome in enumerate(OUTCOMES)}
+        snapshot.admin_cpu_seconds = header.admin_cpu / TG_MICROSECONDS
+        snapshot.accept_queue = (header.accept_queue_length, header.accept_queue_limit)
         slots = []
         header.slots_used = min(header.slots_used, header.slots)  # whatever a process that went wrong wrote there
         header.rows_used = min(header.rows_used, header.rows)
@@ -546,6 +615,8 @@ cdef class Scoreboard:
             slot.spawns = place.spawns
             slot.exits = {reason: place.exits[j] for j, reason in enumerate(EXIT_REASONS)}
             slot.backoff_until = place.backoff_until
+            slot.cpu_seconds = place.cpu / TG_MICROSECONDS
+            slot.accept_queue = (place.accept_queue_length, place.accept_queue_limit)
             slot.counts = Row()
             slot.counts.data[0] = place.retired
             slot.workers = ()
