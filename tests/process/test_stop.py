@@ -267,16 +267,6 @@ async def test_signals_of_a_terminal_reach_workers_in_vain() -> None:
         assert daemon.stop() == 0
 
 
-def test_signals_that_mean_nothing_yet_are_told_and_do_nothing() -> None:
-    with Daemon(ECHO) as daemon:
-        workers = daemon.workers()
-        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU):
-            daemon.signal(number)
-            wait_until(lambda number=number: f"{signal.Signals(number).name} is not supported" in daemon.log, "a line")
-        assert daemon.workers() == workers
-        assert daemon.stop() == 0
-
-
 async def test_development_mode_finds_nothing_to_warn_of() -> None:
     with Daemon(LIFESPAN, "--drain", "0", target="application:app", workers=2, python=("-X", "dev")) as daemon:
         clients = await open_clients(daemon, 10)

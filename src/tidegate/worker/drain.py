@@ -125,6 +125,7 @@ class Drain:
         for server in self._servers:
             server.stop_accepting()
         deadline = loop.time() + HANDSHAKES
+        await asyncio.sleep(GLANCE)  # who was accepted in this turn of the loop is not known before the next one
         while any(server.handshakes for server in self._servers) and loop.time() < deadline:
             if self._orders.level >= Level.CLOSE:
                 break
