@@ -94,8 +94,9 @@ class Crowd:
                     finally:
                         await self._note(-1)
                     self.closed[websocket.close_code or 0] += 1
-            except (OSError, ConnectionClosed, Exception) as exc:
+            except Exception as exc:
                 self.refused[f"stays: {type(exc).__name__} {exc}"] += 1
+                await asyncio.sleep(0.05)
             await self._note(0)
 
     async def _note(self, more: int) -> None:
