@@ -165,6 +165,25 @@ async def test_a_worker_that_is_stopped_for_a_moment_goes_on() -> None:
         assert await asyncio.to_thread(daemon.stop) == 0
 
 
+async def test_nobody_new_waits_for_a_worker_that_is_stopped() -> None:
+    """The other accepts who is in its queue, until it goes on."""
+    with Daemon(APPLICATION, "--worker-timeout", "none", workers=2) as daemon:
+        victim, other = daemon.workers()
+        daemon.signal(signal.SIGSTOP, victim)
+        clients = await asyncio.gather(*(connect(daemon.uri, proxy=None, open_timeout=30) for _ in range(20)))
+        for client in clients:
+            await client.send("who")
+            assert await client.recv() == str(other)
+            await client.close()
+        assert daemon.workers() == [victim, other]
+        daemon.signal(signal.SIGCONT, victim)
+        for pid in (victim, other):
+            (client,) = await clients_of(daemon, pid, 1)
+            await client.close()
+        assert exits(daemon) == 0
+        assert await asyncio.to_thread(daemon.stop) == 0
+
+
 async def test_a_worker_that_is_killed() -> None:
     with Daemon(APPLICATION, *TIMEOUT, workers=2) as daemon:
         victim, other = daemon.workers()

@@ -96,6 +96,32 @@ def test_a_slot_that_waits_is_lent_once_and_taken_back(fleet: Fleet) -> None:
     assert fleet.told() == {keeper: [Order(release=1)]}
 
 
+def test_a_slot_whose_worker_is_silent_is_lent_to_one_that_is_not(fleet: Fleet) -> None:
+    first, second, third = (slot.current for slot in fleet.workers)
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    first.silent = second.silent = True
+    fleet.queues.care(fleet.workers, [])
+    assert fleet.told() == {2: [Order(adopt=0, sockets=1), Order(adopt=1, sockets=1)]}
+    for sock in fleet.ends[2].take(2):
+        sock.close()
+    first.silent = False
+    fleet.queues.care(fleet.workers, [])
+    assert fleet.told() == {2: [Order(release=0)]}
+    third.silent = second.silent = True
+    fleet.queues.care(fleet.workers, [])
+    assert set(fleet.told()) == {0}
+
+
+def test_when_all_are_silent_everything_stays_as_it_is(fleet: Fleet) -> None:
+    for slot in fleet.workers:
+        assert slot.current is not None
+        slot.current.silent = True
+    fleet.queues.care(fleet.workers, [])
+    assert fleet.told() == {}
+
+
 def test_a_slot_that_is_filled_at_once_is_not_lent(fleet: Fleet) -> None:
     slot = fleet.workers[1]
     fleet.empty(slot)

@@ -184,16 +184,21 @@ def test_without_a_timeout_nobody_is_judged(tmp_path: Path) -> None:
         tmp_path,
         """
         settings["worker_timeout"] = None
+        watch.SILENT = 0.5
         def worker(*args):
-            return beating(*args, hangs=lambda slot: os.path.exists("complete"), hang=lambda: time.sleep(1.5))
+            hangs = lambda slot: slot == 1 and os.path.exists("complete") and once("hung")
+            return beating(*args, hangs=hangs, hang=lambda: time.sleep(1.5))
+        seen = set()
         def condition():
             if main.complete:
                 once("complete")
-            return main.complete and min(h.served for h in main._working()) > 1.5
+                seen.update((handle.slot.index, handle.silent) for handle in main._working())
+            return (1, True) in seen and not any(handle.silent for handle in main._working())
         stop_when(condition)
         """,
     )
     assert "hang" not in log
+    assert log.count("is ready after") == 2
 
 
 def test_what_the_supervisor_slept_through_is_nobodys_silence(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ class Handle:
         overdue: whether it was not ready in time.
         hung: whether it is ended because it gave no sign of life.
         heard: when it told something last.
+        silent: whether it gives no sign of life at present: nobody new should have to wait for it.
         ended: None while it runs, then its exit status, or the number of the signal that killed it, negative.
         timers: what is to happen to it if it is still there by then.
     """
@@ -74,6 +75,7 @@ class Handle:
         self.overdue = False
         self.hung = False
         self.heard = 0.0
+        self.silent = False
         self.ended: int | None = None
         self.timers: list[Timer] = []
         self.born = time.monotonic()

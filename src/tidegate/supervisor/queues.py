@@ -1,4 +1,4 @@
-"""Who accepts from the sockets of a slot that has no worker, for a while or for good.
+"""Who accepts from the sockets of a slot that has no worker, for a while or for good, or one that hangs.
 
 Closing such a socket would reset everybody in its queue. So it stays open, new connections are steered around it, and
 another worker, who is lent the socket, accepts whoever comes there nevertheless. Where this system cannot steer, that
@@ -55,7 +55,8 @@ class Queues:
         orphans = {slot.index for slot in retired} | {slot.index for slot in workers if _waits(slot, now)}
         orphans = {index for index in orphans if index in self._listening}
         self._steer(frozenset(index for index in orphans if index is not None))
-        keepers = [slot.current for slot in workers if slot.ready and slot.current is not None]
+        current = [slot.current for slot in workers if slot.ready]
+        keepers = [handle for handle in current if handle is not None and not handle.silent]
         for index in orphans - self._closing:
             if index is not None:
                 self._lend(index, keepers)
@@ -111,5 +112,7 @@ class Queues:
 
 
 def _waits(slot: Slot, now: float) -> bool:
-    """Whether it has no worker and will not have one soon."""
-    return slot.current is None and slot.retry is not None and slot.retry.when - now > SOON
+    """Whether it has no worker and will not have one soon, or one that gives no sign of life."""
+    if slot.current is not None:
+        return slot.current.silent
+    return slot.retry is not None and slot.retry.when - now > SOON

@@ -3,8 +3,9 @@
     look       at each tick of the supervisor: judge every child that serves, then ask for the recycling of one
 
 A child that serves shows that its event loop turns: a worker by the heartbeat in its row, the admin process by a word
-on its pipe. One that has been silent for half of `worker_timeout` shows its stacks in the log, once; after the whole of
-it, it is aborted, and killed if that does not end it. The end of a child fills its slot again (supervisor.py).
+on its pipe. After two seconds of silence others accept a worker's connections (queues.py). After half of
+`worker_timeout` it shows its stacks in the log, once; after the whole of it, it is aborted, and killed if that does not
+end it. The end of a child fills its slot again (supervisor.py).
 
 Silence is counted in ticks of the supervisor, each for what a tick takes and no more: when the machine slept, or the
 supervisor itself was stopped, nobody is the worse for it. Children that boot or were told to end have limits of their
@@ -34,6 +35,8 @@ __all__ = ["Watch"]
 
 logger = logging.getLogger("tidegate.supervisor")
 
+# Seconds of silence after which nobody new should have to wait for a worker.
+SILENT = 2.0
 # The least seconds of silence that the admin process is ended for: it gives a sign each second.
 ADMIN_PATIENCE = 4.0
 
@@ -119,14 +122,17 @@ class Watch:
     def _listen(self, handle: Handle, note: _Note, step: float) -> None:
         """Judge it by its signs of life."""
         limit, beat = self.supervisor.config.worker_timeout, self._beat(handle)
-        if limit is None or not beat:
+        if not beat:
             return
         if beat != note.beat:
             if note.shown:
                 logger.warning("%s goes on after %.1f s", handle, note.silence)
-            note.beat, note.silence, note.shown = beat, 0.0, False
+            note.beat, note.silence, note.shown, handle.silent = beat, 0.0, False, False
             return
         note.silence += step
+        handle.silent = note.silence >= SILENT
+        if limit is None:
+            return
         if handle.row is None:
             limit = max(limit, ADMIN_PATIENCE)
         if note.silence >= limit:
