@@ -7,7 +7,8 @@ The source of a metric is one of
 - a table from label values to a word of the row: (field of the scoreboard, index in it). With the label `worker` it is
   read slot by slot, without it from the sum over all slots;
 - the name of a histogram in the row, whose bucket bounds are `scoreboard.BOUNDS`, since native code observes into it;
-- a function of the snapshot, from facts.
+- a function of the snapshot, from facts; of histograms of what was done to the daemon, `ByOutcome` of one;
+- `Told` by the system: a function of a reading, from system.
 
 What must not live here: how a value is read (collect), what prometheus_client calls things.
 """
@@ -19,10 +20,26 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .._core.scoreboard import CLOSE_CODES, FIELDS, HANDSHAKE_RESULTS, INITIATORS, LIMITS, OPCODES, Snapshot
-from . import facts
+from . import facts, system
 
 Words = Mapping[tuple[str, ...], tuple[str, int]]
-Source = Words | str | Callable[[Snapshot], Iterator[facts.Sample]]
+
+
+@dataclass(frozen=True, slots=True)
+class ByOutcome:
+    """Histograms by the label `result`, with `scoreboard.OPERATION_BOUNDS`."""
+
+    of: Callable[[Snapshot], Mapping[str, tuple[int, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What is not in the scoreboard."""
+
+    of: Callable[[system.Reading], Iterator[facts.Sample]]
+
+
+Source = Words | str | ByOutcome | Told | Callable[[Snapshot], Iterator[facts.Sample]]
 
 PREFIX = "tidegate_"
 
@@ -93,6 +110,44 @@ CATALOG: tuple[Metric, ...] = (
     Metric("log_messages_dropped_total", "counter",
            "Lines of the worker's log that were lost: they came faster than they could be written.",
            words("log_messages_dropped"), labels=("worker",)),
+    # What is done to the daemon
+    Metric("reloads_total", "counter", "Reloads that ended, by result; a failure left the old workers serving.",
+           facts.reloads, labels=("result",)),
+    Metric("upgrades_total", "counter", "Upgrades in place that ended, by result.", facts.upgrades,
+           labels=("result",)),
+    Metric("last_reload_success", "gauge", "0 if the last reload or upgrade failed; 1 also when there was none yet.",
+           facts.last_reload_success),
+    Metric("last_reload_timestamp_seconds", "gauge",
+           "When the last reload or upgrade ended, or failing that the daemon started, in Unix time.",
+           facts.last_reload_timestamp, unit="seconds"),
+    Metric("reload_duration_seconds", "histogram",
+           "From the beginning of a reload until the new workers served alone, without the drain of the old ones.",
+           ByOutcome(facts.reload_duration), labels=("result",), unit="seconds"),
+    Metric("drain_duration_seconds", "histogram",
+           "From the order to drain to the end of the worker; failure: it had to be killed.",
+           ByOutcome(facts.drain_duration), labels=("result",), unit="seconds"),
+    # Processes
+    Metric("process_cpu_seconds_total", "counter",
+           "Processor time of the slot's workers, with programs that they ran, and of supervisor and admin process.",
+           Told(system.sampled("cpu_seconds")), labels=("worker",), unit="seconds"),
+    Metric("process_resident_memory_bytes", "gauge", "Memory that the slot's workers take, with what they share.",
+           Told(system.sampled("resident_memory_bytes")), labels=("worker",), unit="bytes"),
+    Metric("process_open_fds", "gauge", "Open file descriptors of that worker of the slot that has most.",
+           Told(system.sampled("open_fds")), labels=("worker",)),
+    Metric("process_max_fds", "gauge", "Limit of open file descriptors of each of the slot's workers.",
+           Told(system.sampled("max_fds")), labels=("worker",)),
+    # The kernel's queues
+    Metric("accept_queue_length", "gauge",
+           "Connections that wait to be accepted, in the queues of the slot or in those that all share.",
+           facts.accept_queue_length, labels=("worker",)),
+    Metric("accept_queue_limit", "gauge", "Connections that may wait to be accepted; the system drops more.",
+           facts.accept_queue_limit, labels=("worker",)),
+    Metric("listen_overflows_total", "counter",
+           "Times that a queue of connections was full, of all programs in the network namespace.",
+           Told(system.tcp_counter("ListenOverflows"))),
+    Metric("listen_drops_total", "counter",
+           "Connections that the system dropped before they were accepted, of all programs in the network namespace.",
+           Told(system.tcp_counter("ListenDrops"))),
     # Connections
     Metric("connections", "gauge", "Connections by state.",
            {(state,): (f"connections_{state}", 0) for state in ("handshaking", "open", "closing")},

@@ -1,20 +1,21 @@
-"""From a consistent read of the scoreboard to prometheus_client's families, as the catalog says.
+"""From one reading, of the scoreboard and of the system, to prometheus_client's families, as the catalog says.
 
 What must not live here: names of metrics (catalog), formats (expose).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from .._core.scoreboard import BOUNDS, FIELDS, Row, Scoreboard, Snapshot
-from .catalog import CATALOG, Metric
+from .._core.scoreboard import BOUNDS, FIELDS, OPERATION_BOUNDS, OPERATION_TICKS, Row, Scoreboard, Snapshot
+from .catalog import CATALOG, ByOutcome, Metric, Told
 from .facts import Sample
+from .system import Observer, Reading
 
 Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 
@@ -32,33 +33,31 @@ class ScoreboardCollector(Collector):
     """
 
     def __init__(self, scoreboard: Scoreboard) -> None:
-        self._scoreboard = scoreboard
+        self._observer = Observer(scoreboard)
 
     def describe(self) -> list[Family]:
         return [_family(metric) for metric in CATALOG]
 
     def collect(self) -> list[Family]:
-        return families(self._scoreboard.read())
+        return families(self._observer.read())
 
 
-def families(snapshot: Snapshot) -> list[Family]:
-    """The whole catalog, with the values of a snapshot."""
-    return [_filled(metric, snapshot) for metric in CATALOG]
+def families(reading: Reading) -> list[Family]:
+    """The whole catalog, with the values of a reading."""
+    return [_filled(metric, reading) for metric in CATALOG]
 
 
 def _family(metric: Metric) -> Family:
     return _FAMILIES[metric.type](metric.full_name, metric.help, labels=metric.labels, unit=metric.unit)
 
 
-def _filled(metric: Metric, snapshot: Snapshot) -> Family:
+def _filled(metric: Metric, reading: Reading) -> Family:
     family = _family(metric)
     if isinstance(family, HistogramMetricFamily):
-        assert isinstance(metric.source, str)
-        for labels, row in _rows(metric, snapshot):
-            buckets, total = histogram(row, metric.source)
+        for labels, buckets, total in _histograms(metric, reading.snapshot):
             family.add_metric(labels, buckets, total)
     else:
-        for labels, value in _samples(metric, snapshot):
+        for labels, value in _samples(metric, reading):
             family.add_metric(labels, value)
     return family
 
@@ -70,20 +69,38 @@ def _rows(metric: Metric, snapshot: Snapshot) -> list[tuple[tuple[str, ...], Row
     return [((), snapshot.counts)]
 
 
-def _samples(metric: Metric, snapshot: Snapshot) -> Iterator[Sample]:
+def _samples(metric: Metric, reading: Reading) -> Iterator[Sample]:
     source = metric.source
-    assert not isinstance(source, str)
-    if callable(source):
-        yield from source(snapshot)
+    assert not isinstance(source, str | ByOutcome)
+    if isinstance(source, Told):
+        yield from source.of(reading)
         return
-    for labels, row in _rows(metric, snapshot):
+    if callable(source):
+        yield from source(reading.snapshot)
+        return
+    for labels, row in _rows(metric, reading.snapshot):
         values = {field: row.words(field) for field, _ in source.values()}
         for names, (field, index) in source.items():
             yield (*labels, *names), values[field][index]
 
 
+def _histograms(metric: Metric, snapshot: Snapshot) -> Iterator[tuple[tuple[str, ...], list[tuple[str, float]], float]]:
+    source = metric.source
+    if isinstance(source, ByOutcome):
+        for outcome, words in source.of(snapshot).items():
+            yield (outcome,), *_histogram(words, OPERATION_BOUNDS, OPERATION_TICKS)
+        return
+    assert isinstance(source, str)
+    for labels, row in _rows(metric, snapshot):
+        yield labels, *histogram(row, source)
+
+
 def histogram(row: Row, field: str) -> tuple[list[tuple[str, float]], float]:
     """A histogram of a row as (upper bound, how many up to it) for each bucket, and its sum."""
-    bounds = [*map(floatToGoString, BOUNDS[field]), "+Inf"]
-    *counts, ticks = row.words(field)
-    return list(zip(bounds, accumulate(counts), strict=False)), ticks / FIELDS[field].ticks
+    return _histogram(row.words(field), BOUNDS[field], FIELDS[field].ticks)
+
+
+def _histogram(words: Sequence[int], bounds: Sequence[float], ticks: float) -> tuple[list[tuple[str, float]], float]:
+    *counts, total = words
+    names = [*map(floatToGoString, bounds), "+Inf"]
+    return list(zip(names, accumulate(counts), strict=False)), total / ticks

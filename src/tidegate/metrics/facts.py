@@ -6,7 +6,7 @@ What must not live here: anything that workers count (that is a row's field, nam
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import version as installed_version
 
@@ -14,6 +14,9 @@ from .._core.scoreboard import STAGES, Slot, Snapshot
 from ..version import version
 
 Sample = tuple[tuple[str, ...], float]
+
+SHARED = "shared"
+"""In the place of a slot: what all slots share."""
 
 BACKOFF = "backoff"
 """The stage of a slot that has no worker and waits before it gets the next."""
@@ -51,6 +54,52 @@ def tick_age(snapshot: Snapshot) -> Iterator[Sample]:
 
 def supervisor_log_dropped(snapshot: Snapshot) -> Iterator[Sample]:
     yield (), snapshot.log_messages_dropped
+
+
+def reloads(snapshot: Snapshot) -> Iterator[Sample]:
+    for outcome, count in snapshot.reloads.items():
+        yield (outcome,), count
+
+
+def upgrades(snapshot: Snapshot) -> Iterator[Sample]:
+    for outcome, count in snapshot.upgrades.items():
+        yield (outcome,), count
+
+
+def last_reload_success(snapshot: Snapshot) -> Iterator[Sample]:
+    yield (), snapshot.last_reload != "failure"
+
+
+def last_reload_timestamp(snapshot: Snapshot) -> Iterator[Sample]:
+    yield (), snapshot.last_reload_at or snapshot.started_at
+
+
+def reload_duration(snapshot: Snapshot) -> Mapping[str, tuple[int, ...]]:
+    return snapshot.reload_duration
+
+
+def drain_duration(snapshot: Snapshot) -> Mapping[str, tuple[int, ...]]:
+    return snapshot.drain_duration
+
+
+def accept_queues(snapshot: Snapshot) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Slot, how many connections wait to be accepted there, how many may; where there are such queues."""
+    for name, queue in (
+        *((str(slot.index), slot.accept_queue) for slot in snapshot.slots),
+        (SHARED, snapshot.accept_queue),
+    ):
+        if queue[1]:
+            yield name, queue
+
+
+def accept_queue_length(snapshot: Snapshot) -> Iterator[Sample]:
+    for name, (length, _) in accept_queues(snapshot):
+        yield (name,), length
+
+
+def accept_queue_limit(snapshot: Snapshot) -> Iterator[Sample]:
+    for name, (_, limit) in accept_queues(snapshot):
+        yield (name,), limit
 
 
 def stages(snapshot: Snapshot) -> Iterator[Sample]:

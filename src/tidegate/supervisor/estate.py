@@ -51,6 +51,7 @@ class ChildLeft(msgspec.Struct, frozen=True, kw_only=True):
     row: int | None
     stage: Stage
     ordered: Level
+    ordered_at: float = 0.0
     why: str
     failure: Report | None = None
     born: float

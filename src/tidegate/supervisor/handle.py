@@ -53,6 +53,7 @@ class Handle:
         pid: its process id, for as long as that is its own: until it is reaped.
         stage: what it told last.
         ordered: the most urgent order to end that it was given.
+        ordered_at: when it was given the first one; 0.0 before.
         why: why it was, in one of the scoreboard's words for ends.
         failure: what it told of why it ends.
         overdue: whether it was not ready in time.
@@ -60,6 +61,7 @@ class Handle:
         heard: when it told something last.
         silent: whether it gives no sign of life at present: nobody new should have to wait for it.
         ended: None while it runs, then its exit status, or the number of the signal that killed it, negative.
+        cpu_seconds: the processor time that it took, with the programs that it ran; 0.0 while it runs.
         timers: what is to happen to it if it is still there by then.
     """
 
@@ -70,6 +72,7 @@ class Handle:
         self.pipe: Pipe[Report]
         self.stage: Stage = "starting"
         self.ordered = Level.NONE
+        self.ordered_at = 0.0
         self.why = "stopped"
         self.failure: Report | None = None
         self.overdue = False
@@ -77,6 +80,7 @@ class Handle:
         self.heard = 0.0
         self.silent = False
         self.ended: int | None = None
+        self.cpu_seconds = 0.0
         self.timers: list[Timer] = []
         self.born = time.monotonic()
         self.ready_at: float | None = None
@@ -123,6 +127,7 @@ class Handle:
             row=self.row,
             stage=self.stage,
             ordered=self.ordered,
+            ordered_at=self.ordered_at,
             why=self.why,
             failure=self.failure,
             born=self.born,
@@ -135,6 +140,7 @@ class Handle:
         handle = cls(slot, generation, left.row)
         handle.pid, handle.stage, handle.ordered, handle.why = left.pid, left.stage, left.ordered, left.why
         handle.failure, handle.born, handle.ready_at = left.failure, left.born, left.ready_at
+        handle.ordered_at = left.ordered_at
         os.set_inheritable(left.pipe, False)
         handle.pipe = Pipe(socket.socket(fileno=left.pipe), Report, left.line)
         with contextlib.suppress(AttributeError, OSError):
@@ -150,7 +156,7 @@ class Handle:
         if level <= self.ordered:
             return
         if not self.ordered:
-            self.why = why
+            self.why, self.ordered_at = why, time.monotonic()
         self.ordered = level
         if self.stage == "starting" or not self.pipe.send(Order(level, leave_queue)):
             self.kill(signal.SIGKILL if level is Level.CUT else signal.SIGTERM)
@@ -179,12 +185,13 @@ class Handle:
         """Whether it has ended. Its process id means nothing afterwards."""
         if self.ended is None:
             try:
-                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             except ChildProcessError:  # somebody else has reaped it: how it ended is lost
                 self.ended = 0
             else:
                 if pid:
                     self.ended = os.waitstatus_to_exitcode(status)
+                    self.cpu_seconds = usage.ru_utime + usage.ru_stime
         return self.ended is not None
 
     @property

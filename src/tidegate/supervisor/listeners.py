@@ -42,8 +42,8 @@ __all__ = ["AddressError", "Listeners", "bind_admin"]
 # Elsewhere the last socket of a group gets every connection, or there are no groups.
 BALANCES = sys.platform == "linux"
 
-# Of <linux/tcp.h>'s struct tcp_info, as far as tcpi_unacked.
-_UNACKED = struct.Struct("=24xI")
+# Of <linux/tcp.h>'s struct tcp_info: tcpi_unacked, tcpi_sacked.
+_QUEUE = struct.Struct("=24xII")
 
 _SocketAddress: TypeAlias = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]
 
@@ -196,9 +196,19 @@ class Listener(ABC):
         """Let new connections go to no slot of these; whether they do not. Those of a shared socket are no slot's."""
         return True
 
-    def waiting(self, slot: int) -> int:
-        """How many connections wait in the queue of the slot's own socket."""
-        return 0
+    def queue(self, slot: int | None) -> tuple[int, int]:
+        """How many connections wait in the queue of the slot's own socket, and how many may.
+
+        With None, in that of the socket that all slots share. (0, 0) if there is no such socket, if it does not listen
+        yet, or if nobody tells, as of Unix sockets.
+        """
+        sock = self._sockets.get(slot or 0) if self.shared == (slot is None) else None
+        if sock is None or sock.fileno() < 0 or sock.family == socket.AF_UNIX or not hasattr(socket, "TCP_INFO"):
+            return 0, 0
+        # Of a listening socket, tcpi_unacked is the length of its queue, and tcpi_sacked the limit of it.
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _QUEUE.size)
+        length, limit = _QUEUE.unpack(info.ljust(_QUEUE.size, b"\0"))
+        return length, limit
 
     def drop(self, slot: int) -> None:  # noqa: B027
         """Close the socket that the slot had for itself, if it had one."""
@@ -281,13 +291,6 @@ class TcpListener(Listener):
         except OSError:
             return False
         return True
-
-    def waiting(self, slot: int) -> int:
-        if self.shared or slot not in self._sockets:
-            return 0
-        # Of a listening socket, tcpi_unacked is the length of its queue.
-        info = self._sockets[slot].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNACKED.size)
-        return int(_UNACKED.unpack(info.ljust(_UNACKED.size, b"\0"))[0])
 
     def drop(self, slot: int) -> None:
         if not self.shared and slot in self._sockets:
@@ -558,9 +561,14 @@ class Listeners:
         steered = [listener.steer(around) for listener in self._listeners]
         return all(steered)
 
+    def queue(self, slot: int | None) -> tuple[int, int]:
+        """How many connections wait in the queues that are the slot's own (None: everybody's), and how many may."""
+        queues = [listener.queue(slot) for listener in self._listeners]
+        return sum(length for length, _ in queues), sum(limit for _, limit in queues)
+
     def waiting(self, slot: int) -> int:
         """How many connections wait in the queues that are the slot's own."""
-        return sum(listener.waiting(slot) for listener in self._listeners)
+        return self.queue(slot)[0]
 
     def drop(self, slot: int) -> None:
         """Close the sockets that are the slot's own. Whoever still waits there is reset."""

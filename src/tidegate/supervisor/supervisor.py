@@ -35,6 +35,7 @@ from ..kinds import SLOTS, ConfigError, Tcp
 from ..version import version
 from ..worker.pipe import Level, Order
 from . import processors, requests, upgrade
+from .accounts import Accounts
 from .control import Control, Describe
 from .estate import Estate, EstateError
 from .handle import Generation, Handle, Slot
@@ -128,6 +129,7 @@ class Supervisor:
         self.queues = Queues(self.listeners)
         self.control = Control(self, describe)
         self.health = Watch(self)
+        self.accounts = Accounts(self)
         self.foreign: dict[int, int | None] = {}  # children that fill no slot, and how they ended
         self._estate = estate
         self.resting = False  # workers refuse connections until the next reload
@@ -216,6 +218,7 @@ class Supervisor:
         self.scoreboard.tick(time.monotonic())
         interval = self.service.interval(TICK)
         self.health.look(interval)
+        self.accounts.look()
         logs.catch_up()
         self.scoreboard.log_messages_dropped = logs.lost()
         self._care()
@@ -447,8 +450,7 @@ class Supervisor:
         handle.close()
         vacant = handle.slot.current is handle
         handle.slot.remove(handle)
-        if handle.row is not None:
-            self.scoreboard.retire(handle.row, handle.reason)
+        self.accounts.ended(handle)
         self._tell_failure(handle)
         if self.level or handle.ordered:
             as_told = handle.ended in (0, -signal.SIGTERM)
@@ -574,7 +576,8 @@ class Supervisor:
 
     def note(self, operation: str, done: bool, seconds: float) -> None:
         """An operation has ended: count it."""
-        if operation == "reload":
+        self.accounts.note(operation, done, seconds)
+        if operation in ("reload", "upgrade"):
             self.service.reloaded(done, sum(slot.ready for slot in self.workers), len(self.workers))
 
     # The end.

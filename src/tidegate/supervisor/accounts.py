@@ -1,0 +1,62 @@
+"""What the supervisor counts of its own work and of its children, in the scoreboard.
+
+    look     at each tick: how many connections wait in the queues, which only whoever holds the sockets can ask
+    note     an operation has ended
+    ended    a child has: what it counted becomes its slot's, with the processor time that the system tells of it
+
+What must not live here: what workers count (their rows), names of metrics (metrics/catalog), what to do
+about any of it.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from .handle import Handle
+
+if TYPE_CHECKING:
+    from .supervisor import Supervisor
+
+__all__ = ["Accounts"]
+
+
+class Accounts:
+    """The supervisor's entries in the scoreboard.
+
+    Parameters:
+        supervisor: whose.
+    """
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self._measured: set[int | None] = set()  # slots that have entries of their queues
+
+    def look(self) -> None:
+        """Enter how full the queues are: of each slot's own sockets, and (None) of those that all share."""
+        supervisor = self.supervisor
+        present = {None, *(slot.index for slot in (*supervisor.workers, *supervisor.retired))}
+        for index in present | self._measured:
+            length, limit = supervisor.listeners.queue(index) if index in present else (0, 0)
+            supervisor.scoreboard.accept_queue(index, length, limit)
+        self._measured = present
+
+    def note(self, operation: str, done: bool, seconds: float) -> None:
+        """Enter the end of an operation; the reload that is a part of an upgrade counts as that."""
+        if operation == "reload":
+            self.supervisor.scoreboard.reloaded(done, seconds)
+        elif operation == "upgrade":
+            self.supervisor.scoreboard.upgraded(done)
+
+    def ended(self, handle: Handle) -> None:
+        """Enter the end of a child, which has been reaped."""
+        scoreboard = self.supervisor.scoreboard
+        if handle.slot.index is None:
+            scoreboard.retire_admin(handle.cpu_seconds)
+        if handle.row is None:
+            return
+        scoreboard.retire(handle.row, handle.reason, handle.cpu_seconds)
+        if handle.ordered_at and handle.ready_at is not None:
+            killed = handle.ended in (-signal.SIGKILL, -signal.SIGABRT)
+            scoreboard.drained(not killed, time.monotonic() - handle.ordered_at)
