@@ -5,10 +5,12 @@ What must not live here: rates and quantiles (Prometheus makes them of /metrics)
 
 from __future__ import annotations
 
+import math
+
 from msgspec import Struct
 
 from .._core.scoreboard import Row, Snapshot, Worker
-from ..metrics import facts
+from ..metrics import facts, system
 from . import health
 
 
@@ -30,8 +32,22 @@ class Totals(Struct):
     sent_bytes: int
 
 
+class AcceptQueue(Struct):
+    """Connections that wait to be accepted, and how many may."""
+
+    length: int
+    limit: int
+
+
+class LastReload(Struct):
+    """How the last reload or upgrade ended, and when, in Unix time."""
+
+    succeeded: bool
+    at: float
+
+
 class WorkerStatus(Struct):
-    """A live worker. Times in seconds."""
+    """A live worker. Times in seconds; what the system does not tell is None, as is no limit."""
 
     pid: int
     generation: int
@@ -39,20 +55,28 @@ class WorkerStatus(Struct):
     started_at: float
     heartbeat_age: float | None
     connections: Connections
+    cpu_seconds: float | None = None
+    resident_memory_bytes: int | None = None
+    open_fds: int | None = None
+    max_fds: int | None = None
 
 
 class SlotStatus(Struct):
-    """A slot, which outlives its workers. During a handover it has two."""
+    """A slot, which outlives its workers. During a handover it has two. `accept_queue` is that of its own sockets."""
 
     slot: int
     spawns: int
     exits: dict[str, int]
     backoff: float
     workers: list[WorkerStatus]
+    accept_queue: AcceptQueue | None = None
 
 
 class Status(Struct):
-    """The daemon. `started_at` is Unix time, `uptime`, `tick_age`, `backoff` and `heartbeat_age` are seconds."""
+    """The daemon. `started_at` is Unix time, `uptime`, `tick_age`, `backoff` and `heartbeat_age` are seconds.
+
+    `reloads` and `upgrades` are counts by result; `accept_queue` is that of the sockets that all slots share.
+    """
 
     version: str
     python: str
@@ -67,6 +91,10 @@ class Status(Struct):
     connections: Connections
     totals: Totals
     slots: list[SlotStatus]
+    reloads: dict[str, int] = {}
+    upgrades: dict[str, int] = {}
+    last_reload: LastReload | None = None
+    accept_queue: AcceptQueue | None = None
 
 
 def status(snapshot: Snapshot, now: float) -> Status:
@@ -93,14 +121,21 @@ def status(snapshot: Snapshot, now: float) -> Status:
                 exits={reason: count for reason, count in slot.exits.items() if count},
                 backoff=slot.backoff_until - snapshot.taken_at if facts.in_backoff(slot, snapshot) else 0.0,
                 workers=[_worker(worker, snapshot) for worker in slot.workers],
+                accept_queue=_queue(*slot.accept_queue),
             )
             for slot in snapshot.slots
         ],
+        reloads=snapshot.reloads,
+        upgrades=snapshot.upgrades,
+        last_reload=_last_reload(snapshot),
+        accept_queue=_queue(*snapshot.accept_queue),
     )
 
 
 def _worker(worker: Worker, snapshot: Snapshot) -> WorkerStatus:
     beat = worker.counts.heartbeat
+    process = system.read(worker.pid, snapshot.pid)
+    max_fds = process and process.max_fds
     return WorkerStatus(
         pid=worker.pid,
         generation=worker.generation,
@@ -108,7 +143,21 @@ def _worker(worker: Worker, snapshot: Snapshot) -> WorkerStatus:
         started_at=worker.started_at,
         heartbeat_age=max(0.0, snapshot.taken_at - beat) if beat else None,
         connections=_connections(worker.counts),
+        cpu_seconds=process and process.cpu_seconds + process.children_cpu_seconds,
+        resident_memory_bytes=process and process.resident_memory_bytes,
+        open_fds=process and process.open_fds,
+        max_fds=int(max_fds) if max_fds is not None and math.isfinite(max_fds) else None,
     )
+
+
+def _queue(length: int, limit: int) -> AcceptQueue | None:
+    return AcceptQueue(length, limit) if limit else None
+
+
+def _last_reload(snapshot: Snapshot) -> LastReload | None:
+    if snapshot.last_reload is None:
+        return None
+    return LastReload(snapshot.last_reload == "success", snapshot.last_reload_at)
 
 
 def _connections(row: Row) -> Connections:
