@@ -194,6 +194,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             "How a reload replaces workers: all at once, beside each other; or one by one, which takes less memory.",
         ),
     ] = "generation"
+    reload_on_change: Annotated[
+        bool,
+        Setting(
+            SWITCH,
+            "For development: whether a reload follows each change of the application's files, which are those named"
+            " *.py in the current directory and its package, and of the --config file. Old workers then do not drain."
+            " Needs tidegate[reload].",
+            fixed=True,
+        ),
+    ] = False
     settle: Annotated[
         float,
         Setting(SECONDS, "Time that new workers of a reload must live before the old ones drain; half of it serving."),
@@ -410,6 +420,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             setting, limit = settings()["drain"], settings()["graceful_timeout"]
             allowed = f"less than {limit.flag}, which is {limit.write(self.graceful_timeout)}"
             raise ConfigError(setting.flag, setting.write(self.drain), allowed)
+        if self.reload_on_change and self.preload:
+            setting, other = settings()["reload_on_change"], settings()["preload"]
+            raise ConfigError(setting.flag, "true", f"no {other.flag}, with which a reload takes no new code")
         self._check_entrance()
 
     def _check_entrance(self) -> None:

@@ -28,7 +28,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
         if name.startswith("TIDEGATE_"):
             monkeypatch.delenv(name)
 
-    def run(config: Config, load: Callable[[], Config]) -> int:
+    def run(config: Config, load: Callable[[], Config], file: str | None = None) -> int:
         configs.append(config)
         assert load() == config
         return 0

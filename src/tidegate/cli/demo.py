@@ -30,7 +30,7 @@ def _demo(ctx: click.Context, /, **_: Any) -> int:
     if config.admin is not None:
         click.echo(f"metrics  http://{config.admin}/metrics")
     click.echo("Ctrl-C stops it.")
-    return run(config, sources.load)
+    return run(config, sources.load, sources.file)
 
 
 command = Command(

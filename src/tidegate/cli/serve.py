@@ -121,7 +121,7 @@ def _serve(ctx: click.Context, /, *, print_config: bool, **_: Any) -> int:
         # A path need not be text in any encoding.
         click.echo(as_toml(resolved).encode("utf-8", "backslashreplace"), nl=False)
         return 0
-    return run(resolved.config, sources.load)
+    return run(resolved.config, sources.load, sources.file)
 
 
 command = Command(
@@ -140,12 +140,13 @@ command = Command(
 )
 
 
-def run(config: Config, load: Callable[[], Config]) -> int:
+def run(config: Config, load: Callable[[], Config], file: str | None = None) -> int:
     """Be the daemon until it ends; the exit status. In a worker, which is forked from here, the worker's own.
 
     Parameters:
         config: the settings to start with.
         load: what a reload calls for the settings then; it raises ConfigError.
+        file: the configuration file, if any.
     """
     # First of all, so that a signal is heeded however early it comes; what follows takes a moment to import.
     from ..supervisor.signals import Signals
@@ -189,6 +190,7 @@ def run(config: Config, load: Callable[[], Config]) -> int:
         worker=worker.run,
         admin=admin.run,
         load=lambda: with_workers(load()),
+        file=file,
         service=service,
         describe=status,
         estate=left and left.estate,
@@ -198,10 +200,12 @@ def run(config: Config, load: Callable[[], Config]) -> int:
 
 def prepared(config: Config) -> None:
     """Do first of all what the settings want of the process; UsageError when the system does not allow it."""
+    from ..supervisor import changes
     from ..supervisor.service import prepare
 
     try:
         prepare(config)
+        changes.require(config)
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
 

@@ -168,6 +168,11 @@ class Loader:
         # The daemon may go to another directory before it reads the file again.
         self._absolute = os.path.abspath(self.path) if self.path is not None else ""
 
+    @property
+    def file(self) -> str | None:
+        """The configuration file, from the root."""
+        return self._absolute or None
+
     def load(self) -> Config:
         """The configuration as the sources give it now.
 

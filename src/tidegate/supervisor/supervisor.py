@@ -36,6 +36,7 @@ from ..version import version
 from ..worker.pipe import Level, Order
 from . import processors, requests, upgrade
 from .accounts import Accounts
+from .changes import Changes
 from .control import Control, Describe
 from .estate import Estate, EstateError
 from .handle import Generation, Handle, Slot
@@ -98,6 +99,7 @@ class Supervisor:
         estate: what the program before this one has left, in an upgrade in place.
         describe: makes the status that the control socket tells, of a read of the scoreboard.
         load: the settings as they are to be now, for a reload; raises ConfigError, which says what is wrong with them.
+        file: the configuration file that they are in, if any.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Supervisor:
         worker: WorkerMain,
         admin: AdminMain,
         load: Callable[[], Config] | None = None,
+        file: str | None = None,
         service: Service | None = None,
         estate: Estate | None = None,
         describe: Describe | None = None,
@@ -130,6 +133,7 @@ class Supervisor:
         self.control = Control(self, describe)
         self.health = Watch(self)
         self.accounts = Accounts(self)
+        self.changes = Changes(self, file)
         self.foreign: dict[int, int | None] = {}  # children that fill no slot, and how they ended
         self._estate = estate
         self.resting = False  # workers refuse connections until the next reload
@@ -195,6 +199,7 @@ class Supervisor:
         _freeze()
         for slot in self._slots():
             self.fill(slot)
+        self.changes.open()
         self._tick()
 
     def _resume(self, estate: Estate) -> None:
@@ -210,6 +215,7 @@ class Supervisor:
             pass  # the signal is still in the pipe, and children that are to be told
         self._on_signals()
         _freeze()
+        self.changes.open()
         self._tick()
         self.operations.request("upgrade", tell, before=estate.version)
 
@@ -235,6 +241,7 @@ class Supervisor:
         self.listeners.close()
         for sock in self.admin_sockets:
             sock.close()
+        self.changes.close()
         self.service.close()
         self.control.close(self.status)
         self.poll.close()
@@ -311,6 +318,7 @@ class Supervisor:
         self.poll.close()
         self.service.leave()
         self.control.leave()
+        self.changes.leave()
         for sibling in self._children():
             sibling.close()
         self.listeners.leave(slot.index)

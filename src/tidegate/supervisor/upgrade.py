@@ -170,6 +170,7 @@ def execute(supervisor: Supervisor) -> None:
     number = estates.write(estate)
     kept = [number, *estate.descriptors()]
     logs.catch_up()
+    supervisor.changes.close()
     # A signal waits for the new program, which hears it when it is ready to.
     supervisor.signals.block()
     here = os.getcwd()
@@ -184,6 +185,7 @@ def execute(supervisor: Supervisor) -> None:
         os.close(number)
         os.chdir(here)
         supervisor.signals.unblock()
+        supervisor.changes.open()
         raise
 
 
