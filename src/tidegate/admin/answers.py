@@ -25,6 +25,9 @@ TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 HTML = "text/html; charset=utf-8"
 
+LIVE = "/live"
+"""Where a WebSocket is told what happens: see feed."""
+
 Answer = tuple[HTTPStatus, str, bytes]
 """Status, Content-Type, body."""
 
@@ -51,6 +54,8 @@ class Answers:
         """Answer GET and HEAD. Every other method is left to the handshake, which allows none of them."""
         if request.method not in ("GET", "HEAD"):
             return None
+        if request.path.partition("?")[0] == LIVE:
+            return self.live(request)
         answer = self._table.get(request.path.partition("?")[0], self.not_found)
         try:
             code, kind, body = answer(request)
@@ -66,6 +71,10 @@ class Answers:
             }
         )
         return Response(code.value, code.phrase, headers, b"" if request.method == "HEAD" else body)
+
+    def live(self, request: Request) -> Response | None:
+        """Let the handshake go on, for it is the only thing to be had there."""
+        return None
 
     def page(self, request: Request) -> Answer:
         return HTTPStatus.OK, HTML, self._page
@@ -85,7 +94,7 @@ class Answers:
         return _verdict(health.ready(self._scoreboard.read()))
 
     def not_found(self, request: Request) -> Answer:
-        return _text(HTTPStatus.NOT_FOUND, f"there is nothing here; there is {', '.join(self._table)}")
+        return _text(HTTPStatus.NOT_FOUND, f"there is nothing here; there is {', '.join((*self._table, LIVE))}")
 
 
 def _verdict(verdict: tuple[bool, str]) -> Answer:

@@ -3,7 +3,7 @@
 It lives as long as the supervisor, so that /readyz says 503 while workers drain, and it ends when the supervisor does.
 Its own connections count in a private row: what /metrics says is the workers'.
 
-What must not live here: what it answers (answers), decisions about the daemon (supervisor).
+What must not live here: what it answers (answers, feed), decisions about the daemon (supervisor).
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from setproctitle import setproctitle
 
 from .. import logs
 from .._core.scoreboard import Scoreboard
-from ..asyncio.server import Server, ServerConnection, serve
+from ..asyncio.server import Server, serve
 from .answers import Answers
+from .feed import LIMIT, Feed
 
 TICK = 1.0
 """Seconds between two signs of life."""
@@ -62,8 +63,12 @@ async def _live(scoreboard: Scoreboard, sockets: list[socket.socket], pipe: sock
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    answers = Answers(scoreboard)
-    servers = [await serve(_no_websocket, sock=sock, process_request=answers, compression=None) for sock in sockets]
+    answers, feed = Answers(scoreboard), Feed(scoreboard)
+    feed.begin()
+    servers = [
+        await serve(feed, sock=sock, process_request=answers, compression=None, max_size=1024, broadcast_limit=LIMIT)
+        for sock in sockets
+    ]
     if pipe is not None:
         pipe.setblocking(False)
         loop.add_reader(pipe, _watch, pipe, stopping)
@@ -71,6 +76,7 @@ async def _live(scoreboard: Scoreboard, sockets: list[socket.socket], pipe: sock
     await stopping.wait()
     if pipe is not None:
         loop.remove_reader(pipe)
+    feed.end()
     await _close(servers)
 
 
@@ -107,7 +113,3 @@ def _watch(pipe: socket.socket, stopping: asyncio.Event) -> None:
         stopping.set()
     if b'"reopen":true' in said:
         logs.reopen()
-
-
-async def _no_websocket(websocket: ServerConnection) -> None:
-    """No path leads here yet: every request is answered in HTTP."""

@@ -112,8 +112,8 @@ def status(snapshot: Snapshot, now: float) -> Status:
         tick_age=tick_age,
         workers_desired=snapshot.desired,
         workers_ready=facts.ready_slots(snapshot),
-        connections=_connections(snapshot.counts),
-        totals=_totals(snapshot.counts),
+        connections=connections(snapshot.counts),
+        totals=totals(snapshot.counts),
         slots=[
             SlotStatus(
                 slot=slot.index,
@@ -142,7 +142,7 @@ def _worker(worker: Worker, snapshot: Snapshot) -> WorkerStatus:
         stage=worker.stage,
         started_at=worker.started_at,
         heartbeat_age=max(0.0, snapshot.taken_at - beat) if beat else None,
-        connections=_connections(worker.counts),
+        connections=connections(worker.counts),
         cpu_seconds=process and process.cpu_seconds + process.children_cpu_seconds,
         resident_memory_bytes=process and process.resident_memory_bytes,
         open_fds=process and process.open_fds,
@@ -160,11 +160,13 @@ def _last_reload(snapshot: Snapshot) -> LastReload | None:
     return LastReload(snapshot.last_reload == "success", snapshot.last_reload_at)
 
 
-def _connections(row: Row) -> Connections:
+def connections(row: Row) -> Connections:
+    """Those that are counted in a row."""
     return Connections(*(row.words(f"connections_{state}")[0] for state in Connections.__struct_fields__))
 
 
-def _totals(row: Row) -> Totals:
+def totals(row: Row) -> Totals:
+    """What is counted in a row."""
     messages = row.words("messages")
     received, sent = row.words("bytes")
     half = len(messages) // 2

@@ -1,0 +1,474 @@
+"""What /live tells each second: one JSON object, for the page at / and for `tidegate top`.
+
+    Live      the message
+    Watcher   makes it: of one reading after the other, rates and quantiles of what lies between, and events
+
+A client gets, at once, a message whose `history` has the last minutes and whose `events` has all that are remembered;
+then one message a second, with the events that are new.
+
+What must not live here: the connections (feed), HTTP, and what /status says already (status).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import Final, NamedTuple
+
+from msgspec import Struct, field
+
+from .._core.scoreboard import (
+    BOUNDS,
+    CLOSE_CODES,
+    FIELDS,
+    HANDSHAKE_RESULTS,
+    INITIATORS,
+    Row,
+    Scoreboard,
+    Snapshot,
+    Worker,
+)
+from ..metrics import facts, system
+from . import health
+from .status import Connections, Totals, connections, totals
+
+__all__ = ["Event", "Latency", "Live", "LiveWorker", "Point", "Quantiles", "Rates", "Watcher"]
+
+HISTORY: Final = 300
+"""Points that are remembered: five minutes."""
+
+WINDOW: Final = 10
+"""Seconds over which quantiles are taken: fewer would jump, more would hide what happens now."""
+
+EVENTS: Final = 100
+"""Events that are remembered."""
+
+STATES: Final = Connections.__struct_fields__
+
+
+class Rates(Struct):
+    """How many a second, since the reading before. Of the same things as `Totals`."""
+
+    connections_accepted: float = 0.0
+    messages_received: float = 0.0
+    messages_sent: float = 0.0
+    received_bytes: float = 0.0
+    sent_bytes: float = 0.0
+
+
+class Quantiles(Struct):
+    """Seconds, over the last ten; None: there was none of it. As Prometheus' histogram_quantile() makes them."""
+
+    p50: float | None = None
+    p90: float | None = None
+    p99: float | None = None
+
+
+class Latency(Struct):
+    """How long things take: a handler with a message, a ping, a handshake, and the event loops' lag."""
+
+    handler: Quantiles
+    ping: Quantiles
+    handshake: Quantiles
+    event_loop: Quantiles
+
+
+class LiveWorker(Struct):
+    """A worker, or a slot that waits before it gets one: then `pid` is None and `stage` is "backoff".
+
+    Times are in seconds, memory in bytes; what the system does not tell is None.
+
+    Attributes:
+        age: since it was started; of a slot that waits, None.
+        cpu: processors that it kept busy since the reading before: 1.0 is a whole one.
+        lag: how late its event loop has run, on average since the reading before; None: it has not.
+        heartbeat_age: since its event loop last ran.
+    """
+
+    slot: int
+    pid: int | None
+    stage: str
+    generation: int | None = None
+    age: float | None = None
+    connections: int = 0
+    rates: Rates = field(default_factory=Rates)
+    rss: int | None = None
+    cpu: float | None = None
+    lag: float | None = None
+    heartbeat_age: float | None = None
+
+
+class Point(Struct):
+    """One second of the charts. `closes` is a rate by close code, `p50` and `p99` are the handlers', in seconds."""
+
+    time: float
+    connections: int
+    rates: Rates
+    closes: dict[str, float]
+    p50: float | None
+    p99: float | None
+
+
+class Event(Struct, frozen=True):
+    """Something that happened; `time` is Unix time. `level` is "info", or "warning" where something went wrong."""
+
+    time: float
+    text: str
+    level: str = "info"
+
+
+class Live(Struct):
+    """The daemon at `time` (Unix time). Numbers of connections and totals are those of /metrics.
+
+    Attributes:
+        state: what /readyz says.
+        tick_age: seconds since the supervisor's loop last ran.
+        closes: open connections that ended, by close code, as totals; only what there is.
+        closes_by: the same by who began.
+        handshakes: opening handshakes that ended, by result, as totals; only what there is.
+        rss: memory of all processes, in bytes; what they share counts for each.
+        cpu: processors that they kept busy.
+        interval: seconds that rates are taken over.
+        history: the points before `point`, in the first message of a connection; else empty.
+        events: those since the message before; in the first message all that are remembered.
+    """
+
+    time: float
+    version: str
+    python: str
+    state: health.State
+    pid: int
+    started_at: float
+    tick_age: float
+    workers_desired: int
+    workers_ready: int
+    connections: Connections
+    totals: Totals
+    rates: Rates
+    latency: Latency
+    closes: dict[str, int]
+    closes_by: dict[str, int]
+    handshakes: dict[str, int]
+    rss: int | None
+    cpu: float | None
+    interval: float
+    workers: list[LiveWorker]
+    point: Point
+    history: list[Point] = []
+    events: list[Event] = []
+
+
+class _Work(NamedTuple):
+    """What a worker had done."""
+
+    totals: Totals
+    lag: tuple[int, int]  # turns of the event loop that were measured, and the sum in ticks
+
+
+class _Reading:
+    """The scoreboard and the processes at one moment."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.at = snapshot.taken_at
+        self.totals = totals(snapshot.counts)
+        self.closes = _closes(snapshot.counts)
+        self.work = {
+            _identity(worker): _Work(totals(worker.counts), _lag_words(worker.counts)) for worker in _workers(snapshot)
+        }
+        self.processes: dict[int, system.Process] = {}
+        parents = {os.getpid(): None, snapshot.pid: None}
+        for pid, parent in {**parents, **{worker.pid: snapshot.pid for worker in _workers(snapshot)}}.items():
+            if pid and (process := system.read(pid, parent)) is not None:
+                self.processes[pid] = process
+        # Those of the supervisor's children that it has waited for were workers: their time is none of now.
+        self.cpu = {
+            pid: process.cpu_seconds + (process.children_cpu_seconds if pid != snapshot.pid else 0.0)
+            for pid, process in self.processes.items()
+        }
+
+    @property
+    def rss(self) -> int | None:
+        return sum(process.resident_memory_bytes for process in self.processes.values()) or None
+
+
+class Watcher:
+    """Watches a daemon by its scoreboard and the system. `look()` is to be called once a second.
+
+    Attributes:
+        points: the charts.
+        events: all that are remembered, in order of time.
+    """
+
+    def __init__(self, scoreboard: Scoreboard) -> None:
+        self._scoreboard = scoreboard
+        self._before: _Reading | None = None
+        self._window: deque[tuple[float, Row]] = deque()
+        self.points: deque[Point] = deque(maxlen=HISTORY)
+        self.events: deque[Event] = deque(maxlen=EVENTS)
+
+    def look(self, now: float) -> Live:
+        """The daemon at `now` (Unix time), with what is new since the look before.
+
+        Raises:
+            TimeoutError: like `Scoreboard.read()`; the next look tells what this one would have.
+        """
+        snapshot = self._scoreboard.read()
+        before, reading = self._before, _Reading(snapshot)
+        live = self._live(before, reading, now)
+        self._before = reading
+        self.points.append(live.point)
+        self.events.extend(live.events)
+        return live
+
+    def _live(self, before: _Reading | None, reading: _Reading, now: float) -> Live:
+        snapshot, counts = reading.snapshot, reading.snapshot.counts
+        elapsed = reading.at - before.at if before is not None else 0.0
+        rates = _rates(before.totals if before is not None else None, reading.totals, elapsed)
+        latency = self._latency(snapshot)
+        found = connections(counts)
+        version, python, _ = facts.versions()
+        ((_, tick_age),) = facts.tick_age(snapshot)
+        return Live(
+            time=now,
+            version=version,
+            python=python,
+            state=health.state(snapshot),
+            pid=snapshot.pid,
+            started_at=snapshot.started_at,
+            tick_age=tick_age,
+            workers_desired=snapshot.desired,
+            workers_ready=facts.ready_slots(snapshot),
+            connections=found,
+            totals=reading.totals,
+            rates=rates,
+            latency=latency,
+            closes=reading.closes,
+            closes_by=_closes_by(counts),
+            handshakes={name: n for name, n in zip(HANDSHAKE_RESULTS, counts.words("handshakes"), strict=False) if n},
+            rss=reading.rss,
+            cpu=_cpu(before, reading, reading.processes),
+            interval=elapsed,
+            workers=list(_live_workers(before, reading, now)),
+            point=Point(
+                time=now,
+                connections=found.handshaking + found.open + found.closing,
+                rates=rates,
+                closes=_grown(before, reading),
+                p50=latency.handler.p50,
+                p99=latency.handler.p99,
+            ),
+            events=sorted(
+                _told(snapshot) if before is None else _between(before.snapshot, snapshot, now),
+                key=lambda event: event.time,
+            ),
+        )
+
+    def _latency(self, snapshot: Snapshot) -> Latency:
+        """Of the last seconds, as far as there were so many."""
+        self._window.append((snapshot.taken_at, snapshot.counts))
+        while len(self._window) > 2 and self._window[1][0] <= snapshot.taken_at - WINDOW:
+            self._window.popleft()
+        first = self._window[0][1]
+        names = ("handler_duration", "ping_rtt", "handshake_duration", "event_loop_lag")
+        return Latency(*(_quantiles(first, snapshot.counts, name) for name in names))
+
+
+# Numbers.
+
+
+def _rates(before: Totals | None, present: Totals, elapsed: float) -> Rates:
+    if before is None or elapsed <= 0:
+        return Rates()
+    names = Totals.__struct_fields__
+    return Rates(*(max(0.0, (getattr(present, name) - getattr(before, name)) / elapsed) for name in names))
+
+
+def _quantiles(first: Row, last: Row, name: str) -> Quantiles:
+    """Of what lies between two readings of a histogram."""
+    between = [b - a for a, b in zip(first.words(name)[:-1], last.words(name)[:-1], strict=True)]
+    return Quantiles(*(quantile(q, BOUNDS[name], between) for q in (0.5, 0.9, 0.99)))
+
+
+def quantile(q: float, bounds: Sequence[float], counts: Sequence[int]) -> float | None:
+    """The quantile of a histogram whose buckets, the one above the last bound included, have these counts.
+
+    Within a bucket values are taken for even; above the last bound it is that. None: there are no values.
+    """
+    upto = list(accumulate(counts[: len(bounds) + 1]))
+    if not upto[-1]:
+        return None
+    rank = q * upto[-1]
+    i = next(i for i, count in enumerate(upto) if count and count >= rank)
+    if i >= len(bounds):
+        return bounds[-1]
+    low, below = (bounds[i - 1], upto[i - 1]) if i else (0.0, 0)
+    return low + (bounds[i] - low) * (rank - below) / (upto[i] - below)
+
+
+def _closes(counts: Row) -> dict[str, int]:
+    """By code, of all initiators."""
+    words = counts.words("closes")
+    stride = len(words) // len(INITIATORS)
+    found = {code: sum(words[i::stride]) for i, code in enumerate(CLOSE_CODES)}
+    return {code: count for code, count in found.items() if count}
+
+
+def _closes_by(counts: Row) -> dict[str, int]:
+    words = counts.words("closes")
+    stride = len(words) // len(INITIATORS)
+    return {who: sum(words[stride * i : stride * (i + 1)]) for i, who in enumerate(INITIATORS)}
+
+
+def _grown(before: _Reading | None, reading: _Reading) -> dict[str, float]:
+    """Closes a second, by code."""
+    if before is None or reading.at <= before.at:
+        return {}
+    more = {code: count - before.closes.get(code, 0) for code, count in reading.closes.items()}
+    return {code: count / (reading.at - before.at) for code, count in more.items() if count > 0}
+
+
+def _cpu(before: _Reading | None, reading: _Reading, pids: Iterable[int]) -> float | None:
+    """Processors that these processes have kept busy, as far as they were there before."""
+    if before is None or reading.at <= before.at:
+        return None
+    spent = [reading.cpu[pid] - before.cpu[pid] for pid in pids if pid in reading.cpu and pid in before.cpu]
+    return sum(max(0.0, seconds) for seconds in spent) / (reading.at - before.at) if spent else None
+
+
+# Workers.
+
+
+def _workers(snapshot: Snapshot) -> Iterator[Worker]:
+    for slot in snapshot.slots:
+        yield from slot.workers
+
+
+def _identity(worker: Worker) -> tuple[int, float]:
+    """Numbers of processes come again, and so do rows."""
+    return worker.row, worker.started_at
+
+
+def _lag_words(counts: Row) -> tuple[int, int]:
+    *turns, ticks = counts.words("event_loop_lag")
+    return sum(turns), ticks
+
+
+def _live_workers(before: _Reading | None, reading: _Reading, now: float) -> Iterator[LiveWorker]:
+    """Every live one, slot by slot; and slots that wait for one."""
+    elapsed = reading.at - before.at if before is not None else 0.0
+    for slot in reading.snapshot.slots:
+        for worker in slot.workers:
+            work = reading.work[_identity(worker)]
+            last = before.work.get(_identity(worker)) if before is not None else None
+            process = reading.processes.get(worker.pid)
+            beat = worker.counts.heartbeat
+            yield LiveWorker(
+                slot=slot.index,
+                pid=worker.pid or None,
+                stage=worker.stage,
+                generation=worker.generation,
+                age=max(0.0, now - worker.started_at),
+                connections=sum(worker.counts.words(f"connections_{state}")[0] for state in STATES),
+                rates=_rates(last and last.totals, work.totals, elapsed),
+                rss=process and process.resident_memory_bytes,
+                cpu=_cpu(before, reading, (worker.pid,)),
+                lag=_lag(last and last.lag, work.lag),
+                heartbeat_age=max(0.0, reading.at - beat) if beat else None,
+            )
+        if facts.in_backoff(slot, reading.snapshot):
+            yield LiveWorker(slot=slot.index, pid=None, stage=facts.BACKOFF)
+
+
+def _lag(before: tuple[int, int] | None, present: tuple[int, int]) -> float | None:
+    turns, ticks = (b - a for a, b in zip(before or (0, 0), present, strict=True))
+    return ticks / FIELDS["event_loop_lag"].ticks / turns if turns else None
+
+
+# Events.
+
+_WRONG = ("crash", "signal", "hung", "oom_suspect", "boot_failed")
+
+_ENDED = {
+    "stopped": "stopped",
+    "reload": "ended, as its successor serves",
+    "recycle_age": "ended: it was old enough",
+    "recycle_connections": "ended: it had served enough connections",
+    "recycle_memory": "ended: it took too much memory",
+    "crash": "crashed",
+    "signal": "was ended by a signal",
+    "hung": "hung, and was killed",
+    "oom_suspect": "was killed by the system, perhaps for its memory",
+    "boot_failed": "did not become ready",
+}
+
+
+def _told(snapshot: Snapshot) -> Iterator[Event]:
+    """What can still be known of what was before the first reading."""
+    yield Event(snapshot.started_at, f"tidegate started (pid {snapshot.pid})")
+    for worker in _workers(snapshot):
+        yield from _started(worker)
+    yield from _decided(None, snapshot)
+
+
+def _started(worker: Worker) -> Iterator[Event]:
+    if worker.pid:
+        yield Event(
+            worker.started_at, f"worker {worker.slot} started (pid {worker.pid}, generation {worker.generation})"
+        )
+
+
+def _decided(before: Snapshot | None, snapshot: Snapshot) -> Iterator[Event]:
+    """The end of reloads and upgrades."""
+    for name, old, new in (
+        ("reload", before and before.reloads, snapshot.reloads),
+        ("upgrade", before and before.upgrades, snapshot.upgrades),
+    ):
+        for outcome, count in new.items():
+            if before is None:
+                # The last one's time is known; which of both kinds it was, if there were both, is not.
+                other = snapshot.upgrades if name == "reload" else snapshot.reloads
+                if not count or outcome != snapshot.last_reload or any(other.values()):
+                    continue
+            elif count <= (old or {}).get(outcome, 0):
+                continue
+            if outcome == "success":
+                yield Event(snapshot.last_reload_at, f"{name} done")
+            else:
+                yield Event(snapshot.last_reload_at, f"{name} failed: the old workers go on serving", "warning")
+
+
+def _between(before: Snapshot, snapshot: Snapshot, now: float) -> Iterator[Event]:
+    """What has happened between two readings."""
+    known = {_identity(worker): worker for worker in _workers(before)}
+    for worker in _workers(snapshot):
+        old = known.get(_identity(worker))
+        if old is None or not old.pid:
+            yield from _started(worker)
+        if (old is None or old.stage != worker.stage) and worker.stage in ("ready", "draining"):
+            yield Event(now, f"worker {worker.slot} {_STAGES[worker.stage]} (pid {worker.pid})")
+    slots = {slot.index: slot for slot in before.slots}
+    for slot in snapshot.slots:
+        for reason, count in slot.exits.items():
+            more = count - (slots[slot.index].exits.get(reason, 0) if slot.index in slots else 0)
+            times = f" ({more} times)" if more > 1 else ""
+            if more > 0:
+                level = "warning" if reason in _WRONG else "info"
+                yield Event(now, f"worker {slot.index} {_ENDED[reason]}{times}", level)
+    yield from _decided(before, snapshot)
+    if before.desired != snapshot.desired:
+        yield Event(now, f"workers wanted: {snapshot.desired}, not {before.desired}")
+    if health.state(before) != (state := health.state(snapshot)):
+        yield Event(now, _STATES[state], "warning" if state == "down" else "info")
+
+
+_STAGES = {"ready": "is ready", "draining": "drains"}
+
+_STATES = {
+    "starting": "starting: not every worker has been ready yet",
+    "ready": "ready: new connections are served",
+    "draining": "draining: connections are closed one by one",
+    "down": "down: no worker is ready",
+}
