@@ -90,7 +90,7 @@ async def test_a_broken_edit_shows_its_error_and_the_old_code_serves(daemon: Dae
         edit(daemon, "application.py", "async def handler(websocket)\n")
         await asyncio.to_thread(wait_until, lambda: "reload: failed" in daemon.log, "a failure", 30)
         assert re.search(r"application\.py.*, line 1\n(.*\n)*.*SyntaxError", daemon.log)
-        assert daemon.workers() == before
+        await asyncio.to_thread(wait_until, lambda: daemon.workers() == before, "the old workers alone")
         await websocket.send("still here")
         assert await websocket.recv() == "still here"
         metrics = await asyncio.to_thread(daemon.metrics)
