@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
+from bisect import bisect_left
 from collections.abc import Iterator
 from time import monotonic
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.core.recorder import (
+    BINARY,
     PING,
     TEXT,
     Recorder,
@@ -22,7 +25,8 @@ from tests.core.recorder import (
     more,
     text,
 )
-from tidegate._core.scoreboard import DIRECTIONS, OPCODES, Row, use
+from tidegate._core.channel import slow_connections
+from tidegate._core.scoreboard import BOUNDS, DIRECTIONS, OPCODES, Row, use
 from tidegate._core.wire import build_header
 from tidegate.protocol import State
 
@@ -272,6 +276,12 @@ def counted(name: str, row: Row) -> dict[tuple[str, ...], int]:
     return {key: value for key, value in zip(names, row.words(name), strict=True) if value}
 
 
+def sizes(direction: str, row: Row) -> dict[int, int]:
+    """Bucket -> how many messages."""
+    *buckets, _ = row.words(f"message_size_{direction}")
+    return {i: count for i, count in enumerate(buckets) if count}
+
+
 @pytest.fixture
 def row() -> Iterator[Row]:
     """The row that channels made by a test write to."""
@@ -291,6 +301,8 @@ def test_received_messages_are_counted(row: Row) -> None:
     assert counted("bytes", row) == {("received",): 9}
     channel.feed(b"x")
     assert counted("bytes", row) == {("received",): 70_009}
+    assert sizes("received", row) == {0: sum(counted("messages", row).values()) - 1, 6: 1}
+    assert row.words("message_size_received")[-1] == 70_009
 
 
 def test_sent_messages_are_counted(row: Row) -> None:
@@ -301,13 +313,41 @@ def test_sent_messages_are_counted(row: Row) -> None:
     assert counted("messages", row) == {("sent", "text"): 3, ("sent", "binary"): 3}
     assert counted("bytes", row) == {("sent",): 2 + 3 + 100_000 + 2 + 2}
     channel._send_frame(0x01, b"frag")
-    channel._count_sent(TEXT, 4, False)
+    channel._count_sent(4)
     channel._send_frame(0x80, b"ment")
-    channel._count_sent(TEXT, 4, True)
+    channel._count_sent(4)
+    channel._count_message_sent(TEXT, 8)
     assert counted("messages", row) == {("sent", "text"): 4, ("sent", "binary"): 3}
+    assert sizes("sent", row) == {0: 6, 6: 1}
+    assert row.words("message_size_sent")[-1] == counted("bytes", row)["sent",]
     channel.pause_writing()
     channel.resume_writing()
     assert counted("pauses", row) == {("sent",): 1}
+
+
+def test_slow_connections_are_those_above_their_limit() -> None:
+    server, client = Recorder(), Recorder(client=True)
+    for channel in (server, client):
+        channel.pause_writing()
+    assert slow_connections & {server, client} == {server}
+    server.resume_writing()
+    assert server not in slow_connections
+    server.pause_writing()
+    server._disconnect()
+    assert server not in slow_connections
+
+
+@pytest.mark.parametrize(
+    ("size", "bucket"),
+    [(0, 0), (1, 0), (64, 0), (65, 1), (256, 1), (257, 2), (1024, 2), (1025, 3), (2**20, 7), (2**20 + 1, 8),
+     (2**24, 9), (2**24 + 1, 10), (2**26 + 1, 10)],
+)  # fmt: skip
+def test_sizes_of_messages(size: int, bucket: int, row: Row) -> None:
+    channel = Recorder()
+    channel._count_message_sent(BINARY, size)
+    assert sizes("sent", row) == {bucket: 1}
+    bounds = (*BOUNDS["message_size_sent"], math.inf)
+    assert bucket == bisect_left(bounds, size)
 
 
 def test_handling_a_message_is_measured_until_the_next_is_asked_for(row: Row) -> None:

@@ -191,6 +191,7 @@ OBSERVERS = {
     "connection_duration": lambda row, seconds: row.closed(1000, "local", seconds),
     "ping_rtt": lambda row, seconds: row.ping_rtt(seconds),
     "event_loop_lag": lambda row, seconds: row.tick(0, seconds),
+    "gc_pause": lambda row, seconds: row.collected(0, seconds),
 }
 
 
@@ -223,6 +224,7 @@ def test_impossible_durations_harm_nothing(value: float, bucket: int, seconds: f
         (lambda row: row.handshake("great", 1), "unknown handshake result 'great': it must be one of ok, bad_request"),
         (lambda row: row.closed(1000, "them", 1), "unknown initiator 'them': it must be one of local, remote, abort"),
         (lambda row: row.closed(1000, "local", 1, "shut"), "unknown state 'shut': it must be one of open, closing"),
+        (lambda row: row.slow_consumer("wait"), "unknown action 'wait': it must be one of close"),
         (lambda row: row.words("colour"), "unknown field 'colour': it must be one of connections_accepted"),
     ],
 )

@@ -6,8 +6,17 @@ from collections.abc import Mapping
 
 import pytest
 
-from tidegate._core.scoreboard import BOUNDS, CLOSE_CODES, FIELDS, HANDSHAKE_RESULTS, INITIATORS, LIMITS, OPCODES
-from tidegate.metrics.catalog import CATALOG, ByOutcome, Metric
+from tidegate._core.scoreboard import (
+    BOUNDS,
+    CLOSE_CODES,
+    FIELDS,
+    HANDSHAKE_RESULTS,
+    INITIATORS,
+    LIMITS,
+    OPCODES,
+    SLOW_ACTIONS,
+)
+from tidegate.metrics.catalog import CATALOG, ByOutcome, Metric, Several
 
 BY_NAME = {metric.full_name: metric for metric in CATALOG}
 
@@ -18,12 +27,16 @@ PROMISED = {
     "tidegate_backpressure_pauses_total": {"worker", "direction"},
     "tidegate_build_info": {"version", "python", "uvloop"},
     "tidegate_closes_total": {"code", "initiator"},
+    "tidegate_config_hash_info": {"hash"},
     "tidegate_connection_duration_seconds": set(),
     "tidegate_connections": {"worker", "state"},
     "tidegate_connections_accepted_total": {"worker"},
+    "tidegate_connections_max": set(),
     "tidegate_draining": set(),
     "tidegate_drain_duration_seconds": {"result"},
     "tidegate_event_loop_lag_seconds": {"worker"},
+    "tidegate_gc_collections_total": {"worker", "generation"},
+    "tidegate_gc_pause_seconds": {"worker"},
     "tidegate_handler_duration_seconds": set(),
     "tidegate_handshake_duration_seconds": set(),
     "tidegate_handshakes_total": {"result"},
@@ -34,6 +47,7 @@ PROMISED = {
     "tidegate_listen_drops_total": set(),
     "tidegate_listen_overflows_total": set(),
     "tidegate_log_messages_dropped_total": {"worker"},
+    "tidegate_message_size_bytes": {"direction"},
     "tidegate_messages_received_total": {"worker", "opcode"},
     "tidegate_messages_sent_total": {"worker", "opcode"},
     "tidegate_ping_rtt_seconds": set(),
@@ -46,7 +60,11 @@ PROMISED = {
     "tidegate_received_bytes_total": {"worker"},
     "tidegate_reload_duration_seconds": {"result"},
     "tidegate_reloads_total": {"result"},
+    "tidegate_send_queue_bytes": {"worker"},
+    "tidegate_send_queue_connections": {"worker"},
+    "tidegate_send_queue_max_bytes": {"worker"},
     "tidegate_sent_bytes_total": {"worker"},
+    "tidegate_slow_consumers_total": {"action"},
     "tidegate_start_time_seconds": set(),
     "tidegate_supervisor_log_messages_dropped_total": set(),
     "tidegate_supervisor_tick_age_seconds": set(),
@@ -86,6 +104,10 @@ def test_a_source_fits_its_type(metric: Metric) -> None:
     if isinstance(metric.source, str):
         assert metric.type == "histogram"
         assert metric.source in BOUNDS
+    elif isinstance(metric.source, Several):
+        assert metric.type == "histogram"
+        assert len(metric.labels) == 1 + ("worker" in metric.labels)
+        assert set(metric.source.fields.values()) <= set(BOUNDS)
     elif isinstance(metric.source, ByOutcome):
         assert (metric.type, metric.labels) == ("histogram", ("result",))
     else:
@@ -102,13 +124,15 @@ def test_a_source_fits_its_type(metric: Metric) -> None:
 def test_every_word_that_is_counted_is_shown_once() -> None:
     shown: Counter[tuple[str, int]] = Counter()
     for metric in CATALOG:
-        if isinstance(metric.source, str):
-            shown.update((metric.source, i) for i in range(FIELDS[metric.source].size))
+        if isinstance(metric.source, str | Several):
+            names = [metric.source] if isinstance(metric.source, str) else metric.source.fields.values()
+            shown.update((name, i) for name in names for i in range(FIELDS[name].size))
         elif isinstance(metric.source, Mapping):
             shown.update(metric.source.values())
     stride = FIELDS["closes"].size // len(INITIATORS)
     spare = {("handshakes", i) for i in range(len(HANDSHAKE_RESULTS), FIELDS["handshakes"].size)}
     spare |= {("limit_rejections", i) for i in range(len(LIMITS), FIELDS["limit_rejections"].size)}
+    spare |= {("slow_consumers", i) for i in range(len(SLOW_ACTIONS), FIELDS["slow_consumers"].size)}
     spare |= {("closes", i) for i in range(FIELDS["closes"].size) if i % stride >= len(CLOSE_CODES)}
     assert set(shown.values()) == {1}
     assert set(shown) == {(name, i) for name, field in FIELDS.items() for i in range(field.size)} - spare

@@ -91,3 +91,29 @@ def test_ready(board: Scoreboard) -> None:
     assert not facts.is_ready(board.read())
     board.ready = board.draining = True
     assert not facts.is_ready(board.read())
+
+
+def test_the_hash_of_the_configuration() -> None:
+    board = Scoreboard.create()
+    assert list(facts.config_hash(board.read())) == []
+    board.config_hash = 0xABC
+    assert list(facts.config_hash(board.read())) == [(("0000000000000abc",), 1)]
+
+
+def test_the_most_connections_that_there_may_be(board: Scoreboard) -> None:
+    assert list(facts.connections_max(board.read())) == []
+    for slot in board.read().slots:
+        for worker in slot.workers:
+            board.row(worker.row).connections_max = 1000 + worker.row, None
+    newest = [max(slot.workers, key=lambda worker: worker.started_at).row for slot in board.read().slots]
+    assert list(facts.connections_max(board.read())) == [((), sum(1000 + row for row in newest))]
+    board.row(newest[0]).connections_max = 1000, 300
+    assert list(facts.connections_max(board.read())) == [((), 300)]
+
+
+def test_the_fullest_queue_of_a_slot_is_that_of_its_workers(board: Scoreboard) -> None:
+    for slot in board.read().slots:
+        for worker in slot.workers:
+            board.row(worker.row).send_queues(1, 100, 10 + worker.row)
+    most = [max(worker.row for worker in slot.workers) for slot in board.read().slots]
+    assert list(facts.send_queue_max(board.read())) == [(("0",), 10 + most[0]), (("1",), 10 + most[1])]

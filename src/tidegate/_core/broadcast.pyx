@@ -12,7 +12,7 @@ from libc.string cimport memcpy
 
 from tidegate._core.channel cimport OPEN, Channel
 from tidegate._core.deflate cimport Deflate
-from tidegate._core.scoreboard cimport TG_SENT
+from tidegate._core.scoreboard cimport TG_SENT, tg_count_bytes, tg_count_message
 from tidegate._core.wire cimport TG_HEADER_MAX, tg_build_header
 
 
@@ -64,6 +64,6 @@ def broadcast(connections, uint8_t opcode, bytes payload not None):
         except Exception as exc:
             failures.append((connection, exc))
             continue
-        channel.counts.messages[TG_SENT][opcode - 1] += 1
-        channel.counts.bytes[TG_SENT] += PyBytes_GET_SIZE(payload)
+        tg_count_bytes(channel.counts, TG_SENT, PyBytes_GET_SIZE(payload))
+        tg_count_message(channel.counts, TG_SENT, opcode, PyBytes_GET_SIZE(payload))
     return rest, failures

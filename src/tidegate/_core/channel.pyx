@@ -18,13 +18,13 @@ from libc.string cimport memcpy
 
 from tidegate._core.deflate cimport Deflate
 from tidegate._core.scoreboard cimport (
-    TG_BOUNDS,
-    TG_DURATIONS,
     TG_RECEIVED,
     TG_SENT,
     current_row,
+    tg_count_bytes,
+    tg_count_handled,
+    tg_count_message,
     tg_now,
-    tg_observe,
 )
 from tidegate._core.wire cimport new_key, tg_build_header, tg_copy_bytes, tg_parse_header, tg_unmask, tg_utf8_check
 
@@ -51,6 +51,9 @@ cdef enum:
 
 # What clients count. A server's row tells of its own connections, not of those that its handlers make to other servers.
 cdef Row client_row = Row()
+
+# Connections of servers that have more to be sent than their write limit.
+slow_connections = set()
 
 
 cdef class Channel:
@@ -116,6 +119,7 @@ cdef class Channel:
         self.partial = None
         self.write = None
         self.reading_paused = self._write_paused = False  # a transport that is gone is asked for nothing
+        slow_connections.discard(self)
         if self.reader is not NULL and self.waiter is not None:
             self.waiter.finish(False)
 
@@ -175,9 +179,12 @@ cdef class Channel:
     def pause_writing(self):
         self._write_paused = True
         self.counts.pauses[TG_SENT] += 1
+        if not self.client:
+            slow_connections.add(self)
 
     def resume_writing(self):
         self._write_paused = False
+        slow_connections.discard(self)
         self._drained()
 
     cdef int read_late(self) except -1:
@@ -386,9 +393,9 @@ cdef class Channel:
             return self.fail(INVALID_UTF8, self.text_so_far(payload))
         if self._slow:
             self._frame_received(h.opcode, bool(h.fin), payload)
-        self.counts.bytes[TG_RECEIVED] += h.length
+        tg_count_bytes(self.counts, TG_RECEIVED, h.length)
         if h.fin:
-            self.counts.messages[TG_RECEIVED][self.message_opcode - 1] += 1
+            tg_count_message(self.counts, TG_RECEIVED, self.message_opcode, self.message_size)
             self.message_opcode = 0
         return self.push(payload, h.opcode, h.fin)
 
@@ -509,7 +516,7 @@ cdef class Channel:
     cdef int ask(self) except -1:
         """The handler asks for the next message: it is done with the last one."""
         if self.handling != 0:
-            tg_observe(&self.counts.handler_duration, TG_DURATIONS, TG_BOUNDS, tg_now() - self.handling)
+            tg_count_handled(self.counts, self.handling)
             self.handling = 0
         return 0
 
@@ -566,8 +573,8 @@ cdef class Channel:
                 PyBuffer_Release(&view)
         else:
             return 0
-        self.counts.messages[TG_SENT][opcode - 1] += 1
-        self.counts.bytes[TG_SENT] += n
+        tg_count_bytes(self.counts, TG_SENT, n)
+        tg_count_message(self.counts, TG_SENT, opcode, n)
         return 1
 
     cdef int send_deflated(self, object message, object text) except -1:
@@ -586,8 +593,8 @@ cdef class Channel:
         self.send_frame(
             0xC0 | opcode, <const uint8_t *> PyBytes_AS_STRING(compressed), PyBytes_GET_SIZE(compressed), compressed
         )
-        self.counts.messages[TG_SENT][opcode - 1] += 1
-        self.counts.bytes[TG_SENT] += PyBytes_GET_SIZE(data)
+        tg_count_bytes(self.counts, TG_SENT, PyBytes_GET_SIZE(data))
+        tg_count_message(self.counts, TG_SENT, opcode, PyBytes_GET_SIZE(data))
         return 1
 
     cdef int send_frame(self, uint8_t first, const uint8_t *p, Py_ssize_t n, object owner) except -1:
@@ -659,11 +666,13 @@ cdef class Channel:
         cdef const uint8_t *p = &payload[0] if payload.shape[0] else &first  # not NULL: memcpy() must not see it
         self.send_frame(first, p, payload.shape[0], None)
 
-    def _count_sent(self, uint8_t opcode, Py_ssize_t size, bint message):
-        """Count data that Python framed: `size` bytes of payload, and a message of `opcode` if it ended one."""
-        self.counts.bytes[TG_SENT] += size
-        if message:
-            self.counts.messages[TG_SENT][opcode - 1] += 1
+    def _count_sent(self, Py_ssize_t size):
+        """Count payload that Python framed."""
+        tg_count_bytes(self.counts, TG_SENT, size)
+
+    def _count_message_sent(self, uint8_t opcode, Py_ssize_t size):
+        """Count a message that Python framed, of so much payload."""
+        tg_count_message(self.counts, TG_SENT, opcode, size)
 
     def _flush(self):
         """Write what is gathered, before something else is done with the transport."""

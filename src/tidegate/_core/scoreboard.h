@@ -26,6 +26,8 @@ enum { TG_TEXT = 0, TG_BINARY = 1 };
 #define TG_CLOSE_CODES 20
 #define TG_INITIATORS 3
 #define TG_LIMITS 8
+#define TG_SLOW_ACTIONS 4
+#define TG_GENERATIONS 3 /* of Python's garbage collector */
 
 typedef struct {
     /* counters */
@@ -38,17 +40,29 @@ typedef struct {
     uint64_t pong_timeouts;
     uint64_t limit_rejections[TG_LIMITS];
     uint64_t log_messages_dropped;
+    uint64_t slow_consumers[TG_SLOW_ACTIONS];
+    uint64_t gc_collections[TG_GENERATIONS];
     /* histograms, in seconds */
     tg_histogram handshake_duration;
     tg_histogram handler_duration;
     tg_histogram connection_duration;
     tg_histogram ping_rtt;
     tg_histogram event_loop_lag;
+    tg_histogram gc_pause;
+    /* histograms, in bytes */
+    tg_histogram message_size_received; /* by direction, as TG_RECEIVED and TG_SENT say */
+    tg_histogram message_size_sent;
     /* gauges: from here to the end nothing outlives the worker */
     int64_t connections_handshaking;
     int64_t connections_open;
     int64_t connections_closing;
+    int64_t send_queue_connections; /* those with more than their write_limit to be sent, and how much that is */
+    int64_t send_queue_bytes;
+    /* what does not add up over rows */
     double heartbeat; /* CLOCK_MONOTONIC seconds of the worker's last tick */
+    uint64_t send_queue_max_bytes;
+    uint64_t connections_max;        /* what the worker's open files allow */
+    uint64_t connections_max_of_all; /* in the whole daemon; 0: no such limit */
 } tg_row;
 
 /* Bounds of every duration on the hot path, in seconds: 100 us to 10 s, as many as fit a glance. */
@@ -62,6 +76,12 @@ static const double TG_LAGS[TG_LAG_BOUNDS] = {0.001, 0.005, 0.01, 0.025, 0.05, 0
 #define TG_LIFETIME_BOUNDS 8
 static const double TG_LIFETIMES[TG_LIFETIME_BOUNDS] = {1, 10, 60, 300, 1800, 3600, 14400, 86400};
 
+/* Bounds of the size of a message, in bytes: 64 B to 16 MiB, each four times the one before. */
+#define TG_SIZE_BOUNDS 10
+static const double TG_SIZES[TG_SIZE_BOUNDS] = {
+    64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216,
+};
+
 /* Bounds of what operators do, reloads and drains, in seconds: a tenth of a second to five minutes. */
 #define TG_OPERATION_BOUNDS 10
 static const double TG_OPERATIONS[TG_OPERATION_BOUNDS] = {0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300};
@@ -70,6 +90,7 @@ static const double TG_OPERATIONS[TG_OPERATION_BOUNDS] = {0.1, 0.5, 1, 2.5, 5, 1
  * 10,000 of them that live a day each are 27 years a day. So those are summed in microseconds. */
 #define TG_NANOSECONDS 1e9
 #define TG_MICROSECONDS 1e6
+#define TG_BYTES 1.0 /* and of one that is no time */
 
 static inline double tg_now(void) {
     struct timespec t;
@@ -89,7 +110,38 @@ static inline void tg_observe(tg_histogram *h, const double *bounds, int count, 
     tg_observe_in(h, bounds, count, value, TG_NANOSECONDS);
 }
 
-/* ---- the row's table of contents, for readers: all of it but the heartbeat ---- */
+/* ---- what is counted per message. With TIDEGATE_NO_METRICS nothing is: to measure what the counting costs. ---- */
+
+static inline int tg_size_bucket(uint64_t size) {
+    int i;
+    if (size <= 64) return 0;
+    i = (59 - __builtin_clzll(size - 1)) / 2;
+    return i < TG_SIZE_BOUNDS ? i : TG_SIZE_BOUNDS;
+}
+
+#ifndef TIDEGATE_NO_METRICS
+/* Payload of a data frame. */
+static inline void tg_count_bytes(tg_row *row, int direction, uint64_t size) { row->bytes[direction] += size; }
+
+/* The end of a message, whose frames had this much payload together. */
+static inline void tg_count_message(tg_row *row, int direction, int opcode, uint64_t size) {
+    tg_histogram *h = &row->message_size_received + direction;
+    row->messages[direction][opcode - 1]++;
+    h->bucket[tg_size_bucket(size)]++;
+    h->sum += size;
+}
+
+/* The handler is done with the message that came then. */
+static inline void tg_count_handled(tg_row *row, double since) {
+    tg_observe(&row->handler_duration, TG_DURATIONS, TG_BOUNDS, tg_now() - since);
+}
+#else
+static inline void tg_count_bytes(tg_row *row, int direction, uint64_t size) {}
+static inline void tg_count_message(tg_row *row, int direction, int opcode, uint64_t size) {}
+static inline void tg_count_handled(tg_row *row, double since) {}
+#endif
+
+/* ---- the row's table of contents, for readers: all of it that adds up over rows ---- */
 
 enum { TG_COUNTER = 0, TG_HISTOGRAM = 1, TG_GAUGE = 2 };
 
@@ -114,14 +166,21 @@ static const tg_field TG_FIELDS[] = {
     {TG_PLACE(pong_timeouts), TG_COUNTER, NULL, 0, 0},
     {TG_PLACE(limit_rejections), TG_COUNTER, NULL, 0, 0},
     {TG_PLACE(log_messages_dropped), TG_COUNTER, NULL, 0, 0},
+    {TG_PLACE(slow_consumers), TG_COUNTER, NULL, 0, 0},
+    {TG_PLACE(gc_collections), TG_COUNTER, NULL, 0, 0},
     {TG_PLACE(handshake_duration), TG_HISTOGRAM, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS},
     {TG_PLACE(handler_duration), TG_HISTOGRAM, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS},
     {TG_PLACE(connection_duration), TG_HISTOGRAM, TG_LIFETIMES, TG_LIFETIME_BOUNDS, TG_MICROSECONDS},
     {TG_PLACE(ping_rtt), TG_HISTOGRAM, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS},
     {TG_PLACE(event_loop_lag), TG_HISTOGRAM, TG_LAGS, TG_LAG_BOUNDS, TG_NANOSECONDS},
+    {TG_PLACE(gc_pause), TG_HISTOGRAM, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS},
+    {TG_PLACE(message_size_received), TG_HISTOGRAM, TG_SIZES, TG_SIZE_BOUNDS, TG_BYTES},
+    {TG_PLACE(message_size_sent), TG_HISTOGRAM, TG_SIZES, TG_SIZE_BOUNDS, TG_BYTES},
     {TG_PLACE(connections_handshaking), TG_GAUGE, NULL, 0, 0},
     {TG_PLACE(connections_open), TG_GAUGE, NULL, 0, 0},
     {TG_PLACE(connections_closing), TG_GAUGE, NULL, 0, 0},
+    {TG_PLACE(send_queue_connections), TG_GAUGE, NULL, 0, 0},
+    {TG_PLACE(send_queue_bytes), TG_GAUGE, NULL, 0, 0},
 };
 #define TG_FIELD_COUNT (sizeof(TG_FIELDS) / sizeof(TG_FIELDS[0]))
 
@@ -149,7 +208,7 @@ static inline void tg_add(tg_row *into, const tg_row *row, size_t words) {
  * as long as nobody looks at it (in a memory file, reading a hole fills it). */
 
 #define TG_MAGIC UINT64_C(0x4554414745444954) /* "TIDEGATE" */
-#define TG_LAYOUT 5                           /* changes with every change of the structures of this file */
+#define TG_LAYOUT 6                           /* changes with every change of the structures of this file */
 #define TG_PAGE 4096
 #define TG_EXIT_REASONS 16
 #define TG_OUTCOMES 2 /* success, failure */
@@ -165,6 +224,7 @@ typedef struct {
     uint64_t desired;  /* workers that should be ready */
     uint64_t ready, draining;
     uint64_t log_messages_dropped; /* by the supervisor itself */
+    uint64_t config_hash; /* of the settings of the present generation; 0: not told */
     /* what was done to the daemon */
     uint64_t reloads[TG_OUTCOMES], upgrades[TG_OUTCOMES];
     uint64_t last_reload;  /* its outcome; an upgrade reloads as well */

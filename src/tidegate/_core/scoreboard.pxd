@@ -23,24 +23,38 @@ cdef extern from "scoreboard.h" nogil:
         uint64_t pong_timeouts
         uint64_t *limit_rejections
         uint64_t log_messages_dropped
+        uint64_t *slow_consumers
+        uint64_t *gc_collections
         tg_histogram handshake_duration
         tg_histogram handler_duration
         tg_histogram connection_duration
         tg_histogram ping_rtt
         tg_histogram event_loop_lag
+        tg_histogram gc_pause
+        tg_histogram message_size_received
+        tg_histogram message_size_sent
         int64_t connections_handshaking
         int64_t connections_open
         int64_t connections_closing
+        int64_t send_queue_connections
+        int64_t send_queue_bytes
         double heartbeat
+        uint64_t send_queue_max_bytes
+        uint64_t connections_max
+        uint64_t connections_max_of_all
 
     double tg_now()
     void tg_observe(tg_histogram *h, const double *bounds, int count, double value)
+    void tg_count_bytes(tg_row *row, int direction, uint64_t size)
+    void tg_count_message(tg_row *row, int direction, int opcode, uint64_t size)
+    void tg_count_handled(tg_row *row, double since)
 
 
 @cython.no_gc  # it is in no cycle; clearing _owner before the end would free memory that is not its own
 @cython.final
 cdef class Row:
     cdef tg_row *data
+    cdef readonly int index  # in its scoreboard; -1: it is a private one
     cdef object _owner  # keeps the memory alive: a Scoreboard, or None for a private row
 
 

@@ -28,6 +28,10 @@ OPCODES: Final[tuple[str, ...]]
 LIMITS: Final[tuple[str, ...]]
 """Limits of connections: of the whole "daemon", of the worker's "descriptors", of one client's "address" at a time, and
 of its "rate", handshakes a second."""
+SLOW_ACTIONS: Final[tuple[str, ...]]
+"""What was done about a client that did not read: "close", with code 1013."""
+GC_GENERATIONS: Final[tuple[str, ...]]
+"""Of Python's garbage collector."""
 STAGES: Final[tuple[str, ...]]
 EXIT_REASONS: Final[tuple[str, ...]]
 """Why a worker ended: as asked ("stopped", "reload", "recycle_..."), or by itself: "crash" (an exit status), "signal",
@@ -47,7 +51,7 @@ class Field(NamedTuple):
     bounds: tuple[float, ...]
     """Of a histogram: the finite upper bounds of its first buckets; the next bucket is +Inf, the last word the sum."""
     ticks: float
-    """Of a histogram: what its sum counts, per second."""
+    """Of a histogram: what its sum counts, per second; of one that is in bytes: per byte."""
 
 FIELDS: Final[dict[str, Field]]
 BOUNDS: Final[dict[str, tuple[float, ...]]]
@@ -63,6 +67,9 @@ class Row:
     Native code counts messages, bytes, pauses and handler durations straight into it; the methods are for what is rarer
     than a message. Counts are never checked against each other: who calls `accepted()` must call `handshake()` once.
     """
+
+    index: Final[int]
+    """Which one of its scoreboard it is; -1: a private one."""
 
     def accepted(self) -> None:
         """A TCP connection was accepted: it is handshaking from now."""
@@ -91,6 +98,9 @@ class Row:
     def limit_rejection(self, limit: str) -> None:
         """A connection was turned away because one of `LIMITS` was reached."""
 
+    def slow_consumer(self, action: str) -> None:
+        """A client read too slowly, and one of `SLOW_ACTIONS` was done about it."""
+
     @property
     def connections_of_all(self) -> int:
         """Connections of all workers of the daemon now, whatever their state; of this row alone, if it is private."""
@@ -105,6 +115,21 @@ class Row:
     def heartbeat(self) -> float:
         """`time.monotonic()` of the last `tick()`; 0.0 before the first one."""
 
+    def collected(self, generation: int, seconds: float) -> None:
+        """The garbage collector has looked at this generation, and for so long nothing else was done."""
+
+    def send_queues(self, connections: int, total: int, largest: int) -> None:
+        """So many connections have more than their write limit to be sent: this much together, the fullest this much,
+        in bytes."""
+
+    @property
+    def send_queue_max_bytes(self) -> int: ...
+    @property
+    def connections_max(self) -> tuple[int, int | None]:
+        """How many connections this process can have, and how many all of the daemon may; None: no such limit."""
+
+    @connections_max.setter
+    def connections_max(self, limits: tuple[int, int | None]) -> None: ...
     def words(self, name: str) -> tuple[int, ...]:
         """The words of the field `name` of `FIELDS`, in its order; see the closed sets above.
 
@@ -162,6 +187,7 @@ class Snapshot:
     ready: Final[bool]
     draining: Final[bool]
     log_messages_dropped: Final[int]
+    config_hash: Final[int]
     reloads: Final[dict[str, int]]
     upgrades: Final[dict[str, int]]
     """How many, by outcome."""
@@ -257,6 +283,12 @@ class Scoreboard:
 
     @log_messages_dropped.setter
     def log_messages_dropped(self, lines: int) -> None: ...
+    @property
+    def config_hash(self) -> int:
+        """A number that differs where the settings of the present generation do; 0: not told."""
+
+    @config_hash.setter
+    def config_hash(self, value: int) -> None: ...
     def assign(self, slot: int, generation: int = 0, pid: int = 0) -> int:
         """Take a free row for a worker about to be forked; its index. Its stage is "starting".
 

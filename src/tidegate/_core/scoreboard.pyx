@@ -24,7 +24,7 @@ from collections import namedtuple
 cdef extern from "scoreboard.h" nogil:
     const double *TG_LIFETIMES
     const int TG_LIFETIME_BOUNDS, TG_LAG_BOUNDS, TG_COUNTER, TG_HISTOGRAM, TG_GAUGE, TG_EXIT_REASONS
-    const int TG_OPERATION_BOUNDS, TG_OUTCOMES
+    const int TG_OPERATION_BOUNDS, TG_OUTCOMES, TG_SLOW_ACTIONS, TG_GENERATIONS
     const double *TG_LAGS
     const double *TG_OPERATIONS
     const double TG_MICROSECONDS, TG_NANOSECONDS
@@ -46,7 +46,7 @@ cdef extern from "scoreboard.h" nogil:
         uint64_t sequence, rows_used, slots_used
         int64_t pid
         double started_at, ticked_at
-        uint64_t desired, ready, draining, log_messages_dropped
+        uint64_t desired, ready, draining, log_messages_dropped, config_hash
         uint64_t *reloads
         uint64_t *upgrades
         uint64_t last_reload
@@ -93,6 +93,8 @@ INITIATORS = ("local", "remote", "abort")
 DIRECTIONS = ("received", "sent")
 OPCODES = ("text", "binary")
 LIMITS = ("daemon", "descriptors", "address", "rate")
+SLOW_ACTIONS = ("close",)
+GC_GENERATIONS = ("0", "1", "2")
 STAGES = ("starting", "booted", "ready", "draining", "gone")
 EXIT_REASONS = (
     "stopped", "reload", "recycle_age", "recycle_connections", "recycle_memory",
@@ -102,7 +104,7 @@ OUTCOMES = ("success", "failure")
 assert len(OUTCOMES) == TG_OUTCOMES
 assert len(HANDSHAKE_RESULTS) <= TG_HANDSHAKE_RESULTS and len(CLOSE_CODES) <= TG_CLOSE_CODES
 cdef uint64_t STAGE_COUNT = len(STAGES)
-assert len(LIMITS) <= TG_LIMITS
+assert len(LIMITS) <= TG_LIMITS and len(SLOW_ACTIONS) <= TG_SLOW_ACTIONS and len(GC_GENERATIONS) == TG_GENERATIONS
 assert len(INITIATORS) == TG_INITIATORS and len(EXIT_REASONS) <= TG_EXIT_REASONS
 
 # The result of a handshake by the status of its answer; every other status is a hook's own answer, "rejected".
@@ -137,6 +139,7 @@ OPERATION_TICKS = TG_NANOSECONDS
 
 cdef dict _results = {name: i for i, name in enumerate(HANDSHAKE_RESULTS)}
 cdef dict _limits = {name: i for i, name in enumerate(LIMITS)}
+cdef dict _slow_actions = {name: i for i, name in enumerate(SLOW_ACTIONS)}
 cdef dict _initiators = {name: i for i, name in enumerate(INITIATORS)}
 cdef dict _stages = {name: i for i, name in enumerate(STAGES)}
 cdef dict _reasons = {name: i for i, name in enumerate(EXIT_REASONS)}
@@ -171,6 +174,7 @@ cdef class Row:
     # cdef tg_row *data, object _owner: see scoreboard.pxd
 
     def __cinit__(self):
+        self.index = -1
         self.data = <tg_row *>calloc(1, sizeof(tg_row))
         if self.data == NULL:
             raise MemoryError()
@@ -221,6 +225,10 @@ cdef class Row:
         cdef int i = _index(_limits, limit, "limit")
         self.data.limit_rejections[i] += 1
 
+    def slow_consumer(self, action):
+        cdef int i = _index(_slow_actions, action, "action")
+        self.data.slow_consumers[i] += 1
+
     # The process's own.
 
     def log_dropped(self, uint64_t lines):
@@ -238,6 +246,29 @@ cdef class Row:
     def heartbeat(self):
         return self.data.heartbeat
 
+    def collected(self, unsigned int generation, double seconds):
+        self.data.gc_collections[min(generation, <unsigned int>TG_GENERATIONS - 1)] += 1
+        tg_observe(&self.data.gc_pause, TG_DURATIONS, TG_BOUNDS, seconds)
+
+    def send_queues(self, int64_t connections, int64_t total, uint64_t largest):
+        self.data.send_queue_connections = connections
+        self.data.send_queue_bytes = total
+        self.data.send_queue_max_bytes = largest
+
+    @property
+    def send_queue_max_bytes(self):
+        return self.data.send_queue_max_bytes
+
+    @property
+    def connections_max(self):
+        return self.data.connections_max, self.data.connections_max_of_all or None
+
+    @connections_max.setter
+    def connections_max(self, limits):
+        own, of_all = limits
+        self.data.connections_max = own
+        self.data.connections_max_of_all = of_all or 0
+
     def words(self, name):
         cdef size_t offset, count
         cdef const uint64_t *data = <const uint64_t *>self.data
@@ -251,11 +282,12 @@ cdef class Row:
         return tuple([data[offset + i] for i in range(count)])
 
 
-cdef Row _row_at(tg_row *data, object owner):
+cdef Row _row_at(tg_row *data, object owner, int index):
     row = Row()
     free(row.data)
     row.data = data
     row._owner = owner
+    row.index = index
     return row
 
 
@@ -312,7 +344,7 @@ cdef class Slot:
 cdef class Snapshot:
     cdef readonly int64_t pid
     cdef readonly double started_at, ticked_at, taken_at
-    cdef readonly uint64_t desired, log_messages_dropped
+    cdef readonly uint64_t desired, log_messages_dropped, config_hash
     cdef readonly bint ready, draining
     cdef readonly dict reloads, upgrades, reload_duration, drain_duration
     cdef readonly str last_reload
@@ -407,7 +439,7 @@ cdef class Scoreboard:
     def row(self, uint64_t i):
         if i >= self._header.rows:
             raise IndexError(f"the scoreboard has rows 0 to {self._header.rows - 1}, not {i}")
-        return _row_at(tg_row_at(self._header, i), self)
+        return _row_at(tg_row_at(self._header, i), self, i)
 
     # What the supervisor writes. It alone calls these.
 
@@ -457,6 +489,14 @@ cdef class Scoreboard:
     @log_messages_dropped.setter
     def log_messages_dropped(self, uint64_t lines):
         self._header.log_messages_dropped = lines
+
+    @property
+    def config_hash(self):
+        return self._header.config_hash
+
+    @config_hash.setter
+    def config_hash(self, uint64_t value):
+        self._header.config_hash = value
 
     cdef tg_worker *_worker(self, uint64_t row) except NULL:
         if row >= self._header.rows or not tg_worker_at(self._header, row).taken:
@@ -597,6 +637,7 @@ cdef class Scoreboard:
         snapshot.ready = header.ready != 0
         snapshot.draining = header.draining != 0
         snapshot.log_messages_dropped = header.log_messages_dropped
+        snapshot.config_hash = header.config_hash
         snapshot.reloads = {outcome: header.reloads[j] for j, outcome in enumerate(OUTCOMES)}
         snapshot.upgrades = {outcome: header.upgrades[j] for j, outcome in enumerate(OUTCOMES)}
         snapshot.last_reload = OUTCOMES[header.last_reload % TG_OUTCOMES] if header.last_reload_at else None

@@ -582,13 +582,13 @@ class Connection(MessageChannel, OlderConnection):
             if not isinstance(first, kind):
                 raise TypeError(f"{source} must contain bytes or str")
             opcode = _opcode(first, text)
-            await self._send_part(opcode, first, False)
+            size = await self._send_part(opcode, first, False)
             async for part in parts:
                 if not isinstance(part, kind):
                     raise TypeError(f"{source} must contain uniform types")
-                await self._send_part(CONT, part, False)
+                size += await self._send_part(CONT, part, False)
             await self._send_part(CONT, b"", True)
-            self._count_sent(opcode, 0, True)
+            self._count_message_sent(opcode, size)
         except ConnectionClosed:
             raise
         except BaseException as exc:
@@ -603,13 +603,16 @@ class Connection(MessageChannel, OlderConnection):
             self._send_done.set_result(None)
             self._send_done = None
 
-    async def _send_part(self, opcode: Opcode, data: DataLike, fin: bool) -> None:
-        """Send one data frame, in its turn."""
+    async def _send_part(self, opcode: Opcode, data: DataLike, fin: bool) -> int:
+        """Send one data frame, in its turn; its size."""
         await self._must_be_open()
         payload = data.encode() if isinstance(data, str) else bytes(data)
         self._encode_and_send(opcode, fin, payload)
-        self._count_sent(opcode, len(payload), fin and opcode != CONT)
+        self._count_sent(len(payload))
+        if fin and opcode != CONT:
+            self._count_message_sent(opcode, len(payload))
         await self._drain()
+        return len(payload)
 
     def _broadcast(self, opcode: Opcode, payload: bytes) -> None:
         """Send a whole message now, unless `broadcast_limit` bytes wait for the peer already: then it is too slow."""
@@ -618,10 +621,12 @@ class Connection(MessageChannel, OlderConnection):
             waiting = self.transport.get_write_buffer_size()
             if waiting + len(payload) > limit:
                 self.logger.warning("too slow for broadcasts: %d bytes wait to be read", waiting)
+                self._row.slow_consumer("close")
                 self._fail(CloseCode.TRY_AGAIN_LATER, "too slow", None)
                 return
         self._encode_and_send(opcode, True, payload)
-        self._count_sent(opcode, len(payload), True)
+        self._count_sent(len(payload))
+        self._count_message_sent(opcode, len(payload))
 
     # Extensions (RFC 6455 section 9), and frames that are logged.
 

@@ -7,6 +7,7 @@ The source of a metric is one of
 - a table from label values to a word of the row: (field of the scoreboard, index in it). With the label `worker` it is
   read slot by slot, without it from the sum over all slots;
 - the name of a histogram in the row, whose bucket bounds are `scoreboard.BOUNDS`, since native code observes into it;
+  or `Several` of them, one for each value of a label;
 - a function of the snapshot, from facts; of histograms of what was done to the daemon, `ByOutcome` of one;
 - `Told` by the system: a function of a reading, from system.
 
@@ -19,10 +20,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .._core.scoreboard import CLOSE_CODES, FIELDS, HANDSHAKE_RESULTS, INITIATORS, LIMITS, OPCODES, Snapshot
+from .._core.scoreboard import (
+    CLOSE_CODES,
+    DIRECTIONS,
+    FIELDS,
+    GC_GENERATIONS,
+    HANDSHAKE_RESULTS,
+    INITIATORS,
+    LIMITS,
+    OPCODES,
+    SLOW_ACTIONS,
+    Snapshot,
+)
 from . import facts, system
 
 Words = Mapping[tuple[str, ...], tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """Histograms of the row: label value -> field."""
+
+    fields: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +58,7 @@ class Told:
     of: Callable[[system.Reading], Iterator[facts.Sample]]
 
 
-Source = Words | str | ByOutcome | Told | Callable[[Snapshot], Iterator[facts.Sample]]
+Source = Words | str | Several | ByOutcome | Told | Callable[[Snapshot], Iterator[facts.Sample]]
 
 PREFIX = "tidegate_"
 
@@ -84,6 +103,9 @@ CATALOG: tuple[Metric, ...] = (
            labels=("version", "python", "uvloop")),
     Metric("start_time_seconds", "gauge", "When the supervisor started, in Unix time.", facts.start_time,
            unit="seconds"),
+    Metric("config_hash_info", "gauge",
+           "Always 1; the label is another one after a reload with other settings. Secrets are no part of it.",
+           facts.config_hash, labels=("hash",)),
     Metric("ready", "gauge", "1 while /readyz answers 200.", facts.ready),
     Metric("draining", "gauge", "1 once the daemon was told to stop.", facts.draining),
     Metric("supervisor_tick_age_seconds", "gauge", "Time since the supervisor's loop last ran.", facts.tick_age,
@@ -107,6 +129,10 @@ CATALOG: tuple[Metric, ...] = (
     Metric("event_loop_lag_seconds", "histogram",
            "How much later than planned the event loop ran a timer: high when a worker is saturated or blocked.",
            "event_loop_lag", labels=("worker",), unit="seconds"),
+    Metric("gc_collections_total", "counter", "Collections of Python's garbage collector, by the oldest generation.",
+           words("gc_collections", GC_GENERATIONS), labels=("worker", "generation")),
+    Metric("gc_pause_seconds", "histogram", "Time that a collection took, in which the worker did nothing else.",
+           "gc_pause", labels=("worker",), unit="seconds"),
     Metric("log_messages_dropped_total", "counter",
            "Lines of the worker's log that were lost: they came faster than they could be written.",
            words("log_messages_dropped"), labels=("worker",)),
@@ -152,6 +178,9 @@ CATALOG: tuple[Metric, ...] = (
     Metric("connections", "gauge", "Connections by state.",
            {(state,): (f"connections_{state}", 0) for state in ("handshaking", "open", "closing")},
            labels=("worker", "state")),
+    Metric("connections_max", "gauge",
+           "Connections that there may be: --max-connections, or fewer where the workers' limits of open files say so.",
+           facts.connections_max),
     Metric("connections_accepted_total", "counter", "Connections accepted by the listening sockets.",
            words("connections_accepted"), labels=("worker",)),
     Metric("handshakes_total", "counter", "Opening handshakes that ended, by result.",
@@ -177,9 +206,21 @@ CATALOG: tuple[Metric, ...] = (
            labels=("worker",), unit="bytes"),
     Metric("sent_bytes_total", "counter", "Payload bytes of messages sent.", words("bytes", start=1),
            labels=("worker",), unit="bytes"),
+    Metric("message_size_bytes", "histogram", "Payload of a message, before compression and after decompression.",
+           Several({direction: f"message_size_{direction}" for direction in DIRECTIONS}), labels=("direction",),
+           unit="bytes"),
     Metric("handler_duration_seconds", "histogram", "From a message's arrival to its handler asking for the next.",
            "handler_duration", unit="seconds"),
     Metric("backpressure_pauses_total", "counter",
            "Pauses of reading because a handler was slow (max_queue), of writing because a client was (write_limit).",
            words("pauses", ("reading", "writing")), labels=("worker", "direction")),
+    Metric("send_queue_connections", "gauge", "Connections whose client is slow: more than write_limit waits for it.",
+           words("send_queue_connections"), labels=("worker",)),
+    Metric("send_queue_bytes", "gauge", "Bytes that wait for those slow clients, as of the last second.",
+           words("send_queue_bytes"), labels=("worker",), unit="bytes"),
+    Metric("send_queue_max_bytes", "gauge", "Bytes that wait for the slowest of them, as of the last second.",
+           facts.send_queue_max, labels=("worker",), unit="bytes"),
+    Metric("slow_consumers_total", "counter",
+           "Clients for whom more than broadcast_limit waited, by what was done: close, with code 1013.",
+           words("slow_consumers", SLOW_ACTIONS), labels=("action",)),
 )  # fmt: skip

@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from .._core.scoreboard import BOUNDS, FIELDS, OPERATION_BOUNDS, OPERATION_TICKS, Row, Scoreboard, Snapshot
-from .catalog import CATALOG, ByOutcome, Metric, Told
+from .catalog import CATALOG, ByOutcome, Metric, Several, Told
 from .facts import Sample
 from .system import Observer, Reading
 
@@ -71,7 +71,7 @@ def _rows(metric: Metric, snapshot: Snapshot) -> list[tuple[tuple[str, ...], Row
 
 def _samples(metric: Metric, reading: Reading) -> Iterator[Sample]:
     source = metric.source
-    assert not isinstance(source, str | ByOutcome)
+    assert not isinstance(source, str | Several | ByOutcome)
     if isinstance(source, Told):
         yield from source.of(reading)
         return
@@ -89,6 +89,11 @@ def _histograms(metric: Metric, snapshot: Snapshot) -> Iterator[tuple[tuple[str,
     if isinstance(source, ByOutcome):
         for outcome, words in source.of(snapshot).items():
             yield (outcome,), *_histogram(words, OPERATION_BOUNDS, OPERATION_TICKS)
+        return
+    if isinstance(source, Several):
+        for labels, row in _rows(metric, snapshot):
+            for value, field in source.fields.items():
+                yield (*labels, value), *histogram(row, field)
         return
     assert isinstance(source, str)
     for labels, row in _rows(metric, snapshot):

@@ -32,6 +32,11 @@ def build_info(snapshot: Snapshot) -> Iterator[Sample]:
     yield versions(), 1
 
 
+def config_hash(snapshot: Snapshot) -> Iterator[Sample]:
+    if snapshot.config_hash:
+        yield (f"{snapshot.config_hash:016x}",), 1
+
+
 def start_time(snapshot: Snapshot) -> Iterator[Sample]:
     yield (), snapshot.started_at
 
@@ -137,6 +142,19 @@ def heartbeat_age(snapshot: Snapshot) -> Iterator[Sample]:
         beats = [worker.counts.heartbeat for worker in slot.workers if worker.counts.heartbeat]
         if beats:
             yield (str(slot.index),), max(0.0, snapshot.taken_at - min(beats))
+
+
+def send_queue_max(snapshot: Snapshot) -> Iterator[Sample]:
+    for slot in snapshot.slots:
+        yield (str(slot.index),), max((worker.counts.send_queue_max_bytes for worker in slot.workers), default=0)
+
+
+def connections_max(snapshot: Snapshot) -> Iterator[Sample]:
+    """One worker for each slot counts: its newest. There is nothing to tell before the first one has begun."""
+    slots = [max(slot.workers, key=lambda worker: worker.started_at) for slot in snapshot.slots if slot.workers]
+    limits = [worker.counts.connections_max for worker in slots if worker.counts.connections_max[0]]
+    if limits:
+        yield (), min([sum(own for own, _ in limits), *(of_all for _, of_all in limits if of_all is not None)])
 
 
 def in_backoff(slot: Slot, snapshot: Snapshot) -> bool:

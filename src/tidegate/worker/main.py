@@ -32,6 +32,7 @@ from ..asyncio.server import Server, serve, unix_serve
 from ..config import Config
 from .drain import Drain, Orders
 from .entrance import make_gate
+from .gauges import measure_queues, tell_capacity, watch_collector
 from .loader import LoadError, load, trace_of
 from .pipe import Level, Order, Pipe, Report, Stage
 from .tls import TlsError
@@ -44,6 +45,7 @@ logger = logging.getLogger("tidegate.worker")
 STOPPED, UNEXPECTED, NOT_LOADED, NOT_BOUND = 0, 1, 3, 4
 
 TICK = 0.1  # seconds between heartbeats
+TICKS_PER_MEASURE = 10  # of what is not free
 # Seconds beyond the graceful timeout until a worker without a supervisor ends itself, whatever it does.
 LAST_WORDS = 5
 
@@ -73,6 +75,8 @@ def run(config: Config, slot: int, sockets: list[socket.socket], row: Row, pipe:
     # What is there now stays: the collector need not look at it with every new connection.
     gc.collect()
     gc.freeze()
+    watch_collector(row)
+    tell_capacity(row, config.max_connections)
     worker = Worker(config, app, sockets, row, supervisor, gate)
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     status = runner.run(worker.live())
@@ -105,6 +109,7 @@ class Worker:
         self._adopting = asyncio.Lock()  # orders are heeded in their order
         self._tasks: set[asyncio.Task[None]] = set()
         self._due = 0.0
+        self._ticks = 0
 
     async def live(self) -> int:
         """From the loop's first moment to its last; the exit status."""
@@ -230,6 +235,9 @@ class Worker:
         """The heartbeat, and how late it is."""
         now = time.monotonic()
         self.row.tick(now, max(0.0, now - self._due))
+        self._ticks += 1
+        if self._ticks % TICKS_PER_MEASURE == 0:
+            measure_queues(self.row)
         self._due = now + TICK
         asyncio.get_running_loop().call_later(TICK, self._tick)
 
