@@ -101,5 +101,29 @@ def test_what_proxies_and_tls_need(given: dict[str, Any], words: str) -> None:
     assert str(caught.value) == words
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "admin.example"])
+def test_an_admin_address_beyond_loopback_needs_a_token(host: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config(application="a:b", admin=Tcp(host, 9465))
+    assert str(caught.value) == (
+        f"--admin '{Tcp(host, 9465)}' is not allowed (others than this machine could see what the daemon does):"
+        " give --admin-token as well"
+    )
+    assert Config(application="a:b", admin=Tcp(host, 9465), admin_token="x" * 16).admin_token == "x" * 16
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost", "LOCALHOST"])
+def test_on_loopback_the_admin_address_needs_none(host: str) -> None:
+    assert Config(application="a:b", admin=Tcp(host, 9465)).admin_token is None
+
+
+def test_a_token_is_long_and_fits_a_header() -> None:
+    assert read("admin_token", "aZ09-._~+/" * 2 + "==") == "aZ09-._~+/" * 2 + "=="
+    assert read("admin_token", "none") is None
+    for text in ("short", "x" * 15, "x" * 16 + " ", "ä" * 16, "x" * 16 + "\n"):
+        with pytest.raises(ConfigError, match=r"^--admin-token '...' is not allowed: give 16 or more letters"):
+            read("admin_token", text)
+
+
 def test_proxies_on_unix_sockets_need_no_network() -> None:
     assert Config(application="app:handler", proxy_protocol=True, bind=(Unix("/run/tidegate"),)).proxy_protocol

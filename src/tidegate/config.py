@@ -36,6 +36,7 @@ from .kinds import (
     SIZE,
     SWITCH,
     TIMEOUT,
+    TOKEN,
     UMASK,
     USER,
     WORKERS,
@@ -133,8 +134,23 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         int | Literal["auto"], Setting(WORKERS, "Worker processes; auto is one for each usable processor.")
     ] = 1
     admin: Annotated[
-        Tcp | None, Setting(ADMIN, "Where /metrics, /livez and /readyz are served over HTTP.", fixed=True)
+        Tcp | None,
+        Setting(
+            ADMIN,
+            "Where /metrics, /status, /livez, /readyz and a page with all of it are served over HTTP. Beyond loopback"
+            " it needs --admin-token.",
+            fixed=True,
+        ),
     ] = Tcp("127.0.0.1", 9465)
+    admin_token: Annotated[
+        str | None,
+        Setting(
+            TOKEN.or_else("none"),
+            "What whoever asks the admin address must have, as in `Authorization: Bearer TOKEN`; /livez and /readyz"
+            " are open. Everybody can read a command line: give it in the environment or a file.",
+            secret=True,
+        ),
+    ] = None
     control: Annotated[
         str | None,
         Setting(
@@ -423,6 +439,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         if self.reload_on_change and self.preload:
             setting, other = settings()["reload_on_change"], settings()["preload"]
             raise ConfigError(setting.flag, "true", f"no {other.flag}, with which a reload takes no new code")
+        if self.admin is not None and not self.admin.loopback and self.admin_token is None:
+            setting, needed = settings()["admin"], settings()["admin_token"]
+            reason = "others than this machine could see what the daemon does"
+            raise ConfigError(setting.flag, setting.write(self.admin), f"{needed.flag} as well", reason)
         self._check_entrance()
 
     def _check_entrance(self) -> None:

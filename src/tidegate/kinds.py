@@ -33,6 +33,7 @@ __all__ = [
     "SLOTS",
     "SWITCH",
     "TIMEOUT",
+    "TOKEN",
     "UMASK",
     "USER",
     "WORKERS",
@@ -84,6 +85,16 @@ class Tcp:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it. Of names, that is known of one."""
+        import ipaddress
+
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.lower() == "localhost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +325,12 @@ def _read_header(text: str) -> str:
     return text
 
 
+def _read_token(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._~+/-]{16,}=*", text):  # RFC 6750 2.1
+        raise ValueError
+    return text
+
+
 def _read_network(text: str) -> str:
     from .addresses import parse_network  # with ipaddress, for those who need it
 
@@ -385,6 +402,7 @@ RATE = Kind(
 )
 CIPHERS = Kind("LIST", "ciphers as OpenSSL names them, such as ECDHE+AESGCM:ECDHE+CHACHA20", _read_header)
 SECRET = Kind("TEXT", "a text", str)
+TOKEN = Kind("TOKEN", "16 or more letters, digits and -._~+/", _read_token)
 PATH = Kind("PATH", "a path", _read_path)
 USER = Kind("NAME", "a name or a number", _read_user, bare=(int,))
 # In a configuration file it needs quotes: 0027 is no number of TOML's, and 27 is none of ours.

@@ -42,7 +42,7 @@ class Admin:
         return self.status
 
 
-def start(board: Scoreboard, listeners: int = 1) -> Admin:
+def start(board: Scoreboard, listeners: int = 1, token: str | None = None) -> Admin:
     """Forks an admin process, with signals masked across the fork, and waits until it says that it is ready."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(listeners)]
     ours, theirs = socket.socketpair()
@@ -54,7 +54,7 @@ def start(board: Scoreboard, listeners: int = 1) -> Admin:
             ours.close()
             from tidegate.admin.main import run
 
-            status = run(board, sockets, theirs)
+            status = run(board, sockets, theirs, token)
         finally:
             os._exit(status)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -5,7 +5,10 @@ What must not live here: sockets and signals (main), what is measured (metrics) 
 
 from __future__ import annotations
 
+import hashlib
+import re
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
@@ -19,6 +22,7 @@ from ..datastructures import Headers
 from ..http11 import Request, Response
 from ..metrics import expose
 from . import health
+from .access import Access
 from .status import status
 
 TEXT = "text/plain; charset=utf-8"
@@ -28,6 +32,9 @@ HTML = "text/html; charset=utf-8"
 LIVE = "/live"
 """Where a WebSocket is told what happens: see feed."""
 
+OPEN = ("/", "/livez", "/readyz")
+"""What needs no token."""
+
 Answer = tuple[HTTPStatus, str, bytes]
 """Status, Content-Type, body."""
 
@@ -36,12 +43,20 @@ class Answers:
     """Answers the requests of the admin address: a `process_request` of `serve()`.
 
     An answer is made of one consistent read; while there is none, because the supervisor died as it wrote, it is 503.
+
+    Parameters:
+        scoreboard: of the daemon.
+        token: what whoever asks must have, or None.
     """
 
-    def __init__(self, scoreboard: Scoreboard) -> None:
+    def __init__(self, scoreboard: Scoreboard, token: str | None = None) -> None:
         self._scoreboard = scoreboard
+        self._access = Access(token)
         self._registry = expose.registry(scoreboard)
         self._page = files(__package__).joinpath("index.html").read_bytes()
+        self._policy = _policy(self._page)
+        if self._access.needs_token:
+            self._page = self._page.replace(b"<html", b"<html data-token", 1)
         self._table: dict[str, Callable[[Request], Answer]] = {
             "/": self.page,
             "/metrics": self.metrics,
@@ -54,13 +69,21 @@ class Answers:
         """Answer GET and HEAD. Every other method is left to the handshake, which allows none of them."""
         if request.method not in ("GET", "HEAD"):
             return None
-        if request.path.partition("?")[0] == LIVE:
-            return self.live(request)
-        answer = self._table.get(request.path.partition("?")[0], self.not_found)
+        path = request.path.partition("?")[0]
+        answer = self._table.get(path, self.not_found)
+        refusal = None if path in OPEN else self._access.refuse(request)
         try:
+            if refusal is not None:
+                return self._respond(request, _text(*refusal))
+            if path == LIVE:
+                return None  # let the handshake go on: it is the only thing to be had there
             code, kind, body = answer(request)
         except TimeoutError as exc:
             code, kind, body = _text(HTTPStatus.SERVICE_UNAVAILABLE, str(exc))
+        return self._respond(request, (code, kind, body))
+
+    def _respond(self, request: Request, answer: Answer) -> Response:
+        code, kind, body = answer
         headers = Headers(
             {
                 "Date": formatdate(usegmt=True),
@@ -68,13 +91,16 @@ class Answers:
                 "Content-Length": str(len(body)),
                 "Content-Type": kind,
                 "Cache-Control": "no-store",
+                "X-Content-Type-Options": "nosniff",
+                "Cross-Origin-Resource-Policy": "same-origin",
             }
         )
+        if code is HTTPStatus.UNAUTHORIZED:
+            headers["WWW-Authenticate"] = 'Bearer realm="tidegate"'
+        if kind == HTML:
+            headers["Content-Security-Policy"] = self._policy
+            headers["Referrer-Policy"] = "no-referrer"
         return Response(code.value, code.phrase, headers, b"" if request.method == "HEAD" else body)
-
-    def live(self, request: Request) -> Response | None:
-        """Let the handshake go on, for it is the only thing to be had there."""
-        return None
 
     def page(self, request: Request) -> Answer:
         return HTTPStatus.OK, HTML, self._page
@@ -95,6 +121,19 @@ class Answers:
 
     def not_found(self, request: Request) -> Answer:
         return _text(HTTPStatus.NOT_FOUND, f"there is nothing here; there is {', '.join((*self._table, LIVE))}")
+
+
+def _policy(page: bytes) -> str:
+    """What the page may do: run its own script and style, ask this address, and nothing else (CSP level 3)."""
+
+    def hashes(tag: bytes) -> str:
+        parts = re.findall(rb"<%s>(.*?)</%s>" % (tag, tag), page, re.DOTALL)
+        return " ".join(f"'sha256-{b64encode(hashlib.sha256(part).digest()).decode()}'" for part in parts) or "'none'"
+
+    return (
+        f"default-src 'none'; script-src {hashes(b'script')}; style-src {hashes(b'style')}; connect-src 'self'; "
+        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
 
 
 def _verdict(verdict: tuple[bool, str]) -> Answer:

@@ -19,6 +19,7 @@ from setproctitle import setproctitle
 from .. import logs
 from .._core.scoreboard import Scoreboard
 from ..asyncio.server import Server, serve
+from .access import select_subprotocol
 from .answers import Answers
 from .feed import LIMIT, Feed
 
@@ -41,8 +42,12 @@ LEFT_TO_SUPERVISOR = (
 )
 
 
-def run(scoreboard: Scoreboard, sockets: list[socket.socket], pipe: socket.socket | None = None) -> int:
+def run(
+    scoreboard: Scoreboard, sockets: list[socket.socket], pipe: socket.socket | None = None, token: str | None = None
+) -> int:
     """Serve the admin pages on `sockets` until SIGTERM, or until the other end of `pipe` closes; the exit status.
+
+    With a `token`, to whoever has it.
 
     Called in a forked child, whose signals may still be masked. On `pipe` it says, like a worker, that it is ready: a
     line of JSON, and again each second, by which the supervisor knows that it does not hang.
@@ -54,19 +59,29 @@ def run(scoreboard: Scoreboard, sockets: list[socket.socket], pipe: socket.socke
     for number in LEFT_TO_SUPERVISOR:
         signal.signal(number, signal.SIG_IGN)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_live(scoreboard, sockets, pipe))
+        runner.run(_live(scoreboard, sockets, pipe, token))
     return 0
 
 
-async def _live(scoreboard: Scoreboard, sockets: list[socket.socket], pipe: socket.socket | None) -> None:
+async def _live(
+    scoreboard: Scoreboard, sockets: list[socket.socket], pipe: socket.socket | None, token: str | None
+) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    answers, feed = Answers(scoreboard), Feed(scoreboard)
+    answers, feed = Answers(scoreboard, token), Feed(scoreboard)
     feed.begin()
     servers = [
-        await serve(feed, sock=sock, process_request=answers, compression=None, max_size=1024, broadcast_limit=LIMIT)
+        await serve(
+            feed,
+            sock=sock,
+            process_request=answers,
+            select_subprotocol=select_subprotocol,
+            compression=None,
+            max_size=1024,
+            broadcast_limit=LIMIT,
+        )
         for sock in sockets
     ]
     if pipe is not None:

@@ -77,7 +77,9 @@ class WorkerMain(Protocol):
 
 
 class AdminMain(Protocol):
-    def __call__(self, scoreboard: Scoreboard, sockets: list[socket.socket], pipe: socket.socket, /) -> int: ...
+    def __call__(
+        self, scoreboard: Scoreboard, sockets: list[socket.socket], pipe: socket.socket, token: str | None, /
+    ) -> int: ...
 
 
 class _Forked(BaseException):
@@ -324,7 +326,7 @@ class Supervisor:
         self.listeners.leave(slot.index)
         if slot.index is None or handle.row is None:
             sockets = self.admin_sockets
-            life = partial(self._admin_main, self.scoreboard, sockets, pipe)
+            life = partial(self._admin_main, self.scoreboard, sockets, pipe, self.config.admin_token)
         else:
             for sock in self.admin_sockets:
                 sock.close()
@@ -566,9 +568,11 @@ class Supervisor:
 
     def wake(self, generation: Generation) -> None:
         """This generation serves now."""
-        self.generation = generation
+        token, self.generation = self.config.admin_token, generation
         logs.become("supervisor", **generation.config.log_options(), thread=False)
         self.resting = self.scoreboard.draining = False
+        if token != generation.config.admin_token:
+            self.renew_admin()
 
     def renew_admin(self) -> None:
         """Let another admin process take over."""
