@@ -1,21 +1,20 @@
 """The README's promises that can be run: its commands exist, and its server serves.
 
-What must not live here: running the two set-up commands themselves, which is what .ci/run does with the second.
+What must not live here: running the two set-up commands themselves, which is what .ci/run does with the second; the
+block of production (tests/deploy/test_newcomer.py); links and names (tests/deploy/test_guides.py).
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 
 from websockets.sync.client import connect
 
 from tests.harness import ROOT, Daemon
-from tidegate.cli.sources import Loader
-from tidegate.kinds import Unix
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+LINES = 150
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
@@ -28,6 +27,10 @@ def test_first_two_blocks_are_run_and_test() -> None:
         assert shlex.split(line)[0] in ("python3", ".venv/bin/pip", ".venv/bin/tidegate", ".venv/bin/pytest")
 
 
+def test_it_is_a_page() -> None:
+    assert len(README.splitlines()) <= LINES, "details belong into deploy/guides"
+
+
 def test_the_server_serves() -> None:
     (source,) = (text for language, text in BLOCKS if language == "python")
     with Daemon(source, target="echo:handler", workers=2) as daemon:
@@ -35,13 +38,3 @@ def test_the_server_serves() -> None:
             websocket.send("hello")
             assert websocket.recv(timeout=10) == "hello"
         assert daemon.stop() == 0
-
-
-def test_the_settings_are_settings(tmp_path: Path) -> None:
-    (text,) = (text for language, text in BLOCKS if language == "toml")
-    (tmp_path / "tidegate.toml").write_text(text, encoding="utf-8")
-    bind = re.search(r'`TIDEGATE_BIND="([^"]+)"`', README)
-    assert bind is not None
-    config = Loader({}, {}, str(tmp_path / "tidegate.toml")).load()
-    assert config.bind[1] == Unix("/run/tidegate.sock")
-    assert len(Loader({}, {"TIDEGATE_BIND": bind[1], "TIDEGATE_APPLICATION": "echo:handler"}).load().bind) == 2

@@ -1,0 +1,188 @@
+"""README and guides: what they name exists, links lead somewhere, code runs, commands are understood.
+
+What must not live here: whether what they say is true, beyond names and defaults; the README's blocks (test_readme.py,
+test_newcomer.py), the generated pages (tests/cli/test_reference.py).
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.harness import ROOT
+from tidegate import logs
+from tidegate.cli import COMMANDS, Commands, control, reference, tidegate
+from tidegate.cli.sources import OTHERS, Loader
+from tidegate.config import settings
+from tidegate.metrics.catalog import CATALOG
+from tidegate.supervisor.signals import HEARD
+from tidegate.worker import main as worker
+
+README = ROOT / "README.md"
+OPERATING = ROOT / "deploy" / "guides" / "operating.md"
+PAGES = [README, *sorted((ROOT / "deploy" / "guides").glob("*.md"))]
+TEXTS = {path: path.read_text(encoding="utf-8") for path in PAGES}
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+
+# Options of other programs.
+FOREIGN = {"--retry", "--retry-connrefused", "--storage", "--web"}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXTS[page], re.MULTILINE | re.DOTALL)
+
+
+def prose(page: Path) -> str:
+    """The page without its blocks."""
+    return re.sub(r"^```.*?^```$", "", TEXTS[page], flags=re.MULTILINE | re.DOTALL)
+
+
+def spans(page: Path) -> list[str]:
+    """Code within the prose; it may go on in the next line."""
+    return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose(page))]
+
+
+def anchors(page: Path) -> set[str]:
+    """Of the headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def lines_of(block: str) -> Iterator[str]:
+    """The commands of a block, without what they are given on standard input."""
+    block = re.sub(r"<<'(\w+)'\n.*?^\1$", "", block, flags=re.MULTILINE | re.DOTALL)
+    yield from (line for line in block.replace("\\\n", " ").splitlines() if line.strip())
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The subcommand and the arguments of every command of ours that is there in full."""
+    for text in [*spans(page), *(line for block in blocks(page, "sh") for line in lines_of(block))]:
+        match = re.search(r"(?:^|[\s/])tidegate ([^&|]*)", text)
+        if match is not None and "..." not in text and not text.startswith("python"):
+            yield shlex.split(match[1])
+
+
+def options() -> set[str]:
+    """Every option of every command."""
+    group = tidegate
+    assert isinstance(group, Commands)
+    context = click.Context(group)
+    found = {"--help", "--version"}
+    for name in COMMANDS:
+        command = group.get_command(context, name)
+        assert command is not None
+        found |= {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    return found
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\[[^\]]+\]\(([^)]+)\)", TEXTS[page].replace("\n", " "))
+    for link in links:
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@each_page
+def test_paths_are_there(page: Path) -> None:
+    for span in spans(page):
+        if re.fullmatch(r"(deploy|src|tests|grafana|\.ci)(/[\w.]+)*/?", span):
+            assert (ROOT / span).exists(), span
+
+
+@each_page
+def test_options_exist(page: Path) -> None:
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", TEXTS[page])) - FOREIGN <= options()
+
+
+@each_page
+def test_commands_are_understood(page: Path) -> None:
+    for name, *arguments in commands(page):
+        command = tidegate.get_command(click.Context(tidegate), name)  # type: ignore[attr-defined]
+        assert command is not None, name
+        if "--help" not in arguments:
+            command.make_context(name, arguments)  # raises what the command would say
+
+
+def test_there_are_commands() -> None:
+    assert {name for page in PAGES for name, *_ in commands(page)} >= {"serve", "check", "reload", "stop", "upgrade"}
+
+
+@each_page
+def test_metrics_exist_with_their_labels(page: Path) -> None:
+    labels = {metric.full_name: set(metric.labels) for metric in CATALOG}
+    values = {
+        (name, label): set(re.findall(r"`([^`]+)`", cells))
+        for label, name, cells in re.findall(r"^\| `(\w+)` \| `(\w+)` \| (.*) \|$", reference.metrics(), re.MULTILINE)
+    }
+    for name, _, chosen in re.findall(r"\b(tidegate_[a-z_]+)(\{([^}]*)\})?", TEXTS[page]):
+        base = name if name in labels else re.sub(r"_(bucket|count|sum)$", "", name)
+        assert base in labels, name
+        for label, operator, value in re.findall(r'(\w+)(=~?)"([^"]*)"', chosen):
+            assert label in labels[base] | {"job", "instance"}, f"{name} has no label {label}"
+            for one in value.split("|") if operator == "=~" else [value]:
+                assert one in values.get((base, label), {one}), f"{name}: {label} is never {one}"
+
+
+@each_page
+def test_variables_exist(page: Path) -> None:
+    known = {setting.environment for setting in settings().values()} | set(OTHERS)
+    assert set(re.findall(r"\bTIDEGATE_[A-Z_]*[A-Z]\b", TEXTS[page])) <= known
+
+
+@each_page
+def test_defaults_are_those_of_the_settings(page: Path) -> None:
+    """Where a page names an option and, in brackets behind it, a value: `--settle` (1 s)."""
+    by_flag = {setting.flag: setting for setting in settings().values()}
+    for flag, value in re.findall(r"`(--[a-z-]+)` \(([\d.:]+(?: ?(?:s|KiB|MiB))?)[,)]", prose(page)):
+        setting = by_flag[flag]
+        assert setting.read(value.replace(" ", "")) == setting.default, f"{flag} ({value})"
+
+
+@each_page
+def test_python_runs(page: Path) -> None:
+    for block in blocks(page, "python"):
+        exec(compile(block, page.name, "exec"), {"__name__": "guide"})
+
+
+@each_page
+def test_signals_exist(page: Path) -> None:
+    known = {number.name for number in HEARD} | {"SIGABRT", "SIGKILL", "SIGSEGV"}
+    assert set(re.findall(r"\bSIG[A-Z0-9]+\b", TEXTS[page])) <= known
+    assert "RTMIN" not in TEXTS[page] or signal.SIGRTMIN + 3 == logs.STACKS
+
+
+def test_the_readme_names_every_signal() -> None:
+    table = set(re.findall(r"\bSIG[A-Z0-9]+\b", TEXTS[README]))
+    assert table == {number.name for number in HEARD} - {"SIGCHLD"}
+
+
+def test_exit_statuses() -> None:
+    def statuses(page: Path) -> set[int]:
+        return {int(number) for number in re.findall(r"^\| (\d+) \|", TEXTS[page], re.MULTILINE)}
+
+    daemon = {worker.STOPPED, worker.UNEXPECTED, worker.NOT_LOADED, worker.NOT_BOUND}
+    asking = {control.DONE, control.FAILED, control.NOBODY, control.TIMED_OUT, control.INTERRUPTED}
+    assert statuses(README) == daemon | {2}
+    assert statuses(OPERATING) == asking | {2}
+
+
+def test_the_settings_are_settings(tmp_path: Path) -> None:
+    (text,) = blocks(OPERATING, "toml")
+    (tmp_path / "tidegate.toml").write_text(text, encoding="utf-8")
+    config = Loader({}, {}, str(tmp_path / "tidegate.toml")).load()
+    assert len(config.bind) == 2
+    given = dict(re.findall(r'`(TIDEGATE_\w+)="?([^`"]+)"?`', TEXTS[OPERATING]))
+    assert len(given) == 2
+    assert len(Loader({}, {**given, "TIDEGATE_APPLICATION": "echo:handler"}).load().bind) == 2
