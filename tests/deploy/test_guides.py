@@ -186,3 +186,10 @@ def test_the_settings_are_settings(tmp_path: Path) -> None:
     given = dict(re.findall(r'`(TIDEGATE_\w+)="?([^`"]+)"?`', TEXTS[OPERATING]))
     assert len(given) == 2
     assert len(Loader({}, {**given, "TIDEGATE_APPLICATION": "echo:handler"}).load().bind) == 2
+
+
+def test_every_alert_leads_somewhere() -> None:
+    rules = (ROOT / "deploy" / "prometheus" / "alerts.yml").read_text(encoding="utf-8")
+    alerts = re.findall(r"- alert: (\w+)", rules)
+    page = TEXTS[ROOT / "deploy" / "guides" / "troubleshooting.md"]
+    assert sorted(re.findall(r"`(Tidegate\w+)`", page)) == sorted(alerts)
