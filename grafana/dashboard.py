@@ -113,9 +113,13 @@ CONNECTIONS = (
     Panel("Turned away by a limit", "cps", "Connections that got 503 or 429, by the limit that was reached.",
           {"sum by (limit) (rate(tidegate_limit_rejections_total{@}[~]))": "{{limit}}"}, "stack"),
     Panel("Handshake duration", "s", "From accepting a connection to the end of its handshake.",
-          quantiles("tidegate_handshake_duration_seconds"), width=12),
+          quantiles("tidegate_handshake_duration_seconds")),
     Panel("Connection duration", "s", "How long the connections lasted that ended.",
-          heat("tidegate_connection_duration_seconds"), "heatmap", 12),
+          heat("tidegate_connection_duration_seconds"), "heatmap"),
+    Panel("Capacity in use", "percentunit",
+          "Connections, as a share of how many there may be: --max-connections, or what limits of open files allow.",
+          {"sum by (instance) (tidegate_connections{@}) / on (instance)"
+           " sum by (instance) (tidegate_connections_max{@})": "{{instance}}"}, steps=(0.7, 0.85)),
 )  # fmt: skip
 
 TRAFFIC = (
@@ -128,6 +132,10 @@ TRAFFIC = (
     Panel("Messages received by worker", "mps", "An uneven picture with even connections: some clients are busier.",
           {"sum by (instance, worker) (rate(tidegate_messages_received_total{@w}[~]))": "{{instance}} {{worker}}"},
           "stack"),
+    Panel("Size of messages received", "bytes", "Payload of each message.",
+          heat("tidegate_message_size_bytes", '@,direction="received"'), "heatmap", 12),
+    Panel("Size of messages sent", "bytes", "Payload of each message.",
+          heat("tidegate_message_size_bytes", '@,direction="sent"'), "heatmap", 12),
     Panel("Handler duration", "s", "From a message's arrival to its handler asking for the next.",
           quantiles("tidegate_handler_duration_seconds"), width=12),
     Panel("Backpressure", "cps",
@@ -149,7 +157,15 @@ HEALTH = (
           {"sort_desc(sum by (code) (increase(tidegate_closes_total{@}[$__range])) > 0.5)": "{{code}}"},
           "stat", 12, range=True),
     Panel("Pong timeouts", "cps", "Connections failed because no pong came within --ping-timeout.",
-          {"sum(rate(tidegate_pong_timeouts_total{@}[~]))": "timeouts"}, width=12),
+          {"sum(rate(tidegate_pong_timeouts_total{@}[~]))": "timeouts"}, width=6),
+    Panel("Slow consumers", "cps", "Clients closed with 1013: more than --broadcast-limit waited for them.",
+          {"sum by (action) (rate(tidegate_slow_consumers_total{@}[~]))": "{{action}}"}, width=6),
+    Panel("Slow clients", "short", "Connections for whom more than --write-limit waits.",
+          {"sum by (instance, worker) (tidegate_send_queue_connections{@w})": "{{instance}} {{worker}}"}, "stack"),
+    Panel("Send queues", "bytes", "What waits for slow clients: memory of the workers.",
+          {"sum by (instance, worker) (tidegate_send_queue_bytes{@w})": "{{instance}} {{worker}}"}, "stack"),
+    Panel("Longest send queue", "bytes", "What waits for the slowest client of each worker.",
+          {"tidegate_send_queue_max_bytes{@w}": "{{instance}} {{worker}}"}),
 )  # fmt: skip
 
 WORKERS = (
@@ -169,6 +185,12 @@ WORKERS = (
           "Time since the event loop last ran. After half of --worker-timeout the log has the stacks; after the whole "
           "of it the worker is replaced.",
           {"tidegate_heartbeat_age_seconds{@w}": "{{instance}} {{worker}}"}),
+    Panel("Garbage collection", "percentunit", "Share of the time in which it stops a worker.",
+          {"sum by (instance, worker) (rate(tidegate_gc_pause_seconds_sum{@w}[~]))": "{{instance}} {{worker}}"}),
+    Panel("Collections", "cps", "By the oldest generation that they took; 2 is everything.",
+          {"sum by (generation) (rate(tidegate_gc_collections_total{@w}[~]))": "generation {{generation}}"}, "stack"),
+    Panel("Pauses for collection", "s", "All of a worker's clients wait that long: gc.freeze() after loading helps.",
+          quantiles("tidegate_gc_pause_seconds", "@w")),
     Panel("Age", "s", "Of the newest worker of each slot.",
           {"time() - tidegate_worker_start_time_seconds{@w}": "{{instance}} {{worker}}"}),
     Panel("Spawns", "short", "Workers forked.",
@@ -249,6 +271,10 @@ ANNOTATIONS = (
           "count by (job, instance, version, python) (tidegate_build_info{@})"
           " unless on (job, instance, version, python) tidegate_build_info{@} offset $__rate_interval",
           "{{instance}}: tidegate {{version}}, Python {{python}}", "purple"),
+    Marks("Settings",
+          "count by (job, instance, hash) (tidegate_config_hash_info{@})"
+          " unless on (job, instance, hash) tidegate_config_hash_info{@} offset $__rate_interval",
+          "{{instance}}: other settings ({{hash}})", "orange"),
     Marks("Crashes",
           "sum by (job, instance, worker, reason)"
           f' (increase(tidegate_worker_exits_total{{@w,reason=~"{BAD_EXITS}"}}[~])) > 0',

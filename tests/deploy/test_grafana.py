@@ -28,8 +28,12 @@ PROVISIONING = ROOT / "grafana" / "provisioning"
 UNITS = {"none", "short", "s", "bytes", "Bps", "percentunit", "cps", "mps"}
 TYPES = {"row", "stat", "timeseries", "heatmap"}
 
-# Metrics that no panel shows, and where they are seen.
-ELSEWHERE = {"tidegate_start_time_seconds", "tidegate_last_reload_timestamp_seconds"}  # annotations
+# Metrics that no panel shows, since they are annotations.
+ELSEWHERE = {
+    "tidegate_start_time_seconds",
+    "tidegate_last_reload_timestamp_seconds",
+    "tidegate_config_hash_info",
+}
 
 
 def queries() -> Iterator[str]:

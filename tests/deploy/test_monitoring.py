@@ -142,6 +142,8 @@ def test_annotations_are_where_something_happened(story: Story) -> None:
     assert story.steady[1] < reloaded < story.reloaded
     ((deployed, _),) = marks(story, "Deploys")
     assert {"version", "python"} <= set(deployed)
+    ((configured, _),) = marks(story, "Settings")
+    assert configured["hash"]
     ((crashed, moments),) = marks(story, "Crashes")
     assert (crashed["worker"], crashed["reason"]) == ("0", "oom_suspect")
     assert story.steady[1] < moments[0][0] < reloaded + WINDOW
