@@ -42,7 +42,7 @@ HISTORY: Final = 300
 WINDOW: Final = 10
 """Seconds over which quantiles are taken: fewer would jump, more would hide what happens now."""
 
-EVENTS: Final = 100
+EVENTS: Final = 200
 """Events that are remembered."""
 
 STATES: Final = Connections.__struct_fields__
@@ -443,12 +443,9 @@ def _decided(before: Snapshot | None, snapshot: Snapshot) -> Iterator[Event]:
 def _between(before: Snapshot, snapshot: Snapshot, now: float) -> Iterator[Event]:
     """What has happened between two readings."""
     known = {_identity(worker): worker for worker in _workers(before)}
-    for worker in _workers(snapshot):
-        old = known.get(_identity(worker))
-        if old is None or not old.pid:
-            yield from _started(worker)
-        if (old is None or old.stage != worker.stage) and worker.stage in ("ready", "draining"):
-            yield Event(now, f"worker {worker.slot} {_STAGES[worker.stage]} (pid {worker.pid})")
+    new = [worker for worker in _workers(snapshot) if (old := known.get(_identity(worker))) is None or not old.pid]
+    # Whoever ended left the slot to whoever started in it meanwhile.
+    ends = {worker.slot: worker.started_at for worker in new}
     slots = {slot.index: slot for slot in before.slots}
     for slot in snapshot.slots:
         for reason, count in slot.exits.items():
@@ -456,7 +453,13 @@ def _between(before: Snapshot, snapshot: Snapshot, now: float) -> Iterator[Event
             times = f" ({more} times)" if more > 1 else ""
             if more > 0:
                 level = "warning" if reason in _WRONG else "info"
-                yield Event(now, f"worker {slot.index} {_ENDED[reason]}{times}", level)
+                yield Event(ends.get(slot.index, now), f"worker {slot.index} {_ENDED[reason]}{times}", level)
+    for worker in new:
+        yield from _started(worker)
+    for worker in _workers(snapshot):
+        old = known.get(_identity(worker))
+        if (old is None or old.stage != worker.stage) and worker.stage in _STAGES:
+            yield Event(now, f"worker {worker.slot} {_STAGES[worker.stage]} (pid {worker.pid})")
     yield from _decided(before, snapshot)
     if before.desired != snapshot.desired:
         yield Event(now, f"workers wanted: {snapshot.desired}, not {before.desired}")
