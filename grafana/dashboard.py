@@ -71,7 +71,7 @@ GLANCE = (
           {'sum(tidegate_connections{@w,state="open"})': "open"}, "stat", 3),
     Panel("Accepted", "cps", "Connections accepted a second.",
           {"sum(rate(tidegate_connections_accepted_total{@w}[~]))": "accepted"}, "stat", 3),
-    Panel("Messages", "mps", "Messages a second, of all workers.",
+    Panel("Messages", "cps", "Messages a second, of all workers.",
           {"sum(rate(tidegate_messages_received_total{@w}[~]))": "received",
            "sum(rate(tidegate_messages_sent_total{@w}[~]))": "sent"},
           "stat", 3),
@@ -123,13 +123,13 @@ CONNECTIONS = (
 )  # fmt: skip
 
 TRAFFIC = (
-    Panel("Messages", "mps", "Messages a second.",
+    Panel("Messages", "cps", "Messages a second.",
           {"sum by (opcode) (rate(tidegate_messages_received_total{@w}[~]))": "received {{opcode}}",
            "sum by (opcode) (rate(tidegate_messages_sent_total{@w}[~]))": "sent {{opcode}}"}),
     Panel("Payload", "Bps", "Bytes of messages a second, as the application has them: before compression.",
           {"sum(rate(tidegate_received_bytes_total{@w}[~]))": "received",
            "sum(rate(tidegate_sent_bytes_total{@w}[~]))": "sent"}),
-    Panel("Messages received by worker", "mps", "An uneven picture with even connections: some clients are busier.",
+    Panel("Messages received by worker", "cps", "An uneven picture with even connections: some clients are busier.",
           {"sum by (instance, worker) (rate(tidegate_messages_received_total{@w}[~]))": "{{instance}} {{worker}}"},
           "stack"),
     Panel("Size of messages received", "bytes", "Payload of each message.",
@@ -340,9 +340,18 @@ def options(panel: Panel) -> dict[str, Any]:
         return {
             "calculate": False,
             "cellGap": 1,
-            "color": {"mode": "scheme", "scheme": "Blues", "steps": 32, "exponent": 0.5, "fill": "blue"},
+            "color": {
+                "mode": "scheme",
+                "scheme": "Blues",
+                "steps": 32,
+                "exponent": 0.5,
+                "fill": "blue",
+                "reverse": False,
+            },
+            "exemplars": {"color": "purple"},
             "filterValues": {"le": 1e-9},
             "legend": {"show": False},
+            "showValue": "never",
             "tooltip": {"mode": "single", "yHistogram": True},
             "yAxis": {"unit": panel.unit, "axisPlacement": "left"},
         }
@@ -430,7 +439,7 @@ def annotations() -> list[dict[str, Any]]:
             "expr": expanded(marks.query),
             "step": "15s",
             "titleFormat": marks.title,
-            "useValueForTime": "on" if marks.at_value else "off",
+            "useValueForTime": marks.at_value,  # what is no empty text is true there, "off" as well
         }
         for marks in ANNOTATIONS
     ]

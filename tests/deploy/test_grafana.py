@@ -25,7 +25,7 @@ PANELS: list[dict[str, Any]] = [panel for panel in BOARD["panels"] if panel["typ
 PROVISIONING = ROOT / "grafana" / "provisioning"
 
 # Those that Grafana knows and we use: a wrong one is shown as text behind the number.
-UNITS = {"none", "short", "s", "bytes", "Bps", "percentunit", "cps", "mps"}
+UNITS = {"none", "short", "s", "bytes", "Bps", "percentunit", "cps"}
 TYPES = {"row", "stat", "timeseries", "heatmap"}
 
 # Metrics that no panel shows, since they are annotations.
@@ -100,6 +100,15 @@ def test_every_series_is_chosen_by_the_variables() -> None:
         for name, selector in re.findall(r"\b(tidegate_\w+)(\{[^}]*\})?", query):
             assert selector.startswith("{" + dashboard.DAEMON), (name, query)
         assert set(re.findall(r"\$(?!__)(\w+)", query)) <= set(names)
+
+
+@pytest.mark.parametrize("marks", BOARD["annotations"]["list"], ids=lambda marks: marks["name"])
+def test_an_annotation(marks: dict[str, Any]) -> None:
+    assert marks["datasource"] == dashboard.DATASOURCE
+    assert marks["useValueForTime"] is ("timestamp" in marks["expr"] or "start_time" in marks["expr"])
+    assert marks["expr"].startswith("1000 * ") == marks["useValueForTime"], "Grafana wants milliseconds"
+    # Events of one series that are no further apart are one.
+    assert marks["step"] == "15s"
 
 
 def test_every_metric_is_on_it() -> None:

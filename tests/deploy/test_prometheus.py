@@ -120,7 +120,7 @@ def test_what_is_named_exists(path: Path) -> None:
                 assert set(value.split("|") if "~" in operator else [value]) <= VALUES[label], (name, label, value)
 
 
-@pytest.mark.parametrize("path", [ALERTS, DASHBOARD], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [ALERTS, CONFIG, DASHBOARD], ids=lambda path: path.name)
 def test_options_that_are_named_exist(path: Path) -> None:
     from tidegate.cli.serve import command
 
