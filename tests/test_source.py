@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "logs": {"logs"},  # every process has one
     "metrics": {"words", "_core", "metrics"},
     "admin": {"words", "logs", "grammar", "_core", "asyncio", "metrics", "admin"},  # its HTTP is our own server's
-    "worker": {"words", "logs", "grammar", "chapters", "_core", "asyncio", "bus", "worker"},
+    "worker": {"words", "logs", "grammar", "chapters", "_core", "asyncio", "bus", "worker", "metrics.users"},
     "supervisor": {"words", "logs", "_core", "supervisor", "worker.pipe"},  # what its children do, it is given
     "cli": {"words", "logs", "grammar", "_core", "asyncio", "metrics", "admin", "supervisor", "worker", "cli", "front"},
     "front": {"words", "cli"},

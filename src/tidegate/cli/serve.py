@@ -159,11 +159,16 @@ def run(config: Config, load: Callable[[], Config], file: str | None = None) -> 
     from .. import logs
     from ..admin import main as admin
     from ..admin.status import status
+    from ..metrics import users
     from ..supervisor import estate, upgrade
     from ..supervisor.service import Service
     from ..supervisor.supervisor import Supervisor
     from ..worker import main as worker
     from ..worker.loader import load as preload
+
+    def preload_counted(application: str) -> None:
+        users.count_as("supervisor")
+        preload(application)
 
     try:
         left = estate.read(os.environ)
@@ -183,7 +188,7 @@ def run(config: Config, load: Callable[[], Config], file: str | None = None) -> 
     except OSError as error:
         mistake = ConfigError(settings()["log_file"].flag, config.log_file, "a path that can be written", str(error))
         raise click.UsageError(str(mistake)) from None
-    service = Service(config, preload, directory)
+    service = Service(config, preload_counted, directory)
     outcome = Supervisor(
         with_workers(config),
         signals,

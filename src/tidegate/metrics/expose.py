@@ -5,17 +5,22 @@ What must not live here: metrics, HTTP beyond the two headers of content negotia
 
 from __future__ import annotations
 
+import os
+
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from .._core.scoreboard import Scoreboard
 from .collect import ScoreboardCollector
+from .users import VARIABLE, Users
 
 
 def registry(scoreboard: Scoreboard) -> CollectorRegistry:
-    """A registry of the daemon's own metrics; other collectors can join it, if their names differ."""
+    """A registry of the daemon's own metrics, and of those of its application where there is a folder for them."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(ScoreboardCollector(scoreboard))
+    if folder := os.environ.get(VARIABLE):
+        registry.register(Users(folder))
     return registry
 
 

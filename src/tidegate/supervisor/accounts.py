@@ -1,6 +1,7 @@
 """What the supervisor counts of its own work and of its children, in the scoreboard.
 
-    look     at each tick: how many connections wait in the queues, which only whoever holds the sockets can ask
+    look     at each tick: how many connections wait in the queues, which only whoever holds the sockets can ask; and
+             with which settings the daemon serves
     note     an operation has ended
     ended    a child has: what it counted becomes its slot's, with the processor time that the system tells of it
 
@@ -10,16 +11,28 @@ about any of it.
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import time
 from typing import TYPE_CHECKING
 
-from .handle import Handle
+from ..config import Config, settings
+from .handle import Generation, Handle
 
 if TYPE_CHECKING:
     from .supervisor import Supervisor
 
-__all__ = ["Accounts"]
+__all__ = ["Accounts", "fingerprint"]
+
+
+def fingerprint(config: Config) -> int:
+    """64 bits of the settings, from which nobody can tell what they are; secrets are no part of it."""
+    known = [
+        f"{name}={setting.write(getattr(config, name))}"
+        for name, setting in settings().items()
+        if not setting.secret and getattr(config, name) != setting.default
+    ]
+    return int.from_bytes(hashlib.blake2b("\n".join(known).encode(errors="surrogateescape"), digest_size=8).digest())
 
 
 class Accounts:
@@ -32,10 +45,14 @@ class Accounts:
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
         self._measured: set[int | None] = set()  # slots that have entries of their queues
+        self._hashed: Generation | None = None
 
     def look(self) -> None:
-        """Enter how full the queues are: of each slot's own sockets, and (None) of those that all share."""
+        """Enter the settings, and how full queues are: of each slot's own sockets, and (None) those that all share."""
         supervisor = self.supervisor
+        if self._hashed is not supervisor.generation:
+            self._hashed = supervisor.generation
+            supervisor.scoreboard.config_hash = fingerprint(supervisor.config)
         present = {None, *(slot.index for slot in (*supervisor.workers, *supervisor.retired))}
         for index in present | self._measured:
             length, limit = supervisor.listeners.queue(index) if index in present else (0, 0)
@@ -56,6 +73,7 @@ class Accounts:
             scoreboard.retire_admin(handle.cpu_seconds)
         if handle.row is None:
             return
+        self.supervisor.metric_files.ended(handle.row)
         scoreboard.retire(handle.row, handle.reason, handle.cpu_seconds)
         if handle.ordered_at and handle.ready_at is not None:
             killed = handle.ended in (-signal.SIGKILL, -signal.SIGABRT)

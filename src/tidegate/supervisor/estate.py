@@ -102,6 +102,7 @@ class Estate(msgspec.Struct, frozen=True, kw_only=True):
         scoreboard: its descriptor.
         resting: whether workers refuse connections.
         control: the control socket, and its clients who wait for the end of the upgrade.
+        metrics: the folder in which the application counts.
     """
 
     version: str
@@ -117,6 +118,7 @@ class Estate(msgspec.Struct, frozen=True, kw_only=True):
     resting: bool = False
     control: ListenerLeft | None = None
     clients: list[int] = []
+    metrics: str | None = None
 
     def descriptors(self) -> list[int]:
         """Everything that must stay open."""

@@ -41,6 +41,7 @@ from .control import Control, Describe
 from .estate import Estate, EstateError
 from .handle import Generation, Handle, Slot
 from .listeners import AddressError, Listeners, bind_admin
+from .metric_files import MetricFiles
 from .operations import Operations
 from .poll import Poll
 from .queues import Queues
@@ -135,6 +136,7 @@ class Supervisor:
         self.control = Control(self, describe)
         self.health = Watch(self)
         self.accounts = Accounts(self)
+        self.metric_files = MetricFiles()
         self.changes = Changes(self, file)
         self.foreign: dict[int, int | None] = {}  # children that fill no slot, and how they ended
         self._estate = estate
@@ -194,6 +196,8 @@ class Supervisor:
         if self.control.path is not None:
             self.service.give(self.control.path)
         self.service.bound(self.listeners)
+        if self.config.admin is not None:
+            self.metric_files.make()
         self.service.preload(self.signals)
         self.scoreboard = Scoreboard.create()
         self.scoreboard.desired = len(self.workers)
@@ -246,6 +250,7 @@ class Supervisor:
         self.changes.close()
         self.service.close()
         self.control.close(self.status)
+        self.metric_files.close()
         self.poll.close()
 
     def _abandon(self) -> None:

@@ -27,6 +27,7 @@ from .. import logs
 from ..config import Config, settings
 from ..version import version
 from . import estate as estates
+from . import metric_files
 from .estate import Estate, EstateError, SlotLeft
 from .handle import Generation, Slot
 
@@ -70,6 +71,7 @@ class Trial:
         os.set_inheritable(number, True)
         environment = _environment(supervisor, "check", number)
         environment.pop("NOTIFY_SOCKET", None)  # it does not speak for the daemon
+        environment.pop(metric_files.VARIABLE, None)  # nor count for it
         here = os.getcwd()
         try:
             os.chdir(supervisor.service.directory)
@@ -140,6 +142,7 @@ def collect(supervisor: Supervisor) -> Estate:
         resting=supervisor.resting,
         control=control,
         clients=clients,
+        metrics=supervisor.metric_files.folder,
     )
 
 
@@ -204,11 +207,14 @@ def resume(supervisor: Supervisor, estate: Estate) -> Tell | None:
         os.set_inheritable(number, False)
         supervisor.admin_sockets.append(socket.socket(fileno=number))
     os.set_inheritable(estate.scoreboard, False)
+    rows = True
     try:
         supervisor.scoreboard = Scoreboard.attach(estate.scoreboard)
     except ValueError:  # of another layout: the workers that are there count on where nobody looks
         supervisor.scoreboard = Scoreboard.create()
-        estate = _without_rows(estate)
+        estate, rows = _without_rows(estate), False
+    if config.admin is not None:
+        supervisor.metric_files.take(estate.metrics, rows=rows)
     supervisor.workers = [_slot(supervisor, before, left) for left in estate.slots]
     supervisor.retired = [_slot(supervisor, before, left) for left in estate.retired]
     supervisor.admin = _slot(supervisor, before, estate.admin)

@@ -30,6 +30,7 @@ from ..app import App, is_map
 from ..asyncio.gate import Gate
 from ..asyncio.server import Server, serve, unix_serve
 from ..config import Config
+from ..metrics import users
 from .drain import Drain, Orders
 from .entrance import make_gate
 from .gauges import measure_queues, tell_capacity, watch_collector
@@ -64,6 +65,8 @@ def run(config: Config, slot: int, sockets: list[socket.socket], row: Row, pipe:
     logs.become(f"worker {slot}", count=row.log_dropped, **config.log_options())
     logs.show_stacks()
     use(row)
+    if config.admin is not None:
+        users.count_as(str(row.index))
     supervisor = Pipe(pipe, Order)
     supervisor.send(Report("starting"), wait=True)
     try:

@@ -1,0 +1,95 @@
+"""The folder in which processes of the application count with prometheus_client: PROMETHEUS_MULTIPROC_DIR.
+
+    make    before anything of an application is imported: a fresh one for each daemon
+    take    after an upgrade in place: the one that was made before
+    ended   a worker has: what it alone could tell the present value of is forgotten
+    close   the daemon ends, and nobody reads them any more
+
+It is in $RUNTIME_DIRECTORY or in shared memory where that is possible, so that counting writes to no disk; or in the
+folder that the variable names at the start.
+
+What must not live here: what is in the files (prometheus_client, metrics/users.py).
+"""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+__all__ = ["MetricFiles"]
+
+logger = logging.getLogger("tidegate.supervisor")
+
+VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+
+
+class MetricFiles:
+    """The folder of a daemon.
+
+    Attributes:
+        folder: its path; None: there is none.
+    """
+
+    def __init__(self) -> None:
+        self.folder: str | None = None
+        self._former: list[str] = []
+
+    def make(self) -> None:
+        """Make a folder, and let every process that is forked from now on count there.
+
+        One that cannot be made is no reason not to serve: each process then counts by itself.
+        """
+        reasons = []
+        for parent in _parents():
+            try:
+                self.folder = tempfile.mkdtemp(prefix=f"tidegate-metrics-{os.getpid()}-", dir=parent)
+            except OSError as error:
+                reasons.append(str(error))
+                continue
+            os.environ[VARIABLE] = self.folder
+            return
+        os.environ.pop(VARIABLE, None)
+        logger.warning("metrics of the application are not collected: there is no folder for them: %s", reasons)
+
+    def take(self, folder: str | None, *, rows: bool) -> None:
+        """Go on with the folder that the program before this one has left.
+
+        Args:
+            folder: its path; None: it had none.
+            rows: whether workers that it has left keep their rows. If not, nobody may write in what is theirs.
+        """
+        if folder is not None and rows and os.path.isdir(folder):
+            self.folder = os.environ[VARIABLE] = folder
+            return
+        if folder is not None:
+            self._former.append(folder)
+            os.environ[VARIABLE] = os.path.dirname(folder)
+        self.make()
+
+    def ended(self, row: int) -> None:
+        """The worker that counted in this row has ended, and nobody has taken its place yet."""
+        if self.folder is not None:
+            # As prometheus_client does it, without which a supervisor can be: gauges of live processes.
+            for path in glob.glob(f"{glob.escape(self.folder)}/gauge_live*_{row}.db"):
+                os.remove(path)
+
+    def close(self) -> None:
+        """Remove it."""
+        for folder in (*self._former, *([self.folder] if self.folder is not None else [])):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.folder = None
+        self._former = []
+
+
+def _parents() -> Iterator[str | None]:
+    """Where it could be, best first."""
+    for name in (VARIABLE, "RUNTIME_DIRECTORY"):
+        if given := os.environ.get(name):
+            yield given.partition(":")[0] if name == "RUNTIME_DIRECTORY" else given
+    if os.path.isdir("/dev/shm"):
+        yield "/dev/shm"
+    yield None

@@ -1,0 +1,227 @@
+"""What applications count with prometheus_client: in all workers, over their deaths, beside the daemon's own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
+from websockets.asyncio.client import connect
+
+from tests.harness import Daemon, wait_until
+from tidegate.metrics.users import VARIABLE, Users
+
+APPLICATION = """
+    import os
+    from prometheus_client import Counter, Gauge, Histogram
+
+    SAID = Counter("chat_said", "Messages.", ["kind"])
+    HERE = Gauge("chat_here", "People.", multiprocess_mode="livesum")
+    EVER = Gauge("chat_most", "Most people.", multiprocess_mode="max")
+    LENGTH = Histogram("chat_length", "Letters.", buckets=(1, 10, 100))
+    OURS = Counter("tidegate_connections_accepted", "Not the application's to count.")
+
+    async def handler(websocket):
+        HERE.inc()
+        EVER.set(7)
+        OURS.inc()
+        try:
+            async for message in websocket:
+                SAID.labels("text" if isinstance(message, str) else "binary").inc()
+                LENGTH.observe(len(message))
+                await websocket.send(str(os.getpid()))
+        finally:
+            HERE.dec()
+"""
+
+# Counts in a process of its own, as an application does: what the library makes of a process cannot be undone.
+COUNT = """
+import os, sys
+from tidegate.metrics.users import count_as
+from prometheus_client import Counter, Gauge
+count_as(sys.argv[1])
+count_as(sys.argv[2])
+counter = Counter("seen", "Things.")
+counter.inc(2)
+Gauge(sys.argv[3], "Now.", multiprocess_mode="livesum").set(3)
+if os.fork() == 0:
+    counter.inc(10)
+    os._exit(0)
+os.wait()
+"""
+
+
+def count(folder: Path, *arguments: str) -> None:
+    environment = {"PATH": "/usr/bin", VARIABLE: str(folder), "PYTHONPATH": ":".join(sys.path)}
+    subprocess.run([sys.executable, "-c", COUNT, *arguments], check=True, env=environment)
+
+
+def text(users: Users) -> str:
+    registry = CollectorRegistry()
+    registry.register(users)
+    return generate_latest(registry).decode()
+
+
+def test_processes_are_added_up_and_files_are_used_again(tmp_path: Path) -> None:
+    count(tmp_path, "supervisor", "0", "now")
+    count(tmp_path, "supervisor", "1", "now")
+    files = {path.name.partition("-")[0] for path in tmp_path.iterdir()}
+    assert files == {
+        "counter_0.db",
+        "counter_1.db",
+        "counter_0",
+        "counter_1",
+        "gauge_livesum_0",
+        "gauge_livesum_1",
+        "gauge_livesum_0.db",
+        "gauge_livesum_1.db",
+    }
+    assert "\nseen_total 24.0\n" in text(Users(str(tmp_path)))
+    assert "\nnow 6.0\n" in text(Users(str(tmp_path)))
+    count(tmp_path, "0", "0", "now")  # a successor
+    assert "\nseen_total 36.0\n" in text(Users(str(tmp_path)))
+    assert "\nnow 6.0\n" in text(Users(str(tmp_path)))
+
+
+def test_a_name_of_ours_is_left_out_and_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    count(tmp_path, "0", "0", "tidegate_ready")
+    users = Users(str(tmp_path))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert "tidegate_ready" not in text(users)
+            assert "\nseen_total 12.0\n" in text(users)
+    assert [record.getMessage() for record in caplog.records] == [
+        "the application's metric tidegate_ready is left out: tidegate has one of this name"
+    ]
+
+
+def test_files_that_cannot_be_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    count(tmp_path, "0", "0", "now")
+    (tmp_path / "counter_1.db").write_bytes(b"\x60" + b"\0" * 7 + b"\5\0\0\0" + b"\xff" * 100)
+    with caplog.at_level(logging.WARNING):
+        assert text(Users(str(tmp_path))) == ""
+    assert "the metrics of the application cannot be read" in caplog.text
+
+
+def test_nothing_is_there_yet(tmp_path: Path) -> None:
+    assert text(Users(str(tmp_path))) == ""
+    assert text(Users(str(tmp_path / "gone"))) == ""
+
+
+def folder_of(daemon: Daemon) -> Path:
+    """Where the daemon's processes count."""
+    (worker, *_) = daemon.workers()
+    for entry in Path(f"/proc/{worker}/environ").read_bytes().split(b"\0"):
+        assert not entry.startswith(VARIABLE.encode())  # it is made later than the process's first program
+    maps = Path(f"/proc/{worker}/maps").read_text().split()
+    return next(Path(word).parent for word in maps if word.endswith(".db"))
+
+
+@pytest.mark.parametrize("preload", [False, True])
+async def test_a_daemon_shows_what_its_application_counts(preload: bool) -> None:
+    with Daemon(APPLICATION, *(["--preload"] if preload else []), workers=2) as daemon:
+        clients = [await connect(daemon.uri, proxy=None) for _ in range(20)]
+        pids = set()
+        for client in clients:
+            await client.send("hello")
+            await client.send(b"x" * 50)
+            pids |= {await client.recv(), await client.recv()}
+        assert {int(pid) for pid in pids} == set(daemon.workers()), "both workers should have been asked"
+        metrics = daemon.metrics()
+        assert metrics.total("chat_said_total", kind="text") == 20
+        assert metrics.total("chat_said_total", kind="binary") == 20
+        assert metrics.total("chat_length_count") == 40
+        assert metrics.total("chat_length_bucket", le="10.0") == 20
+        assert metrics.total("chat_length_sum") == 20 * 55
+        assert list(metrics.select("chat_most")) == [({}, 7)]
+        assert metrics.total("chat_here") == 20
+        # Their clash with ours is told, and ours is right.
+        assert metrics.total("tidegate_connections_accepted_total") == 20
+        assert daemon.log.count("metric tidegate_connections_accepted is left out") == 1
+
+        folder = folder_of(daemon)
+        names = {path.name for path in folder.iterdir()}
+        killed = daemon.workers()[0]
+        daemon.signal(signal.SIGKILL, killed)
+
+        def replaced() -> bool:
+            now = daemon.metrics()
+            assert now.total("chat_said_total") >= 40
+            return killed not in daemon.workers() and now.total("tidegate_worker_stage", stage="ready") == 2
+
+        await asyncio.to_thread(wait_until, replaced, "a successor")
+        # Whoever was with the dead worker is not here any more; what was counted there was.
+        assert 0 < daemon.metrics().total("chat_here") < 20
+        assert daemon.metrics().total("chat_said_total") == 40
+        assert {path.name for path in folder.iterdir()} <= names
+        for client in clients:
+            client.transport.abort()
+        await asyncio.to_thread(wait_until, lambda: daemon.metrics().total("chat_here") == 0, "nobody")
+        assert daemon.stop() == 0
+    assert not folder.exists()
+
+
+async def test_counters_go_on_over_a_reload_and_an_upgrade_in_place() -> None:
+    with Daemon(APPLICATION, "--settle", "0", workers=2) as daemon:
+        folder = None
+        for number, order in enumerate((signal.SIGHUP, signal.SIGUSR2, signal.SIGHUP), start=1):
+            async with connect(daemon.uri, proxy=None) as client:
+                await client.send("hello")
+                await client.recv()
+            assert daemon.metrics().total("chat_said_total") == number
+            assert folder in (None, folder_of(daemon))
+            folder = folder_of(daemon)
+            daemon.signal(order)
+            await asyncio.to_thread(
+                wait_until, lambda number=number: daemon.log.count("has ended") == number, "the new generation", 60
+            )
+            assert daemon.metrics().total("chat_said_total") == number
+            assert daemon.metrics().total("chat_here") == 0
+        assert folder is not None
+        assert daemon.stop() == 0
+    assert not folder.exists()
+
+
+async def test_the_hash_of_the_settings_changes_with_them() -> None:
+    with Daemon(None, "--config", "settings.toml", "--settle", "0", wait=False, target="application:handler") as daemon:
+        (daemon.directory / "application.py").write_text("async def handler(websocket): pass\n")
+        settings = daemon.directory / "settings.toml"
+        settings.write_text("ping_interval = 10\n")
+        daemon.wait_ready()
+        found = []
+        for number, interval in enumerate((20, 10), start=2):
+            ((labels, value),) = daemon.metrics().select("tidegate_config_hash_info")
+            assert value == 1
+            found.append(labels["hash"])
+            settings.write_text(f"ping_interval = {interval}\n")
+            daemon.signal(signal.SIGHUP)
+            await asyncio.to_thread(daemon.wait_metric, "tidegate_worker_generation", number)
+            before = found[-1]
+            await asyncio.to_thread(
+                wait_until,
+                lambda before=before: (
+                    not any(
+                        labels["hash"] == before for labels, _ in daemon.metrics().select("tidegate_config_hash_info")
+                    )
+                ),
+                "another hash",
+            )
+        ((labels, _),) = daemon.metrics().select("tidegate_config_hash_info")
+        assert labels["hash"] == found[0] != found[1]
+
+
+def test_without_an_admin_address_nothing_is_collected(tmp_path: Path) -> None:
+    application = """
+        import os
+        assert "PROMETHEUS_MULTIPROC_DIR" not in os.environ
+        async def handler(websocket): pass
+    """
+    with Daemon(application, admin=False, wait=False) as daemon:
+        wait_until(lambda: "ready: 1 of 1" in daemon.log, "ready")
+        assert daemon.stop() == 0
