@@ -6,6 +6,7 @@ test_newcomer.py), the generated pages (tests/cli/test_reference.py).
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import signal
@@ -193,3 +194,24 @@ def test_every_alert_leads_somewhere() -> None:
     alerts = re.findall(r"- alert: (\w+)", rules)
     page = TEXTS[ROOT / "deploy" / "guides" / "troubleshooting.md"]
     assert sorted(re.findall(r"`(Tidegate\w+)`", page)) == sorted(alerts)
+
+
+def test_what_the_table_of_names_says() -> None:
+    """Modules and names that are said to be there are, in both; what is said not to be is not in ours."""
+    rows = re.findall(
+        r"^\| (.*websockets\..*) \| (.*) \|$", TEXTS[ROOT / "deploy" / "guides" / "migrating.md"], re.MULTILINE
+    )
+    assert len(rows) > 5
+    for theirs, ours in rows:
+        modules = re.findall(r"`(?:websockets)?(\.[a-z][\w.]*[a-z])`", theirs)
+        names = re.findall(r"`(\w+)`", theirs)
+        if theirs.startswith("loggers"):
+            continue
+        for module in modules:
+            if ours.startswith("not there"):
+                with pytest.raises(ModuleNotFoundError):
+                    importlib.import_module("tidegate" + module)
+            else:
+                for package in ("websockets", "tidegate"):
+                    found = importlib.import_module(package + module)
+                    assert [name for name in names if not hasattr(found, name)] == []

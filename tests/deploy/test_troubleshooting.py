@@ -1,0 +1,166 @@
+"""What the guide to troubleshooting says is seen: symptoms are brought about with real daemons, and looked for there.
+
+What must not live here: names of metrics and options (test_guides.py), what the parts do beyond what the guide says.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from tests.harness import ROOT, Daemon, wait_until
+from tests.rawclient import RawClient
+
+PAGE = (ROOT / "deploy" / "guides" / "troubleshooting.md").read_text(encoding="utf-8")
+PROSE = " ".join(PAGE.split())
+
+HANDLER = """
+    async def handler(websocket):
+        async for message in websocket:
+            if message == "fail":
+                raise RuntimeError("as asked")
+            await websocket.send(str(websocket.remote_address[0]))
+"""
+
+
+def said(text: str) -> str:
+    """A text that the guide has."""
+    assert text in PROSE, f"the guide does not say {text!r}"
+    return text
+
+
+def refused(daemon: Daemon, headers: dict[str, str] | None = None) -> int:
+    """The status of a handshake that is refused."""
+    with pytest.raises(InvalidStatus) as caught, connect(daemon.uri, proxy=None, additional_headers=headers):
+        pass
+    return caught.value.response.status_code
+
+
+def closed(daemon: Daemon, message: str) -> tuple[int, str]:
+    """Code and reason of the close that a message is answered with."""
+    with connect(daemon.uri, proxy=None) as websocket:
+        websocket.send(message)
+        with pytest.raises(ConnectionClosed) as caught:
+            websocket.recv(timeout=10)
+    assert caught.value.rcvd is not None
+    return caught.value.rcvd.code, caught.value.rcvd.reason
+
+
+def test_connections_that_are_closed() -> None:
+    with Daemon(HANDLER, "--access-log") as daemon:
+        said("`frame exceeds limit of 1048576 bytes`")
+        assert closed(daemon, "x" * (2**20 + 1)) == (1009, "frame exceeds limit of 1048576 bytes")
+        daemon.wait_metric("tidegate_closes_total", 1, code="1009", initiator="local")
+
+        assert closed(daemon, "fail") == (1011, "")
+        said("`connection handler failed`")
+        wait_until(lambda: "connection handler failed" in daemon.log, "the traceback")
+
+        with RawClient(daemon.port) as client:
+            client.open()
+        said('`error="unexpected end of stream"`')
+        daemon.wait_metric("tidegate_closes_total", 1, code="1006", initiator="abort")
+        wait_until(lambda: 'error="unexpected end of stream"' in daemon.log, "the reason")
+
+
+def test_a_client_that_answers_no_ping() -> None:
+    with Daemon(HANDLER, "--ping-interval", "100ms", "--ping-timeout", "100ms", "--close-timeout", "100ms") as daemon:
+        with RawClient(daemon.port) as client:
+            client.open()
+            received = b""
+            while piece := client.socket.recv(4096):
+                received += piece
+        said("Reason `keepalive ping timeout`")
+        assert received.endswith(b"keepalive ping timeout")
+        daemon.wait_metric("tidegate_pong_timeouts_total", 1)
+
+
+def test_handshakes_that_are_refused() -> None:
+    options = ["--max-connections", "1", "--trusted-proxies", "127.0.0.1", "--max-connections-per-address", "1"]
+    with Daemon(HANDLER, *options) as daemon:
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"http://{daemon.address}/", timeout=10)
+        said("`curl -i http://127.0.0.1:8765/` from the proxy's machine should be answered with 426")
+        assert caught.value.code == 426
+        caught.value.close()
+        daemon.wait_metric("tidegate_handshakes_total", 1, result="upgrade_required")
+
+        with connect(daemon.uri, proxy=None, additional_headers={"X-Forwarded-For": "192.0.2.1"}) as websocket:
+            websocket.send("who am I?")
+            assert websocket.recv(timeout=10) == "192.0.2.1"
+            assert refused(daemon) == 503
+        said('`tidegate_limit_rejections_total{limit="daemon"}` grows: `--max-connections` is reached')
+        daemon.wait_metric("tidegate_limit_rejections_total", 1, limit="daemon")
+
+
+def test_a_proxy_that_is_not_trusted_is_one_client() -> None:
+    said("Behind a proxy without `--trusted-proxies` all clients have the proxy's address, and share one limit")
+    with Daemon(HANDLER, "--max-connections-per-address", "1") as daemon:
+        with connect(daemon.uri, proxy=None, additional_headers={"X-Forwarded-For": "192.0.2.1"}):
+            assert refused(daemon, {"X-Forwarded-For": "192.0.2.2"}) == 429
+        daemon.wait_metric("tidegate_limit_rejections_total", 1, limit="address")
+
+
+def test_a_rest() -> None:
+    with Daemon(HANDLER) as daemon:
+        daemon.signal(signal.SIGWINCH)
+        wait_until(lambda: daemon.get("/readyz")[0] == 503, "the rest")
+        said("- `draining`: it stops, or it rests; `tidegate reload` ends a rest")
+        assert daemon.get("/readyz")[1].startswith("draining: ")
+        wait_until(lambda: refused(daemon) == 503, "a handshake that is refused")
+        assert daemon.metrics().total("tidegate_handshakes_total", result="unavailable") >= 1
+        assert daemon.metrics().total("tidegate_draining") == 1
+        daemon.signal(signal.SIGHUP)
+        wait_until(lambda: daemon.get("/readyz")[0] == 200, "the end of the rest")
+
+
+def test_a_start_that_fails() -> None:
+    said("`another tidegate (pid ...) has it`")
+    with Daemon(HANDLER) as daemon:
+        other = [*daemon.command, "--admin", "none"]
+        done = subprocess.run(other, cwd=daemon.directory, capture_output=True, text=True, check=False, timeout=30)
+        assert done.returncode == 4
+        assert f"another tidegate (pid {daemon.pid}) has it" in done.stderr
+
+
+def test_a_reload_that_fails() -> None:
+    said("`tidegate_last_reload_success` is 0; `tidegate reload` and the log have the new worker's own error")
+    with Daemon(HANDLER) as daemon:
+        (daemon.directory / "application.py").write_text("import nothing_of_this_name", encoding="utf-8")
+        daemon.signal(signal.SIGHUP)
+        wait_until(lambda: "reload: failed: " in daemon.log, "the failure")
+        assert "No module named 'nothing_of_this_name'" in daemon.log
+        daemon.wait_metric("tidegate_last_reload_success", 0)
+        assert closed(daemon, "fail") == (1011, "")  # as before
+
+
+def test_a_link_to_the_current_release(tmp_path: Path) -> None:
+    said("Give the link as `--working-dir` and deploy with `tidegate upgrade`, which follows it anew")
+    for release in ("1", "2"):
+        (tmp_path / release).mkdir()
+        text = f"async def handler(websocket):\n    await websocket.send('{release}')\n"
+        (tmp_path / release / "application.py").write_text(text, encoding="utf-8")
+    current = tmp_path / "current"
+    current.symlink_to("1")
+    with Daemon(None, "--working-dir", str(current), "--settle", "0") as daemon:
+        assert _release(daemon) == "1"
+        current.unlink()
+        current.symlink_to("2")
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_metric("tidegate_reloads_total", 1, result="success")
+        assert _release(daemon) == "1"
+        daemon.signal(signal.SIGUSR2)
+        daemon.wait_metric("tidegate_upgrades_total", 1, result="success", timeout=30)
+        assert _release(daemon) == "2"
+
+
+def _release(daemon: Daemon) -> str:
+    with connect(daemon.uri, proxy=None) as websocket:
+        return str(websocket.recv(timeout=10))
