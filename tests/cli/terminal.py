@@ -87,6 +87,11 @@ class Terminal:
         """Line and column of the cursor."""
         return self._screen.cursor.y, self._screen.cursor.x
 
+    def resize(self, columns: int, lines: int) -> None:
+        """Make the window another size, which the process is told."""
+        self._screen.resize(lines, columns)
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
     def type(self, keys: str) -> None:
         os.write(self._master, keys.encode())
 

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from tests.cli.asked import Asked, run, words
-from tidegate.cli.status import duration
 
 CONNECTIONS = {"handshaking": 0, "open": 0, "closing": 0}
 
@@ -106,19 +105,3 @@ def test_no_status(answer: dict[str, Any], said: str, capsys: pytest.CaptureFixt
     with Asked(answer) as asked:
         assert run("status", "--control", asked.path) == 1
     assert said in words(capsys)[1]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.4, "0 s"),
-        (59.9, "59 s"),
-        (60, "1 min 0 s"),
-        (3599, "59 min 59 s"),
-        (3600, "1 h 0 min"),
-        (90061, "1 d 1 h"),
-        (1e7, "115 d 17 h"),
-    ],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

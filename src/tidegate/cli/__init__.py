@@ -23,6 +23,7 @@ COMMANDS = {
     "serve": "Serve an application with supervised workers.",
     "check": "Check a configuration, and that the application starts.",
     "status": "Show a daemon's workers and connections.",
+    "top": "Watch a daemon's workers and connections.",
     "reload": "Hand over to new workers.",
     "scale": "Change the number of workers.",
     "drain": "Close every connection and refuse new ones, until a reload.",

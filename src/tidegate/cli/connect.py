@@ -27,7 +27,7 @@ from ..frames import Opcode
 from ..typing import Data
 from . import CONTEXT, Command
 
-__all__ = ["command"]
+__all__ = ["command", "reason"]
 
 OK, FAILED, INTERRUPTED = 0, 1, 130  # exit statuses
 WAIT = 1.0  # seconds: long for a server's answer, short for somebody who waits
@@ -185,14 +185,14 @@ async def _run(client: connect, screen: Screen, wait: float) -> int:
     try:
         websocket = await client
     except (OSError, ValueError, WebSocketException) as exc:
-        screen.note(f"cannot connect to {client.uri}: {_why(exc)}")
+        screen.note(f"cannot connect to {client.uri}: {reason(exc)}")
         return FAILED
     agreed = f" with the subprotocol {websocket.subprotocol}" if websocket.subprotocol else ""
     screen.note(f"connected to {client.uri}{agreed}")
     return await _talk(websocket, screen, wait)
 
 
-def _why(exc: Exception) -> str:
+def reason(exc: Exception) -> str:
     """What went wrong, and what the server says about it."""
     text = str(exc) or type(exc).__name__
     if isinstance(exc, InvalidStatus):

@@ -15,11 +15,12 @@ import msgspec
 from ..admin.status import Connections, SlotStatus, Status, WorkerStatus
 from ..supervisor import requests
 from .control import DONE, FAILED, Asking, ControlError, control_command, path_of, shown
+from .figures import duration
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["command"]
+__all__ = ["LATE", "command"]
 
 LATE = 5.0  # seconds: a heartbeat of every half second is a worker's own, and this is many of them
 
@@ -116,14 +117,3 @@ def _connections(connections: Connections) -> str:
         if count
     ]
     return f"{connections.open} ({', '.join(others)})" if others else str(connections.open)
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the two largest units that there are: 2 d 3 h, 5 min 7 s, 12 s."""
-    left = int(seconds)
-    parts: list[str] = []
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, left = divmod(left, size)
-        if count or parts or unit == "s":
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2])

@@ -1,0 +1,289 @@
+"""What `tidegate top` shows: the messages of /live as text for a terminal of any size, or for none.
+
+    Told         what has been told so far, and whether it still comes
+    Dashboard    shows it; renderable by rich
+
+What must not live here: what a number is made of (admin/live.py), connections, keys and signals (top.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ..admin.health import LIVE_SECONDS
+from ..admin.live import EVENTS, HISTORY, Event, Live, LiveWorker, Point, Quantiles
+from ..metrics.facts import BACKOFF
+from .control import shown
+from .figures import bars, duration, latency, rate, size
+from .status import LATE
+
+__all__ = ["Dashboard", "Told"]
+
+SIDE_BY_SIDE: Final = 76  # columns: what there must be for numbers and latencies beside each other
+EVENTS_OF_A_TABLE: Final = 10  # those that are shown where there is no screen to fill
+LEAST_EVENTS: Final = 3  # that are left room for beside however many workers
+LEAST: Final = 7  # lines for workers and events, for which numbers make room
+
+
+@dataclass
+class Told:
+    """What a daemon has told, over all connections to it.
+
+    Attributes:
+        live: the newest message.
+        points: one for each second of the last minutes.
+        events: those that are remembered, in order of time.
+        problem: why nothing comes any more; empty while it does.
+        at: when the newest message came, as time.monotonic() has it.
+    """
+
+    live: Live
+    points: deque[Point] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    events: deque[Event] = field(default_factory=lambda: deque(maxlen=EVENTS))
+    problem: str = ""
+    at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.add(self.live)
+
+    def add(self, live: Live) -> None:
+        """Take a message. The first one of a connection may tell again what is known already."""
+        self.live, self.problem, self.at = live, "", time.monotonic()
+        for point in (*live.history, live.point):
+            if not self.points or point.time > self.points[-1].time:
+                self.points.append(point)
+        known = set(self.events)
+        self.events.extend(event for event in live.events if event not in known)
+
+
+class _Column(NamedTuple):
+    """A column of the table of workers. `drop`: the higher, the sooner it is left out where there is little room."""
+
+    name: str
+    drop: int
+    of: Callable[[LiveWorker], str]
+    left: bool = False
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else str(value)
+
+
+_COLUMNS: Final = (
+    _Column("slot", 0, lambda worker: str(worker.slot)),
+    _Column("pid", 4, lambda worker: _number(worker.pid)),
+    _Column("generation", 7, lambda worker: _number(worker.generation)),
+    _Column("age", 3, lambda worker: "-" if worker.age is None else duration(worker.age)),
+    _Column("connections", 0, lambda worker: f"{worker.connections:,}"),
+    _Column("in/s", 1, lambda worker: rate(worker.rates.messages_received)),
+    _Column("out/s", 1, lambda worker: rate(worker.rates.messages_sent)),
+    _Column("memory", 5, lambda worker: size(worker.rss)),
+    _Column("cpu", 2, lambda worker: "-" if worker.cpu is None else f"{worker.cpu:.0%}"),
+    _Column("lag", 6, lambda worker: latency(worker.lag)),
+    _Column("stage", 0, lambda worker: _stage(worker), left=True),
+)
+
+_STAGE_STYLES: Final = {"ready": "green", "starting": "cyan", "draining": "yellow", BACKOFF: "red"}
+_STATE_STYLES: Final = {"ready": "bold green", "starting": "bold cyan", "draining": "bold yellow", "down": "bold red"}
+_EVENT_STYLES: Final = {"warning": "yellow"}
+
+
+class Dashboard:
+    """A renderable.
+
+    Parameters:
+        told: what is shown.
+        fill: whether it is for a screen, which it fills with what fits; else it is as high as it takes, without charts.
+
+    Attributes:
+        first: index of the first worker shown, where not all of them fit.
+    """
+
+    def __init__(self, told: Told, *, fill: bool) -> None:
+        self.told, self.fill = told, fill
+        self.first = 0
+        self._fitting = 0
+
+    def press(self, key: str) -> None:
+        """Scroll the workers."""
+        last = len(self.told.live.workers)
+        moves = {"up": -1, "k": -1, "down": 1, "j": 1, "page up": -self._fitting, "page down": self._fitting}
+        moves |= {"home": -last, "end": last}
+        self.first += moves.get(key, 0)
+        self._keep(self._fitting)
+
+    def _keep(self, fitting: int) -> None:
+        """Show no less than there is room for."""
+        self._fitting = fitting
+        self.first = max(0, min(self.first, len(self.told.live.workers) - fitting))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        live, width = self.told.live, options.max_width
+        yield from self._head()
+        if not self.fill:
+            yield from (Text(), _numbers(live, width), Text(), _workers(live.workers, width))
+            yield from _events(list(self.told.events)[: -EVENTS_OF_A_TABLE - 1 : -1])
+            return
+        left = options.max_height - 1
+        for numbers in (_numbers(live, width), _facts(live)):
+            height = 1 + len(console.render_lines(numbers, options))
+            if left - height >= LEAST:
+                left -= height
+                yield from (Text(), numbers)
+                break
+        charts = list(_charts(self.told, width, options.ascii_only))
+        if left - len(charts) >= LEAST + LEAST_EVENTS:
+            left -= len(charts)
+            yield from charts
+        yield from self._rest(left, width)
+
+    def _head(self) -> Iterator[Text]:
+        live = self.told.live
+        if self.told.problem:
+            ago = duration(time.monotonic() - self.told.at)
+            yield _line((f"what is shown is {ago} old: {self.told.problem}", "bold red"))
+            return
+        if live.tick_age >= LIVE_SECONDS:
+            yield _line((f"the supervisor (pid {live.pid}) is stuck since {duration(live.tick_age)}", "bold red"))
+            return
+        yield _line(
+            f"tidegate {live.version} (pid {live.pid}): ",
+            (live.state, _STATE_STYLES.get(live.state, "")),
+            f", up {duration(max(0.0, live.time - live.started_at))},"
+            f" {live.workers_ready} of {live.workers_desired} workers ready",
+        )
+
+    def _rest(self, left: int, width: int) -> Iterator[RenderableType]:
+        """Workers and events, in so many lines; the last one says what keys there are."""
+        workers, events = self.told.live.workers, list(self.told.events)[::-1]
+        room = left - 1 - 1 - 1  # a blank line, the names of the columns, the keys
+        least = LEAST_EVENTS if room > 3 * LEAST_EVENTS else 1 if room > LEAST_EVENTS else 0
+        for_events = min(len(events), least) and min(len(events), least) + 1
+        fitting = max(0, min(len(workers), room - for_events))
+        self._keep(fitting)
+        if fitting:
+            yield Text()
+            yield _workers(workers[self.first : self.first + fitting], width)
+            room -= fitting
+        else:
+            room += 2
+        latest = list(_events(events[: max(0, room - 1)]))
+        yield from latest
+        room -= len(latest)
+        yield from (Text() for _ in range(room))
+        keys = "q ends"
+        if 0 < fitting < len(workers):
+            keys += f"   up and down: workers {self.first + 1} to {self.first + fitting} of {len(workers)} are shown"
+        yield _line((keys, "dim"))
+
+
+def _line(*parts: str | tuple[str, str]) -> Text:
+    return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
+
+
+def _numbers(live: Live, width: int) -> RenderableType:
+    """What the daemon has and does, and how long that takes."""
+    if width >= SIDE_BY_SIDE:
+        both = Table.grid(padding=(0, 3))
+        both.add_row(_facts(live), _latencies(live))
+        return both
+    return Group(_facts(live), _latencies(live))
+
+
+def _facts(live: Live) -> Table:
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(no_wrap=True, style="dim")
+    facts.add_column(no_wrap=True, overflow="ellipsis")
+    of = live.connections
+    others = ((of.handshaking, "handshaking"), (of.closing, "closing"))
+    states = (f"{of.open:,} open", *(f"{count:,} {name}" for count, name in others if count))
+    facts.add_row("connections", ", ".join(states))
+    facts.add_row("accepted", f"{rate(live.rates.connections_accepted)}/s, {live.totals.connections_accepted:,} in all")
+    for name, messages, payload in (
+        ("received", live.rates.messages_received, live.rates.received_bytes),
+        ("sent", live.rates.messages_sent, live.rates.sent_bytes),
+    ):
+        facts.add_row(name, f"{rate(messages)} messages/s, {size(payload)}/s")
+    closes = sorted(live.closes.items(), key=lambda item: -item[1])
+    facts.add_row("closes", ", ".join(f"{code}: {count:,}" for code, count in closes) or "none")
+    busy = "-" if live.cpu is None else f"{live.cpu:.0%}"
+    facts.add_row("processes", f"{size(live.rss)} memory, {busy} cpu")
+    return facts
+
+
+def _latencies(live: Live) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("latency", style="dim", no_wrap=True)
+    for name in Quantiles.__struct_fields__:
+        table.add_column(name, justify="right", no_wrap=True, min_width=6)
+    for name, of in (
+        ("handler", live.latency.handler),
+        ("event loop", live.latency.event_loop),
+        ("ping", live.latency.ping),
+        ("handshake", live.latency.handshake),
+    ):
+        table.add_row(name, *(latency(getattr(of, quantile)) for quantile in Quantiles.__struct_fields__))
+    return table
+
+
+def _charts(told: Told, width: int, ascii_only: bool) -> Iterator[Text]:
+    """The last minutes, a second for each column: as many as there is room for."""
+    room = max(0, width - 26)
+    yield Text()
+    for name, of in (
+        ("connections", lambda point: float(point.connections)),
+        ("messages/s", lambda point: point.rates.messages_received + point.rates.messages_sent),
+    ):
+        values = [of(point) for point in told.points][-room:] if room else []
+        row = bars(values, ascii_only=ascii_only).rjust(room)
+        yield _line((f"{name:11}  ", "dim"), (row, "cyan"), (f"  up to {rate(max(values, default=0.0))}", "dim"))
+
+
+def _workers(workers: list[LiveWorker], width: int) -> Table:
+    """A table of those columns that there is room for."""
+    columns = list(_COLUMNS)
+    cells = {column.name: [column.of(worker) for worker in workers] for column in columns}
+    widths = {name: max(len(name), *map(len, of), 0) for name, of in cells.items()}
+    while sum(widths[column.name] + 2 for column in columns) - 2 > width:
+        least = max(columns, key=lambda column: column.drop)
+        if not least.drop:
+            break
+        columns.remove(least)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.name, justify="left" if column.left else "right", no_wrap=True)
+    for number, worker in enumerate(workers):
+        style = "red" if _silent(worker) else _STAGE_STYLES.get(worker.stage, "")
+        table.add_row(*(Text(cells[c.name][number], style=style if c.name == "stage" else "") for c in columns))
+    return table
+
+
+def _silent(worker: LiveWorker) -> bool:
+    return worker.heartbeat_age is not None and worker.heartbeat_age > LATE
+
+
+def _stage(worker: LiveWorker) -> str:
+    """Its stage, and whether anything has been heard of it lately; as in `tidegate status`."""
+    if worker.heartbeat_age is not None and _silent(worker):
+        return f"{worker.stage}, silent for {duration(worker.heartbeat_age)}"
+    return worker.stage
+
+
+def _events(events: list[Event]) -> Iterator[Text]:
+    """These, the latest first, below a blank line."""
+    if events:
+        yield Text()
+    yield from map(_event, events)
+
+
+def _event(event: Event) -> Text:
+    at = time.strftime("%H:%M:%S", time.localtime(event.time))
+    return _line((f"{at}  ", "dim"), (" ".join(shown(event.text).split()), _EVENT_STYLES.get(event.level, "")))

@@ -1,0 +1,334 @@
+"""``tidegate top``: what the admin page shows, in a terminal; as one table, or as JSON, where there is none.
+
+    endpoint    which URL an admin address has for this
+    messages    of /live, over as many connections as it takes
+    Screen      the terminal, while it is ours
+
+What must not live here: what is told (admin/live.py) and how it is laid out (dashboard.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import ExitStack, aclosing
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import click
+import msgspec
+
+from ..admin.live import Live
+from ..asyncio.client import connect
+from ..config import settings
+from ..exceptions import InvalidHandshake, InvalidStatus, WebSocketException
+from ..kinds import ADMIN, ConfigError
+from . import CONTEXT, Command
+from .connect import reason
+from .control import DONE, FAILED, INTERRUPTED, NOBODY, TIMED_OUT, shown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .dashboard import Dashboard
+
+__all__ = ["Screen", "command", "endpoint", "messages"]
+
+USUAL = "http://127.0.0.1:9465"
+PATIENCE = 10.0  # seconds for the connection and the first message
+SILENCE = 5.0  # seconds without one of the messages that come once a second
+PAUSE = 1.0  # seconds between attempts, once it has been there
+CLOSING = 1.0  # seconds that the end may take
+
+SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+ALLOWED = "HOST:PORT, [IPV6]:PORT, or a URL such as http://127.0.0.1:9465"
+_ADVICE = "name the address that its --admin has, with --admin or TIDEGATE_ADMIN"
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError)
+
+
+def endpoint(given: str) -> str:
+    """The URL of /live at an admin address: HOST:PORT as `--admin` of the daemon has it, or a URL of its page.
+
+    Raises:
+        ValueError: it is neither; the text says what is wrong.
+    """
+    if "://" not in given:
+        return f"ws://{ADMIN.read(given)}/live"
+    parts = urlsplit(given)
+    if parts.scheme not in SCHEMES:
+        raise ValueError(f"the schemes are {', '.join(SCHEMES)}")
+    if not parts.hostname:
+        raise ValueError("the host is missing")
+    return f"{SCHEMES[parts.scheme]}://{parts.netloc}{parts.path.rstrip('/')}/live"
+
+
+async def messages(client: connect, lost: Callable[[Exception], object]) -> AsyncGenerator[bytes]:
+    """What is told, over as many connections as it takes, once there was a first message.
+
+    Parameters:
+        client: for the URL of `endpoint`.
+        lost: called with the reason each time that nothing comes any more, or that there is no new connection.
+
+    Raises:
+        OSError, WebSocketException: there never was a message, or they are refused now.
+    """
+    patience = PATIENCE
+    while True:
+        try:
+            async with client as websocket:
+                while True:
+                    async with asyncio.timeout(patience):
+                        message = await websocket.recv(decode=False)
+                    patience = SILENCE
+                    yield message
+        except (OSError, WebSocketException) as exc:
+            refused = isinstance(exc, InvalidHandshake) and client.process_exception(exc) is not None
+            if refused or patience == PATIENCE:
+                raise
+            lost(exc)
+        await asyncio.sleep(PAUSE)
+
+
+def refusal(exc: Exception, address: str) -> tuple[int, str]:
+    """The exit status, and the words, for what `messages` has raised or told."""
+    why = reason(exc)
+    if isinstance(exc, TimeoutError):
+        return TIMED_OUT, f"{address} has not answered in time"
+    if isinstance(exc, OSError):
+        # asyncio words errors of the system in its own way, but not those of names, whose numbers are below 0
+        why = (os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc.strerror or why).lower()
+        return NOBODY, f"no daemon answers at {address} ({why})"
+    if isinstance(exc, InvalidStatus) and exc.response.status_code in (401, 403):
+        return FAILED, f"{address} asks for the daemon's --admin-token: give it in TIDEGATE_ADMIN_TOKEN ({why})"
+    if isinstance(exc, InvalidHandshake):
+        return FAILED, f"{address} is no admin address of tidegate, or of another version: {why}"
+    return FAILED, f"the connection to {address} was lost ({why})"
+
+
+class Screen:
+    """The terminal, from the first message to the end: an alternate screen, and keys that are not echoed.
+
+    Parameters:
+        console: rich's, of a terminal.
+        address: what is watched.
+    """
+
+    def __init__(self, console: Console, address: str) -> None:
+        self._console, self._address = console, address
+        self._dashboard: Dashboard | None = None
+        self._ours = ExitStack()
+        self._draw: Callable[[], None] = lambda: None
+        self.over = asyncio.Event()
+        self.status = INTERRUPTED  # until there is something to see, that ends as it should
+
+    def __enter__(self) -> Screen:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._end, number)
+        loop.add_signal_handler(signal.SIGWINCH, lambda: self._draw())
+        loop.add_signal_handler(signal.SIGTSTP, self._suspend)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._give_back()
+
+    def told(self, message: bytes) -> None:
+        """Show a message."""
+        live = msgspec.json.decode(message, type=Live)
+        if self._dashboard is None:
+            from .dashboard import Dashboard, Told
+
+            self._dashboard = Dashboard(Told(live), fill=True)
+            self.status = DONE
+            self._take()
+        else:
+            self._dashboard.told.add(live)
+        self._draw()
+
+    def lost(self, exc: Exception) -> None:
+        """Show that nothing comes."""
+        if self._dashboard is not None:
+            self._dashboard.told.problem = refusal(exc, self._address)[1]
+            self._draw()
+
+    def _end(self, number: int) -> None:
+        if number != signal.SIGINT:
+            self.status = 128 + number
+        self.over.set()
+
+    def _pressed(self, key: str) -> None:
+        if key in ("q", "Q"):
+            self.over.set()
+        elif self._dashboard is not None:
+            self._dashboard.press(key)
+            self._draw()
+
+    def _take(self) -> None:
+        from rich.live import Live as Display
+
+        from .keyboard import Keyboard
+
+        display = Display(
+            self._dashboard,
+            console=self._console,
+            screen=True,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        if sys.stdin.isatty():
+            self._ours.enter_context(Keyboard(sys.stdin.fileno(), self._pressed))
+        self._ours.enter_context(display)
+        self._draw = display.refresh
+
+    def _give_back(self) -> None:
+        self._draw = lambda: None
+        self._ours.close()
+
+    def _suspend(self) -> None:
+        """Ctrl-Z: the terminal is the shell's, until we go on."""
+        self._give_back()
+        os.kill(os.getpid(), signal.SIGSTOP)
+        if self._dashboard is not None:
+            self._take()
+            self._draw()
+
+
+async def _watch(client: connect, console: Console, address: str) -> int:
+    """Show everything until somebody has seen enough; the exit status."""
+    with Screen(console, address) as screen:
+
+        async def show() -> None:
+            async with aclosing(messages(client, screen.lost)) as found:
+                async for message in found:
+                    screen.told(message)
+
+        showing, ending = asyncio.create_task(show()), asyncio.create_task(screen.over.wait())
+        await asyncio.wait([showing, ending], return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
+        showing.cancel()
+        _, failure = await asyncio.gather(ending, showing, return_exceptions=True)
+        if isinstance(failure, Exception):
+            raise failure
+        return screen.status
+
+
+async def _first(client: connect) -> bytes:
+    """The first message of a connection, which tells most, with rates: they lie between two looks at the daemon."""
+    while True:
+        async with aclosing(messages(client, lambda _: None)) as found:
+            message = await anext(found)
+        if msgspec.json.decode(message, type=Live).interval > 0:
+            return message
+        await asyncio.sleep(PAUSE)
+
+
+def _print(message: bytes) -> None:
+    click.echo(message)
+
+
+def _table(message: bytes, console: Console) -> None:
+    from .dashboard import Dashboard, Told
+
+    console.print(Dashboard(Told(msgspec.json.decode(message, type=Live)), fill=False))
+    sys.stdout.flush()
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)  # for grep
+
+
+async def _run(client: connect, address: str, note: Callable[[str], None], *, once: bool, json: bool) -> int:
+    if json and not once:
+        async with aclosing(messages(client, lambda exc: note(refusal(exc, address)[1]))) as found:
+            async for message in found:
+                _print(message)
+    console = _console()
+    if console.is_terminal and not console.is_dumb_terminal and not once and not json:
+        return await _watch(client, console, address)
+    message = await _first(client)
+    if json:
+        _print(message)
+    else:
+        _table(message, console)
+    return DONE
+
+
+def _address(ctx: click.Context, given: str | None) -> tuple[str, str]:
+    """Where the daemon is, as it is called, and the URL: of the command line, of the environment, or usual."""
+    setting = settings()["admin"]
+    name = "--admin"
+    if given is None:
+        given, name = os.environ.get(setting.environment) or USUAL, setting.environment
+    if given.lower() == "none":
+        raise click.UsageError(f"{name} is none: give the daemon's admin address, with --admin", ctx)
+    try:
+        return given, endpoint(given)
+    except ValueError as error:
+        raise click.UsageError(str(ConfigError(name, given, ALLOWED, str(error))), ctx) from None
+
+
+@click.command("top", cls=Command, context_settings=CONTEXT)
+@click.option(
+    "--admin",
+    metavar="HOST:PORT|URL",
+    help=f"The daemon's admin address, as its own --admin has it.  [default: $TIDEGATE_ADMIN or {USUAL}]",
+)
+@click.option(
+    "--admin-token",
+    metavar="TEXT",
+    envvar="TIDEGATE_ADMIN_TOKEN",
+    help="The daemon's --admin-token, if it has one. Everybody can read a command line: give it in the environment."
+    "  [default: $TIDEGATE_ADMIN_TOKEN]",
+)
+@click.option("--once", is_flag=True, help="Show it once.")
+@click.option("--json", is_flag=True, help="The messages of /live of --admin, one per line.")
+@click.pass_context
+def command(ctx: click.Context, admin: str | None, admin_token: str | None, once: bool, json: bool) -> int:
+    """Watch a daemon: workers, connections, messages, latencies and events, anew each second.
+
+    Where there is no terminal they are shown once. The arrow keys scroll workers that do not fit, and q ends. When the
+    daemon is gone it waits for it to come back.
+
+    Exit status: 0 done; 1 failed; 2 a mistake on the command line; 5 no daemon is there; 6 it has not answered in
+    time; 130 interrupted.
+    """
+    address, uri = _address(ctx, admin)
+
+    def note(text: str) -> None:
+        click.echo(f"{ctx.command_path}: {shown(text)}", err=True)
+
+    try:
+        client = connect(
+            uri,
+            additional_headers={"Authorization": f"Bearer {admin_token}"} if admin_token else {},
+            compression=None,
+            proxy=None,  # of an address that is near
+            open_timeout=PATIENCE,
+            close_timeout=CLOSING,
+            max_size=None,
+            logger=logging.Logger("top", logging.CRITICAL + 1),  # what is wrong is said once
+        )
+    except (ValueError, TypeError, WebSocketException) as error:
+        raise click.UsageError(str(error), ctx) from None
+    try:
+        return asyncio.run(_run(client, address, note, once=once, json=json))
+    except (OSError, WebSocketException) as error:
+        if isinstance(error, BrokenPipeError):  # nobody reads any more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return DONE
+        status, text = refusal(error, address)
+        note(f"{text}: {_ADVICE}" if status == NOBODY else text)
+        return status
+    except UNREADABLE:
+        note(f"{address} is another version of tidegate than this command: try --json")
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
