@@ -40,14 +40,19 @@ Series = list[tuple[dict[str, str], list[tuple[float, float]]]]
 class Prometheus:
     """A Prometheus with the scrape configuration and the alerts of deploy/, as a context manager.
 
+    It scrapes one daemon under two names, so that queries which mix up instances do not go unnoticed.
+
     Parameters:
         admin: HOST:PORT of the daemon's admin address.
+
+    Attributes: targets (its two names).
     """
 
     def __init__(self, admin: str) -> None:
         program = shutil.which("prometheus")
         require(program, "prometheus (Debian package)")
-        self._program, self._admin = str(program), admin
+        self._program = str(program)
+        self.targets = (admin, f"localhost:{admin.rpartition(':')[2]}")
         self._address = f"127.0.0.1:{free_port()}"
 
     def __enter__(self) -> Self:
@@ -55,9 +60,10 @@ class Prometheus:
         folder = Path(self._folder.name)
         shutil.copy(_FOLDER / "alerts.yml", folder)
         text = (_FOLDER / "prometheus.yml").read_text(encoding="utf-8")
-        for now, then in (("127.0.0.1:9465", self._admin), ("interval: 15s", f"interval: {SCRAPE_SECONDS}s")):
-            assert now in text
-            text = text.replace(now, then)
+        targets = '", "'.join(self.targets)
+        for documented, here in (("127.0.0.1:9465", targets), ("interval: 15s", f"interval: {SCRAPE_SECONDS}s")):
+            assert documented in text
+            text = text.replace(documented, here)
         (folder / "prometheus.yml").write_text(text, encoding="utf-8")
         self._log = folder / "log"
         with self._log.open("wb") as log:
@@ -75,7 +81,7 @@ class Prometheus:
             )
         try:
             # Everything there once: what counts up from now on was seen at its beginning.
-            wait_until(lambda: self.query("tidegate_build_info and on (job) up == 1"), "the first scrape", _PATIENCE)
+            wait_until(lambda: len(self.query("tidegate_build_info")) == 2, "the first scrapes", _PATIENCE)
         except BaseException as error:
             error.add_note(self.log)
             self._end()
@@ -136,7 +142,7 @@ class Prometheus:
     def catch_up(self) -> None:
         """Wait until it has scraped, and judged the alerts, after now."""
         now = time.time()
-        wait_until(lambda: self.query(f"timestamp(tidegate_ready) > {now}"), "a scrape", _PATIENCE)
+        wait_until(lambda: len(self.query(f"timestamp(tidegate_ready) > {now}")) == 2, "scrapes", _PATIENCE)
 
 
 def _series(data: Any) -> Series:

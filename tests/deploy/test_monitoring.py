@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from grafana import dashboard
-from tests.deploy.monitoring import SCRAPE_SECONDS, Load, Prometheus
+from tests.deploy.monitoring import SCRAPE_SECONDS, Load, Prometheus, Series
 from tests.harness import Daemon, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -46,19 +46,20 @@ class Story:
     reloaded: float
     end: float = 0.0
 
-    def expanded(self, query: str) -> str:
-        """A query as Grafana sends it, with everything chosen."""
-        values = {"job": ".+", "instance": ".+", "worker": ".+", "__range": f"{math.ceil(self.end - self.start)}s"}
+    def expanded(self, query: str, instance: str = "", worker: str = ".+") -> str:
+        """A query as Grafana sends it: with one instance chosen by default, the daemon's first name, and all workers."""
+        values = {"job": ".+", "instance": instance or self.daemon.admin, "worker": worker}
+        values["__range"] = f"{math.ceil(self.end - self.start)}s"
         values["__rate_interval"] = f"{WINDOW * SCRAPE_SECONDS}s"
         return re.sub(r"\$(\w+)", lambda found: values[found[1]], dashboard.expanded(query))
 
-    def panel(self, row: str, title: str) -> dict[str, list[tuple[dict[str, str], list[tuple[float, float]]]]]:
+    def panel(self, row: str, title: str, **chosen: str) -> dict[str, Series]:
         """Legend -> what a panel shows."""
         (panel,) = (panel for name, panel in PANELS if (name, panel.title) == (row, title))
         shown = {}
         for query, legend in panel.queries.items():
             start = self.end if panel.range else math.floor(self.start)
-            shown[legend] = self.prometheus.range(self.expanded(query), start, self.end)
+            shown[legend] = self.prometheus.range(self.expanded(query, **chosen), start, self.end)
         return shown
 
 
@@ -107,9 +108,11 @@ def story() -> Iterator[Story]:
         yield story
 
 
+@pytest.mark.parametrize("chosen", [{"instance": ".+"}, {"worker": "1"}], ids=["all", "one"])
 @pytest.mark.parametrize(("row", "panel"), PANELS, ids=[f"{row}: {panel.title}" for row, panel in PANELS])
-def test_every_query_returns_data(story: Story, row: str, panel: dashboard.Panel) -> None:
-    for legend, series in story.panel(row, panel.title).items():
+def test_every_query_returns_data(story: Story, row: str, panel: dashboard.Panel, chosen: dict[str, str]) -> None:
+    """Of several instances, and of one worker of one."""
+    for legend, series in story.panel(row, panel.title, **chosen).items():
         assert series, f"{legend}: no series"
         assert any(math.isfinite(value) for _, points in series for _, value in points), f"{legend}: no value"
         # Labels of the legend are there, or it reads as an empty word.
@@ -123,12 +126,12 @@ def test_variables_have_their_values(story: Story) -> None:
         if variable["type"] == "query":
             match = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["definition"])
             assert match
-            selector = story.expanded(match[1])
+            selector = story.expanded(match[1], instance=".+")
             values[variable["name"]] = story.prometheus.ask(f"label/{match[2]}/values", {"match[]": selector})
-    assert values == {"job": ["tidegate"], "instance": [story.daemon.admin], "worker": ["0", "1"]}
+    assert values == {"job": ["tidegate"], "instance": sorted(story.prometheus.targets), "worker": ["0", "1"]}
 
 
-def marks(story: Story, name: str) -> list[tuple[dict[str, str], list[tuple[float, float]]]]:
+def marks(story: Story, name: str) -> Series:
     (found,) = (found for found in dashboard.ANNOTATIONS if found.name == name)
     return story.prometheus.range(story.expanded(found.query), story.start - 5, story.end)
 
@@ -150,8 +153,8 @@ def test_annotations_are_where_something_happened(story: Story) -> None:
 
 
 def test_prometheus_has_no_complaint(story: Story) -> None:
-    (target,) = story.prometheus.ask("targets")["activeTargets"]
-    assert (target["health"], target["lastError"]) == ("up", "")
+    targets = story.prometheus.ask("targets")["activeTargets"]
+    assert [(target["health"], target["lastError"]) for target in targets] == [("up", "")] * 2
     rules = [rule for group in story.prometheus.ask("rules")["groups"] for rule in group["rules"]]
     assert rules
     assert {rule["name"]: (rule["health"], rule.get("lastError")) for rule in rules} == {
@@ -164,7 +167,7 @@ def test_counters_are_what_the_clients_counted(story: Story) -> None:
     """To the last message, over a crash and a reload."""
 
     def by(labels: str, metric: str) -> dict[Any, float]:
-        found = story.prometheus.query(f"sum by ({labels}) ({metric}) > 0", story.end)
+        found = story.prometheus.query(story.expanded(f"sum by ({labels}) ({metric}{{@}}) > 0"), story.end)
         return {tuple(series[label] for label in labels.split(", ")): value for series, value in found}
 
     load = story.load
@@ -176,6 +179,13 @@ def test_counters_are_what_the_clients_counted(story: Story) -> None:
     assert by("result", "tidegate_handshakes_total") == {(result,): n for result, n in load.handshakes.items()}
     assert by("job", "tidegate_connections_accepted_total") == {("tidegate",): load.handshakes.total()}
     assert by("job", "tidegate_connections") == {}
+    # Histograms tell of the same.
+    for direction in ("received", "sent"):
+        total = sum(count for (way, _), count in load.messages.items() if way == direction)
+        assert by("direction", "tidegate_message_size_bytes_count")[direction,] == total
+        assert by("direction", "tidegate_message_size_bytes_sum")[direction,] == load.bytes[direction]
+    assert by("job", "tidegate_handshake_duration_seconds_count") == {("tidegate",): load.handshakes.total()}
+    assert by("job", "tidegate_connection_duration_seconds_count") == {("tidegate",): load.closes.total()}
 
 
 def test_connections_are_those_that_were_open(story: Story) -> None:
@@ -192,7 +202,7 @@ def test_connections_are_those_that_were_open(story: Story) -> None:
 
 def test_messages_are_counted_within_a_scrape(story: Story) -> None:
     """At each moment, what was scraped then is between what was answered a scrape before and sent a scrape after."""
-    series = story.prometheus.samples("tidegate_messages_received_total", *story.steady)
+    series = story.prometheus.samples(story.expanded("tidegate_messages_received_total{@}"), *story.steady)
     moments = sorted({moment for _, points in series for moment, _ in points})
     assert len(moments) >= 5
     for moment in moments:
@@ -201,7 +211,7 @@ def test_messages_are_counted_within_a_scrape(story: Story) -> None:
         assert least <= value <= most
 
 
-def area(series: list[tuple[dict[str, str], list[tuple[float, float]]]]) -> float:
+def area(series: Series) -> float:
     """What rates add up to."""
     return sum(value * SCRAPE_SECONDS for _, points in series for _, value in points if math.isfinite(value))
 
@@ -240,3 +250,22 @@ def test_closes_in_the_time_shown(story: Story) -> None:
     )
     ((_, points),) = story.panel("At a glance", "Abnormal closes")["1006"]
     assert points[-1][1] == pytest.approx(story.load.closes["1006"] / story.load.closes.total(), rel=6 / scrapes)
+
+
+def test_an_alert_reaches_the_dashboard(story: Story) -> None:
+    """A reload that fails, and then one that does not. Last, since the daemon is not as before."""
+    (query,) = next(panel for panel in dashboard.GLANCE if panel.title == "Alerts").queries
+    failed = 'ALERTS{alertname="TidegateReloadFailed",alertstate="firing"}'
+    assert story.prometheus.query(failed) == []
+    application = story.daemon.directory / "application.py"
+    good = application.read_text(encoding="utf-8")
+
+    application.write_text("raise RuntimeError('as the test asked')\n", encoding="utf-8")
+    story.daemon.signal(signal.SIGHUP)
+    wait_until(lambda: len(story.prometheus.query(failed)) == 2, "the alert, of both instances", 30)
+    ((_, firing),) = story.prometheus.query(story.expanded(query))
+    assert firing >= 2
+
+    application.write_text(good, encoding="utf-8")
+    story.daemon.signal(signal.SIGHUP)
+    wait_until(lambda: not story.prometheus.query(failed), "its end", 30)
