@@ -47,7 +47,7 @@ class Story:
     end: float = 0.0
 
     def expanded(self, query: str, instance: str = "", worker: str = ".+") -> str:
-        """A query as Grafana sends it: with one instance chosen by default, the daemon's first name, and all workers."""
+        """A query as Grafana sends it; by default the daemon under its first name is chosen, with all workers."""
         values = {"job": ".+", "instance": instance or self.daemon.admin, "worker": worker}
         values["__range"] = f"{math.ceil(self.end - self.start)}s"
         values["__rate_interval"] = f"{WINDOW * SCRAPE_SECONDS}s"
