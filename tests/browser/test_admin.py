@@ -1,0 +1,241 @@
+"""The admin page in Chromium: its numbers are those of /metrics, its charts move, and it comes back.
+
+What must not live here: what /live says (tests/admin/test_live.py), who may ask (tests/admin/test_access.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from tests.harness import ECHO, Daemon, wait_until
+from tidegate import connect
+
+CHARTS = ("connections", "messages", "latency", "ends")
+TOKEN = "a/token+for~tests-0123=="
+
+
+@pytest.fixture
+def daemon() -> Iterator[Daemon]:
+    """A daemon of its own for each test, because they count and kill."""
+    with Daemon(ECHO, workers=2) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def page(daemon: Daemon, context: BrowserContext) -> Page:
+    """The page, live. `page.problems` has what the console complained of, `page.asked` what was asked for."""
+    return opened(context, f"http://{daemon.admin}/")
+
+
+def opened(context: BrowserContext, url: str, link: str = "live") -> Page:
+    page = context.new_page()
+    problems: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("websocket", lambda websocket: asked.append(websocket.url))
+    page.problems, page.asked = problems, asked  # type: ignore[attr-defined]
+    page.goto(url)
+    expect(page.locator("#link")).to_have_text(link)
+    return page
+
+
+@contextlib.contextmanager
+def clients(uri: str, number: int, messages: int) -> Iterator[None]:
+    """So many clients; within the context each has had its messages echoed, and is still connected."""
+    ready, done = threading.Event(), threading.Event()
+
+    async def client(arrived: list[int]) -> None:
+        async with connect(uri) as websocket:
+            for i in range(messages):
+                await websocket.send("x" * i)
+                await websocket.recv()
+            arrived.append(1)
+            if len(arrived) == number:
+                ready.set()
+            await asyncio.to_thread(done.wait)
+
+    async def all_of_them() -> None:
+        arrived: list[int] = []
+        await asyncio.gather(*(client(arrived) for _ in range(number)))
+
+    thread = threading.Thread(target=asyncio.run, args=(all_of_them(),))
+    thread.start()
+    try:
+        assert ready.wait(30)
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def rows(page: Page, table: str) -> dict[str, list[str]]:
+    """The rows of a table by their head."""
+    found = page.locator(f"#{table} tr").all()
+    return {row.locator("th").inner_text(): row.locator("td").all_inner_texts() for row in found}
+
+
+def number(text: str) -> int:
+    return int(text.replace(",", ""))
+
+
+def test_numbers_are_those_of_metrics(page: Page, daemon: Daemon) -> None:
+    with clients(daemon.uri, 5, 41):
+        expect(page.locator("#chart-connections .big")).to_have_text("5")
+        expect(page.locator("#totals tr", has_text="Messages sent").locator("td").first).to_have_text("205")
+        metrics = daemon.metrics()
+        totals = rows(page, "totals")
+        assert number(totals["Messages received"][0]) == metrics.total("tidegate_messages_received_total") == 205
+        assert number(totals["Connections accepted"][0]) == metrics.total("tidegate_connections_accepted_total") == 5
+        for name, metric in (("Received", "received"), ("Sent", "sent")):
+            exact = page.locator("#totals tr", has=page.get_by_text(name, exact=True)).locator("td").first
+            assert number(exact.get_attribute("title") or "") == metrics.total(f"tidegate_{metric}_bytes_total")
+        for slot, cells in rows(page, "worker-rows").items():
+            assert cells[0] == "ready"
+            assert number(cells[1]) == metrics.total("tidegate_connections", worker=slot)
+        assert rows(page, "handshakes") == {"ok": ["5"]}
+    expect(page.locator("#closes tr")).to_have_count(1)
+    expect(page.locator("#closes-by")).to_have_text("0 by us, 5 by clients, 0 cut")
+    for code, cells in rows(page, "closes").items():
+        assert number(cells[-1]) == daemon.metrics().total("tidegate_closes_total", code=code) == 5
+    assert page.problems == []  # type: ignore[attr-defined]
+
+
+def test_charts_move(page: Page, daemon: Daemon) -> None:
+    lines = {name: page.locator(f"#chart-{name} path").last for name in CHARTS[:3]}
+    with clients(daemon.uri, 3, 10):
+        expect(page.locator("#chart-connections svg")).to_have_attribute("aria-label", re.compile(r"now 3;"))
+        before = {name: line.get_attribute("d") for name, line in lines.items()}
+        for name, line in lines.items():
+            expect(line).not_to_have_attribute("d", before[name] or "")
+    expect(page.locator("#chart-ends .key:visible")).to_have_text(re.compile("^1000 "))
+    page.locator("#chart-messages .plot").hover(position={"x": 200, "y": 20})
+    expect(page.locator("#chart-messages .axis span").last).to_have_text(re.compile(r"^\d\d:\d\d:\d\d$"))
+    assert page.problems == []  # type: ignore[attr-defined]
+
+
+def test_reconnects_after_the_admin_process_is_killed(page: Page, daemon: Daemon) -> None:
+    expect(page.locator("#events li").first).to_be_visible()
+    page.wait_for_function("() => points.length >= 3")
+    oldest = page.evaluate("() => points[0].time")
+    events = page.locator("#events li").all_inner_texts()
+    page.evaluate(
+        "() => { window.said = []; new MutationObserver(() => said.push(document.getElementById('link').textContent))"
+        ".observe(document.getElementById('link'), {childList: true}) }"
+    )
+    (admin,) = (pid for pid, title in daemon.titles().items() if title.startswith("tidegate: admin"))
+    os.kill(admin, signal.SIGKILL)
+    page.wait_for_function("() => said.includes('connection lost, trying again') && said.at(-1) === 'live'")
+    expect(page.locator("body")).not_to_have_attribute("data-stale", "")
+    assert page.evaluate("() => points[0].time") == oldest  # what the page remembers it keeps
+    assert set(events) <= set(page.locator("#events li").all_inner_texts())
+    assert all("WebSocket" in problem for problem in page.problems)  # type: ignore[attr-defined]
+
+
+def test_says_what_happens(page: Page, daemon: Daemon) -> None:
+    events = page.locator("#events")
+    expect(events).to_have_attribute("aria-live", "polite")
+    daemon.signal(signal.SIGHUP)
+    expect(events).to_contain_text("reload done")
+    wait_until(lambda: len(daemon.workers()) == 2, "the old workers have ended")
+    os.kill(daemon.workers()[0], signal.SIGKILL)
+    expect(events.locator("li.warning")).to_contain_text("worker 0 was killed by the system")
+    expect(page.locator("#chart-connections .mark.warning")).to_have_count(1)
+    times = page.locator("#events time").evaluate_all("(all) => all.map((one) => one.dateTime)")
+    assert times == sorted(times, reverse=True)
+    with clients(daemon.uri, 1, 1):
+        daemon.signal(signal.SIGSTOP, daemon.workers()[1])
+        expect(page.locator("#worker-rows")).to_contain_text("blocked")
+        daemon.signal(signal.SIGCONT, daemon.workers()[1])
+    assert page.problems == []  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_widths_and_colours(browser: Browser, daemon: Daemon, width: int, scheme: str) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)  # type: ignore[arg-type]
+    with contextlib.closing(context), clients(daemon.uri, 2, 5):
+        page = opened(context, f"http://{daemon.admin}/")
+        expect(page.locator("#chart-connections .big")).to_have_text("2")
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+        for cell in page.locator("main h2:visible, main caption:visible, .big:visible").all():
+            box = cell.bounding_box()
+            assert box is not None
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= width
+        for shown in ("body", "section"):
+            ink, paper = page.locator(shown).first.evaluate(
+                "(node) => [getComputedStyle(node).color, getComputedStyle(node).backgroundColor]"
+            )
+            assert contrast(ink, paper) > 7
+        soft = page.locator(".axis").first.evaluate("(node) => getComputedStyle(node).color")
+        assert contrast(soft, paper) > 4.5
+        assert (luminance(paper) > 0.5) == (scheme == "light")
+        assert page.problems == []  # type: ignore[attr-defined]
+
+
+def luminance(colour: str) -> float:
+    """Of WCAG 2."""
+    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_for_who_does_not_see_it(page: Page) -> None:
+    for name in CHARTS:
+        expect(page.locator(f"#chart-{name} svg")).to_have_attribute("aria-label", re.compile(r" over the last 1 min"))
+    expect(page.get_by_role("log", name="Events")).to_be_visible()
+    expect(page.get_by_role("status")).to_have_text("live")
+    expect(page.get_by_role("table")).to_have_count(5)
+    expect(page.get_by_role("region", name="Workers")).to_have_attribute("tabindex", "0")
+    expect(page.get_by_role("rowheader", name="Messages sent")).to_be_visible()
+    for heading in ("Connections", "Messages a second", "Handler latency", "Closes a second", "Workers", "Events"):
+        expect(page.get_by_role("heading", name=heading)).to_be_visible()
+    expect(page).to_have_title("0 connections · ready · tidegate")
+
+
+def test_nobody_else_is_asked(page: Page, daemon: Daemon) -> None:
+    expect(page.locator("#events li").first).to_be_visible()
+    asked = [url for url in page.asked if not url.startswith("data:")]  # type: ignore[attr-defined]
+    assert sorted(asked) == [f"http://{daemon.admin}/", f"ws://{daemon.admin}/live"]
+
+
+def test_asks_for_the_token(context: BrowserContext) -> None:
+    with Daemon(ECHO, env={"TIDEGATE_ADMIN_TOKEN": TOKEN}) as daemon:
+        page = opened(context, f"http://{daemon.admin}/", "not connected")
+        assert page.problems == []  # type: ignore[attr-defined]
+        page.get_by_label("Token of --admin-token").fill("not-the-right-token")
+        page.get_by_role("button", name="Show").click()
+        expect(page.get_by_role("alert")).to_have_text("That is not the token of this daemon.")
+        page.get_by_label("Token of --admin-token").fill(TOKEN)
+        page.keyboard.press("Enter")
+        expect(page.locator("#link")).to_have_text("live")
+        expect(page.locator("#ask")).to_be_hidden()
+        page.reload()
+        expect(page.locator("#link")).to_have_text("live")
+        page.get_by_role("link", name="/status").click()
+        page.wait_for_url(re.compile("^blob:"))
+        expect(page.locator("body")).to_contain_text('"workers_desired": 1')
+        assert context.cookies() == []  # they would go to every port of this host
+
+
+def test_the_token_in_the_fragment(context: BrowserContext) -> None:
+    with Daemon(ECHO, env={"TIDEGATE_ADMIN_TOKEN": TOKEN}) as daemon:
+        page = opened(context, f"http://{daemon.admin}/#token={TOKEN.replace('+', '%2B')}")
+        assert page.url == f"http://{daemon.admin}/"
+        assert page.problems == []  # type: ignore[attr-defined]
