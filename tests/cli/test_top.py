@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from http import HTTPStatus
 from typing import Any
 
 import psutil
@@ -29,7 +28,6 @@ from tidegate.asyncio.client import connect
 from tidegate.asyncio.server import ServerConnection
 from tidegate.cli import top
 from tidegate.cli.top import endpoint
-from tidegate.http11 import Request, Response
 
 COMMAND = (sys.executable, "-X", "dev", "-W", "error", "-m", "tidegate", "top")
 
@@ -286,22 +284,16 @@ async def test_another_version() -> None:
 
 
 async def test_a_token() -> None:
-    def check(websocket: ServerConnection, request: Request) -> Response | None:
-        if request.headers.get("Authorization") == "Bearer open-sesame-1234567":
-            return None
-        return websocket.respond(HTTPStatus.UNAUTHORIZED, "a token, please\n")
-
-    async with serving(hello, process_request=check) as server:
-        status, _, err = await run("--admin", server.uri)
-        assert (status, err.count("\n")) == (1, 1)
+    token = "open-sesame-1234567"
+    with Daemon(env={"TIDEGATE_ADMIN_TOKEN": token}) as daemon:
+        status, out, err = await run("--admin", daemon.admin)
+        assert (status, out, err.count("\n")) == (1, "", 1)
         assert "asks for the daemon's --admin-token: give it in TIDEGATE_ADMIN_TOKEN" in err
-        assert "HTTP 401: a token, please" in err
-        for arguments, variables in (
-            (("--admin-token", "open-sesame-1234567"), {}),
-            ((), {"TIDEGATE_ADMIN_TOKEN": "open-sesame-1234567"}),
-        ):
-            _, _, err = await run("--admin", server.uri, *arguments, **variables)
-            assert "another version" in err
+        assert "HTTP 401" in err
+        for arguments, variables in ((("--admin-token", token), {}), ((), {"TIDEGATE_ADMIN_TOKEN": token})):
+            status, out, err = await run("--admin", daemon.admin, *arguments, **variables)
+            assert (status, err) == (0, "")
+            assert "1 of 1 workers ready" in out
 
 
 async def test_no_answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -339,7 +331,7 @@ def test_addresses(given: str, uri: str) -> None:
         (("--admin", "http://"), "the host is missing"),
         (("--admin", "http://localhost:a"), "localhost:a"),
         (("--admin", "none"), "--admin is none: give the daemon's admin address, with --admin"),
-        (("--admin-token", "a\nb"), "Authorization"),
+        (("--admin-token", "short"), "--admin-token '...' is not allowed: give 16 or more letters"),
         (("more",), "more"),
     ],
 )
@@ -351,9 +343,10 @@ def test_mistakes(arguments: tuple[str, ...], said: str, capsys: pytest.CaptureF
     assert said in err
 
 
-def test_no_admin_address_in_the_environment(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistakes_in_the_environment(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("TIDEGATE_ADMIN", "none")
     assert run_here("top") == 2
     assert words(capsys)[1].startswith("tidegate top: TIDEGATE_ADMIN is none: ")
+    monkeypatch.setenv("TIDEGATE_ADMIN_TOKEN", "not a token")
+    assert run_here("top", "--admin", "127.0.0.1:1") == 2
+    assert words(capsys)[1].startswith("tidegate top: TIDEGATE_ADMIN_TOKEN '...' is not allowed: ")

@@ -16,7 +16,7 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
 import click
@@ -245,15 +245,21 @@ def _console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=200)  # for grep
 
 
-async def _run(client: connect, address: str, note: Callable[[str], None], *, once: bool, json: bool) -> int:
+async def _stream(client: connect, lost: Callable[[Exception], object]) -> NoReturn:
+    """Print every message, until somebody interrupts us."""
+    async with aclosing(messages(client, lost)) as found:
+        async for message in found:
+            _print(message)
+    raise AssertionError("messages() has no end")
+
+
+def _run(client: connect, address: str, note: Callable[[str], None], *, once: bool, json: bool) -> int:
     if json and not once:
-        async with aclosing(messages(client, lambda exc: note(refusal(exc, address)[1]))) as found:
-            async for message in found:
-                _print(message)
+        asyncio.run(_stream(client, lambda exc: note(refusal(exc, address)[1])))
     console = _console()
     if console.is_terminal and not console.is_dumb_terminal and not once and not json:
-        return await _watch(client, console, address)
-    message = await _first(client)
+        return asyncio.run(_watch(client, console, address))
+    message = asyncio.run(_first(client))
     if json:
         _print(message)
     else:
@@ -261,18 +267,33 @@ async def _run(client: connect, address: str, note: Callable[[str], None], *, on
     return DONE
 
 
-def _address(ctx: click.Context, given: str | None) -> tuple[str, str]:
-    """Where the daemon is, as it is called, and the URL: of the command line, of the environment, or usual."""
-    setting = settings()["admin"]
-    name = "--admin"
-    if given is None:
-        given, name = os.environ.get(setting.environment) or USUAL, setting.environment
+def _given(ctx: click.Context, name: str) -> tuple[str, str]:
+    """What a setting of the daemon is here, and where it was given: the command line, or the environment if at all."""
+    setting = settings()[name]
+    if (text := ctx.params[name]) is not None:
+        return text, setting.flag
+    return os.environ.get(setting.environment, ""), setting.environment
+
+
+def _address(ctx: click.Context) -> tuple[str, str]:
+    """Where the daemon is, as it was said, and the URL."""
+    given, name = _given(ctx, "admin")
     if given.lower() == "none":
         raise click.UsageError(f"{name} is none: give the daemon's admin address, with --admin", ctx)
     try:
-        return given, endpoint(given)
+        return given or USUAL, endpoint(given or USUAL)
     except ValueError as error:
         raise click.UsageError(str(ConfigError(name, given, ALLOWED, str(error))), ctx) from None
+
+
+def _headers(ctx: click.Context) -> dict[str, str]:
+    """Those that have the token, if there is one."""
+    given, name = _given(ctx, "admin_token")
+    try:
+        token = settings()["admin_token"].read(given or "none", given_as=name)
+    except ConfigError as error:
+        raise click.UsageError(str(error), ctx) from None
+    return {"Authorization": f"Bearer {token}"} if token is not None else {}
 
 
 @click.command("top", cls=Command, context_settings=CONTEXT)
@@ -283,15 +304,14 @@ def _address(ctx: click.Context, given: str | None) -> tuple[str, str]:
 )
 @click.option(
     "--admin-token",
-    metavar="TEXT",
-    envvar="TIDEGATE_ADMIN_TOKEN",
+    metavar="TOKEN",
     help="The daemon's --admin-token, if it has one. Everybody can read a command line: give it in the environment."
     "  [default: $TIDEGATE_ADMIN_TOKEN]",
 )
 @click.option("--once", is_flag=True, help="Show it once.")
 @click.option("--json", is_flag=True, help="The messages of /live of --admin, one per line.")
 @click.pass_context
-def command(ctx: click.Context, admin: str | None, admin_token: str | None, once: bool, json: bool) -> int:
+def command(ctx: click.Context, /, once: bool, json: bool, **_: str | None) -> int:
     """Watch a daemon: workers, connections, messages, latencies and events, anew each second.
 
     Where there is no terminal they are shown once. The arrow keys scroll workers that do not fit, and q ends. When the
@@ -300,7 +320,7 @@ def command(ctx: click.Context, admin: str | None, admin_token: str | None, once
     Exit status: 0 done; 1 failed; 2 a mistake on the command line; 5 no daemon is there; 6 it has not answered in
     time; 130 interrupted.
     """
-    address, uri = _address(ctx, admin)
+    (address, uri), headers = _address(ctx), _headers(ctx)
 
     def note(text: str) -> None:
         click.echo(f"{ctx.command_path}: {shown(text)}", err=True)
@@ -308,7 +328,7 @@ def command(ctx: click.Context, admin: str | None, admin_token: str | None, once
     try:
         client = connect(
             uri,
-            additional_headers={"Authorization": f"Bearer {admin_token}"} if admin_token else {},
+            additional_headers=headers,
             compression=None,
             proxy=None,  # of an address that is near
             open_timeout=PATIENCE,
@@ -319,7 +339,7 @@ def command(ctx: click.Context, admin: str | None, admin_token: str | None, once
     except (ValueError, TypeError, WebSocketException) as error:
         raise click.UsageError(str(error), ctx) from None
     try:
-        return asyncio.run(_run(client, address, note, once=once, json=json))
+        return _run(client, address, note, once=once, json=json)
     except (OSError, WebSocketException) as error:
         if isinstance(error, BrokenPipeError):  # nobody reads any more
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
