@@ -202,7 +202,7 @@ class Image:
         for source in sources:
             # A directory's contents are copied, and a file by its name.
             yield f"if [ -d {origin}/{source} ]; then mkdir -p {place} && cp -a {origin}/{source}/. {place}/;"
-            yield f"else cp -a {origin}/{source} {place}; fi"
+            yield f"else mkdir -p $(dirname {place}x) && cp -a {origin}/{source} {place}; fi"
 
     def _enter(self, stage: Stage, environment: Mapping[str, str]) -> str:
         variables = {"PATH": self.path, "HOME": "/"}

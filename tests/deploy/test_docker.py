@@ -23,7 +23,9 @@ from websockets.sync.client import connect
 from tests.deploy.fronts import DEPLOY
 from tests.deploy.image import Image, can_build, stages
 from tests.harness import ROOT, free_port, require, wait_until
+from tidegate.cli.sources import Loader
 from tidegate.config import settings
+from tidegate.kinds import Tcp
 
 COMPOSE = DEPLOY / "docker" / "compose.yaml"
 
@@ -46,11 +48,13 @@ def test_the_image_says_who_runs_what() -> None:
     assert json.loads(image.last("ENTRYPOINT")) == ["tidegate"], "no shell before it"
     assert "/livez" in image.last("HEALTHCHECK")
     named = {setting.environment for setting in settings().values()}
-    assert {name for name in image.environment() if name.startswith("TIDEGATE_")} <= named
+    assert {name for name in image.environment() if name.startswith("TIDEGATE_")} <= named | {"TIDEGATE_CONFIG"}
     bind, admin = settings()["bind"].default[0].port, settings()["admin"].default.port
     assert image.last("EXPOSE").split() == [str(bind), str(admin)]
-    assert image.environment()["TIDEGATE_BIND"] == f"0.0.0.0:{bind}"
     assert f":{admin}/livez" in image.last("HEALTHCHECK")
+    config = Loader({}, {}, str(DEPLOY / "docker" / "tidegate.toml")).load()
+    assert config.bind == (Tcp("0.0.0.0", bind),)
+    assert config.admin == Tcp("127.0.0.1", admin)
 
 
 def test_the_base_is_a_python_that_is_supported() -> None:
