@@ -82,6 +82,7 @@ def test_every_alert_has_series_for_both() -> None:
     assert len(alerts()) == len(set(alerts()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alert", alerts())
 def test_a_broken_alert_would_be_noticed(alert: str, tmp_path: Path) -> None:
     """One that never fires, or always, fails its tests."""
@@ -98,6 +99,32 @@ def test_a_broken_alert_would_be_noticed(alert: str, tmp_path: Path) -> None:
         (tmp_path / ALERTS.name).write_text(before + name + broken, encoding="utf-8")
         with pytest.raises(AssertionError, match="FAILED"):
             promtool("test", "rules", ALERT_TESTS.name, folder=tmp_path)
+
+
+def test_what_people_read(tmp_path: Path) -> None:
+    """The texts of the alerts that fire, with their labels and values in them."""
+    shutil.copy(ALERTS, tmp_path)
+    tests = re.split(r"^(?=  - name: )", ALERT_TESTS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    asking = tests[0]
+    for test in tests[1:]:
+        if " fires: " in test:
+            series, _, rest = test.partition("    promql_expr_test:\n")
+            name, moment = re.search(r'alertname="(\w+)"', rest), re.search(r"eval_time: (\w+)", rest)
+            assert name
+            assert moment
+            asking += f"{series}    alert_rule_test:\n"
+            asking += f"      - {{alertname: {name[1]}, eval_time: {moment[1]}, exp_alerts: []}}\n\n"
+    (tmp_path / ALERT_TESTS.name).write_text(asking, encoding="utf-8")
+    with pytest.raises(AssertionError) as failed:  # none is expected, so promtool tells of each
+        promtool("test", "rules", ALERT_TESTS.name, folder=tmp_path)
+    told = str(failed.value)
+    found = dict(re.findall(r'Labels:\{alertname="(\w+)".*\n *Annotations:\{(.*)\}', told))
+    assert set(found) == set(alerts())
+    for name, text in found.items():
+        assert not re.search(r"\{\{|\}\}|<no value>|error (expanding|executing|calling)|%!|NaN|\d\.\d{6}", text), (
+            f"{name}: {text}"
+        )
+        assert re.search(r'summary=".*\b(a|tidegate)\b', text), f"{name} does not say who: {text}"
 
 
 def test_every_alert_says_what_is_to_be_done() -> None:
