@@ -173,6 +173,22 @@ def test_scale_and_drain(board: Scoreboard, watcher: Watcher) -> None:
     ]
 
 
+def test_what_many_do_at_once_is_one_event(board: Scoreboard) -> None:
+    for slot in range(2, 7):
+        board.spawn(board.assign(slot, generation=1), 1000 + slot)
+    watcher = Watcher(board)
+    assert texts(watcher.look(time.time())) == [
+        f"tidegate started (pid {os.getpid()})",
+        "workers 0-6 started (generation 1)",
+    ]
+    for row in (1, 2, 3, 5):
+        board.stage(row, "ready")
+    assert texts(watcher.look(time.time())) == ["workers 1-3, 5 are ready"]
+    for row in (2, 4, 6):
+        board.retire(row, "crash")
+    assert texts(watcher.look(time.time())) == ["worker 2 crashed", "worker 4 crashed", "worker 6 crashed"]
+
+
 def test_every_end_has_words() -> None:
     assert set(_ENDED) == set(EXIT_REASONS)
 
