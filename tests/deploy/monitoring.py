@@ -30,6 +30,12 @@ from tests.harness import ROOT, Daemon, free_port, require, wait_until
 
 SCRAPE_SECONDS = 1
 
+# Of the scrape configuration, for who has a token.
+TOKEN_LINES = """\
+    # authorization:
+    #   credentials_file: /etc/prometheus/tidegate-token
+"""
+
 _FOLDER = ROOT / "deploy" / "prometheus"
 _PATIENCE = 20.0
 
@@ -44,14 +50,16 @@ class Prometheus:
 
     Parameters:
         admin: HOST:PORT of the daemon's admin address.
+        token: its --admin-token, if it has one.
 
     Attributes: targets (its two names).
     """
 
-    def __init__(self, admin: str) -> None:
+    def __init__(self, admin: str, token: str | None = None) -> None:
         program = shutil.which("prometheus")
         require(program, "prometheus (Debian package)")
         self._program = str(program)
+        self._token = token
         self.targets = (admin, f"localhost:{admin.rpartition(':')[2]}")
         self._address = f"127.0.0.1:{free_port()}"
 
@@ -64,6 +72,10 @@ class Prometheus:
         for documented, here in (("127.0.0.1:9465", targets), ("interval: 15s", f"interval: {SCRAPE_SECONDS}s")):
             assert documented in text
             text = text.replace(documented, here)
+        if self._token is not None:
+            (folder / "tidegate-token").write_text(self._token, encoding="utf-8")
+            assert TOKEN_LINES in text
+            text = text.replace(TOKEN_LINES, TOKEN_LINES.replace("# ", "").replace("/etc/prometheus", str(folder)))
         (folder / "prometheus.yml").write_text(text, encoding="utf-8")
         self._log = folder / "log"
         with self._log.open("wb") as log:

@@ -269,3 +269,12 @@ def test_an_alert_reaches_the_dashboard(story: Story) -> None:
     application.write_text(good, encoding="utf-8")
     story.daemon.signal(signal.SIGHUP)
     wait_until(lambda: not story.prometheus.query(failed), "its end", 30)
+
+
+def test_a_daemon_with_a_token_is_scraped() -> None:
+    """With the lines that the scrape configuration has for it."""
+    token = "a-token.that_nobody~guesses"
+    with Daemon(Load.APPLICATION, env={"TIDEGATE_ADMIN_TOKEN": token}) as daemon:
+        assert daemon.get("/metrics")[0] == 401
+        with Prometheus(daemon.admin, token) as prometheus:
+            assert [value for _, value in prometheus.query("up")] == [1, 1]
