@@ -115,7 +115,7 @@ async def test_pings_and_binary_messages() -> None:
 )
 async def test_close_codes(code: int, status: int, end: str) -> None:
     async with serving(handler) as server:
-        found, output, notes = await run(server.uri, "--wait", "inf", given=f"close {code}\n".encode())
+        found, output, notes = await run(server.uri, "--wait", "none", given=f"close {code}\n".encode())
     assert (found, output) == (status, "")
     assert notes[-1] == f"* connection closed: {end}"
 
@@ -127,7 +127,7 @@ async def test_a_connection_that_breaks() -> None:
         websocket.transport.abort()
 
     async with serving(breaker) as server:
-        status, output, notes = await run(server.uri, "--wait", "inf")
+        status, output, notes = await run(server.uri, "--wait", "none")
     assert (status, output) == (1, "last words\n")
     assert notes[-1] == "* connection closed: no close frame received or sent"
 
@@ -239,7 +239,7 @@ async def test_certificates() -> None:
         (("ws://localhost/", "--header", "name"), "'name' is no header: give 'Name: value'"),
         (("ws://localhost/", "--header", "name: a\nb"), "name header"),
         (("ws://localhost/", "--subprotocol", "a b"), "subprotocol"),
-        (("ws://localhost/", "--wait", "-1"), "--wait"),
+        (("ws://localhost/", "--wait", "-1"), "--wait '-1' is not allowed: give seconds, such as 10"),
         (("ws://localhost/", "--nothing"), "--nothing"),
     ],
 )

@@ -13,6 +13,7 @@ from tests.harness import Daemon
 def test_two_workers_a_page_and_metrics() -> None:
     with Daemon(None, command="demo", target=None, workers=None) as daemon:
         assert f"page     http://{daemon.address}/\n" in daemon.log
+        assert f"daemon   http://{daemon.admin}/\n" in daemon.log
         assert f"metrics  http://{daemon.admin}/metrics\n" in daemon.log
         assert len(daemon.workers()) == 2
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

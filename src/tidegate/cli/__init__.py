@@ -10,13 +10,14 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
+from ..kinds import ConfigError, Kind
 from ..version import version
 
-__all__ = ["CONTEXT", "Command", "main"]
+__all__ = ["CONTEXT", "Command", "Value", "main"]
 
 # Name -> what help says of it. Each is a module of this folder with a click command called `command`.
 COMMANDS = {
@@ -69,6 +70,21 @@ class Command(click.Command):
         except click.UsageError as error:
             error.ctx = error.ctx or ctx
             raise
+
+
+class Value(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """An option's value that is written like a setting's."""
+
+    def __init__(self, kind: Kind) -> None:
+        self._read = kind.read
+        self.name, self.allowed = kind.metavar, kind.allowed
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self._read(value)
+        except ValueError as error:
+            option = param.opts[0] if param is not None else self.name
+            raise click.UsageError(str(ConfigError(option, value, self.allowed, str(error))), ctx) from None
 
 
 @click.group(cls=Commands, no_args_is_help=False, context_settings=CONTEXT)

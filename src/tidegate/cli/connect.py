@@ -24,13 +24,15 @@ import click
 from ..asyncio.client import ClientConnection, connect
 from ..exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus, WebSocketException
 from ..frames import Opcode
+from ..kinds import SECONDS
 from ..typing import Data
-from . import CONTEXT, Command
+from . import CONTEXT, Command, Value
 
 __all__ = ["command", "reason"]
 
 OK, FAILED, INTERRUPTED = 0, 1, 130  # exit statuses
 WAIT = 1.0  # seconds: long for a server's answer, short for somebody who waits
+WAITS = SECONDS.or_else("none", math.inf)
 PIECE = 65536  # bytes read from a pipe at once
 BODY = 200  # characters shown of a response that refuses the connection
 
@@ -220,16 +222,18 @@ def _insecure() -> ssl.SSLContext:
 
 @click.command("connect", cls=Command, context_settings=CONTEXT)
 @click.argument("uri")
-@click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", callback=_header, help="Header to send.")
-@click.option("--subprotocol", "subprotocols", multiple=True, metavar="NAME", help="Subprotocol to offer.")
+@click.option(
+    "--header", "headers", multiple=True, metavar="'NAME: VALUE'", callback=_header, help="Header to send. Repeatable."
+)
+@click.option("--subprotocol", "subprotocols", multiple=True, metavar="NAME", help="Subprotocol to offer. Repeatable.")
 @click.option("--insecure", is_flag=True, help="Do not verify the server's certificate.")
 @click.option(
     "--wait",
-    type=click.FloatRange(min=0),
-    default=WAIT,
-    metavar="SECONDS",
-    help="After the end of input that is not typed, close when nothing has come for so long; 'inf' for never.",
-    show_default=True,
+    type=Value(WAITS),
+    default=WAITS.write(WAIT),
+    metavar=WAITS.metavar,
+    help="After the end of input that is not typed, close when nothing has come for so long; none: never."
+    f"  [default: {WAITS.write(WAIT)}]",
 )
 @click.pass_context
 def command(
@@ -242,10 +246,10 @@ def command(
 ) -> int:
     """Talk to the WebSocket server at URI: lines that are typed are sent, messages are shown.
 
-    Messages go to standard output, one per line, binary ones in hexadecimal. Ctrl-D ends. The status is 0 if the
-    connection was closed with code 1000, 1001 or none, and 1 if there was no connection, or it ended otherwise.
+    Messages go to standard output, one per line, binary ones in hexadecimal. Ctrl-D ends.
 
-    --header and --subprotocol may be given several times.
+    Exit status: 0 the connection was closed with code 1000, 1001 or none; 1 there was no connection, or it ended
+    otherwise; 2 a mistake on the command line; 130 interrupted.
     """
     screen = Screen()
     arguments: dict[str, Any] = {"ssl": _insecure()} if insecure and uri.startswith("wss:") else {}

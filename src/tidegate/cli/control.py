@@ -24,7 +24,7 @@ import msgspec
 from ..config import settings
 from ..kinds import DURATION, ConfigError
 from ..supervisor.requests import Answer, Request, encode, socket_path
-from . import CONTEXT, Command
+from . import CONTEXT, Command, Value
 
 __all__ = ["Asking", "ControlError", "conduct", "control_command", "path_of"]
 
@@ -236,19 +236,6 @@ def path_of(ctx: click.Context) -> str:
     return socket_path(value, os.environ) or USUAL
 
 
-class _Duration(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    name = "duration"
-    allowed = DURATION.allowed
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            seconds: float = DURATION.read(value)
-        except ValueError as error:
-            option = param.opts[0] if param is not None else self.name
-            raise click.UsageError(str(ConfigError(option, value, self.allowed, str(error))), ctx) from None
-        return seconds
-
-
 def control_command(name: str, callback: Any, *params: click.Parameter, wait: bool = True) -> Command:
     """A command that asks a daemon: its own parameters first, and then those that all have."""
     usual = f"as long as it takes, {PATIENCE:g} seconds for a first answer" if wait else f"{PATIENCE:g} seconds"
@@ -261,7 +248,7 @@ def control_command(name: str, callback: Any, *params: click.Parameter, wait: bo
         ),
         click.Option(
             ["--timeout"],
-            type=_Duration(),
+            type=Value(DURATION),
             metavar=DURATION.metavar,
             help=f"How long to wait.  [default: {usual}]",
         ),

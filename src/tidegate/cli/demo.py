@@ -22,12 +22,15 @@ def _demo(ctx: click.Context, /, **_: Any) -> int:
     """Serve a page that shows the server's time, pushed over a WebSocket, and echoes what is typed.
 
     Two workers serve it. The options are those of `tidegate serve`.
+
+    Exit status: 0 stopped as asked; others are those of `tidegate serve`.
     """
     sources = loader(ctx, application="tidegate.cli.demo_application:app", workers=WORKERS)
     config = resolve(ctx, sources).config
     for address in config.bind:
         click.echo(f"page     http://{address}/")
     if config.admin is not None:
+        click.echo(f"daemon   http://{config.admin}/")
         click.echo(f"metrics  http://{config.admin}/metrics")
     click.echo("Ctrl-C stops it.")
     return run(config, sources.load, sources.file)

@@ -114,6 +114,9 @@ def _serve(ctx: click.Context, /, *, print_config: bool, **_: Any) -> int:
     `werkzeug.routing.Map` of such, or a `tidegate.App`.
 
     Times are in seconds, or with a unit: 500ms, 2m. Sizes are in bytes, or with a unit: 64KiB, 1MB.
+
+    Exit status: 0 stopped as asked; 1 something unexpected, or no worker can run; 2 the configuration is wrong; 3 the
+    application cannot be loaded; 4 an address cannot be bound, or --pidfile is that of a running daemon.
     """
     sources = loader(ctx)
     resolved = resolve(ctx, sources)

@@ -309,10 +309,10 @@ def _headers(ctx: click.Context) -> dict[str, str]:
     "  [default: $TIDEGATE_ADMIN_TOKEN]",
 )
 @click.option("--once", is_flag=True, help="Show it once.")
-@click.option("--json", is_flag=True, help="The messages of /live of --admin, one per line.")
+@click.option("--json", is_flag=True, help="The same messages as /live of --admin, one per line.")
 @click.pass_context
 def command(ctx: click.Context, /, once: bool, json: bool, **_: str | None) -> int:
-    """Watch a daemon: workers, connections, messages, latencies and events, anew each second.
+    """Watch the daemon: workers, connections, messages, latencies and events, anew each second.
 
     Where there is no terminal they are shown once. The arrow keys scroll workers that do not fit, and q ends. When the
     daemon is gone it waits for it to come back.
