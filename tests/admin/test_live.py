@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from tidegate._core.scoreboard import EXIT_REASONS, Scoreboard
-from tidegate.admin.live import _ENDED, EVENTS, HISTORY, Live, Watcher, quantile
+from tidegate.admin.live import _ENDED, EVENTS, HISTORY, Live, Pressure, Watcher, quantile
 
 
 @pytest.fixture
@@ -78,6 +78,28 @@ def test_rates_lie_between_two_readings(board: Scoreboard, watcher: Watcher) -> 
     assert second.lag is None
     assert live.latency.handshake.p50 == pytest.approx(0.000175)  # in the middle of 100 us to 250 us
     assert live.latency.handler.p50 is None
+
+
+def test_where_it_presses(board: Scoreboard, watcher: Watcher) -> None:
+    assert watcher.look(time.time()).pressure == Pressure()
+    row = board.row(0)
+    row.pong_timeout()
+    row.limit_rejection("rate")
+    row.limit_rejection("address")
+    row.log_dropped(7)
+    row.slow_consumer("close")
+    row.send_queues(1, 1000, 1000)
+    board.log_messages_dropped = 2
+    board.accept_queue(0, 3, 4096)
+    board.accept_queue(None, 1, 128)
+    assert watcher.look(time.time()).pressure == Pressure(
+        accept_queue_length=4,
+        send_queue_bytes=1000,
+        slow_consumers=1,
+        pong_timeouts=1,
+        limit_rejections=2,
+        log_messages_dropped=9,
+    )
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,7 @@ def test_for_who_does_not_see_it(page: Page) -> None:
         expect(page.locator(f"#chart-{name} svg")).to_have_attribute("aria-label", re.compile(r" over the last 1 min"))
     expect(page.get_by_role("log", name="Events")).to_be_visible()
     expect(page.get_by_role("status")).to_have_text("live")
-    expect(page.get_by_role("table")).to_have_count(5)
+    expect(page.get_by_role("table")).to_have_count(6)
     expect(page.get_by_role("region", name="Workers")).to_have_attribute("tabindex", "0")
     expect(page.get_by_role("rowheader", name="Messages sent")).to_be_visible()
     for heading in ("Connections", "Messages a second", "Handler latency", "Closes a second", "Workers", "Events"):

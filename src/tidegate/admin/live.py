@@ -34,7 +34,7 @@ from ..metrics import facts, system
 from . import health
 from .status import Connections, Totals, connections, totals
 
-__all__ = ["Event", "Latency", "Live", "LiveWorker", "Point", "Quantiles", "Rates", "Watcher"]
+__all__ = ["Event", "Latency", "Live", "LiveWorker", "Point", "Pressure", "Quantiles", "Rates", "Watcher"]
 
 HISTORY: Final = 300
 """Points that are remembered: five minutes."""
@@ -73,6 +73,26 @@ class Latency(Struct):
     ping: Quantiles
     handshake: Quantiles
     event_loop: Quantiles
+
+
+class Pressure(Struct):
+    """Where it presses, by the names of /metrics: first what waits now, then how often something gave way, as totals.
+
+    Attributes:
+        accept_queue_length: connections that wait to be accepted.
+        send_queue_bytes: bytes that wait for clients to read them.
+        pauses_reading, pauses_writing: pauses because a handler was slow, or a client.
+        slow_consumers: clients that were closed for their slowness.
+    """
+
+    accept_queue_length: int = 0
+    send_queue_bytes: int = 0
+    pauses_reading: int = 0
+    pauses_writing: int = 0
+    slow_consumers: int = 0
+    pong_timeouts: int = 0
+    limit_rejections: int = 0
+    log_messages_dropped: int = 0
 
 
 class LiveWorker(Struct):
@@ -156,6 +176,7 @@ class Live(Struct):
     interval: float
     workers: list[LiveWorker]
     point: Point
+    pressure: Pressure = field(default_factory=Pressure)
     history: list[Point] = []
     events: list[Event] = []
 
@@ -260,6 +281,7 @@ class Watcher:
                 p50=latency.handler.p50,
                 p99=latency.handler.p99,
             ),
+            pressure=_pressure(snapshot),
             events=sorted(
                 _told(snapshot) if before is None else _between(before.snapshot, snapshot, now),
                 key=lambda event: event.time,
@@ -320,6 +342,21 @@ def _closes_by(counts: Row) -> dict[str, int]:
     words = counts.words("closes")
     stride = len(words) // len(INITIATORS)
     return {who: sum(words[stride * i : stride * (i + 1)]) for i, who in enumerate(INITIATORS)}
+
+
+def _pressure(snapshot: Snapshot) -> Pressure:
+    counts = snapshot.counts
+    reading, writing = counts.words("pauses")
+    return Pressure(
+        accept_queue_length=sum(length for _, (length, _) in facts.accept_queues(snapshot)),
+        send_queue_bytes=counts.words("send_queue_bytes")[0],
+        pauses_reading=reading,
+        pauses_writing=writing,
+        slow_consumers=sum(counts.words("slow_consumers")),
+        pong_timeouts=counts.words("pong_timeouts")[0],
+        limit_rejections=sum(counts.words("limit_rejections")),
+        log_messages_dropped=counts.words("log_messages_dropped")[0] + snapshot.log_messages_dropped,
+    )
 
 
 def _grown(before: _Reading | None, reading: _Reading) -> dict[str, float]:
