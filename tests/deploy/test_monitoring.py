@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import ClientConnection
 
 from grafana import dashboard
 from tests.deploy.monitoring import SCRAPE_SECONDS, Load, Prometheus, Series
@@ -63,6 +64,11 @@ class Story:
         return shown
 
 
+async def gone(client: ClientConnection) -> ClientConnection:
+    await client.wait_closed()
+    return client
+
+
 async def live(daemon: Daemon, prometheus: Prometheus) -> Story:
     """Some talk, some end in every way there is, a worker is killed, and a reload has everybody come back."""
     load = Load(daemon)
@@ -79,11 +85,21 @@ async def live(daemon: Daemon, prometheus: Prometheus) -> Story:
         await load.end(client, 1000)
     await asyncio.to_thread(daemon.wait_metric, "tidegate_closes_total", load.closes.total())
 
+    clients = [await load.connect() for _ in range(CLIENTS)]
+    victims = int((await asyncio.to_thread(daemon.metrics)).total("tidegate_connections", worker=0, state="open"))
+    assert 0 < victims < CLIENTS
     daemon.signal(signal.SIGKILL, daemon.workers()[0])
     await asyncio.to_thread(daemon.wait_metric, "tidegate_worker_spawns_total", 2, worker=0)
     await asyncio.to_thread(daemon.wait_metric, "tidegate_worker_stage", 2, stage="ready")
+    # Its clients are cut, and come back; nobody else is.
+    for client in asyncio.as_completed([asyncio.create_task(gone(client)) for client in clients]):
+        clients.remove(await client)
+        clients.append(await load.connect())
+        victims -= 1
+        if not victims:
+            break
+    await asyncio.to_thread(daemon.wait_metric, "tidegate_connections", CLIENTS, state="open")
 
-    clients = [await load.connect() for _ in range(CLIENTS)]
     daemon.signal(signal.SIGHUP)
     await asyncio.gather(*(load.end(client, 1001) for client in clients))
     await asyncio.to_thread(daemon.wait_metric, "tidegate_drain_duration_seconds_count", 2)
