@@ -71,8 +71,9 @@ class Front:
     Attributes: daemon, uri, directory, port (of TLS), other_port, admin_port.
     """
 
-    def __init__(self, kind: Kind) -> None:
-        self.kind = kind
+    def __init__(self, kind: Kind, *options: str, changes: Mapping[str, str] | None = None) -> None:
+        """`options`: more of the daemon's; `changes`: more of the proxy's file, where they are in it."""
+        self.kind, self.options, self.changes = kind, options, changes or {}
 
     def __enter__(self) -> Self:
         require(find(self.kind.program), self.kind.program)
@@ -84,7 +85,7 @@ class Front:
             # Clients of ours find it by the environment, as any program does.
             patch = stack.enter_context(pytest.MonkeyPatch.context())
             patch.setenv("SSL_CERT_FILE", str(self.directory / "ca.pem"))
-            options = list(self.kind.daemon)
+            options = [option.format(directory=self.directory) for option in (*self.kind.daemon, *self.options)]
             if not self.kind.tls_ends_here:
                 options += ["--certfile", str(self.directory / "cert.pem")]
             self.daemon = stack.enter_context(Daemon(APPLICATION, *options, "--settle", "0.1", workers=2))
@@ -161,6 +162,13 @@ def read(name: str) -> str:
     return (DEPLOY / name).read_text(encoding="utf-8")
 
 
+def write(front: Front, name: str, text: str) -> None:
+    """A file for the proxy, with what this test has changed."""
+    for before, after in front.changes.items():
+        text = text.replace(before, after)
+    (front.directory / name).write_text(text, encoding="utf-8")
+
+
 def nginx(front: Front) -> list[str]:
     """nginx.conf and tidegate.conf."""
     folder = front.directory
@@ -174,8 +182,20 @@ def nginx(front: Front) -> list[str]:
         "listen 443 ": f"listen 127.0.0.1:{front.port} ",
         "/etc/nginx/tls": str(folder),
     }
-    (folder / "tidegate.conf").write_text(derive(read("nginx/tidegate.conf"), site))
+    write(front, "tidegate.conf", derive(read("nginx/tidegate.conf"), site))
     return run_nginx(front)
+
+
+def nginx_unix(front: Front) -> list[str]:
+    """As nginx, with the line of the Unix socket in place of the other."""
+    tcp, unix = "    server 127.0.0.1:8765 ", "    # server unix:/run/tidegate/web.sock;"
+    assert unix in read("nginx/tidegate.conf")
+    front.changes = {
+        tcp.replace("127.0.0.1:8765", front.daemon.address): "    # server ",
+        unix: f"    server unix:{front.directory}/web.sock;",
+        **front.changes,
+    }
+    return nginx(front)
 
 
 def nginx_stream(front: Front) -> list[str]:
@@ -187,7 +207,7 @@ def nginx_stream(front: Front) -> list[str]:
     require(module.exists(), "libnginx-mod-stream")
     site = {"server 127.0.0.1:8765": f"server {front.daemon.address}", "listen 443 ": f"listen 127.0.0.1:{front.port} "}
     stream = derive(read("nginx/stream.conf"), site)
-    (folder / "nginx.conf").write_text(f"load_module {module};\n{processes}{stream}")
+    write(front, "nginx.conf", f"load_module {module};\n{processes}{stream}")
     return run_nginx(front)
 
 
@@ -238,7 +258,7 @@ def haproxy(name: str) -> Callable[[Front], list[str]]:
         comments = "".join(line for line in text.splitlines(True) if line.lstrip().startswith("#"))
         assert comments
         plain = "".join(line for line in text.splitlines(True) if not line.lstrip().startswith("#"))
-        (folder / "haproxy.cfg").write_text(derive(plain, changes))
+        write(front, "haproxy.cfg", derive(plain, changes))
         return [str(find("haproxy")), "-W", "-db", "-f", f"{folder}/haproxy.cfg"]
 
     return command
@@ -273,7 +293,7 @@ def caddy(front: Front) -> list[str]:
     }
     if caddy_version() < (2, 7):
         changes["\t\tstream_close_delay 1h\n"] = ""
-    (folder / "Caddyfile").write_text(derive(text, changes))
+    write(front, "Caddyfile", derive(text, changes))
     return [str(find("caddy")), "run", "--config", f"{folder}/Caddyfile", "--adapter", "caddyfile"]
 
 
@@ -285,10 +305,12 @@ def caddy_reload(front: Front) -> None:
 
 
 HEADER = ["--trusted-proxies", "127.0.0.1"]
+UNIX = ["--bind", "unix:{directory}/web.sock", "--trusted-proxies", "unix", "--umask", "007"]
 PROXY = ["--proxy-protocol", "--trusted-proxies", "127.0.0.1"]
 
 KINDS = {
     "nginx": Kind("nginx", HEADER, nginx, hang_up),
+    "nginx-unix": Kind("nginx", UNIX, nginx_unix, hang_up),
     "nginx-stream": Kind("nginx", PROXY, nginx_stream, hang_up, tls_ends_here=False),
     "haproxy": Kind("haproxy", HEADER, haproxy("haproxy.cfg"), signal_master),
     "haproxy-tcp": Kind("haproxy", PROXY, haproxy("haproxy-tcp.cfg"), signal_master, tls_ends_here=False),

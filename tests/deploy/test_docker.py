@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,6 +101,13 @@ def test_prometheus_finds_the_daemon(compose: Any) -> None:
     secret = Path(job["authorization"]["credentials_file"]).name
     assert compose["secrets"][secret] == {"environment": "TIDEGATE_ADMIN_TOKEN"}
     assert secret in compose["services"]["prometheus"]["secrets"]
+
+
+def test_promtool_understands_its_prometheus() -> None:
+    require(shutil.which("promtool"), "promtool")
+    command = ["promtool", "check", "config", "--syntax-only", str(DEPLOY / "docker" / "prometheus.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow

@@ -104,6 +104,7 @@ async def test_connections_outlive_a_reload_of_the_proxy(front: Front) -> None:
                 assert await websocket.recv() == "still there"
 
 
+@pytest.mark.slow
 async def test_an_end_and_a_start_of_the_daemon(front: Front) -> None:
     """1001 arrives, then the proxy says that nobody is there, then somebody is."""
     daemon = front.daemon
@@ -137,6 +138,35 @@ async def served(front: Front) -> bool:
         return False
 
 
+@pytest.mark.parametrize("name", ["nginx", "haproxy", "caddy"])
+async def test_nobody_is_there_says_the_daemon(name: str) -> None:
+    """While it is drained, with what it says about coming back."""
+    with Front(KINDS[name]) as front:
+        front.daemon.signal(signal.SIGWINCH)
+        await asyncio.to_thread(wait_until, lambda: front.daemon.get("/readyz")[0] == 503, "a drain")
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(front.uri, proxy=None)
+        assert refused.value.response.status_code == 503
+        assert refused.value.response.headers["Retry-After"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["nginx", "nginx-stream", "haproxy", "haproxy-tcp"])
+async def test_pings_keep_connections_and_silence_ends_them(name: str) -> None:
+    """With the times of the file in small: it is these settings that decide, and the daemon's pings that count."""
+    small = {"90s": "2s"}
+    with Front(KINDS[name], "--ping-interval", "0.5", changes=small) as front:
+        async with connect(front.uri, ping_interval=None, proxy=None) as websocket:
+            await asyncio.sleep(5)  # as long as it takes for a proxy that counts wrong
+            await websocket.send("still there")
+            assert await websocket.recv() == "still there"
+    with Front(KINDS[name], "--ping-interval", "none", changes=small) as front:
+        async with connect(front.uri, ping_interval=None, proxy=None) as websocket:
+            await websocket.wait_closed()
+            assert websocket.close_code == 1006
+
+
+@pytest.mark.slow
 def test_haproxy_asks_whether_the_daemon_is_ready() -> None:
     """A daemon that drains gets nobody new, before a client has asked it in vain."""
     with Front(KINDS["haproxy"]) as front:
