@@ -52,6 +52,11 @@ async def test_metrics_agree_with_the_clients() -> None:
                 assert metrics.total(f"tidegate_messages_{direction}_total", opcode="text") == 120
                 assert metrics.total(f"tidegate_messages_{direction}_total", opcode="binary") == 60
                 assert metrics.total(f"tidegate_{direction}_bytes_total") == 12 * (sum(range(10)) + sum(range(5)))
+                assert metrics.total("tidegate_message_size_bytes_count", direction=direction) == 180
+                assert metrics.total("tidegate_message_size_bytes_bucket", direction=direction, le="64.0") == 180
+                assert metrics.total("tidegate_message_size_bytes_sum", direction=direction) == metrics.total(
+                    f"tidegate_{direction}_bytes_total"
+                )
             assert metrics.total("tidegate_handler_duration_seconds_count") == 180
             assert metrics.total("tidegate_closes_total") == 0
 
