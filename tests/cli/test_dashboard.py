@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tidegate.admin.live import Event, Latency, Live, LiveWorker, Point, Quantiles, Rates
+from tidegate.admin.live import Event, Latency, Live, LiveWorker, Point, Pressure, Quantiles, Rates
 from tidegate.admin.status import Connections, Totals
 from tidegate.cli.dashboard import Dashboard, Told
 
@@ -54,7 +54,7 @@ def squeezed(lines: list[str]) -> list[str]:
 def test_as_a_table() -> None:
     events = [Event(NOW + i, f"event {i}") for i in range(12)]
     lines = squeezed(shown(Dashboard(Told(message(worker(0), worker(1), events=events)), fill=False), height=5))
-    assert lines[:14] == [
+    assert lines[:15] == [
         "tidegate 1.2.3 (pid 7): ready, up 1 h 1 min, 1 of 2 workers ready",
         "",
         "connections 1,234 open, 1 handshaking latency p50 p90 p99",
@@ -63,6 +63,7 @@ def test_as_a_table() -> None:
         "sent 20 messages/s, 512 B/s ping - - -",
         "closes 1006: 12, 1000: 3 handshake - - -",
         "processes 3.0 GiB memory, 125% cpu",
+        "pressure none",
         "",
         "slot pid generation age connections in/s out/s memory cpu lag stage",
         "0 4000000 1 1 min 40 s 10 120 240 40 MiB 25% 200 us ready",
@@ -70,7 +71,7 @@ def test_as_a_table() -> None:
         "",
         f"{time.strftime('%H:%M:%S', time.localtime(NOW + 11))} event 11",
     ]
-    assert [line.partition(" ")[2] for line in lines[13:]] == [f"event {i}" for i in range(11, 1, -1)]
+    assert [line.partition(" ")[2] for line in lines[14:]] == [f"event {i}" for i in range(11, 1, -1)]
 
 
 def test_workers_that_are_not_as_they_should_be() -> None:
@@ -84,11 +85,17 @@ def test_workers_that_are_not_as_they_should_be() -> None:
     told.live.closes = {}
     lines = squeezed(shown(Dashboard(told, fill=False), width=120))
     assert "closes none" in lines[6]
-    assert lines[10:] == [
+    assert lines[11:] == [
         "0 4000000 1 1 min 40 s 10 120 240 40 MiB 25% 200 us ready",
         "1 - - - 0 0 0 - - - backoff",
         "2 4000002 1 1 min 40 s 10 120 240 40 MiB 25% 200 us draining, silent for 1 min 1 s",
     ]
+
+
+def test_where_it_presses() -> None:
+    pressure = Pressure(accept_queue_length=1200, send_queue_bytes=3 * 2**20, slow_consumers=4)
+    lines = shown(Dashboard(Told(message(pressure=pressure)), fill=False))
+    assert lines[8] == "pressure     accept queue: 1,200, send queue: 3.0 MiB, slow consumers: 4"
 
 
 def test_what_is_left_out_where_there_is_little_room() -> None:

@@ -92,10 +92,10 @@ async def test_a_table(daemon: Daemon) -> None:
     assert lines[0].startswith(f"tidegate 0.1.0 (pid {daemon.pid}): ready, up ")
     assert lines[0].endswith("2 of 2 workers ready")
     assert lines[2].startswith("connections 3 open latency p50 p90 p99")
-    assert lines[9] == "slot pid generation age connections in/s out/s memory cpu lag stage"
+    assert lines[10] == "slot pid generation age connections in/s out/s memory cpu lag stage"
     for slot, pid in enumerate(daemon.workers()):
-        assert lines[10 + slot].startswith(f"{slot} {pid} 1 ")
-        assert lines[10 + slot].endswith(" ready")
+        assert lines[11 + slot].startswith(f"{slot} {pid} 1 ")
+        assert lines[11 + slot].endswith(" ready")
     assert f"worker 0 started (pid {daemon.workers()[0]}, generation 1)" in out
     await wait_open(daemon, 0)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+import msgspec
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -133,7 +134,7 @@ class Dashboard:
             yield from _events(list(self.told.events)[: -EVENTS_OF_A_TABLE - 1 : -1])
             return
         left = options.max_height - 1
-        for numbers in (_numbers(live, width), _facts(live)):
+        for numbers in (_numbers(live, width), Group(_facts(live), _pressure(live))):
             height = 1 + len(console.render_lines(numbers, options))
             if left - height >= LEAST:
                 left -= height
@@ -190,12 +191,22 @@ def _line(*parts: str | tuple[str, str]) -> Text:
 
 
 def _numbers(live: Live, width: int) -> RenderableType:
-    """What the daemon has and does, and how long that takes."""
-    if width >= SIDE_BY_SIDE:
-        both = Table.grid(padding=(0, 3))
-        both.add_row(_facts(live), _latencies(live))
-        return both
-    return Group(_facts(live), _latencies(live))
+    """What the daemon has and does, how long that takes, and where it presses."""
+    if width < SIDE_BY_SIDE:
+        return Group(_facts(live), _pressure(live), _latencies(live))
+    both = Table.grid(padding=(0, 3))
+    both.add_row(_facts(live), _latencies(live))
+    return Group(both, _pressure(live))
+
+
+def _pressure(live: Live) -> Text:
+    """What waits or gave way, by the names that the metrics have; only what there is."""
+    told = []
+    for name, value in msgspec.structs.asdict(live.pressure).items():
+        if value:
+            words = name.removesuffix("_length").removesuffix("_bytes").replace("_", " ")
+            told.append(f"{words}: {size(value) if name.endswith('_bytes') else f'{value:,}'}")
+    return _line(("pressure     ", "dim"), (", ".join(told) or "none", "yellow" if told else ""))
 
 
 def _facts(live: Live) -> Table:
