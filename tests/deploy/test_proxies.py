@@ -139,14 +139,15 @@ async def served(front: Front) -> bool:
 
 
 @pytest.mark.parametrize("name", ["nginx", "haproxy", "caddy"])
-async def test_nobody_is_there_says_the_daemon(name: str) -> None:
-    """While it is drained, with what it says about coming back."""
+async def test_who_comes_during_a_drain_is_told_when_to_come_back(name: str) -> None:
+    """By the daemon, or by a proxy that knows already."""
     with Front(KINDS[name]) as front:
         front.daemon.signal(signal.SIGWINCH)
         await asyncio.to_thread(wait_until, lambda: front.daemon.get("/readyz")[0] == 503, "a drain")
         with pytest.raises(InvalidStatus) as refused:
             await connect(front.uri, proxy=None)
-        assert refused.value.response.status_code == 503
+        # Caddy says 502 if the daemon was quicker to answer than it was to ask.
+        assert refused.value.response.status_code in ((502, 503) if name == "caddy" else (503,))
         assert refused.value.response.headers["Retry-After"]
 
 
