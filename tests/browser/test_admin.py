@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.harness import ECHO, Daemon, wait_until
 from tidegate import connect
+from tidegate.admin.health import LIVE_SECONDS
 
 CHARTS = ("connections", "messages", "latency", "ends")
 TOKEN = "a/token+for~tests-0123=="
@@ -158,6 +159,20 @@ def test_says_what_happens(page: Page, daemon: Daemon) -> None:
         expect(page.locator("#worker-rows")).to_contain_text("blocked")
         daemon.signal(signal.SIGCONT, daemon.workers()[1])
     assert page.problems == []  # type: ignore[attr-defined]
+
+
+def test_a_supervisor_that_is_stuck(page: Page) -> None:
+    """As /livez says it: after ten seconds, which this test does not wait for."""
+    expect(page.locator("#state")).to_have_text("ready")
+    shown = page.evaluate(f"""() => {{
+        const seen = [];
+        for (const tick_age of [{LIVE_SECONDS} - 0.1, {LIVE_SECONDS}]) {{
+            show({{...latest, tick_age}});
+            seen.push(document.getElementById("state").textContent);
+        }}
+        return seen;
+    }}""")
+    assert shown == ["ready", "stuck: the supervisor has not run for 10 s"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
