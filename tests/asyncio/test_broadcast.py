@@ -174,6 +174,7 @@ async def test_a_client_that_does_not_read_is_closed_with_1013(caplog: pytest.Lo
         )
         await reader.readuntil(b"\r\n\r\n")
         [slow] = await opened(server, 1)
+        before = slow._row.words("slow_consumers")[0]
         async with connect(uri, compression=None) as reading:
             connections = await opened(server, 2)
             message = b"x" * 2**18
@@ -186,6 +187,7 @@ async def test_a_client_that_does_not_read_is_closed_with_1013(caplog: pytest.Lo
             assert (slow.close_sent.code, slow.close_sent.reason) == (1013, "too slow")
             assert slow.transport.get_write_buffer_size() <= 2**20 + 2**18
             assert "too slow for broadcasts" in caplog.text
+            assert slow._row.words("slow_consumers")[0] == before + 1
             broadcast(server.connections, "still there")
             assert await reading.recv() == "still there"
         writer.transport.abort()

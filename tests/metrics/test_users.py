@@ -12,9 +12,13 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
 from websockets.asyncio.client import connect
 
 from tests.harness import Daemon, wait_until
+from tidegate._core.scoreboard import Scoreboard
+from tidegate.metrics.expose import expose, registry
 from tidegate.metrics.users import VARIABLE, Users
 
 APPLICATION = """
@@ -107,6 +111,20 @@ def test_files_that_cannot_be_read(tmp_path: Path, caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.WARNING):
         assert text(Users(str(tmp_path))) == ""
     assert "the metrics of the application cannot be read" in caplog.text
+
+
+def test_both_formats_show_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    count(tmp_path, "0", "0", "now")
+    both = registry(Scoreboard.create())
+    for accept, parse in (("", parse_text), ("application/openmetrics-text", parse_openmetrics)):
+        samples = {
+            sample.name: sample.value
+            for family in parse(expose(both, accept)[1].decode())
+            for sample in family.samples
+            if not sample.name.startswith("tidegate_")
+        }
+        assert samples == {"seen_total": 12, "now": 3}
 
 
 def test_nothing_is_there_yet(tmp_path: Path) -> None:

@@ -99,3 +99,34 @@ def test_workers_whose_rows_are_lost_keep_their_folder_to_the_end(
 def test_a_program_that_had_none(files: MetricFiles) -> None:
     files.take(None, rows=True)
     assert parent(files).exists()
+
+
+def test_what_a_killed_daemon_has_left_is_removed(
+    files: MetricFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    files.make()
+    used = files.folder
+    assert used is not None
+    left, fresh, others = (tmp_path / name for name in ("tidegate-metrics-1-left", "tidegate-metrics-1-new", "others"))
+    for folder in (left, fresh, others):
+        folder.mkdir()
+        (folder / "counter_0.db").touch()
+    for folder in (left, others, Path(used)):
+        os.utime(folder, (0, 0))
+    (tmp_path / "tidegate-metrics-file").touch()
+    (tmp_path / "tidegate-metrics-link").symlink_to(others)
+    another = MetricFiles()
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    another.make()
+    assert not left.exists()
+    assert fresh.exists()
+    assert others.exists()
+    assert Path(used).exists(), "a daemon that runs keeps its own"
+    another.close()
+
+
+def test_a_folder_that_somebody_has_removed(files: MetricFiles, tmp_path: Path) -> None:
+    files.take(str(tmp_path / "gone"), rows=True)
+    assert files.folder is not None
+    assert parent(files) == tmp_path

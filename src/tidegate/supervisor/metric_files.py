@@ -13,11 +13,14 @@ What must not live here: what is in the files (prometheus_client, metrics/users.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import glob
 import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 
 __all__ = ["MetricFiles"]
@@ -25,6 +28,8 @@ __all__ = ["MetricFiles"]
 logger = logging.getLogger("tidegate.supervisor")
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+PREFIX = "tidegate-metrics-"
+FRESH = 60.0  # seconds
 
 
 class MetricFiles:
@@ -37,6 +42,8 @@ class MetricFiles:
     def __init__(self) -> None:
         self.folder: str | None = None
         self._former: list[str] = []
+        # Every process of the daemon has it, and with it a shared lock: a folder without is of one that was killed.
+        self._claim = -1
 
     def make(self) -> None:
         """Make a folder, and let every process that is forked from now on count there.
@@ -46,11 +53,11 @@ class MetricFiles:
         reasons = []
         for parent in _parents():
             try:
-                self.folder = tempfile.mkdtemp(prefix=f"tidegate-metrics-{os.getpid()}-", dir=parent)
+                self._use(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent))
             except OSError as error:
                 reasons.append(str(error))
                 continue
-            os.environ[VARIABLE] = self.folder
+            _sweep(parent or tempfile.gettempdir())
             return
         os.environ.pop(VARIABLE, None)
         logger.warning("metrics of the application are not collected: there is no folder for them: %s", reasons)
@@ -62,13 +69,19 @@ class MetricFiles:
             folder: its path; None: it had none.
             rows: whether workers that it has left keep their rows. If not, nobody may write in what is theirs.
         """
-        if folder is not None and rows and os.path.isdir(folder):
-            self.folder = os.environ[VARIABLE] = folder
-            return
+        if folder is not None and rows:
+            with contextlib.suppress(OSError):  # somebody has removed it
+                self._use(folder)
+                return
         if folder is not None:
             self._former.append(folder)
             os.environ[VARIABLE] = os.path.dirname(folder)
         self.make()
+
+    def _use(self, folder: str) -> None:
+        self._claim = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(self._claim, fcntl.LOCK_SH)
+        self.folder = os.environ[VARIABLE] = folder
 
     def ended(self, row: int) -> None:
         """The worker that counted in this row has ended, and nobody has taken its place yet."""
@@ -81,8 +94,23 @@ class MetricFiles:
         """Remove it."""
         for folder in (*self._former, *([self.folder] if self.folder is not None else [])):
             shutil.rmtree(folder, ignore_errors=True)
-        self.folder = None
-        self._former = []
+        if self._claim >= 0:
+            os.close(self._claim)
+        self._claim, self.folder, self._former = -1, None, []
+
+
+def _sweep(parent: str) -> None:
+    """Remove the folders of daemons that were killed."""
+    for folder in glob.glob(f"{glob.escape(parent)}/{PREFIX}*"):
+        with contextlib.suppress(OSError):  # it is in use, or somebody else's
+            claim = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # One that is not even a minute old may be about to be claimed.
+                if time.time() - os.fstat(claim).st_mtime > FRESH:
+                    shutil.rmtree(folder)
+            finally:
+                os.close(claim)
 
 
 def _parents() -> Iterator[str | None]:
