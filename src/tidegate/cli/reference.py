@@ -64,6 +64,15 @@ _METRICS = """
 What `/metrics` of the admin address shows. The label `worker` is the number of the worker's slot, from 0: a successor
 goes on with the series of its predecessor, and sums over workers never go backwards. Processes and queues that are not
 a slot's are there as `supervisor`, `admin` and `shared`. No label has a path, a user or an address.
+
+What the application counts with [prometheus_client](https://prometheus.github.io/client_python/) is there as well,
+added up over the workers, without anything to set up: a `Counter`, `Histogram`, `Summary` or `Gauge` that it makes as
+it is imported, or later. It is that library's multiprocess mode, whose folder (`PROMETHEUS_MULTIPROC_DIR`) the daemon
+makes at its start, keeps over reloads and upgrades, and removes at its end. A `Gauge` needs a `multiprocess_mode`,
+for only its author knows what one number is to be made of many: `livesum`, say, which leaves out workers that have
+ended. In the modes `all` and `liveall` the label `pid` tells workers apart, by a small number and not the process's.
+Names that begin with `tidegate_` are best left to the daemon: what has the name of a metric below is left out, and
+the log says so.
 """
 
 
