@@ -234,6 +234,7 @@ def test_asks_for_the_token(context: BrowserContext) -> None:
     with Daemon(ECHO, env={"TIDEGATE_ADMIN_TOKEN": TOKEN}) as daemon:
         page = opened(context, f"http://{daemon.admin}/", "not connected")
         assert page.problems == []  # type: ignore[attr-defined]
+        expect(page.locator("#workers")).to_be_hidden()
         page.get_by_label("Token of --admin-token").fill("not-the-right-token")
         page.get_by_role("button", name="Show").click()
         expect(page.get_by_role("alert")).to_have_text("That is not the token of this daemon.")
@@ -241,6 +242,7 @@ def test_asks_for_the_token(context: BrowserContext) -> None:
         page.keyboard.press("Enter")
         expect(page.locator("#link")).to_have_text("live")
         expect(page.locator("#ask")).to_be_hidden()
+        expect(page.locator("#workers")).to_be_visible()
         page.reload()
         expect(page.locator("#link")).to_have_text("live")
         page.get_by_role("link", name="/status").click()
