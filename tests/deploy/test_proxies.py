@@ -6,12 +6,13 @@ What must not live here: how a proxy is run (fronts.py).
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import re
 import signal
 import ssl
-import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from websockets.asyncio.client import connect
@@ -196,8 +197,10 @@ def test_the_daemon_decides_who_is_gone(name: str, pattern: str) -> None:
 
 
 def test_plain_http_is_sent_to_tls() -> None:
-    with Front(KINDS["nginx"]) as front:
-        ask = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code} %{redirect_url}", "--noproxy", "*"]
-        url = f"http://127.0.0.1:{front.other_port}/room?a=b"
-        done = subprocess.run([*ask, url], capture_output=True, text=True, check=True, timeout=20)
-        assert done.stdout == "308 https://127.0.0.1/room?a=b"
+    with (
+        Front(KINDS["nginx"]) as front,
+        closing(http.client.HTTPConnection("127.0.0.1", front.other_port, timeout=20)) as connection,
+    ):
+        connection.request("GET", "/room?a=b")
+        response = connection.getresponse()
+        assert (response.status, response.headers["Location"]) == (308, "https://127.0.0.1/room?a=b")
