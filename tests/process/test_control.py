@@ -432,8 +432,10 @@ def test_in_the_runtime_directory(tmp_path: Path) -> None:
 
 def test_none(tmp_path: Path) -> None:
     with Daemon(ECHO, "--control", "none", env={"RUNTIME_DIRECTORY": str(tmp_path)}) as daemon:
-        assert not list(tmp_path.iterdir())
+        # The folder of the application's metrics is there, and no socket.
+        assert [path for path in tmp_path.iterdir() if not path.name.startswith("tidegate-metrics-")] == []
         assert daemon.stop() == 0
+    assert not list(tmp_path.iterdir())
 
 
 def test_two_daemons_cannot_have_the_same(daemon: Daemon) -> None:
