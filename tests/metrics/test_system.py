@@ -124,6 +124,12 @@ def test_a_slot_in_a_handover(child: subprocess.Popen[str]) -> None:
     """Memory adds up; of descriptors it matters how near the limit one process is."""
     board = Scoreboard.create()
     with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        # What it needs it has when it answers.
+        assert other.stdin is not None
+        assert other.stdout is not None
+        other.stdin.write(b"\n")
+        other.stdin.flush()
+        assert other.stdout.readline() == b"\n"
         for pid in (child.pid, other.pid):
             board.spawn(board.assign(0), pid)
         usage = Observer(board).read().usage["0"]

@@ -74,6 +74,7 @@ def counters(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], 
     }
 
 
+@pytest.mark.slow
 async def test_a_killed_worker_costs_nobody_but_its_own_clients() -> None:
     with Daemon(WHO, workers=2) as daemon:
         callers = Callers(daemon, rate=50)
@@ -187,6 +188,7 @@ def test_workers_that_are_never_ready_end_the_daemon_with_1_and_show_where_they_
         assert "within 0.5 s" in daemon.log
 
 
+@pytest.mark.slow
 def test_once_a_worker_has_served_the_daemon_stays_up() -> None:
     """A worker crashes at once whenever the file is there; without it, all is well again."""
     source = """

@@ -137,6 +137,7 @@ async def test_a_worker_that_is_blocked(how: str) -> None:
         assert await asyncio.to_thread(daemon.stop) == 0
 
 
+@pytest.mark.slow
 async def test_a_worker_that_is_stopped() -> None:
     """It cannot show anything, nor end by itself."""
     with Daemon(APPLICATION, *TIMEOUT, workers=2) as daemon:
@@ -165,6 +166,7 @@ async def test_a_worker_that_is_stopped_for_a_moment_goes_on() -> None:
         assert await asyncio.to_thread(daemon.stop) == 0
 
 
+@pytest.mark.slow
 async def test_nobody_new_waits_for_a_worker_that_is_stopped() -> None:
     """The other accepts who is in its queue, until it goes on."""
     with Daemon(APPLICATION, "--worker-timeout", "none", workers=2) as daemon:
@@ -255,6 +257,7 @@ async def test_when_all_of_it_stood_still_nobody_is_killed() -> None:
         assert daemon.stop() == 0
 
 
+@pytest.mark.slow
 def test_the_stacks_are_in_the_file_that_has_the_logs_name_now() -> None:
     with Daemon(APPLICATION, *TIMEOUT, "--log-file", "log") as daemon:
         log, moved = daemon.directory / "log", daemon.directory / "log.1"
@@ -315,6 +318,7 @@ async def test_workers_of_some_age_are_recycled_and_nobody_is_refused() -> None:
         assert await asyncio.to_thread(daemon.stop) == 0
 
 
+@pytest.mark.slow
 async def test_workers_of_many_connections_are_recycled() -> None:
     with Daemon(APPLICATION, "--max-connections-served", "50", "--settle", "0.2", workers=1, drain=0.2) as daemon:
         async with Crowd(daemon.uri, rate=40) as crowd:
@@ -324,6 +328,7 @@ async def test_workers_of_many_connections_are_recycled() -> None:
         assert await asyncio.to_thread(daemon.stop) == 0
 
 
+@pytest.mark.slow
 async def test_a_worker_that_grows_is_recycled() -> None:
     with Daemon(APPLICATION, "--max-rss", "150MiB", "--settle", "0.2", workers=2) as daemon:
         victim, other = daemon.workers()
@@ -337,6 +342,7 @@ async def test_a_worker_that_grows_is_recycled() -> None:
         assert await asyncio.to_thread(daemon.stop) == 0
 
 
+@pytest.mark.slow
 async def test_recycling_that_fails_leaves_the_worker_where_it_is() -> None:
     """Code that no longer starts is no reason to be without a worker, nor to try again and again."""
     source = """

@@ -51,6 +51,7 @@ def echoes(client: RawClient) -> bool:
     return client.frame() == (0x81, b"hi")
 
 
+@pytest.mark.slow
 def test_descriptors_run_out_and_nothing_else_happens() -> None:
     with few_descriptors() as daemon, contextlib.ExitStack() as clients:
         present = []

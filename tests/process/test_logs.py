@@ -101,12 +101,14 @@ async def test_clients_go_on_while_nobody_reads_the_log(form: str) -> None:
     assert b"stopped with status 0" in reader.read
 
 
+@pytest.mark.slow
 async def test_a_daemon_whose_log_nobody_reads_ends_in_time() -> None:
     with Reader() as reader, Daemon(TALKATIVE, stderr=reader.writer) as daemon:
         await echo(daemon, *["100000"] * 60)
         assert daemon.stop() == 0
 
 
+@pytest.mark.slow
 async def test_a_reader_that_is_gone_harms_nobody() -> None:
     reader, writer = os.pipe()
     with Daemon(TALKATIVE, "--access-log", stderr=writer) as daemon:
@@ -121,6 +123,7 @@ async def test_a_reader_that_is_gone_harms_nobody() -> None:
         assert daemon.stop() == 0
 
 
+@pytest.mark.slow
 async def test_standard_error_may_be_a_socket() -> None:
     """As under systemd, whose journal reads the other end."""
     ours, theirs = socket.socketpair()
@@ -132,6 +135,7 @@ async def test_standard_error_may_be_a_socket() -> None:
         assert b"supervisor INFO tidegate " in ours.recv(1000)
 
 
+@pytest.mark.slow
 async def test_a_full_disk_harms_nobody() -> None:
     with Daemon(TALKATIVE, "--log-file", "/dev/full", "--access-log") as daemon:
         await lose_lines(daemon)

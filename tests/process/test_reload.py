@@ -91,7 +91,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-@pytest.mark.parametrize("form", ["generation", "rolling"])
+@pytest.mark.parametrize("form", ["generation", pytest.param("rolling", marks=pytest.mark.slow)])
 async def test_a_broken_application_changes_nothing(broken: str, form: str) -> None:
     options = ("--settle", "0.8", "--boot-timeout", "1", "--reload", form)
     with Daemon(ECHO, *options, workers=2, drain=0.2) as daemon:
@@ -119,6 +119,7 @@ async def test_a_broken_application_changes_nothing(broken: str, form: str) -> N
         assert daemon.stop() == 0
 
 
+@pytest.mark.slow
 async def test_one_after_the_other() -> None:
     """`--reload rolling`: there is never more than one worker too many."""
     with Daemon(ECHO, *QUICK, "--reload", "rolling", workers=3, drain=0.1) as daemon:

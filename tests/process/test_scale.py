@@ -69,6 +69,7 @@ async def test_sockets_of_slots_that_are_no_more_are_closed() -> None:
         assert daemon.stop() == 0
 
 
+@pytest.mark.slow
 async def test_a_slot_whose_workers_keep_dying_is_steered_around() -> None:
     with Daemon(MORTAL, workers=2, drain=0) as daemon:
         (daemon.directory / "mortal").touch()

@@ -109,6 +109,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", BROKEN)
 async def test_a_broken_version_is_refused(daemon: Daemon, versions: Versions, broken: str) -> None:
     BROKEN[broken](versions.add("2.2.2"))
@@ -142,6 +143,7 @@ async def test_an_application_that_does_not_start_any_more(daemon: Daemon) -> No
     assert daemon.stop() == 0
 
 
+@pytest.mark.slow
 async def test_several_addresses_and_a_unix_socket(tmp_path: Path, versions: Versions) -> None:
     from websockets.asyncio.client import unix_connect
 
@@ -157,6 +159,7 @@ async def test_several_addresses_and_a_unix_socket(tmp_path: Path, versions: Ver
         assert not path.exists()
 
 
+@pytest.mark.slow
 async def test_a_signal_to_end_at_any_moment(versions: Versions) -> None:
     for moment in (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.2):
         with Daemon(ECHO, "--settle", "0.1", workers=2, drain=0, env=versions.environment) as daemon:

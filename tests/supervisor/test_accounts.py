@@ -139,7 +139,7 @@ def test_queues(tmp_path: Path) -> None:
         assert [slot.accept_queue[1] for slot in snapshot.slots] == [14, 14]
         assert snapshot.accept_queue == (3, 7)
         main.retire([main.workers[-1]])
-        main.retired.clear()
+        main.retired.pop().current.kill(signal.SIGKILL)
         main.accounts.look()
         assert read().slots[1].accept_queue == (0, 0)
         main.retired.append(main.workers[0].__class__(1, main.generation))

@@ -43,6 +43,8 @@ class Fleet:
         handle.pipe, handle.stage = Pipe(ours, Report), "ready"
         slot.current = handle
         assert slot.index is not None
+        if slot.index in self.ends:
+            self.ends[slot.index].close()
         self.ends[slot.index] = Pipe(theirs, Order)
 
     def empty(self, slot: Slot) -> None:
