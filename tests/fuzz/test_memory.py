@@ -21,7 +21,7 @@ from tests.rawclient import frame
 
 KIB, MIB = 1 << 10, 1 << 20
 TRUSTED = MIB  # what a header alone makes the channel allocate, at most
-OVERHEAD = 128 * KIB  # of a subject, its models, and whatever the interpreter puts aside, more of it in development mode
+OVERHEAD = 128 * KIB  # of a subject, its models, and whatever the interpreter puts aside
 
 
 @contextmanager
