@@ -87,6 +87,7 @@ MAY_ASK_THE_TIME = {"handshake"}
 # Modules whose tests are elsewhere, and where.
 TESTED_IN = {
     "_core.broadcast": "tests/asyncio/test_broadcast.py",
+    "asyncio.serving": "tests/asyncio/test_server_handlers.py",
     "cli.demo_application": "tests/browser/test_demo.py",
 }
 

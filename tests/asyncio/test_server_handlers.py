@@ -342,3 +342,25 @@ async def test_a_client_sees_1011_of_a_failing_handler() -> None:
     assert isinstance(exc, ClientConnectionClosedError)
     assert exc.rcvd is not None
     assert exc.rcvd.code == 1011
+
+
+async def test_a_server_that_refuses_answers_when_it_is_asked() -> None:
+    """Who is answered before it has asked may not understand, a proxy for one."""
+    async with serving(echo) as made:
+        made.server.refuse()
+        peer = await made.raw()
+        await until(lambda: made.server.handshakes == 1)
+        peer.send(REQUEST[:20])
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(peer.reader.read(1), 0.05)
+        peer.send(REQUEST[20:])
+        status, headers, _ = await peer.answer()
+        assert (status, headers["retry-after"]) == (503, "1")
+
+
+async def test_a_server_that_refuses_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidegate.asyncio.serving.REFUSED_WITHIN", 0.1)
+    async with serving(echo) as made:
+        made.server.refuse()
+        peer = await made.raw()
+        assert (await peer.answer())[0] == 503

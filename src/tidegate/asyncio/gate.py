@@ -135,13 +135,13 @@ class Gate:
         host = _host(transport.get_extra_info("peername"))
         return host is None or host in self.trusted
 
-    def arrived(self, connection: ServerConnection) -> None:
-        """It is about to begin its handshake; one that must not is answered, or cut."""
+    def arrived(self, connection: ServerConnection) -> bool:
+        """It is about to begin its handshake; whether it may, as far as is known by now."""
         visit = connection._visit
         transport = connection.transport
         number = self._number(transport)
         if number < self._busy and self._plain and not self.limiter.full():
-            return
+            return True
         if visit is None:
             visit = connection._visit = Visit(connection._opened_at)
         if number >= self._busy:
@@ -150,8 +150,9 @@ class Gate:
             visit.refusal = "daemon", RETRY_AFTER
         else:
             self._meet(visit, visit.address or transport.get_extra_info("peername"))
-        if visit.refusal is not None:
-            self._refuse(connection, visit, cut=number >= self._last)
+        if number >= self._last:
+            self.refuse(connection, visit, cut=True)
+        return visit.refusal is None
 
     def _meet(self, visit: Visit, address: Any) -> None:
         """A client of this address is there, or a proxy of it."""
@@ -160,11 +161,11 @@ class Gate:
         if not visit.waits:
             self._enter(visit, host)
 
-    def asked(self, connection: ServerConnection, parser: RequestParser) -> bool:
-        """Its request is there; whether it may go on."""
+    def asked(self, connection: ServerConnection, parser: RequestParser) -> None:
+        """Its request is there, and may tell who it is."""
         visit = connection._visit
         if visit is None or not visit.waits:
-            return True
+            return
         visit.waits = False
         assert self._header is not None
         values = parser.request().headers.get_all(self._header)
@@ -172,9 +173,6 @@ class Gate:
         if client is not None:
             visit.address = full_address(*client)
         self._enter(visit, _host(connection.remote_address))
-        if visit.refusal is not None:
-            self._refuse(connection, visit)
-        return visit.refusal is None
 
     def _enter(self, visit: Visit, host: str | None) -> None:
         if host is None or not self.limiter.by_address:
@@ -195,7 +193,8 @@ class Gate:
         if key is not None:
             self.limiter.leave(key, monotonic())
 
-    def _refuse(self, connection: ServerConnection, visit: Visit, cut: bool = False) -> None:
+    def refuse(self, connection: ServerConnection, visit: Visit, cut: bool = False) -> None:
+        """Answer one that must not go on, or cut it."""
         assert visit.refusal is not None
         connection._row.limit_rejection(visit.refusal[0])
         if cut:

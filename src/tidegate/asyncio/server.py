@@ -1,7 +1,7 @@
-"""The server: `serve()`, the server it returns, and the server's side of a connection with its opening handshake.
+"""The server: `serve()`, and the server it returns, which listens and knows its connections.
 
-What must not live here: what either side of a connection does (connection), grammar of the handshake (handshake,
-http11).
+What must not live here: one connection's handshake and handler (serving.py), what either side of a connection does
+(connection.py).
 """
 
 from __future__ import annotations
@@ -10,358 +10,36 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from http import HTTPStatus
-from time import monotonic
 from types import NoneType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from .._core.scoreboard import RESULT_OF_STATUS
 from ..closing import Closing
 from ..datastructures import Headers
-from ..exceptions import ConnectionClosed, InvalidHandshake
 from ..extensions.permessage_deflate import enable_server_permessage_deflate
 from ..frames import CloseCode
-from ..handshake import HandshakeOptions, accept, reject, rejection
-from ..http11 import SERVER, Request, RequestParser, Response
+from ..handshake import HandshakeOptions
+from ..http11 import SERVER, Request, Response
 from ..older import SERVER as OLDER_ARGUMENTS
 from ..older import OlderServer, accepts, give_path
-from ..protocol import CLOSED, CONNECTING, OPEN
-from .access import log_close, log_handshake
 from .auth import basic_auth, guarded
 from .broadcast import broadcast
-from .connection import Connection
 from .deadlines import Deadlines
+from .serving import Handler, ServerConnection
 from .settings import Settings, check_functions
 
 if TYPE_CHECKING:
     import re
 
     from ..extensions.base import ServerExtensionFactory
-    from ..typing import LoggerLike, Origin, PathLike, StatusLike, Subprotocol
-    from .gate import Gate, Visit
+    from ..typing import LoggerLike, Origin, PathLike, Subprotocol
+    from .gate import Gate
 
 __all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "unix_serve"]
 
-Handler = Callable[["ServerConnection"], Awaitable[None]]
 ProcessRequest = Callable[["ServerConnection", Request], Awaitable[Response | None] | Response | None]
 ProcessResponse = Callable[["ServerConnection", Request, Response], Awaitable[Response | None] | Response | None]
 Listen = Callable[[asyncio.AbstractEventLoop, Callable[[], asyncio.Protocol]], Awaitable[asyncio.AbstractServer]]
 SelectSubprotocol = Callable[["ServerConnection", Sequence["Subprotocol"]], "Subprotocol | None"]
-
-RETRY_AFTER = 1
-"""Seconds after which a client that met a closing server should try again: its successor, if there is one, is up."""
-
-
-class ServerConnection(Connection):
-    """The server's side of a connection: what handlers and hooks receive, from the start the same object.
-
-    Attributes:
-        server: the `Server` that accepted it.
-        username: set by `basic_auth` when it let the client in.
-        handler, handler_kwargs: set by the router.
-
-    Args:
-        protocol: what `serve()` was told.
-        server: the server.
-        overrides: other limits for this connection than the server's: ping_interval, ping_timeout, close_timeout,
-            max_queue, write_limit, ... as for `serve()`.
-
-    Raises:
-        TypeError, ValueError: for limits that cannot be meant.
-    """
-
-    __slots__ = ("__dict__", "__weakref__", "_hooks", "_parser", "_visit", "server")
-
-    username: str
-    handler: Handler
-    handler_kwargs: dict[str, Any]
-
-    def __init__(self, protocol: Settings, server: Server, **overrides: Any) -> None:
-        super().__init__(protocol.overridden(overrides), client=False)
-        self.server = server
-        self._parser: RequestParser | None = None
-        self._hooks: asyncio.Task[Any] | None = None  # the task that runs hooks, as long as it does
-        self._visit: Visit | None = None  # what the server's gate, if it has one, remembers of this connection
-
-    def respond(self, status: StatusLike, text: str) -> Response:
-        """Make a plain text response, for `process_request` and `process_response` to return.
-
-        Args:
-            status: HTTP status code.
-            text: body, to be encoded to UTF-8.
-        """
-        return reject(status, text)
-
-    # The opening handshake (RFC 6455 section 4.2), in reading order.
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        server, timeout, self._opened_at = self.server, self._settings.open_timeout, monotonic()
-        if self._visit is None:
-            self._row.accepted()
-        else:  # by way of a preface, which has counted it
-            taken, self._opened_at = self._opened_at - self._visit.since, self._visit.since
-            timeout = None if timeout is None else max(timeout - taken, 0)
-        server._all.add(self)
-        server._handshaking.add(self)
-        self._settings.deadlines.set(self, timeout)
-        if server._refusing:
-            self._refuse()
-        elif server._gate is not None:
-            server._gate.arrived(self)
-
-    @property
-    def remote_address(self) -> Any:
-        """Remote address: (host, port) on IPv4; for other families see socket.getpeername().
-
-        It is the client's, where the server trusts a proxy that tells it; port 0: the proxy does not tell the port.
-        """
-        visit = self._visit
-        return super().remote_address if visit is None or visit.address is None else visit.address
-
-    def _handshake_received(self, data: bytes) -> None:
-        if self._response is not None or self._request is not None:
-            self._early_data(data)
-            return
-        if self._parser is None:
-            self._parser = RequestParser()
-        try:
-            complete = self._parser.feed(data)
-        except InvalidHandshake as exc:
-            if self._slow:
-                self.logger.debug("! no valid HTTP request", exc_info=exc)
-            self._answer(self._with_server_header(rejection(exc)))
-            return
-        if complete:
-            self._request_received(self._parser)
-
-    @property
-    def _answered(self) -> bool:
-        """Whether the handshake is over, with a response or without."""
-        return self not in self.server._handshaking
-
-    def _early_data(self, data: bytes) -> None:
-        """Bytes between request and response: kept while a hook makes up its mind, dropped after a rejection."""
-        if self._parser is not None and len(self._parser.rest) + len(data) <= self.server.EARLY_DATA:
-            self._parser.rest += data
-        elif self._parser is not None:
-            self._refuse_with(reject(HTTPStatus.BAD_REQUEST, "Too much data before the response.\n"))
-
-    def _request_received(self, parser: RequestParser) -> None:
-        server = self.server
-        self._request = parser.head
-        if self._slow:
-            self._log_head("<", parser.head)
-        if server._gate is not None and not server._gate.asked(self, parser):
-            return
-        if server._process_request is None and server._process_response is None:
-            self._respond(self._accept(parser.request()))
-        else:
-            self._request = parser.request()
-            server._start(self, self._run_hooks(self._request))
-
-    async def _run_hooks(self, request: Request) -> None:
-        """The handshake with hooks, which may take their time, and then the handler."""
-        self._hooks = asyncio.current_task()
-        try:
-            response, chosen = await self._hooked_response(request)
-        finally:
-            self._hooks = None
-            if self._state == CLOSED:
-                self._settings.deadlines.clear(self)
-        if response is None or self._answered or self.transport.is_closing():
-            return  # refused meanwhile: timeout, or the connection is gone
-        if response.status_code == 101 and self.server._refusing:
-            response, chosen = self._with_server_header(_unavailable()), False
-        if self._answer(response, chosen):
-            await self._handle()
-
-    async def _hooked_response(self, request: Request) -> tuple[Response | None, bool]:
-        """What to answer, if that still matters, and whether a hook chose it."""
-        server = self.server
-        response = None
-        if server._process_request is not None:
-            response = await self._hook("process_request", server._process_request, self, request)
-        if self._answered:
-            return None, False
-        chosen = response is not None
-        if response is None:
-            response = self._accept(request)
-        elif "Server" not in response.headers:
-            response = self._with_server_header(response)
-        if server._process_response is not None:
-            self._response = response
-            other = await self._hook("process_response", server._process_response, self, request, response)
-            if other is not None:
-                response, chosen = other, True
-        return response, chosen
-
-    async def _hook(self, name: str, hook: Callable[..., Any], *arguments: Any) -> Response | None:
-        try:
-            response = hook(*arguments)
-            if isinstance(response, Awaitable):
-                response = await response
-            if response is not None and not isinstance(response, Response):
-                raise TypeError(f"{name} must return a Response or None, not {response!r}")
-        except Exception:
-            self.logger.error("%s failed", name, exc_info=True)
-            return rejection(RuntimeError(f"{name} failed"))  # 500 whatever was raised
-        return response
-
-    def _accept(self, request: Request) -> Response:
-        """Negotiate: the 101 response, or the one that tells why not."""
-        try:
-            accepted = accept(request, self.server._options, self)
-        except InvalidHandshake as exc:
-            self._log_rejection(exc)
-            return self._with_server_header(rejection(exc))
-        except Exception as exc:
-            self.logger.error("opening handshake failed", exc_info=True)
-            return self._with_server_header(rejection(exc))
-        self.subprotocol = accepted.subprotocol
-        self._adopt(accepted.extensions)
-        return self._with_server_header(accepted.response)
-
-    def _respond(self, response: Response) -> None:
-        """Answer without hooks, and start the handler."""
-        if self._answer(response):
-            self.server._start(self, self._handle())
-
-    def _answer(self, response: Response, chosen: bool = False) -> bool:
-        """Send the response, which a hook has `chosen` or we have: True with 101, when the connection is open."""
-        now = monotonic()
-        try:
-            raw = response.serialize()
-        except Exception as exc:  # what a hook has made of it cannot be sent
-            self.logger.error("opening handshake failed", exc_info=True)
-            response, chosen = self._with_server_header(rejection(exc)), False
-            raw = response.serialize()
-        status = response.status_code
-        if self._slow:
-            self._log_head(">", raw)
-        self._response = raw if isinstance(self._request, bytes) else response
-        if self._visit is not None and self._visit.refusal is not None:
-            result = "limited"
-        else:
-            result = "rejected" if chosen and status not in (101, 500) else RESULT_OF_STATUS.get(status, "rejected")
-        self._row.handshake(result, now - self._opened_at)
-        log_handshake(self, now - self._opened_at, status)
-        self.server._handshaking.discard(self)
-        self._write_bytes(raw)
-        if status == 101:
-            self._open(now)
-        else:
-            if self._settings.logger.isEnabledFor(logging.INFO):
-                self.logger.info("connection rejected (%d %s)", status, response.reason_phrase)
-            self._settings.deadlines.set(self, self._settings.close_timeout)
-            self._parser = None
-            self._end_stream()
-        return status == 101
-
-    def _open(self, now: float) -> None:
-        parser, self._parser = self._parser, None
-        self._state = OPEN
-        self._opened_at = now
-        self._row.opened()
-        self.server._open.add(self)
-        self._settings.deadlines.set(self, self._settings.ping_interval)
-        if self._settings.logger.isEnabledFor(logging.INFO):
-            self.logger.info("connection open")
-        if parser is not None and parser.rest:
-            self.data_received(parser.rest)
-
-    def _refuse(self) -> None:
-        """The server is closing."""
-        self._refuse_with(_unavailable())
-
-    def _refuse_with(self, response: Response) -> None:
-        if self._state == CONNECTING and not self._answered:
-            self._answer(self._with_server_header(response))
-
-    def _with_server_header(self, response: Response) -> Response:
-        header = self.server._server_header
-        if header is not None:
-            response.headers["Server"] = header
-        return response
-
-    def _log_rejection(self, exc: Exception) -> None:
-        if self._slow:
-            self.logger.debug("! invalid handshake", exc_info=exc)
-
-    def _log_head(self, direction: str, message: bytes) -> None:
-        """Log the head of a request or response, line by line, and the size of its body."""
-        head, _, body = message.partition(b"\r\n\r\n")
-        for line in head.decode("iso-8859-1").split("\r\n"):
-            self.logger.debug("%s %s", direction, line)
-        if body:
-            self.logger.debug("%s [body] (%d bytes)", direction, len(body))
-
-    # The handler's life.
-
-    async def _handle(self) -> None:
-        server = self.server
-        try:
-            async with self:
-                await server._handler(self)
-        except ConnectionClosed as exc:
-            # A client that vanished is no failure of a handler that was reading or writing; thousands of tracebacks at
-            # once, when a network breaks, would be one of the log.
-            if not self._is_own_end(exc):
-                self.logger.error("connection handler failed", exc_info=True)
-        except Exception:
-            self.logger.error("connection handler failed", exc_info=True)
-
-    # The end.
-
-    def _start_closing(self, code: int, reason: str) -> None:
-        self.server._open.discard(self)
-        super()._start_closing(code, reason)
-
-    def _enter_closing(self) -> None:
-        self.server._open.discard(self)
-        super()._enter_closing()
-
-    def _on_deadline(self, now: float) -> None:
-        if self._hooks is not None:
-            self._hooks.cancel()  # also those that nobody waits for any more
-        if self._state == CLOSED:
-            return
-        if self._state != CONNECTING:
-            super()._on_deadline(now)
-        elif not self._answered and self._parser is not None and not self._parser.head:
-            # Part of a request has come: say what was expected.
-            self._refuse_with(reject(HTTPStatus.REQUEST_TIMEOUT, "Timed out waiting for the request.\n"))
-        else:
-            self._handshake_over("timeout")
-            self.transport.abort()
-
-    def _handshake_over(self, result: str) -> None:
-        """The handshake ends without an answer."""
-        if not self._answered:
-            self._response = b""
-            self._row.handshake(result, monotonic() - self._opened_at)
-            log_handshake(self, monotonic() - self._opened_at, failure=result)
-            self.server._handshaking.discard(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not (opened := self._state != CONNECTING):
-            self._handshake_over("disconnected")
-        self.server._open.discard(self)
-        left = None if self._hooks is None or self._deadline is None else self._deadline - self.loop.time()
-        super().connection_lost(exc)
-        if left is not None:
-            self._settings.deadlines.set(self, max(left, 0))  # a hook has its time, though nobody waits for it
-        if self._settings.logger.isEnabledFor(logging.INFO):
-            self.logger.info("connection closed")
-        if opened:
-            log_close(self)
-        self.server._lost(self)
-
-
-def _unavailable() -> Response:
-    response = reject(HTTPStatus.SERVICE_UNAVAILABLE, "Server is shutting down.\n")
-    response.headers["Retry-After"] = str(RETRY_AFTER)
-    return response
 
 
 class Server(OlderServer):
