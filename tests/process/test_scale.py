@@ -32,9 +32,10 @@ def wait_workers(daemon: Daemon, number: int) -> None:
     wait_until(lambda: daemon.metrics().total("tidegate_workers_desired") == number, f"{number} desired", 30)
 
 
-async def test_more_and_fewer() -> None:
+@pytest.mark.parametrize(("staying", "rate"), [(50, 50), pytest.param(300, 200, marks=pytest.mark.slow)])
+async def test_more_and_fewer(staying: int, rate: int) -> None:
     with Daemon(ECHO, "--settle", "0.1", workers=2, drain=0.2) as daemon:
-        async with Crowd(daemon.uri, staying=100, rate=100) as crowd:
+        async with Crowd(daemon.uri, staying=staying, rate=rate) as crowd:
             for number in range(3, 9):
                 daemon.signal(signal.SIGTTIN)
                 await asyncio.to_thread(wait_workers, daemon, number)
