@@ -214,6 +214,13 @@ async def test_values_arrive_as_they_are(value: Any) -> None:
     assert stop.value.value == value
 
 
+def test_a_value_of_none_is_told_without_an_exception_of_ours(channel: Recorder) -> None:
+    """As an interpreter asks that has no am_send for it: next() alone makes the StopIteration."""
+    with pytest.raises(StopIteration) as stop:
+        next(channel.send("x").__await__())  # type: ignore[call-overload]
+    assert stop.value.value is None
+
+
 async def test_a_value_that_a_tracer_keeps_does_not_change() -> None:
     channel = Recorder(asyncio.get_running_loop())
     kept: list[Any] = []
