@@ -19,7 +19,7 @@ from tests.core import rebuild
 PROGRAM = Path(__file__).with_name("echo.py")
 DEPTH = 16
 # Of the instructions in user space: those of the kernel, which an echo needs more of, are not among them. 3 % of all is
-# meant, so this is the stricter. Before CPython 3.12 the interpreter's own share is smaller, and the same counting more.
+# meant, so this is the stricter. Before CPython 3.12 the interpreter has a smaller share, and the same counting more.
 MOST = 0.03 if sys.version_info >= (3, 12) else 0.035
 TURNS = 5
 
