@@ -126,6 +126,25 @@ async def test_a_worker_that_is_told_to_end_by_somebody_else_drains_and_is_repla
         assert daemon.stop() == 0
 
 
+@pytest.mark.parametrize("status", [0, 3])
+async def test_a_worker_that_vanishes_is_a_crash_whatever_its_status(status: int) -> None:
+    source = f"""
+        import os
+
+        async def handler(websocket):
+            await websocket.recv()
+            os._exit({status})
+    """
+    with Daemon(source) as daemon:
+        async with connect(daemon.uri, proxy=None) as client:
+            await client.send("end")
+            await client.wait_closed()
+        await asyncio.to_thread(daemon.wait_metric, "tidegate_worker_exits_total", 1, reason="crash")
+        assert daemon.metrics().total("tidegate_worker_exits_total") == 1
+        assert f"exited with status {status}: the next one follows at once" in daemon.log
+        assert daemon.stop() == 0
+
+
 BROKEN = {
     "import": ("import no_such_module", "handler", "No module named 'no_such_module'"),
     "raises": ("1 / 0\n", "handler", "ZeroDivisionError"),

@@ -16,7 +16,7 @@ import pytest
 from tidegate.config import Config
 from tidegate.supervisor.handle import Backoff, Generation, Handle, Slot
 from tidegate.supervisor.signals import Signals
-from tidegate.worker.pipe import Level, Order, Pipe, Report
+from tidegate.worker.pipe import Level, Order, Pipe, Report, Stage
 
 # Other tests of the same process may have left a thread in a pool; what is forked here takes no lock.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -52,6 +52,12 @@ def ended(handle: Handle) -> int:
     assert handle.reap()
     assert handle.ended is not None
     return handle.ended
+
+
+def hear_until(handle: Handle, stage: str) -> None:
+    while handle.stage != stage:
+        assert select.select([handle.pipe], [], [], 30)[0]
+        handle.hear()
 
 
 def test_a_child_tells_and_ends(signals: Signals) -> None:
@@ -156,6 +162,66 @@ def test_reasons(signals: Signals, number: int, reason: str) -> None:
     assert ended(handle) == -number
     handle.hear()
     assert handle.reason == reason
+    handle.close()
+
+
+@pytest.mark.parametrize("word", ["ready", "draining", "gone"])
+@pytest.mark.parametrize("ordered", [False, True], ids=["by itself", "on an order"])
+@pytest.mark.parametrize("status", [0, 1])
+def test_only_who_says_so_has_ended_well(signals: Signals, word: Stage, ordered: bool, status: int) -> None:
+    """os._exit(0) in a handler is a crash, in a drain as well: the other clients lose their connections by it."""
+
+    def child(pipe: socket.socket) -> None:
+        end = Pipe(pipe, Order)
+        for stage in ("ready", word):
+            end.send(Report(stage))
+        if ordered:
+            select.select([end], [], [])
+        os._exit(status)
+
+    handle = fork(signals, child)
+    if ordered:
+        hear_until(handle, word)
+        handle.order(Level.DRAIN, "reload")
+    ended(handle)
+    handle.hear()
+    if word == "gone" and ordered:
+        assert (handle.reason, handle.parted) == ("reload", True)
+    elif word == "gone" and status == 0:
+        assert (handle.reason, handle.parted) == ("stopped", True)
+    else:
+        assert (handle.reason, handle.parted) == ("crash", False)
+    handle.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT])
+def test_whoever_is_killed_because_it_drains_too_long_was_still_ended_for_that(signals: Signals, number: int) -> None:
+    def child(pipe: socket.socket) -> None:
+        Pipe(pipe, Order).send(Report("draining"))
+        signal.pause()
+
+    handle = fork(signals, child)
+    hear_until(handle, "draining")
+    handle.order(Level.DRAIN, "reload")
+    handle.kill(number)
+    assert ended(handle) == -number
+    assert (handle.reason, handle.parted) == ("reload", False)
+    handle.close()
+
+
+def test_a_signal_that_is_not_ours_is_a_crash_in_a_drain_as_well(signals: Signals) -> None:
+    def child(pipe: socket.socket) -> None:
+        end = Pipe(pipe, Order)
+        end.send(Report("draining"))
+        select.select([end], [], [])
+        os.kill(os.getpid(), signal.SIGVTALRM)
+
+    handle = fork(signals, child)
+    hear_until(handle, "draining")
+    handle.order(Level.DRAIN, "reload")
+    assert ended(handle) == -signal.SIGVTALRM
+    handle.ready_at = handle.born
+    assert handle.reason == "signal"
     handle.close()
 
 

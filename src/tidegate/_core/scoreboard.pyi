@@ -312,7 +312,7 @@ class Scoreboard:
         """An admin process has ended that took this processor time."""
 
     def drained(self, done: bool, seconds: float) -> None:
-        """A worker has ended so long after the order to drain; not `done`: it had to be killed."""
+        """A worker has ended so long after the order to drain; not `done`: it was killed, or crashed."""
 
     def reloaded(self, done: bool, seconds: float) -> None:
         """A reload has ended after so long, or failed."""

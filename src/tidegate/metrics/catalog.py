@@ -150,7 +150,7 @@ CATALOG: tuple[Metric, ...] = (
            "From the beginning of a reload until the new workers served alone, without the drain of the old ones.",
            ByOutcome(facts.reload_duration), labels=("result",), unit="seconds"),
     Metric("drain_duration_seconds", "histogram",
-           "From the order to drain to the end of the worker; failure: it had to be killed.",
+           "From the order to drain to the end of the worker; failure: it was killed, or crashed.",
            ByOutcome(facts.drain_duration), labels=("result",), unit="seconds"),
     # Processes
     Metric("process_cpu_seconds_total", "counter",

@@ -12,7 +12,6 @@ about any of it.
 from __future__ import annotations
 
 import hashlib
-import signal
 import time
 from typing import TYPE_CHECKING
 
@@ -76,5 +75,4 @@ class Accounts:
         self.supervisor.metric_files.ended(handle.row)
         scoreboard.retire(handle.row, handle.reason, handle.cpu_seconds)
         if handle.ordered_at and handle.ready_at is not None:
-            killed = handle.ended in (-signal.SIGKILL, -signal.SIGABRT)
-            scoreboard.drained(not killed, time.monotonic() - handle.ordered_at)
+            scoreboard.drained(handle.parted, time.monotonic() - handle.ordered_at)

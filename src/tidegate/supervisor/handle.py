@@ -58,6 +58,7 @@ class Handle:
         failure: what it told of why it ends.
         overdue: whether it was not ready in time.
         hung: whether it is ended because it gave no sign of life.
+        killed: whether it was sent a signal that nobody survives.
         heard: when it told something last.
         silent: whether it gives no sign of life at present: nobody new should have to wait for it.
         ended: None while it runs, then its exit status, or the number of the signal that killed it, negative.
@@ -77,6 +78,7 @@ class Handle:
         self.failure: Report | None = None
         self.overdue = False
         self.hung = False
+        self.killed = False
         self.heard = 0.0
         self.silent = False
         self.ended: int | None = None
@@ -164,6 +166,7 @@ class Handle:
     def kill(self, number: int) -> None:
         """Send a signal; nothing happens to one that has been reaped."""
         if self.pid and self.ended is None:
+            self.killed = self.killed or number in (signal.SIGKILL, signal.SIGABRT)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
@@ -214,9 +217,21 @@ class Handle:
         return killed
 
     @property
+    def parted(self) -> bool:
+        """Whether it ended as a child should: after it has said so, or by the signal that told it to.
+
+        Whatever its status: an application that calls os._exit(0) takes the clients of the worker with it.
+        """
+        if self.ended is None or self.ended < 0:
+            return self.ended == -signal.SIGTERM and self.ordered is not Level.NONE
+        if self.slot.index is None:  # the admin process says nothing at its end
+            return self.ordered is not Level.NONE
+        return self.stage == "gone" and (self.ended == 0 or self.ordered is not Level.NONE)
+
+    @property
     def reason(self) -> str:
         """How it ended, in one of the scoreboard's words."""
-        if self.ordered:
+        if self.ordered and (self.parted or self.killed):
             return self.why
         if self.ready_at is None:
             return "boot_failed"
@@ -226,7 +241,7 @@ class Handle:
             return "oom_suspect"
         if self.ended is not None and self.ended < 0:
             return "signal"
-        return "crash" if self.ended else "stopped"
+        return "stopped" if self.parted else "crash"
 
     def close(self) -> None:
         """Close what this process holds of it: in its parent when it has ended, in its siblings at once.

@@ -468,7 +468,7 @@ class Supervisor:
         self.accounts.ended(handle)
         self._tell_failure(handle)
         if self.level or handle.ordered:
-            as_told = handle.ended in (0, -signal.SIGTERM)
+            as_told = handle.parted and handle.ended in (0, -signal.SIGTERM)
             logger.log(logging.INFO if as_told else logging.WARNING, "%s %s", handle, handle.end)
         elif vacant and handle.slot not in self.retired:
             self._replace(handle)

@@ -186,6 +186,7 @@ class Worker:
     def _failed(self, error: Exception) -> int:
         if not self._booting:
             logger.error("the lifespan of %s failed at its end\n%s", self.config.application, trace_of(error))
+            self._tell("gone")
             return UNEXPECTED
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             self._tell("gone", f"cannot listen: {error}", NOT_BOUND)
