@@ -18,6 +18,7 @@ import pytest
 from tidegate.cli import COMMANDS, main, serve, tidegate
 from tidegate.config import Config, settings
 from tidegate.kinds import SWITCH, Tcp, Unix
+from tidegate.supervisor import cgroup
 
 
 @pytest.fixture
@@ -227,5 +228,8 @@ def test_the_group_imports_no_command() -> None:
     assert done.stdout.splitlines()[1] == "[]"
 
 
-def test_processors_are_counted() -> None:
-    assert serve.usable_processors() >= 1
+def test_processors_are_counted_as_far_as_the_control_groups_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 2, 3}, raising=False)
+    for quota, expected in ((None, 3), (1, 1), (2, 2), (64, 3)):
+        monkeypatch.setattr(cgroup, "processors", lambda quota=quota: quota)
+        assert serve.usable_processors() == expected

@@ -11,11 +11,8 @@ admin).
 
 from __future__ import annotations
 
-import contextlib
-import math
 import os
 from collections.abc import Callable, Collection
-from pathlib import Path
 from typing import Any
 
 import click
@@ -226,10 +223,8 @@ def with_workers(config: Config) -> Config:
 
 
 def usable_processors() -> int:
-    """How many processors this process may use: its affinity, and its control group's quota, rounded up."""
+    """How many processors this process may use: its affinity, and the quotas of its control groups, rounded up."""
+    from ..supervisor import cgroup
+
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        if quota != "max":
-            processors = min(processors, math.ceil(int(quota) / int(period)))
-    return max(1, processors)
+    return max(1, min(processors, cgroup.processors() or processors))
