@@ -115,6 +115,23 @@ def test_a_mistake_in_the_configuration_is_status_2() -> None:
     assert "did you mean TIDEGATE_WORKERS?" in log
 
 
+def test_the_application_counts_as_in_the_daemon(tmp_path: Path) -> None:
+    """In a folder of its own, which is gone afterwards; and in none without an admin address."""
+    source = """
+        import os
+        print("folder:", os.environ.get("PROMETHEUS_MULTIPROC_DIR"), flush=True)
+        async def app(websocket): ...
+    """
+    environment = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    assert checked(source, env=environment)[0] == 0
+    status, log = checked(source, env=environment)
+    assert status == 0
+    assert f"folder: {tmp_path}/tidegate-metrics-" in log
+    assert list(tmp_path.iterdir()) == []
+    status, log = checked(source, env=environment, admin=False)
+    assert (status, f"folder: {tmp_path}\n" in log) == (0, True)
+
+
 def test_everything_may_be_in_the_file(tmp_path: Path) -> None:
     file = tmp_path / "tidegate.toml"
     (tmp_path / "program.py").write_text("async def handler(websocket): ...\n")

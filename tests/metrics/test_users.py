@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from websockets.asyncio.client import connect
 
-from tests.harness import Daemon, wait_until
+from tests.harness import Daemon, require, wait_until
 from tidegate._core.scoreboard import Scoreboard
 from tidegate.metrics.expose import expose, registry
 from tidegate.metrics.users import VARIABLE, Users
@@ -204,6 +206,70 @@ async def test_counters_go_on_over_a_reload_and_an_upgrade_in_place() -> None:
         assert folder is not None
         assert daemon.stop() == 0
     assert not folder.exists()
+
+
+async def test_a_folder_that_is_removed_costs_what_was_counted_and_nothing_else() -> None:
+    async def say(daemon: Daemon) -> None:
+        async with connect(daemon.uri, proxy=None) as client:
+            await client.send("hello")
+            await client.recv()
+
+    with Daemon(APPLICATION, "--settle", "0") as daemon:
+        await say(daemon)
+        removed, (killed,) = folder_of(daemon), daemon.workers()
+        shutil.rmtree(removed)
+        await asyncio.to_thread(wait_until, lambda: f"has removed {removed}" in daemon.log, "the daemon's word", 30)
+        await say(daemon)  # by a worker whose file is gone
+        daemon.signal(signal.SIGKILL, killed)
+        await asyncio.to_thread(
+            wait_until, lambda: killed not in daemon.workers() and daemon.get("/readyz")[0] == 200, "a successor", 30
+        )
+        await say(daemon)
+        assert daemon.metrics().total("chat_said_total") == 1
+        daemon.signal(signal.SIGHUP)
+        await asyncio.to_thread(wait_until, lambda: "generation 1 has ended" in daemon.log, "another generation", 60)
+        await say(daemon)
+        assert daemon.metrics().total("chat_said_total") == 2
+        assert daemon.log.count("has removed") == 1
+        folder = folder_of(daemon)
+        assert daemon.stop() == 0
+    assert not folder.exists()
+
+
+async def test_a_system_that_is_read_only_all_over() -> None:
+    """A check, a daemon, a reload and an upgrade: without a folder, and each says so once."""
+    require(os.geteuid() == 0, "being root")
+    places = "/tmp /var/tmp /usr/tmp /dev/shm"  # what is below them is read-only with them
+    script = f"""
+    for place in {places} "$1"; do
+        [ -d "$place" ] && mount --bind "$place" "$place" && mount -o remount,ro,bind "$place"
+    done
+    shift; exec "$@"
+    """
+    told = "metrics of the application are not collected: there is no folder for them"
+    for command in ("check", "serve"):
+        with Daemon(APPLICATION, "--settle", "0", command=command, wait=False) as daemon:
+            daemon.close()
+            words = [*daemon.command]
+            daemon.command = ["unshare", "-m", "sh", "-c", script, "sh", "/", *words]
+            daemon.start()
+            if command == "check":
+                assert daemon.wait(60) == 0
+                assert daemon.log.count(told) == 1
+                continue
+            daemon.wait_ready()
+            for order in (signal.SIGHUP, signal.SIGUSR2):
+                async with connect(daemon.uri, proxy=None) as client:
+                    await client.send("hello")
+                    await client.recv()
+                count = daemon.log.count("has ended")
+                daemon.signal(order)
+                await asyncio.to_thread(
+                    wait_until, lambda count=count: daemon.log.count("has ended") > count, "the new generation", 60
+                )
+            assert list(daemon.metrics().select("chat_said_total")) == []
+            assert daemon.log.count("Traceback") == 0
+            assert daemon.stop() == 0
 
 
 async def test_the_hash_of_the_settings_changes_with_them() -> None:

@@ -72,6 +72,49 @@ def test_a_dead_workers_live_gauges_go(files: MetricFiles) -> None:
     assert sorted(os.listdir(files.folder)) == sorted(names[2:])
 
 
+def test_a_gauge_that_cannot_be_removed_is_left(files: MetricFiles) -> None:
+    files.make()
+    assert files.folder is not None
+    (Path(files.folder) / "gauge_liveall_1.db").mkdir()
+    files.ended(1)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["removed", "made by somebody else"])
+def test_one_that_is_removed_is_made_anew_and_told_once(
+    files: MetricFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, again: bool
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    files.make()
+    assert not files.look()
+    before = files.folder
+    assert before is not None
+    Path(before).rename(tmp_path / "moved")
+    if again:
+        Path(before).mkdir()
+    with caplog.at_level(logging.WARNING):
+        assert files.look()
+        assert not files.look()
+    assert parent(files) == tmp_path
+    assert files.folder != before
+    assert len(caplog.records) == 1
+    assert f"has removed {before}" in caplog.text
+    assert f"count in {files.folder}" in caplog.text
+
+
+def test_one_that_is_removed_with_all_that_is_around_it(
+    files: MetricFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(metric_files, "_parents", lambda: iter([str(tmp_path / "run")]))
+    files.make()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    with caplog.at_level(logging.WARNING):
+        assert files.look()
+        assert not files.look()
+    assert (files.folder, VARIABLE in os.environ) == (None, False)
+    assert "count alone" in caplog.text
+
+
 def test_it_stays_over_an_upgrade(files: MetricFiles) -> None:
     files.make()
     after = MetricFiles()

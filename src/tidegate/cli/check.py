@@ -24,6 +24,7 @@ import click
 from ..config import Config
 from ..kinds import ConfigError
 from ..supervisor import privileges, processors
+from ..supervisor.metric_files import MetricFiles
 from ..supervisor.signals import name_of
 from ..worker.pipe import Level, Order, Pipe, Report
 from . import CONTEXT, Command
@@ -72,6 +73,11 @@ def start(config: Config) -> int:
     logs.begin("check", config.log_level)
     scoreboard = Scoreboard.create()
     row = scoreboard.assign(0)
+    files = MetricFiles()
+    if config.admin is not None:
+        files.make()
+        if identity is not None and files.folder is not None:
+            os.chown(files.folder, identity.uid, identity.gid)
     ours, theirs = socket.socketpair()
     listener = _unreachable()
     sys.stdout.flush()
@@ -91,6 +97,7 @@ def start(config: Config) -> int:
         status, words = trial.run()
     finally:
         trial.close()
+        files.close()
     click.echo(f"tidegate check: {words}", err=status != VALID)
     return status
 
@@ -105,10 +112,16 @@ def _identity(config: Config) -> privileges.Identity | None:
 
 
 def _unreachable() -> socket.socket:
-    """A listening socket's address, of which nobody knows: its file is gone."""
+    """A listening socket's address, of which nobody knows: its file is gone.
+
+    Where no file can be made, it is a name that the system chooses, in the abstract.
+    """
     sock = socket.socket(socket.AF_UNIX)
-    with tempfile.TemporaryDirectory(prefix="tidegate-check-") as folder:
-        sock.bind(f"{folder}/socket")
+    try:
+        with tempfile.TemporaryDirectory(prefix="tidegate-check-") as folder:
+            sock.bind(f"{folder}/socket")
+    except OSError:
+        sock.bind("")
     return sock
 
 

@@ -23,6 +23,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from .catalog import CATALOG
+from .value_file import ValueFile
 
 __all__ = ["VARIABLE", "Users", "count_as"]
 
@@ -36,6 +37,7 @@ _SUFFIXES = ("", "_total", "_created", "_bucket", "_count", "_sum", "_info")
 _name = ""
 _pid = 0
 _installed = False
+_told = 0  # the process that has told why it counts for itself
 
 
 def count_as(name: str) -> None:
@@ -49,6 +51,8 @@ def count_as(name: str) -> None:
         return
     _name, _pid = name, os.getpid()
     if not _installed:  # once: two such classes would write the same files
+        values.MmapedDict = ValueFile  # type: ignore[attr-defined,misc,unused-ignore]
+        ValueFile.failed = staticmethod(_on_failure)
         values.ValueClass = values.MultiProcessValue(_identify)  # type: ignore[no-untyped-call,unused-ignore]
         _installed = True
 
@@ -56,6 +60,15 @@ def count_as(name: str) -> None:
 def _identify() -> str:
     pid = os.getpid()
     return _name if pid == _pid else f"{_name}-{pid}"
+
+
+def _on_failure(error: OSError) -> None:
+    """A value has no place in a file: say so once, for each of the processes."""
+    global _told
+    if _told != os.getpid():
+        _told = os.getpid()
+        why = "metrics of the application are not all collected from this process until it is replaced: %s"
+        logger.warning(why, error)
 
 
 class Users(Collector):

@@ -49,6 +49,8 @@ class Accounts:
     def look(self) -> None:
         """Enter the settings, and how full queues are: of each slot's own sockets, and (None) those that all share."""
         supervisor = self.supervisor
+        if not supervisor.level and supervisor.metric_files.look():
+            supervisor.renew_admin()
         if self._hashed is not supervisor.generation:
             self._hashed = supervisor.generation
             supervisor.scoreboard.config_hash = fingerprint(supervisor.config)

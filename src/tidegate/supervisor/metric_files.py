@@ -2,6 +2,7 @@
 
     make    before anything of an application is imported: a fresh one for each daemon
     take    after an upgrade in place: the one that was made before
+    look    now and then: another one, if somebody has removed it
     ended   a worker has: what it alone could tell the present value of is forgotten
     close   the daemon ends, and nobody reads them any more
 
@@ -78,6 +79,31 @@ class MetricFiles:
             os.environ[VARIABLE] = os.path.dirname(folder)
         self.make()
 
+    def look(self) -> bool:
+        """Whether there is another folder from now on, because somebody has removed the one that there was.
+
+        Cleaners of temporary files do so, and systemd when the last session of a user ends (RemoveIPC=).
+        """
+        if self.folder is None or self._is_ours(self.folder):
+            return False
+        before = self.folder
+        os.close(self._claim)
+        self._claim, self.folder = -1, None
+        os.environ[VARIABLE] = os.path.dirname(before)
+        self.make()
+        logger.warning(
+            "somebody has removed %s, and with it what the application had counted: %s, and the others count on"
+            " unseen until a reload",
+            before,
+            f"workers that start now count in {self.folder}" if self.folder else "workers that start now count alone",
+        )
+        return True
+
+    def _is_ours(self, folder: str) -> bool:
+        with contextlib.suppress(OSError):
+            return os.path.samestat(os.stat(folder), os.fstat(self._claim))
+        return False
+
     def _use(self, folder: str) -> None:
         self._claim = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(self._claim, fcntl.LOCK_SH)
@@ -88,7 +114,8 @@ class MetricFiles:
         if self.folder is not None:
             # As prometheus_client does it, without which a supervisor can be: gauges of live processes.
             for path in glob.glob(f"{glob.escape(self.folder)}/gauge_live*_{row}.db"):
-                os.remove(path)
+                with contextlib.suppress(OSError):  # it is gone, or the file system has become read-only
+                    os.remove(path)
 
     def close(self) -> None:
         """Remove it."""

@@ -1,0 +1,127 @@
+"""Files of prometheus_client's multiprocess mode where there is no room for them, or no place.
+
+The disk that is full is a real one, which takes a mount: it is in a namespace of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prometheus_client.mmap_dict import MmapedDict
+
+from tests.harness import require
+from tidegate.metrics import value_file
+from tidegate.metrics.users import VARIABLE
+from tidegate.metrics.value_file import SIZE, ValueFile
+
+# Fill what is left of the disk, then count: what has a place already, what has none, in a second file, and in a child.
+FULL = """
+import logging, os, sys
+from tidegate.metrics.users import count_as
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+count_as("0")
+from prometheus_client import Counter, Gauge, values
+counter = Counter("seen", "Things.", ["what"])
+counter.labels("before").inc()
+with open(os.environ["PROMETHEUS_MULTIPROC_DIR"] + "/filler", "wb", buffering=0) as file:
+    try:
+        while file.write(bytes(4096)):
+            pass
+    except OSError:
+        pass
+for number in range(1500):
+    counter.labels(f"{number:0200}").inc(2)
+    counter.labels("before").inc()
+gauge = Gauge("now", "Now.", multiprocess_mode="livesum")
+gauge.set(7)
+gauge.inc()
+counters = counter.labels("before"), counter.labels(f"{1499:0200}")
+print(*(metric._value.get() for metric in (*counters, gauge)), flush=True)
+if os.fork() == 0:
+    counter.labels("before").inc()
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+"""
+
+
+@pytest.fixture
+def failures(monkeypatch: pytest.MonkeyPatch) -> list[OSError]:
+    found: list[OSError] = []
+    monkeypatch.setattr(ValueFile, "failed", staticmethod(found.append))
+    return found
+
+
+def test_what_it_writes_is_what_the_library_reads(tmp_path: Path, failures: list[OSError]) -> None:
+    path = str(tmp_path / "counter_0.db")
+    file = ValueFile(path)
+    assert os.stat(path).st_blocks * 512 >= SIZE, "no hole in it"
+    for number in range(2000):
+        assert file.read_value(f"{number:0100}") == (0.0, 0.0)
+        file.write_value(f"{number:0100}", number, 1.0)
+    assert os.stat(path).st_blocks * 512 >= os.stat(path).st_size > SIZE
+    file.close()
+    assert [value for _, value, _, _ in MmapedDict.read_all_values_from_file(path)] == list(range(2000))
+    again = ValueFile(path)  # a successor
+    assert again.read_value(f"{1999:0100}") == (1999, 1.0)
+    assert len(list(again.read_all_values())) == 2000
+    again.close()
+    assert failures == []
+
+
+def test_a_folder_that_is_gone(tmp_path: Path, failures: list[OSError]) -> None:
+    file = ValueFile(str(tmp_path / "gone/counter_0.db"))
+    file.write_value("key", 3.0, 0.0)
+    assert file.read_value("key") == (0.0, 0.0)
+    assert list(file.read_all_values()) == []
+    file.close()
+    assert [type(error) for error in failures] == [FileNotFoundError]
+
+
+def test_no_file_without_values_is_left_where_there_is_no_room(
+    tmp_path: Path, failures: list[OSError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, size: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(value_file, "_reserve", full)
+    ValueFile(str(tmp_path / "counter_0.db")).close()
+    assert list(tmp_path.iterdir()) == []
+    assert len(failures) == 1
+
+
+def test_a_system_that_cannot_set_blocks_aside(
+    tmp_path: Path, failures: list[OSError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "posix_fallocate")
+    path = str(tmp_path / "counter_0.db")
+    file = ValueFile(path)
+    assert os.stat(path).st_blocks * 512 >= SIZE
+    file.write_value("key", 3.0, 0.0)
+    file.close()
+    assert [value for _, value, _, _ in MmapedDict.read_all_values_from_file(path)] == [3.0]
+    assert failures == []
+
+
+def test_a_full_disk_kills_nobody(tmp_path: Path) -> None:
+    require(os.geteuid() == 0, "being root")
+    script = 'mount -t tmpfs -o size=256k tmpfs "$1" && exec "$2" -c "$3"'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, "sh", str(tmp_path), sys.executable, FULL],
+        env={"PATH": os.environ["PATH"], VARIABLE: str(tmp_path), "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[1:] == [
+        "1501.0 2.0 8.0",
+        "metrics of the application are not all collected from this process until it is replaced: "
+        "[Errno 28] No space left on device",
+        "0",
+    ], "what it counts, then its child, which tells for itself"
+    assert lines[0] == lines[2], "told once"
