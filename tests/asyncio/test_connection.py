@@ -7,13 +7,16 @@ import collections.abc
 import contextvars
 import uuid
 from array import array
+from collections.abc import Callable
 from typing import Any
+from unittest.mock import AsyncMock, MagicMock, create_autospec
 
 import pytest
 from websockets.asyncio.client import connect
 
 from tests.asyncio.ends import BINARY, CONT, PING, PONG, TEXT, close, connected, outcome, serving, until
 from tests.rawclient import frame
+from tidegate.asyncio.client import ClientConnection
 from tidegate.asyncio.server import ServerConnection
 from tidegate.exceptions import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK, ProtocolError
 from tidegate.protocol import State
@@ -448,3 +451,27 @@ async def test_racing_two_connections() -> None:
         for task in readers:
             task.cancel()
         await until(lambda: all(task.done() for task in readers))
+
+
+# In place of one, in tests of applications
+
+MOCKS: dict[str, Callable[[Any], Any]] = {
+    "AsyncMock": lambda kind: AsyncMock(spec=kind),
+    "MagicMock": lambda kind: MagicMock(spec=kind),
+    "create_autospec": lambda kind: create_autospec(kind, instance=True),
+}
+AWAITED = ["recv", "send", "ping", "pong", "close", "wait_closed"]
+
+
+@pytest.mark.parametrize("kind", [ServerConnection, ClientConnection])
+@pytest.mark.parametrize("make", MOCKS.values(), ids=MOCKS)
+async def test_mocks_of_connections_can_be_awaited(make: Callable[[Any], Any], kind: type) -> None:
+    websocket = make(kind)
+    for name in AWAITED:
+        method = getattr(websocket, name)
+        method.return_value = name
+        assert await (method("x") if name == "send" else method()) == name
+        method.assert_awaited_once()
+    websocket.__aiter__.return_value = ["one", "two"]
+    assert [message async for message in websocket] == ["one", "two"]
+    assert not asyncio.iscoroutine(websocket.recv_streaming())

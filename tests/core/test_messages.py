@@ -548,12 +548,47 @@ async def test_a_shielded_reader_goes_on() -> None:
     assert await inner == "Hello"
 
 
+NAMED = {
+    "recv": "Connection.recv",
+    "anext": "Connection.__anext__",
+    "frame": "Connection._recv_frame",
+    "send": "Connection.send",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_named_as_the_method_that_made_it(kind: str, channel: Recorder) -> None:
+    awaitable = KINDS[kind](channel)
+    assert awaitable.__qualname__ == NAMED[kind]
+    assert awaitable.__name__ == NAMED[kind].removeprefix("Connection.")
+    assert repr(awaitable) == f"<coroutine object {NAMED[kind]} at {id(awaitable):#x}>"
+    awaitable.close()
+
+
+def test_it_tells_how_far_it_is(channel: Recorder) -> None:
+    awaitable = channel.recv()
+    assert not awaitable.cr_suspended
+    assert awaitable.cr_await is None
+    waited = awaitable.send(None)
+    assert inspect.getcoroutinestate(awaitable) == inspect.CORO_SUSPENDED
+    assert awaitable.cr_await is waited
+    awaitable.close()
+    assert inspect.getcoroutinestate(awaitable) == inspect.CORO_CLOSED
+    assert (awaitable.cr_await, awaitable.cr_code, awaitable.cr_origin) == (None, None, None)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("method", [Recorder.recv, Recorder.send], ids=["recv", "send"])
+def test_methods_are_known_to_be_awaited(method: Callable[..., Any]) -> None:
+    assert asyncio.iscoroutinefunction(method)
+    assert sys.version_info < (3, 12) or inspect.iscoroutinefunction(method)
+
+
 async def test_tasks_of_awaitables_can_be_looked_at() -> None:
     channel = Recorder(asyncio.get_running_loop())
     awaitable = channel.recv()
     task = asyncio.create_task(awaitable, name="reader")
     await asyncio.sleep(0)
-    assert "reader" in repr(task)
+    assert "name='reader' coro=<Connection.recv()>" in repr(task)
     assert task.get_coro() is awaitable
     assert isinstance(task.get_stack(), list)
     task.print_stack()
