@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from reprlib import Repr
 from typing import Any, TypeAlias
 
 __all__ = [
@@ -54,6 +55,10 @@ __all__ = [
 SLOTS = 256  # the most workers: as many slots as the scoreboard has
 
 
+_SHORT = Repr()  # of a value of megabytes, both ends
+_SHORT.maxstring = 1000
+
+
 class ConfigError(ValueError):
     """A setting that cannot be: which one, what was given, and what is allowed.
 
@@ -70,7 +75,7 @@ class ConfigError(ValueError):
 
     def __str__(self) -> str:
         reason = f" ({self.reason})" if self.reason else ""
-        return f"{self.option} {self.value!r} is not allowed{reason}: give {self.allowed}"
+        return f"{self.option} {_SHORT.repr(self.value)} is not allowed{reason}: give {self.allowed}"
 
 
 # Addresses.

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.logs.lines import KEYS, Json, Text, escape
+from tidegate.logs.lines import KEYS, Json, Text, escape, shorten
 
 ANYTHING = st.text(alphabet=st.characters(), max_size=60)
 """Lone surrogates and control characters among it."""
@@ -162,6 +162,43 @@ def test_a_message_that_cannot_be_formatted_is_logged_all_the_same(lines: Text |
     assert "cannot be formatted" in line
     assert "%d of %d" in line
     assert "place.py:7" in line
+
+
+def test_both_ends_of_a_long_text_are_kept() -> None:
+    assert shorten("0123456789", 10) == "0123456789"
+    assert shorten("0123456789a", 10) == "01234 [1 characters are left out] 6789a"
+    short = shorten("first" + "x" * 10_000_000 + "last")
+    assert (short[:5], short[-4:]) == ("first", "last")
+    assert "[9983625 characters are left out]" in short
+
+
+HUGE = "first" + "x" * 8_000_000 + "last"
+
+
+@pytest.mark.parametrize("lines", [Text(), Json()], ids=["text", "json"])
+@pytest.mark.parametrize(
+    "made",
+    [
+        record("said %s", HUGE),
+        record("failed", exc_info=raised(HUGE)),
+        record("failed", exc_info=raised("first\n" * 2_000_000 + "last")),
+        record("first %s last", "\x1b" * 8_000_000),
+        record("first %s last", "\U0001f30a" * 8_000_000),
+        record("first last", stack_info=HUGE),
+        record("first last", name="tidegate.access", path=HUGE, more=HUGE),
+        record("first last", many=[HUGE] * 1000),
+        record("first last", many={str(number): {"a": list(range(1000))} for number in range(1000)}),
+        record("first last", **{f"value{number}": HUGE for number in range(1000)}),
+        record("first last %d", HUGE),  # which cannot be formatted
+    ],
+    ids=["message", "error", "lines", "escaped", "wide", "stack", "access", "list", "dict", "extra", "broken"],
+)
+def test_a_line_of_megabytes_is_shortened_and_not_lost(lines: Text | Json, made: logging.LogRecord) -> None:
+    line = lines.line(made)
+    assert len(line) <= 2**16
+    assert (b"first" in line, b"last" in line) == (True, True)
+    if isinstance(lines, Json):
+        assert json.loads(line)["level"] == "warning"
 
 
 def test_escape() -> None:

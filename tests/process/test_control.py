@@ -133,6 +133,17 @@ def test_a_broken_application(daemon: Daemon) -> None:
     assert asked(daemon, "reload")[0] == 0
 
 
+def test_an_error_of_megabytes_is_shortened_and_not_lost(daemon: Daemon) -> None:
+    (daemon.directory / "application.py").write_text("raise ValueError('first' + 'x' * 5_000_000 + 'last')\n")
+    code, _, err = asked(daemon, "reload")
+    assert code == 1
+    assert len(err) < 100_000
+    assert "ValueError: firstxxx" in err
+    assert err.endswith("xxxlast\n")
+    log = daemon.log[daemon.log.index("reload: failed") :]
+    assert ("ValueError: firstxxx" in log, "xxxlast" in log, len(log) < 100_000) == (True, True, True)
+
+
 def test_two_reloads_at_once(daemon: Daemon) -> None:
     assert asked(daemon, "reload", "--no-wait")[:2] == (0, "")
     commands = [started(daemon, "reload") for _ in range(3)]

@@ -37,6 +37,13 @@ TALKATIVE = """
 """
 
 
+RAISES = """
+    async def handler(websocket):
+        await websocket.recv()
+        raise ValueError("first" + "x" * 8_000_000 + "last")
+"""
+
+
 class Reader:
     """The end of a pipe that is read when a test wants it to be."""
 
@@ -61,6 +68,20 @@ class Reader:
     def _run(self) -> None:
         while data := os.read(self.reader, 65536):
             self.read += data
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+async def test_an_error_of_megabytes_is_shortened_and_not_lost(format: str) -> None:
+    with Daemon(RAISES, "--log-format", format) as daemon:
+        async with connect(daemon.uri, proxy=None) as client:
+            await client.send("x")
+            await client.wait_closed()
+            assert client.close_code == 1011
+        await asyncio.to_thread(wait_until, lambda: "xxxlast" in daemon.log, "the error", 30)
+        assert "ValueError: firstxxx" in daemon.log
+        assert len(daemon.log) < 100_000
+        assert daemon.metrics().total("tidegate_log_messages_dropped_total") == 0
+        assert daemon.stop() == 0
 
 
 async def echo(daemon: Daemon, *messages: str) -> None:

@@ -88,6 +88,14 @@ def test_nobody_waits_for_an_end_that_does_not_read(ends: tuple[socket.socket, s
         ends[0].send(b"x" * 100_000, socket.MSG_DONTWAIT)
 
 
+def test_an_error_of_megabytes_is_shortened_and_not_lost(ends: tuple[socket.socket, socket.socket]) -> None:
+    supervisor = Pipe(ends[0], Report)
+    assert Pipe(ends[1], Order).send(Report("gone", "first" + "\0" * 8_000_000 + "last", 3))
+    (report,) = supervisor.receive()
+    assert report.error is not None
+    assert (report.exit, report.error[:5], report.error[-4:]) == (3, "first", "last")
+
+
 def test_a_line_without_an_end_is_given_up(ends: tuple[socket.socket, socket.socket]) -> None:
     pipe = Pipe(ends[0], Report)
     for _ in range(2 * Pipe.LONGEST // 50_000):

@@ -6,7 +6,8 @@
             other line does: whatever a client sends, it cannot forge an event
     JSON    an object on each line, whose keys are KEYS, then those of the event
 
-Nothing that a client sends reaches a terminal or a parser as it is: whatever cannot be printed is escaped.
+Nothing that a client sends reaches a terminal or a parser as it is: whatever cannot be printed is escaped. A text of
+megabytes, which no log has room for, is shortened: its beginning and its end are there.
 
 What must not live here: where lines go (output.py, delivery.py), what is logged.
 """
@@ -18,9 +19,10 @@ import logging
 import math
 import re
 import time
+from itertools import islice
 from typing import Any, Final
 
-__all__ = ["FORMATS", "KEYS", "Json", "Text", "escape"]
+__all__ = ["FORMATS", "KEYS", "Json", "Text", "escape", "shorten"]
 
 KEYS: Final = ("time", "level", "role", "logger", "message", "connection", "remote")
 """The keys of every line of JSON, in their order; the last two only where there is a connection."""
@@ -33,6 +35,9 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "task
 _INDENT = "    "
 _BARE = re.compile(r"[!#-\[\]-~]+")  # a value that text has without quotes: printable ASCII, no space, quote, backslash
 _DEPTH = 4  # of values in values
+# Characters of one text in a line, tried one after the other until the line has no more than so many bytes.
+_LENGTHS: Final = (2**14, 2**12, 2**8)
+_LONGEST_LINE: Final = 2**16
 
 
 def escape(text: str, keep: str = "") -> str:
@@ -50,6 +55,14 @@ def _escaped(character: str) -> str:
     return ascii(character)[1:-1]
 
 
+def shorten(text: str, most: int = _LENGTHS[0]) -> str:
+    """The text, or of one with more than `most` characters both ends."""
+    if len(text) <= most:
+        return text
+    half = most // 2
+    return f"{text[:half]} [{len(text) - 2 * half} characters are left out] {text[-half:]}"
+
+
 class _Lines(logging.Formatter):
     """What both have in common: the process, the time, and whose connection it is about."""
 
@@ -57,15 +70,24 @@ class _Lines(logging.Formatter):
         super().__init__()
         self.role = "tidegate"
         self._now = -1, ""  # the last second, and how it is written
+        self._most = _LENGTHS[0]
 
     def line(self, record: logging.LogRecord) -> bytes:
         """The record's line, whatever is in it, with the end of line."""
-        try:
-            text = self.format(record)
-        except Exception as error:  # an argument whose str() fails, a message with too few arguments
-            where = f"{record.pathname}:{record.lineno}"
-            text = self.format(_replaced(record, f"cannot be formatted: {record.msg!r} ({error!r}) at {where}"))
-        return text.encode("ascii" if isinstance(self, Json) else "utf-8", "backslashreplace") + b"\n"
+        for self._most in _LENGTHS:
+            try:
+                line = self._encoded(record)
+            except Exception as error:  # an argument whose str() fails, a message with too few arguments
+                where = f"{record.pathname}:{record.lineno}"
+                record = _replaced(record, f"cannot be formatted: {record.msg!r} ({error!r}) at {where}")
+                line = self._encoded(record)
+            if len(line) <= _LONGEST_LINE:
+                return line
+        # It is made of many values.
+        return self._encoded(_replaced(record, record.getMessage()))
+
+    def _encoded(self, record: logging.LogRecord) -> bytes:
+        return self.format(record).encode("ascii" if isinstance(self, Json) else "utf-8", "backslashreplace") + b"\n"
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         """UTC, in milliseconds."""
@@ -80,7 +102,7 @@ class _Lines(logging.Formatter):
         """The traceback of a record; "" if it has none."""
         if record.exc_info and record.exc_info[0] is not None and not record.exc_text:
             record.exc_text = self.formatException(record.exc_info)
-        return record.exc_text or ""
+        return shorten(record.exc_text or "", self._most)
 
 
 class Text(_Lines):
@@ -93,10 +115,12 @@ class Text(_Lines):
         if connection is not None:
             identity, remote = _connection(connection)
             head = f"{head} [{' '.join(escape(part) for part in (remote, identity) if part)}]"
-        message, *more = escape(record.getMessage(), "\n").split("\n")
+        message, *more = escape(shorten(record.getMessage(), self._most), "\n").split("\n")
         if record.name == ACCESS:
-            message += "".join(f" {key}={_bare(value)}" for key, value in _added(record).items() if value is not None)
-        for part in (self.trace(record), record.stack_info):
+            message += "".join(
+                f" {key}={_bare(value, self._most)}" for key, value in _added(record).items() if value is not None
+            )
+        for part in (self.trace(record), shorten(record.stack_info or "", self._most)):
             if part:
                 more += escape(part, "\n\t").split("\n")
         return "\n".join([f"{head} {message}", *(_INDENT + line for line in more)])
@@ -123,7 +147,7 @@ class Json(_Lines):
             values["exc_info"] = trace
         if record.stack_info:
             values["stack_info"] = record.stack_info
-        return json.dumps(_plain(values), ensure_ascii=True, separators=(",", ":"))
+        return json.dumps(_plain(values, self._most), ensure_ascii=True, separators=(",", ":"))
 
 
 FORMATS: Final[dict[str, type[Text | Json]]] = {"text": Text, "json": Json}
@@ -154,31 +178,32 @@ def _added(record: logging.LogRecord) -> dict[str, Any]:
     return {key: value for key, value in vars(record).items() if key not in _OWN and not key.startswith("_")}
 
 
-def _bare(value: Any) -> str:
+def _bare(value: Any, most: int) -> str:
     """A value in text: quoted, unless nobody can take it for anything else."""
     if isinstance(value, float):
         return f"{value:.6f}"
-    text = str(value)
+    text = shorten(str(value), most)
     return text if _BARE.fullmatch(text) else escape(json.dumps(text, ensure_ascii=False))
 
 
-def _plain(value: Any, depth: int = _DEPTH) -> Any:
-    """The value in JSON's own types: whatever else it is becomes a string."""
+def _plain(value: Any, most: int, depth: int = _DEPTH) -> Any:
+    """The value in JSON's own types: whatever else it is becomes a string. None of them is longer than `most`."""
     if value is None or value is True or value is False:
         return value
     if isinstance(value, str):
-        return str(value).encode("utf-8", "backslashreplace").decode()  # JSON knows no lone surrogates
+        return shorten(str(value), most).encode("utf-8", "backslashreplace").decode()  # JSON knows no lone surrogates
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(value)
     if isinstance(value, (bytes, bytearray)):
-        return bytes(value).decode("utf-8", "backslashreplace")
+        return shorten(bytes(value).decode("utf-8", "backslashreplace"), most)
     if depth and isinstance(value, dict):
-        return {_plain(str(key)): _plain(item, depth - 1) for key, item in value.items()}
+        first = islice(value.items(), most)
+        return {_plain(str(key), most): _plain(item, most, depth - 1) for key, item in first}
     if depth and isinstance(value, (list, tuple)):
-        return [_plain(item, depth - 1) for item in value]
+        return [_plain(item, most, depth - 1) for item in value[:most]]
     try:
-        return _plain(str(value))
+        return _plain(str(value), most)
     except Exception:
         return f"<{type(value).__name__}>"

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import msgspec
 
 from ..kinds import Unix
+from ..logs.lines import shorten
 from ..version import version
 from ..worker.pipe import Level
 from . import requests
@@ -352,7 +353,7 @@ class Client:
 
     def tell(self, done: bool | None, text: str) -> None:
         """Tell it progress (None), or the end."""
-        self.answer(Answer(done, text))
+        self.answer(Answer(done, shorten(text)))
 
     def answer(self, answer: Answer) -> None:
         """Tell it something, for as long as it listens. After the last answer it is let go."""

@@ -20,10 +20,9 @@ from types import ModuleType
 from typing import Any
 
 from ..app import App, is_map
+from ..logs.lines import shorten
 
 __all__ = ["LoadError", "load", "trace_of"]
-
-HALF = 8192  # characters: of an error that is longer than two of them, both ends are enough
 
 
 class LoadError(Exception):
@@ -104,10 +103,7 @@ def trace_of(error: BaseException) -> str:
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
         trace = trace.tb_next
-    text = "".join(traceback.format_exception(type(error), error, trace)).rstrip()
-    if len(text) > 2 * HALF:
-        text = f"{text[:HALF]}\n[{len(text) - 2 * HALF} characters are left out]\n{text[-HALF:]}"
-    return text
+    return shorten("".join(traceback.format_exception(type(error), error, trace)).rstrip())
 
 
 def _attribute(target: str, module: ModuleType, path: str) -> Any:

@@ -19,6 +19,8 @@ from typing import Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from ..logs.lines import shorten
+
 __all__ = ["Level", "Order", "Pipe", "Report", "Stage"]
 
 # A worker that has booted accepts nobody before it is told to serve; then it is ready.
@@ -100,6 +102,8 @@ class Pipe(Generic[Received]):
 
     def send(self, word: Report | Order, sockets: Sequence[socket.socket] = (), *, wait: bool = False) -> bool:
         """Whether the word went off. Without `wait`, an end that does not read for a long time gets no more words."""
+        if isinstance(word, Report) and word.error is not None:
+            word = msgspec.structs.replace(word, error=shorten(word.error))
         line = msgspec.json.encode(word) + b"\n"
         try:
             if wait:
