@@ -40,11 +40,25 @@ MAY_IMPORT = {
     "asyncio": {"words", "grammar", "chapters", "_core", "asyncio"},
     "bus": {"words", "_core", "bus"},
     "logs": {"logs"},  # every process has one
+    "process": {"logs", "process"},
     "metrics": {"words", "_core", "metrics"},
-    "admin": {"words", "logs", "grammar", "_core", "asyncio", "metrics", "admin"},  # its HTTP is our own server's
-    "worker": {"words", "logs", "grammar", "chapters", "_core", "asyncio", "bus", "worker", "metrics.users"},
-    "supervisor": {"words", "logs", "_core", "supervisor", "worker.pipe"},  # what its children do, it is given
-    "cli": {"words", "logs", "grammar", "_core", "asyncio", "metrics", "admin", "supervisor", "worker", "cli", "front"},
+    # Its HTTP is our own server's.
+    "admin": {"words", "logs", "process", "grammar", "_core", "asyncio", "metrics", "admin"},
+    "worker": {
+        *("words", "logs", "process", "grammar", "chapters", "_core", "asyncio", "bus", "worker", "metrics.users"),
+    },
+    "supervisor": {
+        "words",
+        "logs",
+        "process",
+        "_core",
+        "supervisor",
+        "worker.pipe",
+    },  # its children's lives it is given
+    "cli": {
+        *("words", "logs", "process", "grammar", "_core", "asyncio", "metrics", "admin", "supervisor", "worker"),
+        *("cli", "front"),
+    },
     "front": {"words", "cli"},
 }
 

@@ -15,7 +15,12 @@ from tidegate.supervisor.signals import name_of
 
 PRELUDE = """
 import os, select, signal, subprocess, sys, time
+from tidegate.process import forks
 from tidegate.supervisor.signals import HEARD, Signals
+
+def fork():
+    with forks.own():
+        return os.fork()
 
 signals = Signals()
 signals.catch()
@@ -29,6 +34,7 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         timeout=30,
+        start_new_session=True,  # and so without a terminal
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.stderr == ""
@@ -48,7 +54,7 @@ def test_each_signal_is_a_byte_in_its_order() -> None:
 def test_a_signal_wakes_whoever_waits_for_the_descriptor() -> None:
     done = run("""
         signal.setitimer(signal.ITIMER_REAL, 0)
-        child = os.fork()
+        child = fork()
         if child == 0:
             signals.settle()
             os.kill(os.getppid(), signal.SIGUSR1)
@@ -87,7 +93,7 @@ def test_a_child_that_is_told_to_end_before_it_has_settled_ends_when_it_has() ->
     done = run("""
         reader, writer = os.pipe()
         signals.block()
-        child = os.fork()
+        child = fork()
         if child == 0:
             os.read(reader, 1)  # the signal has been sent by now, and waits
             os.write(1, b"waited ")
@@ -107,7 +113,7 @@ def test_a_child_that_is_told_to_end_before_it_has_settled_ends_when_it_has() ->
 def test_a_child_ignores_what_a_terminal_sends_and_hands_no_ignoring_on() -> None:
     done = run("""
         signals.block()
-        child = os.fork()
+        child = fork()
         if child == 0:
             signals.settle()
             for number in HEARD:
@@ -139,3 +145,50 @@ def test_a_flood_fills_the_pipe_and_nothing_else() -> None:
 def test_names() -> None:
     assert name_of(15) == "SIGTERM"
     assert name_of(63) == "63"
+
+
+def test_what_nohup_ignores_stays_ignored_and_goes_on_to_programs() -> None:
+    done = run("""
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        again = Signals()
+        again.catch()
+        assert again.ignored == {signal.SIGHUP}
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert again.read() == bytes([signal.SIGUSR1])
+        program = "import signal; print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, flush=True)"
+        subprocess.run([sys.executable, "-c", program])
+    """)
+    assert (done.returncode, done.stdout) == (0, "True\n")
+
+
+def test_in_the_background_of_a_terminal_writing_stops_nobody() -> None:
+    """With `stty tostop` a write from the background gets SIGTTOU, and a read SIGTTIN."""
+    done = run("""
+        import pty
+        child, terminal = pty.fork()
+        if child == 0:
+            import fcntl, termios
+            settings = termios.tcgetattr(1)
+            settings[3] |= termios.TOSTOP
+            termios.tcsetattr(1, termios.TCSANOW, settings)
+            if os.fork():
+                os.wait()
+                os._exit(0)
+            os.setpgid(0, 0)  # which is not the foreground's
+            there = Signals()
+            there.catch()
+            assert there.ignored == {signal.SIGTTIN, signal.SIGTTOU}
+            os.write(1, b"written")
+            try:
+                os.read(0, 1)
+            except OSError as error:
+                os.write(1, f" {error.strerror} {there.read()}.".encode())
+            os._exit(0)
+        said = b""
+        while b"." not in said:
+            said += os.read(terminal, 1000)
+        os.waitpid(child, 0)
+        print(said.decode())
+    """)
+    assert done.stdout == "written Input/output error b''.\n"

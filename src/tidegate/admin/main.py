@@ -12,6 +12,7 @@ import asyncio
 import signal
 import socket
 from contextlib import suppress
+from functools import partial
 
 import uvloop
 from setproctitle import setproctitle
@@ -19,6 +20,7 @@ from setproctitle import setproctitle
 from .. import logs
 from .._core.scoreboard import Scoreboard
 from ..asyncio.server import Server, serve
+from ..process import forks
 from .access import select_subprotocol
 from .answers import Answers
 from .feed import LIMIT, Feed
@@ -58,6 +60,10 @@ def run(
     signal.set_wakeup_fd(-1)  # of the supervisor
     for number in LEFT_TO_SUPERVISOR:
         signal.signal(number, signal.SIG_IGN)
+        forks.handled(number)
+    if pipe is not None:
+        forks.keep(pipe.fileno())
+    forks.lend_nothing(partial(forks.release, forks.addresses(sockets)))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_live(scoreboard, sockets, pipe, token))
     return 0
@@ -69,6 +75,7 @@ async def _live(
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    forks.handled(signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     answers, feed = Answers(scoreboard, token), Feed(scoreboard)
     feed.begin()

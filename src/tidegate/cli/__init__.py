@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from ..kinds import ConfigError, Kind
+from ..process import streams
 from ..version import version
 
 __all__ = ["CONTEXT", "Command", "Value", "main"]
@@ -99,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     Args:
         argv: arguments, without the program's name; by default those of the process.
     """
+    streams.fill()
     try:
         status = tidegate.main(argv, prog_name="tidegate", standalone_mode=False)
     except click.UsageError as error:

@@ -23,6 +23,7 @@ import click
 
 from ..config import Config
 from ..kinds import ConfigError
+from ..process import forks
 from ..supervisor import privileges, processors
 from ..supervisor.metric_files import MetricFiles
 from ..supervisor.signals import name_of
@@ -80,9 +81,8 @@ def start(config: Config) -> int:
             os.chown(files.folder, identity.uid, identity.gid)
     ours, theirs = socket.socketpair()
     listener = _unreachable()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    pid = os.fork()
+    with forks.own():
+        pid = os.fork()
     if pid == 0:
         ours.close()
         with listener, theirs:

@@ -70,8 +70,11 @@ class Handler(logging.Handler):
         self.delivery = Threaded(self.output, self.notice, count)
 
     def forked(self) -> None:
-        """In a child: what its parent has not written is its parent's, and so are threads and counts."""
-        self.delivery = type(self.delivery)(self.output, self.notice)
+        """In a child: what its parent has not written is its parent's, and so are threads and counts.
+
+        No thread writes: one that an application has forked may end in a way that asks nobody.
+        """
+        self.delivery = Patient(self.output, self.notice)
         self._patience = FLUSH
 
 

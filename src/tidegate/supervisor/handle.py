@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..config import Config
+from ..process import forks
 from ..worker.pipe import Level, Order, Pipe, Report, Stage
 from .estate import ChildLeft, SlotLeft
 from .poll import Timer
@@ -101,7 +102,8 @@ class Handle:
         ours, theirs = socket.socketpair()
         signals.block()
         try:
-            self.pid = os.fork()
+            with forks.own():
+                self.pid = os.fork()
         except OSError:
             ours.close()
             theirs.close()

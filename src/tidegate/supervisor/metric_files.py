@@ -24,6 +24,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 
+from ..process import forks
+
 __all__ = ["MetricFiles"]
 
 logger = logging.getLogger("tidegate.supervisor")
@@ -107,6 +109,7 @@ class MetricFiles:
     def _use(self, folder: str) -> None:
         self._claim = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(self._claim, fcntl.LOCK_SH)
+        forks.keep(self._claim)
         self.folder = os.environ[VARIABLE] = folder
 
     def ended(self, row: int) -> None:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from .. import logs
 from ..config import Config
 from ..kinds import ConfigError, Fd, Systemd
+from ..process import forks
 from . import activation, privileges, processors
 from .handle import Handle
 from .listeners import Listeners
@@ -192,6 +193,7 @@ class Service:
         # Nobody reads the pipe of signals until the import ends, and it may never end.
         for number in _ENDING:
             signal.signal(number, _stop)
+            forks.handled(number)
         try:
             self._load(self.config.application)
         except Exception as error:

@@ -3,10 +3,11 @@
 A handler that does anything would do it between any two instructions; a byte in a pipe waits for its turn. The handler
 must be there all the same: without one the interpreter writes no byte, and the system takes its default action.
 
-    catch       from now on each of HEARD is a byte in the pipe
+    catch       from now on each of HEARD is a byte in the pipe, but for those that are not meant for a daemon here
     block       around a fork, so that no signal meets a child that has not decided yet what to do about it
     unblock     in the parent
     settle      in the child: it has forgotten the pipe, ends by SIGTERM, and heeds no terminal
+    has_terminal    whether there is one, whose signals are not meant for a daemon
 
 What must not live here: what a signal means (supervisor.py, worker/main.py).
 """
@@ -18,7 +19,9 @@ import os
 import signal
 from types import FrameType
 
-__all__ = ["HEARD", "Signals", "name_of"]
+from ..process import forks
+
+__all__ = ["HEARD", "Signals", "has_terminal", "name_of"]
 
 # Every signal that something is or will be made of, and that would end or stop a process by default.
 HEARD = (
@@ -47,20 +50,40 @@ def _ignore(number: int, frame: FrameType | None) -> None:
     """Unlike SIG_IGN it is not handed on to the programs that an application starts."""
 
 
+def has_terminal() -> bool:
+    """Whether this process belongs to a terminal: that sends signals to all of its foreground, or its background."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
 class Signals:
-    """The self-pipe. One for each process: a signal's disposition belongs to the whole of it."""
+    """The self-pipe. One for each process: a signal's disposition belongs to the whole of it.
+
+    Attributes:
+        ignored: those of HEARD that nobody hears: SIGHUP if whoever started us ignores it, as nohup does; SIGTTIN and
+            SIGTTOU of a terminal, which they stop who reads from it or writes to it from the background. A write that
+            is tried again whenever a handler has returned would be tried for ever; who ignores them may write.
+    """
 
     def __init__(self) -> None:
         self.fd, self._write = os.pipe()
         os.set_blocking(self.fd, False)
         os.set_blocking(self._write, False)
+        self.ignored: set[int] = {signal.SIGTTIN, signal.SIGTTOU} if has_terminal() else set()
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+            self.ignored.add(signal.SIGHUP)
 
     def catch(self) -> None:
-        """Hear signals from now on, also those that whoever started us had masked or ignored."""
+        """Hear signals from now on, also those that whoever started us had masked or, but for SIGHUP, ignored."""
         # A full pipe has thousands of signals in it, among them whatever matters.
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in HEARD:
-            signal.signal(number, _ignore)
+            signal.signal(number, signal.SIG_IGN if number in self.ignored else _ignore)
+            if number != signal.SIGHUP or number not in self.ignored:
+                forks.handled(number)
         self.unblock()
 
     def read(self) -> bytes:

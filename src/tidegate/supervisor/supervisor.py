@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 from .. import logs
 from ..config import Config
 from ..kinds import SLOTS, ConfigError, Tcp
+from ..process import forks
 from ..version import version
 from ..worker.pipe import Level, Order
 from . import processors, requests, upgrade
@@ -46,7 +47,7 @@ from .operations import Operations
 from .poll import Poll
 from .queues import Queues
 from .service import Service, ServiceError, Stopped
-from .signals import Signals, name_of
+from .signals import Signals, has_terminal, name_of
 from .watch import Watch
 
 if TYPE_CHECKING:
@@ -185,6 +186,8 @@ class Supervisor:
         from .._core.scoreboard import Scoreboard
 
         logger.info("tidegate %s started (pid %d): %s", version, os.getpid(), self.config.application)
+        if signal.SIGHUP in self.signals.ignored:
+            logger.info("SIGHUP is ignored, as nohup or whoever else started this asks for: `tidegate reload` reloads")
         self.poll.watch(self.signals.fd, self._on_signals, first=True)
         self.service.begin(self.config.boot_timeout + LAST_WORDS)
         if self._estate is not None:
@@ -198,6 +201,7 @@ class Supervisor:
         self.service.bound(self.listeners)
         if self.config.admin is not None:
             self.metric_files.make()
+        forks.lend_nothing(self._let_go)
         self.service.preload(self.signals)
         self.scoreboard = Scoreboard.create()
         self.scoreboard.desired = len(self.workers)
@@ -213,6 +217,7 @@ class Supervisor:
         tell = upgrade.resume(self, estate)
         self.service.bound(self.listeners)
         self._collect()  # whoever ended meanwhile
+        forks.lend_nothing(self._let_go)
         try:
             self.service.preload(self.signals)
         except ServiceError as error:
@@ -322,13 +327,7 @@ class Supervisor:
     def _become(self, handle: Handle, pipe: socket.socket) -> int:
         """In a child: let go of all that is the supervisor's, and live the child's life."""
         slot = handle.slot
-        self.poll.close()
-        self.service.leave()
-        self.control.leave()
-        self.changes.leave()
-        for sibling in self._children():
-            sibling.close()
-        self.listeners.leave(slot.index)
+        self._leave(slot.index)
         if slot.index is None or handle.row is None:
             sockets = self.admin_sockets
             life = partial(self._admin_main, self.scoreboard, sockets, pipe, self.config.admin_token)
@@ -346,6 +345,24 @@ class Supervisor:
         finally:
             for sock in (*sockets, pipe):
                 sock.close()
+
+    def _leave(self, slot: int | None = None) -> None:
+        """In a child: close what is the supervisor's, and the sockets of other slots."""
+        self.poll.close()
+        self.service.leave()
+        self.control.leave()
+        self.changes.leave()
+        for sibling in self._children():
+            sibling.close()
+        self.listeners.leave(slot)
+
+    def _let_go(self) -> None:
+        """In a child that the application has forked from the supervisor, which has imported it."""
+        self._leave()
+        for sock in self.admin_sockets:
+            sock.close()
+        self.signals.close()
+        forks.release(())
 
     def _refill(self, slot: Slot, served: float | None, why: str) -> None:
         """Fill the slot again, at once or after a while, or give up when nobody has ever served."""
@@ -381,7 +398,7 @@ class Supervisor:
             self.operations.request("scale", workers=len(self.workers) + 1)
         elif number == signal.SIGTTOU:
             self.operations.request("scale", workers=len(self.workers) - 1)
-        elif number == signal.SIGWINCH and not _has_terminal():  # whose size may have changed
+        elif number == signal.SIGWINCH and not has_terminal():  # whose size may have changed
             self.operations.request("rest")
         elif number == signal.SIGUSR2:
             self.operations.request("upgrade")
@@ -668,15 +685,6 @@ def _never(error: ServiceError) -> Callable[[], Config]:
         raise ConfigError("--preload", "yes", "an application that can be imported", str(error))
 
     return load
-
-
-def _has_terminal() -> bool:
-    """Whether this process belongs to a terminal, whose signals are not meant for a daemon."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
 
 
 _ENDINGS: Final = {

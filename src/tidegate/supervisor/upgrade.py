@@ -25,6 +25,7 @@ import msgspec
 
 from .. import logs
 from ..config import Config, settings
+from ..process import streams
 from ..version import version
 from . import estate as estates
 from . import metric_files
@@ -173,6 +174,7 @@ def execute(supervisor: Supervisor) -> None:
     number = estates.write(estate)
     kept = [number, *estate.descriptors()]
     logs.catch_up()
+    streams.flush()
     supervisor.changes.close()
     # A signal waits for the new program, which hears it when it is ready to.
     supervisor.signals.block()

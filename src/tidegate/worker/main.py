@@ -16,9 +16,9 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import uvloop
@@ -31,6 +31,7 @@ from ..asyncio.gate import Gate
 from ..asyncio.server import Server, serve, unix_serve
 from ..config import Config
 from ..metrics import users
+from ..process import forks, streams
 from .drain import Drain, Orders
 from .entrance import make_gate
 from .gauges import measure_queues, tell_capacity, watch_collector
@@ -65,6 +66,8 @@ def run(config: Config, slot: int, sockets: list[socket.socket], row: Row, pipe:
     logs.become(f"worker {slot}", count=row.log_dropped, **config.log_options())
     logs.show_stacks()
     use(row)
+    forks.keep(pipe.fileno())
+    forks.lend_nothing(partial(forks.release, forks.addresses(sockets)))
     if config.admin is not None:
         users.count_as(str(row.index))
     supervisor = Pipe(pipe, Order)
@@ -88,7 +91,7 @@ def run(config: Config, slot: int, sockets: list[socket.socket], row: Row, pipe:
         logger.error("%d handlers go on although they were cancelled: they are abandoned", worker.stubborn)
         logging.shutdown()
         logs.flush()
-        sys.stdout.flush()
+        streams.flush()
         os._exit(status)
     runner.close()
     return status
@@ -120,6 +123,8 @@ class Worker:
         self._orders = Orders()
         self._life = loop.create_task(self._live())
         loop.add_signal_handler(signal.SIGTERM, self._on_order, Level.DRAIN)
+        forks.handled(signal.SIGTERM)
+        forks.lend_nothing(partial(_let_go, loop, forks.addresses(self.sockets)))
         loop.add_reader(self.supervisor, self._on_supervisor)
         self._due = time.monotonic()
         self._tick()
@@ -244,6 +249,21 @@ class Worker:
             measure_queues(self.row)
         self._due = now + TICK
         asyncio.get_running_loop().call_later(TICK, self._tick)
+
+
+def _let_go(loop: asyncio.AbstractEventLoop, addresses: set[forks.Address]) -> None:
+    """In a child that a handler has forked: it has nothing of the worker, and must not go on as if it were one."""
+    forks.release(addresses)
+    loop.call_soon(loop.call_soon, loop.call_soon, _strayed)  # one that ends by an exception has done so by then
+
+
+def _strayed() -> None:
+    logger.error(
+        "a child that a handler forked has returned to the event loop, where it would take what is the worker's"
+        ": it is ended; it must call os._exit(), or run another program"
+    )
+    logs.flush()
+    os._exit(UNEXPECTED)
 
 
 def _creators(app: App) -> tuple[Callable[..., Server], Callable[..., Server]]:

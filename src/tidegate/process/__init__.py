@@ -1,0 +1,8 @@
+"""What belongs to a process of the operating system, whichever of the daemon's processes it is.
+
+    streams         its standard input, output and error
+    forks           what a child gets that an application forks from it
+    surroundings    what an application that is imported may change of it
+
+What must not live here: what any of the processes is for.
+"""

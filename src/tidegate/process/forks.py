@@ -1,0 +1,159 @@
+"""What a child gets that somebody else's code forks from a process of the daemon: nothing that is the daemon's.
+
+An application forks with os.fork() and with multiprocessing, whose default that is up to Python 3.13. Such a child has
+copies of the listening sockets, which keep the address taken after the daemon's end, and of the connections, which keep
+clients from noticing the end of a worker; and it has signal handlers by which nothing would ever end it.
+
+    own             around a fork by which the daemon makes a process of its own, which inherits everything
+    handled         the present handler of a signal is the daemon's
+    keep            a descriptor is the daemon's
+    lend_nothing    what else such a child must do
+    release         in the child: sockets by their address, and descriptors that are the daemon's, lead to /dev/null
+    addresses       those of sockets
+
+In the child, before any code of the application: the signals do what they do in every Python program, the title is the
+command's, and what `lend_nothing()` was given is called. What an application has set up itself stays as it is.
+
+What must not live here: what a process of the daemon lets go of by itself (supervisor).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+import socket
+import sys
+from _thread import get_ident
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any, TypeAlias
+
+from setproctitle import setproctitle
+
+from .. import logs
+from . import streams
+
+__all__ = ["Address", "addresses", "handled", "keep", "lend_nothing", "own", "release"]
+
+Address: TypeAlias = "tuple[socket.AddressFamily, str, int]"
+"""Family, host or path, port."""
+
+_ANY = ("0.0.0.0", "::")
+
+_forking: int | None = None  # the thread that forks a process of the daemon's own
+_handlers: dict[int, Any] = {}
+_kept: set[int] = set()
+_leave: Callable[[], object] | None = None
+
+
+@contextlib.contextmanager
+def own() -> Iterator[None]:
+    """Around a fork of the daemon's own. Its child begins with nothing of its parent's to let go of."""
+    global _forking, _leave
+    _forking, pid = get_ident(), os.getpid()
+    try:
+        yield
+    finally:
+        _forking = None
+        if os.getpid() != pid:
+            _leave = None
+
+
+def handled(number: int) -> None:
+    """Take the present handler of this signal for the daemon's, which no child of an application's is to have."""
+    _handlers[number] = signal.getsignal(number)
+
+
+def keep(number: int) -> None:
+    """Take this descriptor for the daemon's, for as long as this process lives."""
+    _kept.add(number)
+
+
+def lend_nothing(leave: Callable[[], object]) -> None:
+    """Call this in each child that is not forked by way of `own()`."""
+    global _leave
+    _leave = leave
+
+
+def addresses(sockets: Iterable[socket.socket]) -> set[Address]:
+    """What these sockets are bound to."""
+    return {address for address in map(_local, sockets) if address is not None}
+
+
+def _local(sock: socket.socket) -> Address | None:
+    """The address that a socket is bound to, or that a client has connected to; None for one without."""
+    try:
+        name = sock.getsockname()
+    except OSError:
+        return None
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        return sock.family, name[0], name[1]
+    if sock.family == socket.AF_UNIX and name:
+        return sock.family, os.fsdecode(name), 0
+    return None
+
+
+def release(at: Collection[Address]) -> None:
+    """Let go of what is kept, of the sockets that are bound to these addresses, and of their clients' connections.
+
+    Their numbers stay taken: whoever still has one, such as an event loop, must not close somebody else's by it.
+    """
+    doomed = [number for number in _open() if number in _kept or _is_at(number, at)]
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in doomed:
+        os.dup2(null, number, inheritable=False)
+    os.close(null)
+
+
+def _open() -> list[int]:
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        with contextlib.suppress(OSError):
+            return [int(name) for name in os.listdir(folder)]
+    return []
+
+
+def _is_at(number: int, places: Collection[Address]) -> bool:
+    """Whether it is a stream socket of one of these addresses."""
+    try:
+        sock = socket.socket(fileno=number)
+    except OSError:  # it is no socket, or the descriptor by which the folder was read
+        return False
+    try:
+        address = _local(sock) if sock.type == socket.SOCK_STREAM else None
+    finally:
+        sock.detach()
+    if address is None:
+        return False
+    family, _, port = address
+    return address in places or (family != socket.AF_UNIX and any((family, wild, port) in places for wild in _ANY))
+
+
+def _forked() -> None:
+    """In a child."""
+    if _forking == get_ident() or (_leave is None and not _handlers):
+        return
+    with contextlib.suppress(ValueError, OSError):
+        signal.set_wakeup_fd(-1)  # by which signals would be heard in the parent
+    _default_signals()
+    if _leave is not None:
+        with contextlib.suppress(Exception):
+            _leave()
+        with contextlib.suppress(Exception):
+            setproctitle(" ".join(sys.orig_argv))
+
+
+def _default_signals() -> None:
+    """Give signals whose handler is still the daemon's the one that they have in every Python program."""
+    ours = [handler for handler in _handlers.values() if callable(handler)]
+    for number in signal.valid_signals():
+        with contextlib.suppress(ValueError, OSError):
+            handler = signal.getsignal(number)
+            # An event loop has one handler for every signal that an application has given it, and does not run here.
+            if (number in _handlers and handler == _handlers[number]) or handler in ours:
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    faulthandler.unregister(logs.STACKS)
+    _handlers.clear()
+
+
+os.register_at_fork(before=streams.flush, after_in_child=_forked)
