@@ -8,7 +8,7 @@
     catch_up   in the supervisor, now and then: write what could not be written at once
 
 The application logs as every Python program does: what it sends to the root logger gets here, unless it arranges for
-something else.
+something else. Whatever it arranges, the daemon's own lines get here (loggers.py).
 
 What must not live here: what is logged, and the metrics.
 """
@@ -23,6 +23,7 @@ from typing import Final
 
 from .delivery import Handler, Patient
 from .lines import ACCESS, FORMATS
+from .loggers import TOP, adopt
 from .output import STANDARD_ERROR, Output
 from .stacks import STACKS, show_stacks_on
 
@@ -68,6 +69,7 @@ def begin(role: str, level: str, *, format: str = "text", file: str = STANDARD_E
             before.flush()  # and not closed: a thread may still be at it
     if _handler not in logging.getLogger().handlers:
         logging.basicConfig(handlers=[_handler], force=True)
+    adopt(_handler)
     become(role, level, format=format, access=access, thread=False)
 
 
@@ -89,9 +91,10 @@ def become(
         thread: whether a thread writes.
     """
     if level is not None:
-        logging.getLogger().setLevel(level.upper())
+        for top in ("", TOP):  # an application may set the first one of them
+            logging.getLogger(top).setLevel(level.upper())
         # A line for each connection, at the level of a library's user, is not what an operator calls an event.
-        quiet = logging.NOTSET if level == "debug" else max(logging.WARNING, logging.getLogger().level)
+        quiet = logging.NOTSET if level == "debug" else max(logging.WARNING, logging.getLogger(TOP).level)
         logging.getLogger("tidegate.server").setLevel(quiet)
     if access is not None:
         logging.getLogger(ACCESS).setLevel(logging.INFO if access else OFF)

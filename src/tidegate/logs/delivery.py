@@ -23,12 +23,13 @@ from typing import Final
 from .lines import Json, Text
 from .output import Output
 
-__all__ = ["Handler", "Patient", "Threaded"]
+__all__ = ["WRITTEN", "Handler", "Patient", "Threaded"]
 
 FLUSH: Final = 1.0  # seconds that the end of a process may take longer for the sake of the log
 # Seconds between writes while nobody is behind: to be woken for each line costs whoever logs more than the line.
 GATHER: Final = 0.01
 RETRY: Final = 0.25  # seconds until a write is tried again that failed, on a full disk say
+WRITTEN: Final = "_tidegate_written"  # an attribute of records that are in the log
 LOST: Final = "%d lines of the log were lost before this one: they came faster than they could be written"
 
 Count = Callable[[int], object]
@@ -49,6 +50,11 @@ class Handler(logging.Handler):
         self._patience = FLUSH
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write a record of an application's, unless it is one of our own that has come here as well."""
+        if not vars(record).get(WRITTEN):
+            self.write(record)
+
+    def write(self, record: logging.LogRecord) -> None:
         """Make the line and hand it over; never raises, never waits."""
         try:
             line = self.lines.line(record)

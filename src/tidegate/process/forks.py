@@ -6,7 +6,7 @@ clients from noticing the end of a worker; and it has signal handlers by which n
 
     own             around a fork by which the daemon makes a process of its own, which inherits everything
     handled         the present handler of a signal is the daemon's
-    keep            a descriptor is the daemon's
+    keep, closed    a descriptor is the daemon's, or no longer
     lend_nothing    what else such a child must do
     release         in the child: sockets by their address, and descriptors that are the daemon's, lead to /dev/null
     addresses       those of sockets
@@ -34,7 +34,7 @@ from setproctitle import setproctitle
 from .. import logs
 from . import streams
 
-__all__ = ["Address", "addresses", "handled", "keep", "lend_nothing", "own", "release"]
+__all__ = ["Address", "addresses", "closed", "handled", "keep", "lend_nothing", "own", "release"]
 
 Address: TypeAlias = "tuple[socket.AddressFamily, str, int]"
 """Family, host or path, port."""
@@ -68,6 +68,11 @@ def handled(number: int) -> None:
 def keep(number: int) -> None:
     """Take this descriptor for the daemon's, for as long as this process lives."""
     _kept.add(number)
+
+
+def closed(number: int) -> None:
+    """It is closed, and somebody else may have the number from now on."""
+    _kept.discard(number)
 
 
 def lend_nothing(leave: Callable[[], object]) -> None:

@@ -89,6 +89,7 @@ class MetricFiles:
         if self.folder is None or self._is_ours(self.folder):
             return False
         before = self.folder
+        forks.closed(self._claim)
         os.close(self._claim)
         self._claim, self.folder = -1, None
         os.environ[VARIABLE] = os.path.dirname(before)
