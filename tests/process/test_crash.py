@@ -145,6 +145,41 @@ async def test_a_worker_that_vanishes_is_a_crash_whatever_its_status(status: int
         assert daemon.stop() == 0
 
 
+@pytest.mark.parametrize("state", ["serves", "blocked", "boots"])
+async def test_nobody_stays_behind_a_supervisor_that_was_killed(state: str) -> None:
+    """With the port, for ever: a worker whose event loop does not turn cannot notice that it is alone."""
+    source = """
+        import os, time
+
+        if os.path.exists("boots"):
+            time.sleep(1000)
+
+        async def handler(websocket):
+            async for message in websocket:
+                while message == "blocked":
+                    pass
+                await websocket.send(message)
+    """
+    with Daemon(source, "--graceful-timeout", "0.5", workers=2) as daemon:
+        if state == "boots":
+            (daemon.directory / state).touch()
+            daemon.signal(signal.SIGHUP)
+            wait_until(lambda: len(daemon.workers()) == 3, "a successor that boots")
+        async with connect(daemon.uri, proxy=None, ping_interval=None, close_timeout=0.1) as client:
+            await client.send(state)
+            if state == "blocked":
+                await asyncio.to_thread(
+                    wait_until,
+                    lambda: any(age > 0.5 for _, age in daemon.metrics().select("tidegate_heartbeat_age_seconds")),
+                    "a worker that hangs",
+                    30,
+                )
+            daemon.signal(signal.SIGKILL)
+            await client.wait_closed()
+            assert client.close_code == (1006 if state == "blocked" else 1001)
+        await asyncio.to_thread(wait_until, lambda: not daemon.titles(), "the end of all", 60)
+
+
 BROKEN = {
     "import": ("import no_such_module", "handler", "No module named 'no_such_module'"),
     "raises": ("1 / 0\n", "handler", "ZeroDivisionError"),

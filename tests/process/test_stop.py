@@ -177,6 +177,23 @@ async def first(clients: Sequence[ClientConnection]) -> ClientConnection:
     return ends[done.pop()]
 
 
+@pytest.mark.parametrize("order", ["supervisor first", "supervisor last"])
+async def test_a_signal_to_every_process_is_one_order(order: str) -> None:
+    """As systemd's KillMode=control-group and supervisord's stopasgroup send it: a drain, not cut short, no noise."""
+    with Daemon(ECHO, drain=1, workers=2) as daemon:
+        clients = await open_clients(daemon, 10)
+        pids = [daemon.pid, *(pid for pid in daemon.titles() if pid != daemon.pid)]
+        began = asyncio.get_running_loop().time()
+        for pid in pids if order == "supervisor first" else reversed(pids):
+            daemon.signal(signal.SIGTERM, pid)
+            await asyncio.sleep(0.01)
+        ends = await ends_of(clients)
+        assert {code for code, _ in ends} == {1001}
+        assert await stopped(daemon) == 0
+        assert asyncio.get_running_loop().time() - began > 0.4, "spread over the window"
+        assert [line for line in daemon.log.splitlines() if " WARNING " in line or " ERROR " in line] == []
+
+
 async def test_handlers_are_awaited_and_the_lifespan_is_left_after_them() -> None:
     with Daemon(LIFESPAN, "--drain", "0", target="application:app") as daemon:
         clients = await open_clients(daemon, 3)

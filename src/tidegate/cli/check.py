@@ -10,6 +10,7 @@ What must not live here: reading settings (sources.py), what a worker does (work
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -25,6 +26,7 @@ from ..config import Config
 from ..kinds import ConfigError
 from ..process import forks
 from ..supervisor import privileges, processors
+from ..supervisor.handle import LAST_WORDS
 from ..supervisor.metric_files import MetricFiles
 from ..supervisor.signals import name_of
 from ..worker.pipe import Level, Order, Pipe, Report
@@ -38,7 +40,6 @@ VALID, UNEXPECTED, NOT_LOADED = 0, 1, 3
 
 TURN = 0.05  # seconds between looks whether the worker has ended: whatever it forked may hold its pipe open
 DUMP_GRACE = 1.0  # seconds between SIGABRT, which shows where it hangs, and SIGKILL
-LAST_WORDS = 5.0  # seconds beyond the graceful timeout, for the end of the lifespan
 
 
 @click.pass_context
@@ -66,6 +67,7 @@ command = Command(
 def start(config: Config) -> int:
     """Start a worker, stop it, and say how it went; the exit status. In the worker, which is forked, its own."""
     from .. import logs
+    from .._core.parent import end_with_parent
     from .._core.scoreboard import Scoreboard
     from ..worker import main as worker
 
@@ -81,6 +83,7 @@ def start(config: Config) -> int:
             os.chown(files.folder, identity.uid, identity.gid)
     ours, theirs = socket.socketpair()
     listener = _unreachable()
+    parent = os.getpid()
     with forks.own():
         pid = os.fork()
     if pid == 0:
@@ -88,6 +91,7 @@ def start(config: Config) -> int:
         with listener, theirs:
             if identity is not None:
                 privileges.drop(identity)
+            end_with_parent(parent, math.ceil(config.boot_timeout + config.graceful_timeout + LAST_WORDS))
             return worker.run(config, 0, [listener], scoreboard.row(row), theirs)
     theirs.close()
     listener.close()

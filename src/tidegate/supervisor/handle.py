@@ -11,6 +11,7 @@ What must not live here: what to do about any of it (supervisor.py); the child's
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
 import signal
@@ -19,6 +20,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from .._core.parent import end_with_parent
 from ..config import Config
 from ..process import forks
 from ..worker.pipe import Level, Order, Pipe, Report, Stage
@@ -28,6 +30,7 @@ from .signals import Signals, name_of
 
 __all__ = ["Backoff", "Generation", "Handle", "Slot"]
 
+LAST_WORDS: Final = 5.0  # seconds beyond the graceful timeout, for the end of the lifespan and of the process
 _STAGES: Final[tuple[Stage, ...]] = ("starting", "booted", "ready", "draining", "gone")
 
 
@@ -100,6 +103,7 @@ class Handle:
             OSError: there is no process, memory or file descriptor to be had.
         """
         ours, theirs = socket.socketpair()
+        parent = os.getpid()
         signals.block()
         try:
             with forks.own():
@@ -111,6 +115,8 @@ class Handle:
             raise
         if self.pid == 0:
             ours.close()
+            # The end of the pipe tells a child that looks; this is for one that never will again.
+            end_with_parent(parent, math.ceil(self.generation.config.graceful_timeout + LAST_WORDS))
             return theirs
         theirs.close()
         self.pipe = Pipe(ours, Report)

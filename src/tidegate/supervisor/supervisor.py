@@ -40,7 +40,7 @@ from .accounts import Accounts
 from .changes import Changes
 from .control import Control, Describe
 from .estate import Estate, EstateError
-from .handle import Generation, Handle, Slot
+from .handle import LAST_WORDS, Generation, Handle, Slot
 from .listeners import AddressError, Listeners, bind_admin
 from .metric_files import MetricFiles
 from .operations import Operations
@@ -64,11 +64,11 @@ STOPPED, UNEXPECTED, NOT_LOADED, NOT_BOUND = 0, 1, 3, 4
 
 # Boots that may fail in each slot, before a first worker has become ready, until the daemon gives up.
 BOOT_ATTEMPTS = 3
-# Seconds that a worker has, beyond what it was granted, before it is killed: for its last words, and its lifespan.
-LAST_WORDS = 5.0
 CUT_GRACE = 2.0
 # Seconds between a signal that shows where a process hangs, and the one that ends it.
 DUMP_GRACE = 1.0
+# Seconds within which a signal to every process of the daemon has come to all of them.
+EVERYBODY = 0.1
 TICK = 0.5
 
 
@@ -464,7 +464,9 @@ class Supervisor:
             return
         self.limit(handle)
         handle.slot.step_down(handle)
-        self._refill(handle.slot, handle.served, f"{handle} drains without an order")
+        # Not at once: whoever sends SIGTERM to every process sends it to us as well.
+        why = f"{handle} drains without an order"
+        handle.slot.retry = self.poll.after(EVERYBODY, partial(self._refill, handle.slot, handle.served, why))
 
     def _on_boot_timeout(self, handle: Handle) -> None:
         limit = handle.generation.config.boot_timeout
@@ -485,7 +487,7 @@ class Supervisor:
         self.accounts.ended(handle)
         self._tell_failure(handle)
         if self.level or handle.ordered:
-            as_told = handle.parted and handle.ended in (0, -signal.SIGTERM)
+            as_told = handle.ended in (0, -signal.SIGTERM) and (handle.parted or handle.row is None)
             logger.log(logging.INFO if as_told else logging.WARNING, "%s %s", handle, handle.end)
         elif vacant and handle.slot not in self.retired:
             self._replace(handle)
