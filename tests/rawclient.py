@@ -61,15 +61,15 @@ class RawClient:
         self.buffer += chunk
         return bool(chunk)
 
-    def response(self) -> tuple[int, dict[str, str], str]:
-        """The answer's status, headers (names in lower case) and, as Content-Length says, body."""
+    def response(self, method: str = "GET") -> tuple[int, dict[str, str], str]:
+        """The answer's status, headers (names in lower case) and, as Content-Length says, body; none for HEAD."""
         while b"\r\n\r\n" not in self.buffer:
             if not self._read():
                 raise EOFError(f"closed before an HTTP response ended: {self.buffer!r}")
         head, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
         status_line, *lines = head.decode("iso-8859-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        length = int(headers.get("content-length", "0"))
+        length = 0 if method == "HEAD" else int(headers.get("content-length", "0"))
         while len(self.buffer) < length:
             if not self._read():
                 raise EOFError(f"closed within a response body of {length} bytes: {self.buffer!r}")

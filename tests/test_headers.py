@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tidegate.exceptions import InvalidHeaderFormat, InvalidHeaderValue
 from tidegate.headers import (
+    MAX_LIST_ITEMS,
     build_authorization_basic,
     build_extension,
     build_host,
@@ -19,8 +20,10 @@ from tidegate.headers import (
     parse_authorization_basic,
     parse_connection,
     parse_extension,
+    parse_lines,
     parse_subprotocol,
     parse_upgrade,
+    validate_host,
     validate_subprotocols,
 )
 
@@ -46,12 +49,58 @@ def test_build_host(host: str, port: int, secure: bool, short: str, long: str) -
 
 
 @pytest.mark.parametrize(
+    "value",
+    [
+        *("localhost", "example.com", "EXAMPLE.com.", "xn--bcher-kva.example", "under_score", "a%20b", "a,b;c=d"),
+        *("127.0.0.1", "127.0.0.1:8765", "example.com:65535", "example.com:0", "example.com:"),
+        *("[::1]", "[::1]:443", "[2001:db8::1]:", "[::ffff:192.0.2.1]", "[fe80::1%25eth0]", "[fe80::1%eth0]:80"),
+    ],
+)
+def test_hosts(value: str) -> None:
+    validate_host(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", " ", "a b", "a\tb", ":80", "a:b", "a:80:80", "a:65536", "a:999999", "a:-1", "a:+1", "a:\u0661"),
+        *("::1", "[::1", "::1]", "[]", "[::1]a", "[1.2.3.4]", "[::1::2]", "[12345::]", "[v1.x]", "[::1]:x"),
+        *("a/b", "a?b", "a#b", "user@a", "http://a", "a\\b", "<a>", "a%2", "a%zz", "bücher.example", "a,  b", "a\n"),
+    ],
+)
+def test_what_is_no_host(value: str) -> None:
+    with pytest.raises(InvalidHeaderValue) as raised:
+        validate_host(value)
+    assert raised.value.name == "Host"
+
+
+@pytest.mark.parametrize("parse", [parse_connection, parse_upgrade, parse_extension, parse_subprotocol])
+def test_lists_are_bounded(parse: Callable[[str], Any]) -> None:
+    assert len(parse(", ".join(["a"] * MAX_LIST_ITEMS))) == MAX_LIST_ITEMS
+    for header in (", ".join(["a"] * (MAX_LIST_ITEMS + 1)), "a" + "," * MAX_LIST_ITEMS, "a" + ";b" * MAX_LIST_ITEMS):
+        with pytest.raises(InvalidHeaderFormat, match=f"header: more than {MAX_LIST_ITEMS} items at 0 in a") as raised:
+            parse(header)
+        assert len(str(raised.value)) < 200
+
+
+def test_lines_are_parsed_and_bounded_together() -> None:
+    assert parse_lines(parse_connection, [], "Connection") == []
+    assert parse_lines(parse_connection, ["a, b", "", "c"], "Connection") == ["a", "b", "c"]
+    assert len(parse_lines(parse_connection, ["a"] * MAX_LIST_ITEMS, "Connection")) == MAX_LIST_ITEMS
+    for lines in (["a"] * (MAX_LIST_ITEMS + 1), ["a" + ",a" * (MAX_LIST_ITEMS // 2)] * 2):
+        with pytest.raises(InvalidHeaderFormat, match=f"more than {MAX_LIST_ITEMS} items"):
+            parse_lines(parse_connection, lines, "Connection")
+
+
+@pytest.mark.parametrize(
     ("header", "parsed"),
     [
         ("Upgrade", ["Upgrade"]),
         ("keep-alive, Upgrade", ["keep-alive", "Upgrade"]),
         ("keep-alive\t,\tUpgrade ", ["keep-alive", "Upgrade"]),
         (",, a,  , b,,", ["a", "b"]),
+        ("", []),
+        (", ,", []),
     ],
 )
 def test_parse_connection(header: str, parsed: list[str]) -> None:
@@ -60,7 +109,7 @@ def test_parse_connection(header: str, parsed: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("header", "parsed"),
-    [("websocket", ["websocket"]), ("h2c, websocket/13", ["h2c", "websocket/13"])],
+    [("websocket", ["websocket"]), ("h2c, websocket/13", ["h2c", "websocket/13"]), ("", [])],
 )
 def test_parse_upgrade(header: str, parsed: list[str]) -> None:
     assert parse_upgrade(header) == parsed
@@ -75,13 +124,14 @@ def test_parse_upgrade(header: str, parsed: list[str]) -> None:
         ('foo; a="1"; b="\\2"', [("foo", [("a", "1"), ("b", "2")])]),
         ("foo; a=1; a=2", [("foo", [("a", "1"), ("a", "2")])]),
         (",foo,,", [("foo", [])]),
+        ("", []),
     ],
 )
 def test_parse_extension(header: str, parsed: list[Any]) -> None:
     assert parse_extension(header) == parsed
 
 
-@pytest.mark.parametrize(("header", "parsed"), [("foo", ["foo"]), ("foo,bar", ["foo", "bar"])])
+@pytest.mark.parametrize(("header", "parsed"), [("foo", ["foo"]), ("foo,bar", ["foo", "bar"]), ("", [])])
 def test_parse_subprotocol(header: str, parsed: list[str]) -> None:
     assert parse_subprotocol(header) == parsed
 
@@ -89,17 +139,13 @@ def test_parse_subprotocol(header: str, parsed: list[str]) -> None:
 @pytest.mark.parametrize(
     ("parse", "header", "error", "pos"),
     [
-        (parse_connection, "", "expected token", 0),
-        (parse_connection, ",", "expected token", 1),
         (parse_connection, " a", "expected token", 0),
         (parse_connection, "a b", "expected comma", 2),
         (parse_connection, "a;b", "expected comma", 1),
         (parse_connection, "a, é", "expected token", 3),
-        (parse_upgrade, "", "expected protocol", 0),
         (parse_upgrade, "/13", "expected protocol", 0),
         (parse_upgrade, "h2c/1/2", "expected comma", 5),
         (parse_upgrade, "websocket/", "expected comma", 9),
-        (parse_extension, "", "expected token", 0),
         (parse_extension, "foo;", "expected token", 4),
         (parse_extension, "foo;;a", "expected token", 4),
         (parse_extension, "foo; a=", "expected token", 7),
@@ -111,7 +157,6 @@ def test_parse_subprotocol(header: str, parsed: list[str]) -> None:
         (parse_extension, 'foo; a="1 2"', "invalid quoted header content", 7),
         (parse_extension, 'foo; a=""', "invalid quoted header content", 7),
         (parse_extension, 'foo; a="1"2', "expected comma", 10),
-        (parse_subprotocol, "", "expected token", 0),
         (parse_subprotocol, "a/b", "expected comma", 1),
         (parse_authorization_basic, "", "expected token", 0),
         (parse_authorization_basic, "Basic", "expected space after scheme", 5),
@@ -142,13 +187,14 @@ def test_format_names_the_header() -> None:
 def test_any_text_is_parsed_or_refused(header: str) -> None:
     for parse in (parse_connection, parse_upgrade, parse_extension, parse_subprotocol, parse_authorization_basic):
         try:
-            assert parse(header)
+            assert parse(header) or not header.strip(", \t")
         except (InvalidHeaderFormat, InvalidHeaderValue):
             pass
 
 
 def test_long_headers_take_linear_time() -> None:
-    assert parse_connection("a" + "," * 1_000_000) == ["a"]
+    with pytest.raises(InvalidHeaderFormat):
+        parse_connection("a" + "," * 1_000_000)
     with pytest.raises(InvalidHeaderFormat):
         parse_extension('a; b="' + "\\\\" * 1_000_000)
 

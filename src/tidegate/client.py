@@ -31,6 +31,7 @@ from .headers import (
     build_host,
     build_subprotocol,
     parse_extension,
+    parse_lines,
     parse_subprotocol,
     validate_subprotocols,
 )
@@ -200,31 +201,31 @@ def check_response(response: Response, key: str, options: ClientOptions) -> Agre
 def _check_extensions(headers: Headers, options: ClientOptions) -> list[Extension]:
     """Make the extensions that the server accepted (RFC 6455, 9.1); each must have been offered."""
     accepted: list[Extension] = []
-    for value in headers.get_all("Sec-WebSocket-Extensions"):
+    lines = headers.get_all("Sec-WebSocket-Extensions")
+    for name, parameters in parse_lines(parse_extension, lines, "Sec-WebSocket-Extensions"):
         if not options.extensions:
             raise NegotiationError("no extensions supported")
-        for name, parameters in parse_extension(value):
-            for factory in options.extensions:
-                if factory.name != name:
-                    continue
-                try:
-                    extension = factory.process_response_params(parameters, accepted)
-                except NegotiationError:
-                    continue  # another factory may have offered what was accepted here
-                accepted.append(extension)
-                break
-            else:
-                raise NegotiationError(f"Unsupported extension: name = {name}, params = {parameters}")
+        for factory in options.extensions:
+            if factory.name != name:
+                continue
+            try:
+                extension = factory.process_response_params(parameters, accepted)
+            except NegotiationError:
+                continue  # another factory may have offered what was accepted here
+            accepted.append(extension)
+            break
+        else:
+            raise NegotiationError(f"Unsupported extension: name = {name}, params = {parameters}")
     return accepted
 
 
 def _check_subprotocol(headers: Headers, options: ClientOptions) -> Subprotocol | None:
-    values = headers.get_all("Sec-WebSocket-Protocol")
-    if not values:
+    lines = headers.get_all("Sec-WebSocket-Protocol")
+    names = parse_lines(parse_subprotocol, lines, "Sec-WebSocket-Protocol")
+    if not names:
         return None
     if not options.subprotocols:
         raise NegotiationError("no subprotocols supported")
-    names = [name for value in values for name in parse_subprotocol(value)]
     if len(names) > 1:
         raise InvalidHeader("Sec-WebSocket-Protocol", f"multiple values: {', '.join(names)}")
     if names[0] not in options.subprotocols:

@@ -1,7 +1,8 @@
 """The opening handshake, seen by the server (RFC 6455, 4): a request in, a response out.
 
-:func:`accept` says yes or raises; :func:`rejection` says no in HTTP, from one table; :func:`reject` makes any other
-plain response. Bytes become a request in ``http11``; hooks, the ``Server`` header and timeouts are the connection's.
+:func:`check_host` looks at what every request must have; :func:`accept` says yes or raises; :func:`rejection` says no
+in HTTP, from one table; :func:`reject` makes any other plain response; :func:`finalize` is for those of hooks.
+Bytes become a request in ``http11``; hooks, the ``Server`` header and timeouts are the connection's.
 """
 
 from __future__ import annotations
@@ -37,8 +38,10 @@ from .headers import (
     build_extension,
     parse_connection,
     parse_extension,
+    parse_lines,
     parse_subprotocol,
     parse_upgrade,
+    validate_host,
     validate_subprotocols,
 )
 from .http11 import Request, Response
@@ -50,6 +53,8 @@ __all__ = [
     "UnsupportedVersion",
     "accept",
     "accept_key",
+    "check_host",
+    "finalize",
     "http_date",
     "reject",
     "rejection",
@@ -121,6 +126,16 @@ class Accepted(NamedTuple):
 # Yes
 
 
+def check_host(request: Request) -> None:
+    """Check that a request says for whom it is (RFC 9112, 3.2), whoever answers it.
+
+    Raises:
+        InvalidHeader: if ``Host`` is missing, unless it is of HTTP/1.0, or there are two, or it is none.
+    """
+    if request.protocol != "HTTP/1.0" or "Host" in request.headers:
+        validate_host(single(request.headers, "Host"))
+
+
 def accept(request: Request, options: HandshakeOptions, connection: Any, now: float | None = None) -> Accepted:
     """Check a request and make the response that accepts it (RFC 6455, 4.2).
 
@@ -179,7 +194,7 @@ def check_upgrade(headers: Headers) -> None:
         values = headers.get_all(name)
         if len(values) == 1 and values[0].lower() == wanted:
             continue
-        items = [item for value in values for item in parse(value)]
+        items = parse_lines(parse, values, name)
         found = [item for item in items if item.lower() == wanted]
         if not found or (alone and len(items) > 1):
             raise InvalidUpgrade(name, ", ".join(items) if items else None)
@@ -249,24 +264,25 @@ def _negotiate_extensions(headers: Headers, options: HandshakeOptions) -> tuple[
     if not options.extensions:
         return "", accepted
     names: list[ExtensionHeader] = []
-    for value in headers.get_all("Sec-WebSocket-Extensions"):
-        for name, offer in parse_extension(value):
-            for factory in options.extensions:
-                if factory.name != name or any(extension.name == name for extension in accepted):
-                    continue
-                try:
-                    parameters, extension = factory.process_request_params(offer, accepted)
-                except NegotiationError:
-                    continue
-                names.append((name, parameters))
-                accepted.append(extension)
-                break
+    lines = headers.get_all("Sec-WebSocket-Extensions")
+    for name, offer in parse_lines(parse_extension, lines, "Sec-WebSocket-Extensions"):
+        for factory in options.extensions:
+            if factory.name != name or any(extension.name == name for extension in accepted):
+                continue
+            try:
+                parameters, extension = factory.process_request_params(offer, accepted)
+            except NegotiationError:
+                continue
+            names.append((name, parameters))
+            accepted.append(extension)
+            break
     return build_extension(names), accepted
 
 
 def _negotiate_subprotocol(headers: Headers, options: HandshakeOptions, connection: Any) -> Subprotocol | None:
     """Choose a subprotocol (RFC 6455, 4.2.2, item 5)."""
-    offered = [item for value in headers.get_all("Sec-WebSocket-Protocol") for item in parse_subprotocol(value)]
+    lines = headers.get_all("Sec-WebSocket-Protocol")
+    offered = parse_lines(parse_subprotocol, lines, "Sec-WebSocket-Protocol")
     if options.select_subprotocol is not None:
         return options.select_subprotocol(connection, offered)
     if not options.subprotocols:
@@ -353,6 +369,30 @@ def reject(status: StatusLike, text: str, now: float | None = None) -> Response:
         ]
     )
     return Response(status.value, status.phrase, headers, body)
+
+
+def finalize(response: Response) -> None:
+    """Make a response that a hook has made, or changed, what HTTP wants it to be.
+
+    Setting a header that is there adds a second value, where one value was meant: the last counts. And who closes after
+    the response says so, or clients would go on to use the connection (RFC 9112, 9.3 and 9.6).
+    """
+    headers = response.headers
+    for name in _ONCE:
+        values = headers.get_all(name)
+        if len(values) > 1:
+            del headers[name]
+            headers[name] = values[-1]
+    if response.status_code != 101 and headers.get_all("Connection") != ["close"]:
+        if "Connection" in headers:
+            del headers["Connection"]
+        headers["Connection"] = "close"
+    if response.status_code == 204 and "Content-Length" in headers:
+        del headers["Content-Length"]  # RFC 9110, 8.6
+
+
+# Headers with a single value that hooks may set beside one of ours.
+_ONCE = ("Content-Length", "Content-Type", "Date", "Sec-WebSocket-Protocol", "Server")
 
 
 # Date

@@ -10,7 +10,7 @@ import base64
 import binascii
 import ipaddress
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar, cast
 
 from .exceptions import InvalidHeaderFormat, InvalidHeaderValue
@@ -29,13 +29,19 @@ __all__ = [
     "build_host",
     "build_subprotocol",
     "build_www_authenticate_basic",
+    "check_length",
     "parse_authorization_basic",
     "parse_connection",
     "parse_extension",
+    "parse_lines",
     "parse_subprotocol",
     "parse_upgrade",
+    "validate_host",
     "validate_subprotocols",
 ]
+
+MAX_LIST_ITEMS = 128
+"""Items and parameters in a header that is a list, empty ones included. Browsers send two or three."""
 
 _T = TypeVar("_T")
 
@@ -50,6 +56,12 @@ _quoted_string = re.compile(r'"((?:[\t \x21\x23-\x5b\x5d-\x7e]|\\[\t \x21-\x7e])
 _quoted_pair = re.compile(r"\\(.)")
 _special = re.compile(r'(["\\])')
 _quotable = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+# RFC 9110, 7.2; RFC 3986, 3.2.2: a name or an IPv4 address, or an IPv6 address in brackets; and a port.
+_host = re.compile(
+    r"(?:(?:[\w.~!$&'()*+,;=-]|%[0-9a-fA-F]{2})+|\[(?P<ipv6>[0-9a-fA-F:.]+(?:%[\w.~%-]+)?)\])(?::(?P<port>[0-9]*))?",
+    re.ASCII,
+)
 
 # Parses an item at a position of a header of a given name; returns it, and the position after it.
 _ItemParser = Callable[[str, int, str], tuple[_T, int]]
@@ -83,13 +95,14 @@ def _is_at(char: str, header: str, pos: int) -> bool:
 
 
 def _parse_list(parse_item: _ItemParser[_T], header: str, name: str) -> list[_T]:
-    """Parse items between commas, of which there may be too many (RFC 9110, 5.6.1.2); there must be an item."""
+    """Parse items between commas, of which there may be too many (RFC 9110, 5.6.1.2) or nothing else."""
+    check_length([header], name)
     pos = 0
     items: list[_T] = []
     while True:
         while _is_at(",", header, pos):
             pos = _skip(header, pos + 1)
-        if items and pos == len(header):
+        if pos == len(header):
             return items
         item, pos = parse_item(header, pos, name)
         items.append(item)
@@ -98,6 +111,35 @@ def _parse_list(parse_item: _ItemParser[_T], header: str, name: str) -> list[_T]
             return items
         if not _is_at(",", header, pos):
             raise InvalidHeaderFormat(name, "expected comma", header, pos)
+
+
+def parse_lines(parse: Callable[[str], Iterable[_T]], lines: Sequence[str], name: str) -> list[_T]:
+    """Parse a header that is a list and may be split into several lines (RFC 9110, 5.3).
+
+    Args:
+        parse: of one line.
+        lines: values of the header, in order.
+        name: of the header.
+
+    Raises:
+        InvalidHeaderFormat: on invalid input, and beyond :data:`MAX_LIST_ITEMS` in all.
+    """
+    check_length(lines, name)
+    return [item for line in lines for item in parse(line)]
+
+
+def check_length(lines: Sequence[str], name: str) -> None:
+    """Check that a list (RFC 9110, 5.6.1) is not too long, before anything of it is parsed: to refuse must be cheap.
+
+    Args:
+        lines: values of the header.
+        name: of the header.
+
+    Raises:
+        InvalidHeaderFormat: beyond :data:`MAX_LIST_ITEMS`.
+    """
+    if sum(line.count(",") + line.count(";") + 1 for line in lines) > MAX_LIST_ITEMS:
+        raise InvalidHeaderFormat(name, f"more than {MAX_LIST_ITEMS} items", lines[0][:80], 0)
 
 
 # Host
@@ -123,6 +165,27 @@ def build_host(host: str, port: int, secure: bool, *, always_include_port: bool 
     if always_include_port or port != (443 if secure else 80):
         return f"{host}:{port}"
     return host
+
+
+def validate_host(value: str) -> None:
+    """Check the value of a ``Host`` header: a name or an address, and perhaps a port (RFC 9110, 7.2).
+
+    An empty one, which RFC 9112 has for targets without an authority, is none: a WebSocket's URI has one (RFC 6455, 3).
+
+    Raises:
+        InvalidHeaderValue: if it is something else.
+    """
+    match = _host.fullmatch(value)
+    if match is not None and (not match["port"] or (len(match["port"]) <= 5 and int(match["port"]) <= 65535)):
+        if match["ipv6"] is None:
+            return
+        try:
+            # Clients ought not to send the zone (RFC 6874, 4), and some do.
+            ipaddress.IPv6Address(match["ipv6"].partition("%")[0])
+            return
+        except ValueError:
+            pass
+    raise InvalidHeaderValue("Host", value)
 
 
 # Connection, Upgrade

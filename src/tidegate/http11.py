@@ -37,6 +37,7 @@ __all__ = [
     "RequestParser",
     "Response",
     "ResponseParser",
+    "has_body",
     "parse_request",
     "parse_response",
 ]
@@ -314,6 +315,11 @@ class RequestParser(_HeadParser):
             protocol,
         )
 
+    @property
+    def method(self) -> str:
+        """Method of the request as far as it is there, for who answers before the head is complete."""
+        return (self.head or bytes(self._buffer)).partition(b" ")[0].decode("latin-1")
+
     def _take_whole(self, data: bytes) -> bool:
         """Take a head that came in one piece, as almost all do; False, with nothing changed, if it has a flaw."""
         size = data.find(b"\r\n\r\n") + 4
@@ -485,7 +491,7 @@ class ResponseParser(_HeadParser):
             if not self._take_piece(data):
                 return False
             response = self._response = parse_response(self.head, proxy=self._proxy)
-            if self._proxy or not _has_body(response.status_code):
+            if self._proxy or not has_body("GET", response.status_code):
                 self._body.complete = True
                 return True
             self._check_content_length(response.headers)
@@ -543,9 +549,14 @@ class ResponseParser(_HeadParser):
             raise SecurityError(f"the body of the response has more than {MAX_BODY_SIZE} bytes")
 
 
-def _has_body(status: int) -> bool:
-    """Whether a response to GET with this status has a body, if only an empty one (RFC 9112, 6.3)."""
-    return status >= 200 and status not in (204, 304)
+def has_body(method: str, status: int) -> bool:
+    """Whether a response has a body, if only an empty one (RFC 9112, 6.3).
+
+    Args:
+        method: of the request.
+        status: of the response.
+    """
+    return method != "HEAD" and status >= 200 and status not in (204, 304)
 
 
 def _length_is_known(headers: Headers) -> bool:

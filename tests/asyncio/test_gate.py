@@ -167,6 +167,18 @@ async def test_limits_are_those_of_the_client_and_not_of_its_proxy(row: Row) -> 
     assert rejections(row) == {"address": 1}
 
 
+@pytest.mark.parametrize(
+    ("header", "value"), [("x-forwarded-for", ",".join(["127.0.0.1"] * 500)), ("forwarded", ",".join(["for=a"] * 500))]
+)
+async def test_hops_are_bounded(header: str, value: str) -> None:
+    async with gated(Limiter(per_address=1), ("127.0.0.1/32",), header=header) as server:
+        with pytest.raises(InvalidStatus) as caught:
+            await connect(uri(server), additional_headers={header: value})
+        assert caught.value.response.status_code == 400
+        assert f"invalid {header} header: more than 128 items".encode() in caught.value.response.body
+        await gone(server)
+
+
 @pytest.mark.parametrize("header", ["x-forwarded-for", None])
 async def test_proxies_themselves_are_not_limited(header: str | None) -> None:
     limiter = Limiter(per_address=1, rate=0.01)

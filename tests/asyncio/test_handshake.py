@@ -224,7 +224,7 @@ async def test_process_request_may_answer_plain_http(made: Callable[[Hook], Hook
         for method, path in (("GET", "/healthz"), ("HEAD", "/healthz"), ("POST", "/healthz")):
             plain = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
             status, headers, body = await server.ask(plain)
-            assert (status, body) == (200, "O.K.\n")
+            assert (status, body) == (200, "" if method == "HEAD" else "O.K.\n")
             assert headers["content-type"] == "text/plain; charset=utf-8"
             assert headers["content-length"] == "5"
             assert headers["connection"] == "close"
@@ -245,7 +245,12 @@ async def test_process_request_may_answer_anything() -> None:
     async with serving(idle, process_request=process_request) as made:
         status, headers, body = await made.ask()
     assert status == 418
-    assert headers == {"content-type": "text/html", "content-length": str(len(page)), "server": "mine"}
+    assert headers == {
+        "content-type": "text/html",
+        "content-length": str(len(page)),
+        "server": "mine",
+        "connection": "close",
+    }
     assert body.encode() == page
 
 
@@ -257,7 +262,7 @@ async def test_process_request_may_open_the_connection_itself() -> None:
         await websocket.send("open")
 
     async with serving(handler, process_request=process_request) as made:
-        peer = await made.peer(b"GET / HTTP/1.1\r\n\r\n")
+        peer = await made.peer(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"X-Own: yes" in peer.response
         assert await peer.frame() == (0x81, b"open")
 
@@ -547,6 +552,10 @@ async def test_a_hook_that_cuts_the_connection(end: Callable[[ServerConnection],
         (request(Sec_WebSocket_Version="8"), 426),
         (request(Sec_WebSocket_Key="short"), 400),
         (request(Upgrade=None), 426),
+        (request(Host=None), 400),
+        (request(Host="a b"), 400),
+        (request(Host=""), 400),
+        (REQUEST[:-2] + b"Host: other.example\r\n\r\n", 400),
     ],
     ids=lambda value: repr(value[:20]) if isinstance(value, bytes) else str(value),
 )

@@ -13,6 +13,10 @@ SENTENCES = "what is wrong with the HTTP of a message is said in our own words"
 REDIRECTS = "ten redirects are followed, as `more than 10 redirects` says; they follow nine"
 
 
+HOST = "a request says for whom it is, once and in the form of a host, or is bad (RFC 9112 3.2)"
+EMPTY = "a list may be empty (RFC 9110 5.6.1), which is as if it were not there"
+
+
 def each(names: str, subjects: str, reason: str) -> dict[str, tuple[set[str], str]]:
     """The same for several scenarios."""
     return {name: (set(subjects.split()), reason) for name in names.split()}
@@ -33,6 +37,22 @@ DIFFERENCES: dict[str, tuple[set[str], str]] = {
         ANSWERED,
     ),
     **each("handshake_line_too_long handshake_header_too_long handshake_too_many_headers", "answer", SERVER),
+    **each(
+        "handshake_no_host handshake_two_hosts handshake_host_empty handshake_host_with_space",
+        "answer extensions request response subprotocol",
+        HOST,
+    ),
+    **each("handshake_connection_empty", "answer", EMPTY),
+    **each(
+        "handshake_extension_empty handshake_connection_empty_beside_another",
+        "answer extensions request response subprotocol",
+        EMPTY,
+    ),
+    **each(
+        "process_request_own_response process_request_own_response_async",
+        "answer",
+        "a response after which we close says Connection: close (RFC 9112 9.6)",
+    ),
     **each("handshake_method_unknown", "answer", "a method that no standard knows is no request: 400 and not 405"),
     **each(
         "process_request_returns_junk process_request_returns_junk_async process_response_returns_junk"

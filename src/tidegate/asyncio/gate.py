@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any
 from ..addresses import Networks, key_of
 from ..forwarded import client_of
 from ..handshake import reject
+from ..headers import check_length
 from ..limits import DESCRIPTORS, RETRY_AFTER, Limiter, Refusal
 
 if TYPE_CHECKING:
     import ssl
 
-    from ..http11 import RequestParser, Response
+    from ..http11 import Request, Response
     from .server import ServerConnection
 
 __all__ = ["Gate", "Visit", "descriptors"]
@@ -161,14 +162,19 @@ class Gate:
         if not visit.waits:
             self._enter(visit, host)
 
-    def asked(self, connection: ServerConnection, parser: RequestParser) -> None:
-        """Its request is there, and may tell who it is."""
+    def asked(self, connection: ServerConnection, request: Request) -> None:
+        """Its request is there, and may tell who it is.
+
+        Raises:
+            InvalidHeaderFormat: it tells of more proxies than there can be.
+        """
         visit = connection._visit
         if visit is None or not visit.waits:
             return
         visit.waits = False
         assert self._header is not None
-        values = parser.request().headers.get_all(self._header)
+        values = request.headers.get_all(self._header)
+        check_length(values, self._header)
         client = client_of(self._header, values, self.trusted)
         if client is not None:
             visit.address = full_address(*client)

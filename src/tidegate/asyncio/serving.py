@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.scoreboard import RESULT_OF_STATUS
 from ..exceptions import ConnectionClosed, InvalidHandshake
-from ..handshake import accept, reject, rejection
-from ..http11 import Request, RequestParser, Response
+from ..handshake import accept, check_host, finalize, reject, rejection
+from ..http11 import Request, RequestParser, Response, has_body
 from ..protocol import CLOSED, CONNECTING, OPEN
 from .access import log_close, log_handshake
 from .connection import Connection
@@ -137,15 +137,21 @@ class ServerConnection(Connection):
         self._request = parser.head
         if self._slow:
             self._log_head("<", parser.head)
-        if server._gate is not None:
-            server._gate.asked(self, parser)
-        if self._refused():
+        request = parser.request()
+        try:
+            if server._gate is not None:
+                server._gate.asked(self, request)
+            if self._refused():
+                return
+            check_host(request)
+        except InvalidHandshake as exc:
+            self._answer(self._rejected(exc))
             return
         if server._process_request is None and server._process_response is None:
-            self._respond(self._accept(parser.request()))
+            self._respond(self._accept(request))
         else:
-            self._request = parser.request()
-            server._start(self, self._run_hooks(self._request))
+            self._request = request
+            server._start(self, self._run_hooks(request))
 
     async def _run_hooks(self, request: Request) -> None:
         """The handshake with hooks, which may take their time, and then the handler."""
@@ -200,8 +206,7 @@ class ServerConnection(Connection):
         try:
             accepted = accept(request, self.server._options, self)
         except InvalidHandshake as exc:
-            self._log_rejection(exc)
-            return self._with_server_header(rejection(exc))
+            return self._rejected(exc)
         except Exception as exc:
             self.logger.error("opening handshake failed", exc_info=True)
             return self._with_server_header(rejection(exc))
@@ -218,12 +223,16 @@ class ServerConnection(Connection):
         """Send the response, which a hook has `chosen` or we have: True with 101, when the connection is open."""
         now = monotonic()
         try:
+            if isinstance(self._request, Request):  # it has been in a hook's hands
+                finalize(response)
             raw = response.serialize()
         except Exception as exc:  # what a hook has made of it cannot be sent
             self.logger.error("opening handshake failed", exc_info=True)
             response, chosen = self._with_server_header(rejection(exc)), False
             raw = response.serialize()
         status = response.status_code
+        if self._parser is not None and not has_body(self._parser.method, status):
+            raw = raw[: len(raw) - len(response.body)]
         if self._slow:
             self._log_head(">", raw)
         self._response = raw if isinstance(self._request, bytes) else response
@@ -282,9 +291,11 @@ class ServerConnection(Connection):
             response.headers["Server"] = header
         return response
 
-    def _log_rejection(self, exc: Exception) -> None:
+    def _rejected(self, exc: InvalidHandshake) -> Response:
+        """Make the response to a request that is not acceptable."""
         if self._slow:
             self.logger.debug("! invalid handshake", exc_info=exc)
+        return self._with_server_header(rejection(exc))
 
     def _log_head(self, direction: str, message: bytes) -> None:
         """Log the head of a request or response, line by line, and the size of its body."""

@@ -43,6 +43,11 @@ REQUESTS: dict[str, tuple[bytes, dict[str, Any]]] = {
     "latin1_value": (with_line("X-Latin: caf\xe9"), {}),
     "repeated_header": (with_line("X-Same: 1\r\nX-Same: 2"), {}),
     "no_host": (with_header("Host", None), {}),
+    "two_hosts": (with_line("Host: other.example"), {}),
+    "host_empty": (with_header("Host", ""), {}),
+    "host_with_space": (with_header("Host", "a b"), {}),
+    "host_with_port": (with_header("Host", "example.com:8765"), {}),
+    "host_ipv6": (with_header("Host", "[::1]:8765"), {}),
     # Methods and versions of HTTP
     "method_post": (request(method="POST"), {}),
     "method_head": (request(method="HEAD"), {}),
@@ -59,6 +64,8 @@ REQUESTS: dict[str, tuple[bytes, dict[str, Any]]] = {
     "connection_close": (with_header("Connection", "close"), {}),
     "connection_keep_alive_upgrade": (with_header("Connection", "keep-alive, Upgrade"), {}),
     "connection_bad_format": (with_header("Connection", "Upgrade;"), {}),
+    "connection_empty": (with_header("Connection", ""), {}),
+    "connection_empty_beside_another": (with_line("Connection: ,"), {}),
     # Sec-WebSocket-Key and -Version
     "key_missing": (with_header(KEY, None), {}),
     "key_empty": (with_header(KEY, ""), {}),
