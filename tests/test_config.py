@@ -57,6 +57,27 @@ def test_what_is_passed_to_serve() -> None:
     assert Config(application="a:b").server_header is UNSET
 
 
+def test_origins() -> None:
+    assert "origins" not in Config(application="a:b").serve_options()
+    given = ("https://example.com", "https://*.example.net:8443", "none", "null")
+    exact, pattern, absent, opaque = Config(application="a:b", origins=given).serve_options()["origins"]
+    assert (exact, absent, opaque) == ("https://example.com", None, "null")
+    assert pattern.fullmatch("https://www.example.net:8443")
+    assert pattern.fullmatch("https://a.b.example.net:8443")
+    for other in (
+        "https://example.net:8443",
+        "https://wwwxexample.net:8443",
+        "https://www.example.net:8443.evil.example",
+    ):
+        assert not pattern.fullmatch(other)
+    assert not pattern.fullmatch("https://evil.example/.example.net:8443")
+
+
+def test_names_of_the_admin_address() -> None:
+    assert Config(application="a:b", admin_hosts=("x.example",)).admin_names == {"127.0.0.1", "x.example"}
+    assert Config(application="a:b", admin=None).admin_names == frozenset()
+
+
 def test_defaults_are_those_of_serve() -> None:
     import inspect
 

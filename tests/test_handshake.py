@@ -420,6 +420,7 @@ def test_rejection(exc: Exception, status: int, reason: str | None, extra: dict[
         ("Connection", "close"),
         ("Content-Length", str(len(response.body))),
         ("Content-Type", "text/plain; charset=utf-8"),
+        ("X-Content-Type-Options", "nosniff"),
         *extra.items(),
     ]
     assert str(exc).replace("\ud800", "\\ud800") in bytes(response.body).decode()

@@ -234,3 +234,48 @@ def test_networks() -> None:
 def test_a_password_is_not_shown() -> None:
     assert read("keyfile_password", "secret words") == "secret words"
     assert settings()["keyfile_password"].secret
+
+
+@pytest.mark.parametrize(
+    ("text", "read_as"),
+    [
+        ("https://example.com", "https://example.com"),
+        ("HTTPS://Example.COM:8443", "https://example.com:8443"),
+        ("http://localhost:3000", "http://localhost:3000"),
+        ("http://[::1]:3000", "http://[::1]:3000"),
+        ("https://*.example.com", "https://*.example.com"),
+        ("capacitor://localhost", "capacitor://localhost"),
+        ("null", "null"),
+        ("None", "none"),
+    ],
+)
+def test_origins(text: str, read_as: str) -> None:
+    assert read("origins", text) == read_as
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("https://example.com/", r"\(an origin ends after the host or the port, without a slash\)"),
+        ("https://example.com/chat", r"\(an origin ends after"),
+        ("https://example.com:443", r"\(browsers leave out the port 443 of https\)"),
+        ("http://example.com:80", r"\(browsers leave out the port 80 of http\)"),
+        ("example.com", ""),
+        ("*", ""),
+        ("https://*", ""),
+        ("https://example.*", ""),
+        ("https://bücher.example", ""),
+        ("", ""),
+    ],
+)
+def test_origins_that_no_browser_sends(text: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^--origins .* is not allowed.*{reason}.*: give an origin such as https"):
+        read("origins", text)
+
+
+def test_host_names() -> None:
+    assert read("admin_hosts", "Status.Example.com") == "status.example.com"
+    assert read("admin_hosts", "tidegate") == "tidegate"
+    for text in ("https://a.example", "a.example:80", "a b", "*.example", "", "a" * 254, "-a"):
+        with pytest.raises(ConfigError, match=r"^--admin-hosts .* is not allowed.*: give a host name"):
+            read("admin_hosts", text)

@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "process": {"logs", "process"},
     "metrics": {"words", "_core", "metrics"},
     # Its HTTP is our own server's.
-    "admin": {"words", "logs", "process", "grammar", "_core", "asyncio", "metrics", "admin"},
+    "admin": {"words", "logs", "process", "grammar", "_core", "asyncio", "metrics", "admin", "limits", "protocol"},
     "worker": {
         *("words", "logs", "process", "grammar", "chapters", "_core", "asyncio", "bus", "worker", "metrics.users"),
     },

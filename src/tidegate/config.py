@@ -11,6 +11,7 @@ setting.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Annotated, Any, Literal
@@ -26,8 +27,10 @@ from .kinds import (
     DURATION,
     FRAMES,
     HEADER,
+    HOST,
     NETWORK,
     OPEN_FILES,
+    ORIGIN,
     PATH,
     PROCESSORS,
     RATE,
@@ -151,6 +154,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             secret=True,
         ),
     ] = None
+    admin_hosts: Annotated[
+        tuple[str, ...],
+        Setting(
+            HOST,
+            "Names by which the admin address may be asked without a token, behind a reverse proxy say, besides"
+            " localhost, addresses and the name in --admin. Others are refused: their pages could be anybody's."
+            " Repeatable.",
+            many=True,
+            default_text="no others",
+        ),
+    ] = ()
     control: Annotated[
         str | None,
         Setting(
@@ -273,6 +287,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             default_text="Python and tidegate with their versions",
         ),
     ] = UNSET
+    origins: Annotated[
+        tuple[str, ...],
+        Setting(
+            ORIGIN,
+            "Where web pages that connect may be from: values of the Origin header, `*` for labels of the name; none"
+            " lets in clients that are no browsers. Others get 403. Repeatable.",
+            many=True,
+            default_text="anywhere",
+        ),
+    ] = ()
     max_connections: Annotated[
         int | None,
         Setting(
@@ -468,6 +492,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """`drain`, or its default: a third of `graceful_timeout`, so that clients and handlers have the rest."""
         return self.graceful_timeout / 3 if self.drain is None else self.drain
 
+    @property
+    def admin_names(self) -> frozenset[str]:
+        """The names by which the admin address may be asked without a token, besides localhost."""
+        own = () if self.admin is None else (self.admin.host.lower(),)
+        return frozenset((*own, *self.admin_hosts))
+
     def log_options(self) -> dict[str, Any]:
         """The arguments of ``logs.begin()`` and ``logs.become()`` that are settings, and may change."""
         return {"level": self.log_level, "format": self.log_format, "access": self.access_log}
@@ -475,7 +505,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def serve_options(self) -> dict[str, Any]:
         """The arguments of ``serve()`` that are settings, by name."""
         values = {name: getattr(self, name) for name, setting in settings().items() if setting.served}
+        if self.origins:
+            values["origins"] = [_origin(text) for text in self.origins]
         return {name: value for name, value in values.items() if value is not UNSET}
+
+
+def _origin(text: str) -> str | re.Pattern[str] | None:
+    """What ``serve(origins=...)`` takes for one of `origins`."""
+    if text == "none":
+        return None
+    return re.compile(re.escape(text).replace(r"\*", r"[a-z0-9_.-]+")) if "*" in text else text
 
 
 @cache

@@ -56,6 +56,7 @@ __all__ = [
     "check_host",
     "finalize",
     "http_date",
+    "refuse",
     "reject",
     "rejection",
 ]
@@ -341,9 +342,16 @@ def rejection(exc: Exception, now: float | None = None) -> Response:
     else:
         answer = _Answer(http.HTTPStatus.INTERNAL_SERVER_ERROR)
         text = "The WebSocket connection failed on the side of the server; its log says why.\n"
-    response = reject(answer.status, text, now)
+    response = refuse(answer.status, text, now)
     for name, value in answer.headers:
         response.headers[name] = value
+    return response
+
+
+def refuse(status: StatusLike, text: str, now: float | None = None) -> Response:
+    """Make a refusal of our own: as `reject()` does, and no browser makes more of it than text, whatever it quotes."""
+    response = reject(status, text, now)
+    response.headers["X-Content-Type-Options"] = "nosniff"
     return response
 
 

@@ -23,8 +23,10 @@ __all__ = [
     "DURATION",
     "FRAMES",
     "HEADER",
+    "HOST",
     "NETWORK",
     "OPEN_FILES",
+    "ORIGIN",
     "PATH",
     "PROCESSORS",
     "RATE",
@@ -305,6 +307,9 @@ def choice(*words: str) -> Kind:
     return Kind("|".join(words), " or ".join(words), read)
 
 
+# A host name, of letters, digits, hyphens and, by use, underscores; others are written in Punycode.
+_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?"
+
 _SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -340,6 +345,29 @@ def _read_network(text: str) -> str:
     from .addresses import parse_network  # with ipaddress, for those who need it
 
     return parse_network(text)
+
+
+def _read_host(text: str) -> str:
+    if ":" in text or "/" in text:
+        raise ValueError("a name has no scheme, no port and no path; addresses are known")
+    if not re.fullmatch(_NAME, text, re.ASCII) or len(text) > 253:
+        raise ValueError
+    return text.lower()
+
+
+def _read_origin(text: str) -> str:
+    """As browsers write it (RFC 6454 6.1), for that is what it is compared with."""
+    lower = text.lower()
+    if lower in ("none", "null"):
+        return lower
+    match = re.fullmatch(
+        rf"([a-z][a-z0-9+.-]*)://((?:\*\.)?{_NAME}|\[[0-9a-f:.]+\])(?::([0-9]{{1,5}}))?", lower, re.ASCII
+    )
+    if match is None:
+        raise ValueError("an origin ends after the host or the port, without a slash" if "://" in text else "")
+    if match[3] is not None and int(match[3]) == {"http": 80, "https": 443}.get(match[1]):
+        raise ValueError(f"browsers leave out the port {match[3]} of {match[1]}")
+    return lower
 
 
 def _read_rate(text: str) -> float | tuple[float, int]:
@@ -400,6 +428,12 @@ TIMEOUT = replace(SECONDS, allowed="seconds from 1 up, such as 30, 2.5 or 2m", r
 SIZE = Kind("SIZE", "bytes, such as 65536, 64KiB or 1MiB", _read_size, _write_size, bare=(int,))
 FRAMES = count(1, 1_000_000)
 HEADER = Kind("TEXT", "printable ASCII", _read_header)
+HOST = Kind("NAME", "a host name, such as status.example.com", _read_host)
+ORIGIN = Kind(
+    "ORIGIN",
+    "an origin such as https://example.com or https://*.example.com, or none for requests without one",
+    _read_origin,
+)
 NETWORK = Kind("NETWORK", "a network such as 10.0.0.0/8 or 2001:db8::/32, an address, or unix", _read_network)
 _BURST = count(1, 1_000_000)
 RATE = Kind(

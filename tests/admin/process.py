@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import resource
 import signal
 import socket
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from tidegate._core.scoreboard import Scoreboard
@@ -42,8 +44,14 @@ class Admin:
         return self.status
 
 
-def start(board: Scoreboard, listeners: int = 1, token: str | None = None) -> Admin:
-    """Forks an admin process, with signals masked across the fork, and waits until it says that it is ready."""
+def start(
+    board: Scoreboard,
+    listeners: int = 1,
+    token: str | None = None,
+    names: Collection[str] = (),
+    files: int | None = None,
+) -> Admin:
+    """Forks an admin process that may open so many files, with signals masked across the fork."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(listeners)]
     ours, theirs = socket.socketpair()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -52,9 +60,11 @@ def start(board: Scoreboard, listeners: int = 1, token: str | None = None) -> Ad
         status = 70
         try:
             ours.close()
+            if files is not None:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
             from tidegate.admin.main import run
 
-            status = run(board, sockets, theirs, token)
+            status = run(board, sockets, theirs, token, names)
         finally:
             os._exit(status)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -16,6 +16,9 @@ from typing import Any
 PATIENCE = 20.0
 """Seconds after which a scenario is given up: far more than any takes."""
 
+ADDED = {"X-Content-Type-Options"}
+"""Headers that only tidegate's refusals have: what they quote is never to be taken for a page."""
+
 VARYING = {"Date", "Server", "Content-Length", "Sec-WebSocket-Key", "User-Agent", "Host"}
 """Headers of which only the presence is compared."""
 

@@ -183,6 +183,27 @@ def test_requests(daemon: Daemon, name: str) -> None:
         client.expect_end()
 
 
+def test_pages_of_other_sites() -> None:
+    with Daemon(QUIET_ECHO, "--origins", "https://example.com", "--origins", "https://*.example.net") as daemon:
+        for origin, status in (
+            ("https://example.com", 101),
+            ("https://www.example.net", 101),
+            ("https://evil.example", 403),
+            ("https://example.com.evil.example", 403),
+            ("null", 403),
+            ("https://example.com\r\nOrigin: https://evil.example", 400),
+            (None, 403),
+        ):
+            with RawClient(daemon.port) as client:
+                client.send(RawClient.request(headers={"Origin": origin}))
+                answer, headers, _ = client.response()
+                assert (answer, headers.get("x-content-type-options")) == (
+                    status,
+                    None if status == 101 else "nosniff",
+                ), origin
+    assert "Traceback" not in daemon.log
+
+
 @pytest.mark.parametrize(
     "data", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"hello\r\n\r\n", b"\0" * 100, b"GET / HTTP/9"], ids=repr
 )

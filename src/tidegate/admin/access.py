@@ -1,5 +1,9 @@
 """Who may ask the admin address: whoever has the token, if there is one, and of web pages only its own.
 
+A page of somebody else's can have its own host name lead to loopback, so that its requests come here and are of one
+origin with it (DNS rebinding). It cannot choose the name, and it has no token: so without a token, by a name that is
+neither an address nor known to be ours nobody is told anything.
+
 /livez, /readyz and the page itself, which has nothing to tell by itself, are open to everybody.
 What must not live here: what is answered (answers).
 """
@@ -10,7 +14,7 @@ import base64
 import binascii
 import hmac
 import ipaddress
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -36,10 +40,12 @@ class Access:
 
     Parameters:
         token: what whoever asks must have; None: the address is one of loopback, and everybody there may.
+        names: host names that are ours, in lower case, besides localhost.
     """
 
-    def __init__(self, token: str | None) -> None:
+    def __init__(self, token: str | None, names: Collection[str] = ()) -> None:
         self._token = token.encode() if token is not None else None
+        self._names = frozenset(name.rstrip(".") for name in names)
 
     @property
     def needs_token(self) -> bool:
@@ -47,25 +53,38 @@ class Access:
 
     def refuse(self, request: Request) -> Refusal | None:
         """Why a request is not answered; None: it is."""
-        return self._refuse_token(request) or self._refuse_page(request)
+        return self._refuse_token(request) or self._refuse_name(request) or self._refuse_page(request)
 
     def _refuse_token(self, request: Request) -> Refusal | None:
         if self._token is None or any(hmac.compare_digest(given, self._token) for given in _given(request)):
             return None
         return HTTPStatus.UNAUTHORIZED, "the token of --admin-token is needed, as in: Authorization: Bearer TOKEN"
 
-    def _refuse_page(self, request: Request) -> Refusal | None:
-        """Web pages of others, which browsers let open a WebSocket to anywhere (RFC 6455 section 10.2).
-
-        Without a token, such a page could also have its own host name lead to loopback: then the name is not ours.
-        """
-        origin, host = request.headers.get("Origin"), request.headers.get("Host", "")
-        if origin is None:
+    def _refuse_name(self, request: Request) -> Refusal | None:
+        host = ",".join(request.headers.get_all("Host"))
+        if self._token is not None or not host:  # what is no browser may leave it out, in HTTP/1.0
             return None
-        if urlsplit(origin).netloc.lower() != host.lower():
+        try:
+            parts = urlsplit(f"//{host}")
+            name = (parts.hostname or "") if parts.netloc == host else ""
+        except ValueError:
+            name = ""
+        if not name or any(character in host for character in "@, "):
+            return HTTPStatus.BAD_REQUEST, "the Host header must be one host, and perhaps a port"
+        if _is_local(name) or name.rstrip(".") in self._names:
+            return None
+        return HTTPStatus.FORBIDDEN, f"by the name {name} only whoever has a token may ask: see --admin-hosts"
+
+    def _refuse_page(self, request: Request) -> Refusal | None:
+        """Web pages of others, which browsers let open a WebSocket to anywhere (RFC 6455 section 10.2)."""
+        origins = request.headers.get_all("Origin")
+        if not origins:
+            return None
+        origin, host = ",".join(origins), ",".join(request.headers.get_all("Host"))
+        if origin != "null" and not _is_origin(origin):
+            return HTTPStatus.BAD_REQUEST, "the Origin header must be one origin, such as http://localhost:9465"
+        if origin.partition("://")[2].lower() != host.lower():
             return HTTPStatus.FORBIDDEN, f"only the page of this address may ask, and not one of {origin}"
-        if self._token is None and not _is_local(host):
-            return HTTPStatus.FORBIDDEN, f"by the name {host} only whoever has a token may ask: give --admin-token"
         return None
 
 
@@ -93,10 +112,18 @@ def _given(request: Request) -> Iterator[bytes]:
                     continue
 
 
-def _is_local(host: str) -> bool:
-    """Whether a Host header is an address, or the name that always means this machine."""
+def _is_origin(text: str) -> bool:
+    """Whether it is an origin as browsers write it (RFC 6454 section 6.1)."""
     try:
-        name = urlsplit(f"//{host}").hostname or ""
+        parts = urlsplit(text)
+        return bool(parts.hostname and parts.port != 0) and text == f"{parts.scheme}://{parts.netloc}"
+    except ValueError:
+        return False
+
+
+def _is_local(name: str) -> bool:
+    """Whether a host is an address, or the name that always means this machine."""
+    try:
         return name == "localhost" or name.endswith(".localhost") or bool(ipaddress.ip_address(name))
     except ValueError:
         return False

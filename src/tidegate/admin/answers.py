@@ -46,12 +46,13 @@ class Answers:
 
     Parameters:
         scoreboard: of the daemon.
-        token: what whoever asks must have, or None.
+        access: decides who may ask.
+        busy: tells whether /live has as many listeners as it may have.
     """
 
-    def __init__(self, scoreboard: Scoreboard, token: str | None = None) -> None:
+    def __init__(self, scoreboard: Scoreboard, access: Access, busy: Callable[[], bool] = lambda: False) -> None:
         self._scoreboard = scoreboard
-        self._access = Access(token)
+        self._access, self._busy = access, busy
         self._registry = expose.registry(scoreboard)
         self._page = files(__package__).joinpath("index.html").read_bytes()
         self._policy = _policy(self._page)
@@ -67,15 +68,17 @@ class Answers:
 
     def __call__(self, connection: Any, request: Request) -> Response | None:
         """Answer GET and HEAD. Every other method is left to the handshake, which allows none of them."""
-        if request.method not in ("GET", "HEAD"):
-            return None
         path = request.path.partition("?")[0]
         answer = self._table.get(path, self.not_found)
         refusal = None if path in OPEN else self._access.refuse(request)
         try:
             if refusal is not None:
                 return self._respond(request, _text(*refusal))
+            if request.method not in ("GET", "HEAD"):
+                return None
             if path == LIVE:
+                if self._busy():
+                    return self._respond(request, _text(HTTPStatus.SERVICE_UNAVAILABLE, "too many listen already"))
                 return None  # let the handshake go on: it is the only thing to be had there
             code, kind, body = answer(request)
         except TimeoutError as exc:

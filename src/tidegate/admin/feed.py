@@ -16,7 +16,7 @@ from ..asyncio.broadcast import broadcast
 from ..asyncio.server import ServerConnection
 from .live import Live, Watcher
 
-__all__ = ["LIMIT", "Feed"]
+__all__ = ["LIMIT", "LISTENERS", "Feed"]
 
 logger = logging.getLogger("tidegate.admin")
 
@@ -25,6 +25,10 @@ INTERVAL = 1.0
 
 LIMIT = 1 << 20
 """Bytes that wait for a client who does not read, until it is closed: some minutes of messages."""
+
+
+LISTENERS = 32
+"""Connections at a time: as many megabytes at most."""
 
 
 class Feed:
@@ -37,6 +41,7 @@ class Feed:
     def __init__(self, scoreboard: Scoreboard) -> None:
         self._watcher = Watcher(scoreboard)
         self._listeners: set[ServerConnection] = set()
+        self._here = 0  # also those who are told what was before
         self._last: Live | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -52,14 +57,20 @@ class Feed:
             self._timer.cancel()
             self._timer = None
 
+    def busy(self) -> bool:
+        """Whether there are as many listeners as there may be."""
+        return self._here >= LISTENERS
+
     async def __call__(self, websocket: ServerConnection) -> None:
         """The handler: all that is remembered, then once a second what is new, until the client leaves."""
-        if self._last is not None:
-            await websocket.send(self._whole(self._last))
-        self._listeners.add(websocket)
+        self._here += 1
         try:
+            if self._last is not None:
+                await websocket.send(self._whole(self._last))
+            self._listeners.add(websocket)
             await websocket.wait_closed()
         finally:
+            self._here -= 1
             self._listeners.discard(websocket)
 
     def _whole(self, last: Live) -> str:

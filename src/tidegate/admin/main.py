@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+from collections.abc import Collection
 from contextlib import suppress
 from functools import partial
 
@@ -21,8 +22,9 @@ from .. import logs
 from .._core.scoreboard import Scoreboard
 from ..asyncio.server import Server, serve
 from ..process import forks
-from .access import select_subprotocol
+from .access import Access, select_subprotocol
 from .answers import Answers
+from .entrance import BACKLOG, Entrance
 from .feed import LIMIT, Feed
 
 TICK = 1.0
@@ -44,12 +46,23 @@ LEFT_TO_SUPERVISOR = (
 )
 
 
+CLOSE_TIMEOUT = 5.0
+"""Seconds for the rest of an answer, and for a goodbye."""
+
+OPEN_TIMEOUT = 5.0
+"""Seconds for a request: who asks comes from near, and knows what for."""
+
+
 def run(
-    scoreboard: Scoreboard, sockets: list[socket.socket], pipe: socket.socket | None = None, token: str | None = None
+    scoreboard: Scoreboard,
+    sockets: list[socket.socket],
+    pipe: socket.socket | None = None,
+    token: str | None = None,
+    names: Collection[str] = (),
 ) -> int:
     """Serve the admin pages on `sockets` until SIGTERM, or until the other end of `pipe` closes; the exit status.
 
-    With a `token`, to whoever has it.
+    With a `token`, to whoever has it; without, by these host `names`, and by addresses.
 
     Called in a forked child, whose signals may still be masked. On `pipe` it says, like a worker, that it is ready: a
     line of JSON, and again each second, by which the supervisor knows that it does not hang.
@@ -65,32 +78,38 @@ def run(
         forks.keep(pipe.fileno())
     forks.lend_nothing(partial(forks.release, forks.addresses(sockets)))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_live(scoreboard, sockets, pipe, token))
+        runner.run(_live(scoreboard, sockets, pipe, Access(token, names)))
     return 0
 
 
 async def _live(
-    scoreboard: Scoreboard, sockets: list[socket.socket], pipe: socket.socket | None, token: str | None
+    scoreboard: Scoreboard, sockets: list[socket.socket], pipe: socket.socket | None, access: Access
 ) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     forks.handled(signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    answers, feed = Answers(scoreboard, token), Feed(scoreboard)
+    feed = Feed(scoreboard)
+    answers, entrance = Answers(scoreboard, access, feed.busy), Entrance()
     feed.begin()
-    servers = [
-        await serve(
+    servers = []
+    for sock in sockets:
+        server = serve(
             feed,
             sock=sock,
             process_request=answers,
             select_subprotocol=select_subprotocol,
             compression=None,
+            backlog=BACKLOG,
+            open_timeout=OPEN_TIMEOUT,
+            close_timeout=CLOSE_TIMEOUT,
             max_size=1024,
+            max_queue=1,
             broadcast_limit=LIMIT,
         )
-        for sock in sockets
-    ]
+        server._gate = entrance
+        servers.append(await server)
     if pipe is not None:
         pipe.setblocking(False)
         loop.add_reader(pipe, _watch, pipe, stopping)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..addresses import Networks, key_of
 from ..forwarded import client_of
-from ..handshake import reject
+from ..handshake import refuse
 from ..headers import check_length
 from ..limits import DESCRIPTORS, RETRY_AFTER, Limiter, Refusal
 
@@ -118,6 +118,10 @@ class Gate:
     def cuts(self, transport: asyncio.BaseTransport) -> bool:
         """Whether the connection has taken one of the last descriptors, and must give it back at once."""
         return self._number(transport) >= self._last
+
+    def is_busy(self, transport: asyncio.BaseTransport) -> bool:
+        """Whether the connection has taken a descriptor of the reserve."""
+        return self._number(transport) >= self._busy
 
     def _number(self, transport: asyncio.BaseTransport) -> int:
         """The number of its descriptor; -1: low enough."""
@@ -229,10 +233,10 @@ def _descriptor(transport: asyncio.BaseTransport) -> int:
 
 def _response(limit: str, seconds: int) -> Response:
     if limit in ("daemon", DESCRIPTORS):
-        response = reject(HTTPStatus.SERVICE_UNAVAILABLE, "The server has as many connections as it can take.\n")
+        response = refuse(HTTPStatus.SERVICE_UNAVAILABLE, "The server has as many connections as it can take.\n")
     elif limit == "rate":
-        response = reject(HTTPStatus.TOO_MANY_REQUESTS, "Your address opens connections too often.\n")
+        response = refuse(HTTPStatus.TOO_MANY_REQUESTS, "Your address opens connections too often.\n")
     else:
-        response = reject(HTTPStatus.TOO_MANY_REQUESTS, "Your address has too many connections.\n")
+        response = refuse(HTTPStatus.TOO_MANY_REQUESTS, "Your address has too many connections.\n")
     response.headers["Retry-After"] = str(seconds)
     return response

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.scoreboard import RESULT_OF_STATUS
 from ..exceptions import ConnectionClosed, InvalidHandshake
-from ..handshake import accept, check_host, finalize, reject, rejection
+from ..handshake import accept, check_host, finalize, refuse, reject, rejection
 from ..http11 import Request, RequestParser, Response, has_body
 from ..protocol import CLOSED, CONNECTING, OPEN
 from .access import log_close, log_handshake
@@ -130,7 +130,7 @@ class ServerConnection(Connection):
         if self._parser is not None and len(self._parser.rest) + len(data) <= self.server.EARLY_DATA:
             self._parser.rest += data
         elif self._parser is not None:
-            self._refuse_with(reject(HTTPStatus.BAD_REQUEST, "Too much data before the response.\n"))
+            self._refuse_with(refuse(HTTPStatus.BAD_REQUEST, "Too much data before the response.\n"))
 
     def _request_received(self, parser: RequestParser) -> None:
         server = self.server
@@ -341,7 +341,7 @@ class ServerConnection(Connection):
             pass
         elif not self._answered and self._parser is not None and not self._parser.head:
             # Part of a request has come: say what was expected.
-            self._refuse_with(reject(HTTPStatus.REQUEST_TIMEOUT, "Timed out waiting for the request.\n"))
+            self._refuse_with(refuse(HTTPStatus.REQUEST_TIMEOUT, "Timed out waiting for the request.\n"))
         else:
             self._handshake_over("timeout")
             self.transport.abort()
@@ -370,6 +370,6 @@ class ServerConnection(Connection):
 
 
 def _unavailable() -> Response:
-    response = reject(HTTPStatus.SERVICE_UNAVAILABLE, "Server is shutting down.\n")
+    response = refuse(HTTPStatus.SERVICE_UNAVAILABLE, "Server is shutting down.\n")
     response.headers["Retry-After"] = str(RETRY_AFTER)
     return response

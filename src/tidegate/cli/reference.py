@@ -24,7 +24,7 @@ SETTINGS = {
     "bind": "Addresses and workers",
     "drain": "Ends, restarts and reloads",
     "backlog": "Connections",
-    "max_connections": "Limits",
+    "origins": "Limits",
     "trusted_proxies": "Proxies",
     "certfile": "TLS",
     "log_level": "Log",

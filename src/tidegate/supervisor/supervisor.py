@@ -80,7 +80,13 @@ class WorkerMain(Protocol):
 
 class AdminMain(Protocol):
     def __call__(
-        self, scoreboard: Scoreboard, sockets: list[socket.socket], pipe: socket.socket, token: str | None, /
+        self,
+        scoreboard: Scoreboard,
+        sockets: list[socket.socket],
+        pipe: socket.socket,
+        token: str | None,
+        names: frozenset[str],
+        /,
     ) -> int: ...
 
 
@@ -330,7 +336,8 @@ class Supervisor:
         self._leave(slot.index)
         if slot.index is None or handle.row is None:
             sockets = self.admin_sockets
-            life = partial(self._admin_main, self.scoreboard, sockets, pipe, self.config.admin_token)
+            config = self.config
+            life = partial(self._admin_main, self.scoreboard, sockets, pipe, config.admin_token, config.admin_names)
         else:
             for sock in self.admin_sockets:
                 sock.close()
@@ -592,10 +599,10 @@ class Supervisor:
 
     def wake(self, generation: Generation) -> None:
         """This generation serves now."""
-        token, self.generation = self.config.admin_token, generation
+        before, self.generation = self.config, generation
         logs.become("supervisor", **generation.config.log_options(), thread=False)
         self.resting = self.scoreboard.draining = False
-        if token != generation.config.admin_token:
+        if (before.admin_token, before.admin_names) != (self.config.admin_token, self.config.admin_names):
             self.renew_admin()
 
     def renew_admin(self) -> None:
