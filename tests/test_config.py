@@ -74,8 +74,8 @@ def test_origins() -> None:
 
 
 def test_names_of_the_admin_address() -> None:
-    assert Config(application="a:b", admin_hosts=("x.example",)).admin_names == {"127.0.0.1", "x.example"}
-    assert Config(application="a:b", admin=None).admin_names == frozenset()
+    assert Config(application="a:b", admin_hosts=("x.example",)).admin_access == (None, {"127.0.0.1", "x.example"})
+    assert Config(application="a:b", admin=None).admin_access == (None, frozenset())
 
 
 def test_defaults_are_those_of_serve() -> None:

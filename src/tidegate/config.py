@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -52,7 +52,10 @@ from .kinds import (
     pair,
 )
 
-__all__ = ["Config", "Setting", "changed_fixed", "settings"]
+__all__ = ["AdminAccess", "Config", "Setting", "changed_fixed", "settings"]
+
+
+AdminAccess: TypeAlias = tuple[str | None, frozenset[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -493,10 +496,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return self.graceful_timeout / 3 if self.drain is None else self.drain
 
     @property
-    def admin_names(self) -> frozenset[str]:
-        """The names by which the admin address may be asked without a token, besides localhost."""
+    def admin_access(self) -> AdminAccess:
+        """Who may ask the admin address: the token, and names by which it may be asked without one."""
         own = () if self.admin is None else (self.admin.host.lower(),)
-        return frozenset((*own, *self.admin_hosts))
+        return self.admin_token, frozenset((*own, *self.admin_hosts))
 
     def log_options(self) -> dict[str, Any]:
         """The arguments of ``logs.begin()`` and ``logs.become()`` that are settings, and may change."""

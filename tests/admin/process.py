@@ -64,7 +64,7 @@ def start(
                 resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
             from tidegate.admin.main import run
 
-            status = run(board, sockets, theirs, token, names)
+            status = run(board, sockets, theirs, (token, names))
         finally:
             os._exit(status)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -57,12 +57,11 @@ def run(
     scoreboard: Scoreboard,
     sockets: list[socket.socket],
     pipe: socket.socket | None = None,
-    token: str | None = None,
-    names: Collection[str] = (),
+    access: tuple[str | None, Collection[str]] = (None, ()),
 ) -> int:
     """Serve the admin pages on `sockets` until SIGTERM, or until the other end of `pipe` closes; the exit status.
 
-    With a `token`, to whoever has it; without, by these host `names`, and by addresses.
+    `access` is a token, and host names: whoever has the token may ask; without one, who asks by these names.
 
     Called in a forked child, whose signals may still be masked. On `pipe` it says, like a worker, that it is ready: a
     line of JSON, and again each second, by which the supervisor knows that it does not hang.
@@ -78,7 +77,7 @@ def run(
         forks.keep(pipe.fileno())
     forks.lend_nothing(partial(forks.release, forks.addresses(sockets)))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_live(scoreboard, sockets, pipe, Access(token, names)))
+        runner.run(_live(scoreboard, sockets, pipe, Access(*access)))
     return 0
 
 

@@ -30,7 +30,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from .. import logs
-from ..config import Config
+from ..config import AdminAccess, Config
 from ..kinds import SLOTS, ConfigError, Tcp
 from ..process import forks
 from ..version import version
@@ -80,13 +80,7 @@ class WorkerMain(Protocol):
 
 class AdminMain(Protocol):
     def __call__(
-        self,
-        scoreboard: Scoreboard,
-        sockets: list[socket.socket],
-        pipe: socket.socket,
-        token: str | None,
-        names: frozenset[str],
-        /,
+        self, scoreboard: Scoreboard, sockets: list[socket.socket], pipe: socket.socket, access: AdminAccess, /
     ) -> int: ...
 
 
@@ -336,8 +330,7 @@ class Supervisor:
         self._leave(slot.index)
         if slot.index is None or handle.row is None:
             sockets = self.admin_sockets
-            config = self.config
-            life = partial(self._admin_main, self.scoreboard, sockets, pipe, config.admin_token, config.admin_names)
+            life = partial(self._admin_main, self.scoreboard, sockets, pipe, self.config.admin_access)
         else:
             for sock in self.admin_sockets:
                 sock.close()
@@ -599,10 +592,10 @@ class Supervisor:
 
     def wake(self, generation: Generation) -> None:
         """This generation serves now."""
-        before, self.generation = self.config, generation
+        access, self.generation = self.config.admin_access, generation
         logs.become("supervisor", **generation.config.log_options(), thread=False)
         self.resting = self.scoreboard.draining = False
-        if (before.admin_token, before.admin_names) != (self.config.admin_token, self.config.admin_names):
+        if access != self.config.admin_access:
             self.renew_admin()
 
     def renew_admin(self) -> None:
