@@ -1,4 +1,21 @@
-"""What every test module may use: the daemon fixtures, and the order that runs quick tests before slow ones.
+"""What every test module may use, and what holds for every test.
+
+Tests must be right on a machine that is five times slower, and busy; it may make them slow, never red:
+
+- Wait for a condition, never for a duration: `harness.wait_until`, an Event, a read. Whoever waits for what must happen
+  is given `patience.PATIENCE` seconds, the one limit; a program that does real work (a build, say) `patience.LONG`.
+- `sleep()` is for what must *not* happen: then a slow machine only sees less of it. It is never there for something to
+  be ready.
+- Limits that a test sets (`open_timeout=0.1`) are those that must pass. What must not pass is left at its default, or
+  is `PATIENCE`.
+- What is short by nature (a ping's round trip) has no upper bound but PATIENCE; a lower bound is right anywhere.
+- Tests that measure time or count instructions are marked `timed`, compare rather than judge a number of seconds, and
+  run alone: `pytest -m timed`.
+- Tests of several seconds are marked `slow`: `pytest -m slow`. `pytest -m ''` runs all of them.
+- Other tests run meanwhile (tests/parallel.py): ports come from `harness.free_port`, files are in `tmp_path`, and only
+  one's own processes, connections and descriptors are counted.
+- A test that hangs is told with its stacks after 300 s, a slow one after 1800 s (tests/hangs.py), or what
+  `@pytest.mark.timeout` says.
 
 What must not live here: helpers that are imported by name (tests/harness.py).
 """
@@ -8,12 +25,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.harness import ECHO, Daemon
+from tests.patience import LONG, SLOWNESS
 
-# How long an example takes says more about the machine than about the code.
-settings.register_profile("tidegate", deadline=None)
+pytest_plugins = ("tests.hangs", "tests.parallel")
+
+# How long an example takes, or making it, says more about the machine than about the code.
+settings.register_profile("tidegate", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tidegate")
 
 
@@ -25,5 +45,7 @@ def echo_daemon() -> Iterator[Daemon]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests last, so that a plain mistake shows in seconds. Otherwise the order is the files' own."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    """A slow test has more time, unless it says itself how much."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(LONG / SLOWNESS))  # hangs.py scales it

@@ -30,6 +30,8 @@ from typing import NoReturn, TypeVar
 import psutil
 import pytest
 
+from tests.patience import PATIENCE
+
 ROOT = Path(__file__).resolve().parent.parent
 
 ECHO = """
@@ -42,8 +44,7 @@ _T = TypeVar("_T")
 
 # Below Linux's range of ephemeral ports (32768 and up), so that no outgoing connection of a test takes one meanwhile.
 _PORTS = range(18000, 32000)
-_BOOT_SECONDS = 30.0
-_STOP_SECONDS = 30.0
+_SHARES = 8  # of the ports, for the processes of a parallel run
 
 
 def require(available: object, what: str) -> None:
@@ -58,7 +59,8 @@ def require(available: object, what: str) -> None:
 def free_port(host: str = "127.0.0.1") -> int:
     """A TCP port of this host that nobody listens on and that the system does not hand out by itself."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for port in random.sample(_PORTS, 200):
+    share = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _SHARES
+    for port in random.sample(_PORTS[share::_SHARES], 200):
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             try:
                 probe.bind((host, port))
@@ -68,7 +70,7 @@ def free_port(host: str = "127.0.0.1") -> int:
     raise RuntimeError(f"no free port on {host} in {_PORTS}")
 
 
-def wait_until(condition: Callable[[], _T], what: str, timeout: float = 10.0) -> _T:
+def wait_until(condition: Callable[[], _T], what: str, timeout: float = PATIENCE) -> _T:
     """The first true value of `condition`, asked every 10 ms; AssertionError naming `what` after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
@@ -203,7 +205,7 @@ class Daemon:
                 start_new_session=True,
             )
 
-    def wait_ready(self, timeout: float = _BOOT_SECONDS) -> None:
+    def wait_ready(self, timeout: float = PATIENCE) -> None:
         """Return once /readyz answers 200; AssertionError with the log when the command ends or takes too long."""
         deadline = time.monotonic() + timeout
         while self.get("/readyz")[0] != 200:
@@ -213,12 +215,12 @@ class Daemon:
                 self._fail(f"it was not ready within {timeout:g} s (readyz: {self.get('/readyz')})")
             time.sleep(0.01)
 
-    def stop(self, number: int = signal.SIGTERM, timeout: float = _STOP_SECONDS) -> int:
+    def stop(self, number: int = signal.SIGTERM, timeout: float = PATIENCE) -> int:
         """Send a signal (SIGTERM), wait for the end, check that no process stays behind, return the exit status."""
         self.signal(number)
         return self.wait(timeout)
 
-    def wait(self, timeout: float = _STOP_SECONDS) -> int:
+    def wait(self, timeout: float = PATIENCE) -> int:
         """Wait for the command to end by itself; the same checks and result as `stop()`."""
         assert self.process is not None
         try:
@@ -303,7 +305,7 @@ class Daemon:
         request = urllib.request.Request(f"http://{self.admin}{path}", headers=dict(headers or {}))
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=10) as response:
+            with opener.open(request, timeout=PATIENCE) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -317,7 +319,7 @@ class Daemon:
         assert status == 200, f"/metrics answered {status}: {body}"
         return Metrics(body)
 
-    def wait_metric(self, name: str, expected: float, timeout: float = 10.0, **labels: object) -> None:
+    def wait_metric(self, name: str, expected: float, timeout: float = PATIENCE, **labels: object) -> None:
         """Wait until the sum of a metric's samples is `expected`."""
         wait_until(
             lambda: self.metrics().total(name, **labels) == expected, f"{name}{labels or ''} == {expected:g}", timeout

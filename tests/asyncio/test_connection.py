@@ -199,7 +199,7 @@ async def test_the_context_of_the_reader_is_kept() -> None:
         (b"x" * 1_000_000, None, FIN | BINARY, b"x" * 1_000_000),
         ("x" * 70_000, None, FIN | TEXT, b"x" * 70_000),
     ],
-    ids=lambda value: repr(value)[:30],
+    ids=lambda value: "memoryview" if isinstance(value, memoryview) else repr(value)[:30],
 )
 async def test_send(message: Any, text: bool | None, first: int, payload: bytes) -> None:
     async with connected() as (websocket, peer):

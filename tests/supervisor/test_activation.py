@@ -32,7 +32,7 @@ def test_descriptors_and_their_names() -> None:
         (variables("999999999999"), "no number of sockets"),
         (variables(LISTEN_FDNAMES="one"), "1 names for 2 sockets"),
         ({"LISTEN_FDS": "1"}, "LISTEN_PID is not set"),
-        ({"LISTEN_FDS": "1", "LISTEN_PID": "1"}, f"are for process 1, this is {os.getpid()}"),
+        ({"LISTEN_FDS": "1", "LISTEN_PID": "1"}, "are for process 1, this is [0-9]+"),
     ],
 )
 def test_why_there_are_none(environment: dict[str, str], words: str) -> None:
