@@ -175,3 +175,11 @@ def test_an_app_that_cannot_be(directory: Path) -> None:
     text = problem("shop:app")
     assert "TypeError: subprotocols must be a list" in text
     assert 'shop.py", line 3' in text
+
+
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "GeneratorExit", "SystemExit", "BaseException"])
+def test_whatever_is_raised_is_told(directory: Path, error: str) -> None:
+    write(directory, f"def __getattr__(name): raise {error}('not today')")
+    assert problem("shop:handler").endswith(f"{error}: not today")
+    write(directory, f"raise {error}('not today')", "market.py")
+    assert problem("market:handler").endswith(f"{error}: not today")

@@ -78,6 +78,7 @@ class Server(OlderServer):
         self._connect = create_connection or ServerConnection
         self._listen = listen
         self._gate: Gate | None = None  # to be set before the server is started
+        self._failures: type[BaseException] = Exception  # what of a handler or a hook ends nothing but its connection
         self._settings: Settings
         self._handshaking: set[ServerConnection] = set()
         self._open: set[ServerConnection] = set()

@@ -196,7 +196,9 @@ class ServerConnection(Connection):
                 response = await response
             if response is not None and not isinstance(response, Response):
                 raise TypeError(f"{name} must return a Response or None, not {response!r}")
-        except Exception:
+        except asyncio.CancelledError:
+            raise
+        except self.server._failures:
             self.logger.error("%s failed", name, exc_info=True)
             return rejection(RuntimeError(f"{name} failed"))  # 500 whatever was raised
         return response
@@ -207,9 +209,9 @@ class ServerConnection(Connection):
             accepted = accept(request, self.server._options, self)
         except InvalidHandshake as exc:
             return self._rejected(exc)
-        except Exception as exc:
+        except self.server._failures:
             self.logger.error("opening handshake failed", exc_info=True)
-            return self._with_server_header(rejection(exc))
+            return self._with_server_header(rejection(RuntimeError("opening handshake failed")))  # 500
         self.subprotocol = accepted.subprotocol
         self._adopt(accepted.extensions)
         return self._with_server_header(accepted.response)
@@ -317,7 +319,9 @@ class ServerConnection(Connection):
             # once, when a network breaks, would be one of the log.
             if not self._is_own_end(exc):
                 self.logger.error("connection handler failed", exc_info=True)
-        except Exception:
+        except asyncio.CancelledError:
+            raise
+        except server._failures:
             self.logger.error("connection handler failed", exc_info=True)
 
     # The end.

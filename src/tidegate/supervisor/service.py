@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from .. import logs
 from ..config import Config
 from ..kinds import ConfigError, Fd, Systemd
-from ..process import forks
+from ..process import forks, surroundings
 from . import activation, privileges, processors
 from .handle import Handle
 from .listeners import Listeners
@@ -190,16 +190,31 @@ class Service:
         """
         if not self.config.preload or self._load is None:
             return
-        # Nobody reads the pipe of signals until the import ends, and it may never end.
-        for number in _ENDING:
-            signal.signal(number, _stop)
-            forks.handled(number)
+        stopped = False
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            nonlocal stopped
+            stopped = True  # the application may catch what is raised
+            raise Stopped
+
+        pid = os.getpid()
         try:
+            # Nobody reads the pipe of signals until the import ends, and it may never end.
+            for number in _ENDING:
+                signal.signal(number, stop)
+                forks.handled(number)
+            surroundings.imported = surroundings.Surroundings()
             self._load(self.config.application)
         except Exception as error:
-            raise ServiceError(NOT_LOADED, str(error)) from None
+            if not stopped:
+                raise ServiceError(NOT_LOADED, str(error)) from None
         finally:
-            signals.catch()  # again: the application may have had its own mind about signals
+            if os.getpid() == pid:  # and not a child that the application has forked, and that ends
+                if surroundings.imported is not None:
+                    surroundings.imported.put_back()
+                signals.catch()  # also those of the time before the import, which are not to be raised any more
+        if stopped:
+            raise Stopped
         if (threads := _threads()) > 1:
             logger.warning(
                 "importing %s has started %d threads: the workers are forked without them; start them in the lifespan,"
@@ -298,10 +313,6 @@ class Service:
 
 
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise Stopped
 
 
 def _threads() -> int:

@@ -12,7 +12,7 @@ from ..addresses import Networks
 from ..asyncio.gate import Gate
 from ..config import Config
 from ..limits import Limiter
-from .tls import TlsError, make_context
+from .tls import TlsError
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 __all__ = ["make_gate"]
 
 
-def make_gate(config: Config, of_application: SSLContext | None, row: Row) -> Gate:
+def make_gate(config: Config, tls: SSLContext | None, of_application: SSLContext | None, row: Row) -> Gate:
     """The gate of all servers of a worker.
 
     Args:
         config: the settings.
+        tls: the TLS context that they make (tls.py).
         of_application: the application's own TLS context.
         row: where the worker counts.
 
     Raises:
         TlsError: TLS cannot be set up.
     """
-    tls = make_context(config)
     if tls is not None and of_application is not None:
         raise TlsError("--certfile", str(config.certfile), "the App has a TLS context as well: leave one of them out")
     rate, burst = config.handshake_rate if isinstance(config.handshake_rate, tuple) else (config.handshake_rate, None)

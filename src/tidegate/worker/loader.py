@@ -21,6 +21,7 @@ from typing import Any
 
 from ..app import App, is_map
 from ..logs.lines import shorten
+from ..process import streams
 
 __all__ = ["LoadError", "load", "trace_of"]
 
@@ -51,24 +52,36 @@ def load(target: str) -> App:
     directory = os.getcwd()
     if directory not in sys.path:
         sys.path.insert(0, directory)
-    found = _attribute(target, _import(target, module_name), attribute)
-    if isinstance(found, App):
-        return found
+    pid = os.getpid()
     try:
+        found = _attribute(target, _import(target, module_name), attribute)
+        if isinstance(found, App):
+            return found
         return App(found)
     except TypeError as error:
         raise LoadError(target, f"{attribute} is no application: {error}") from None
+    except LoadError:
+        raise
+    except BaseException as error:  # an object that raises whatever it is asked
+        if os.getpid() != pid:
+            raise
+        raise LoadError(target, f"{attribute} is no application\n{trace_of(error)}") from None
 
 
 def _import(target: str, name: str) -> ModuleType:
+    pid = os.getpid()
     try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+        module = importlib.import_module(name)
+    except BaseException as error:  # whatever it is, it is no reason to say nothing
+        if os.getpid() != pid:
+            raise  # in a child that the module has forked
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             raise LoadError(target, _no_module(error.name)) from None
         raise LoadError(target, _failure(name, error)) from None
-    except (Exception, SystemExit) as error:
-        raise LoadError(target, _failure(name, error)) from None
+    if os.getpid() != pid:
+        streams.flush()
+        os._exit(0)  # it has come to the end of its module, and is no worker
+    return module
 
 
 def _no_module(name: str) -> str:

@@ -31,13 +31,13 @@ from ..asyncio.gate import Gate
 from ..asyncio.server import Server, serve, unix_serve
 from ..config import Config
 from ..metrics import users
-from ..process import forks, streams
+from ..process import forks, streams, surroundings
 from .drain import Drain, Orders
 from .entrance import make_gate
 from .gauges import measure_queues, tell_capacity, watch_collector
 from .loader import LoadError, load, trace_of
 from .pipe import Level, Order, Pipe, Report, Stage
-from .tls import TlsError
+from .tls import TlsError, make_context
 
 __all__ = ["run"]
 
@@ -72,12 +72,26 @@ def run(config: Config, slot: int, sockets: list[socket.socket], row: Row, pipe:
         users.count_as(str(row.index))
     supervisor = Pipe(pipe, Order)
     supervisor.send(Report("starting"), wait=True)
+    pid = os.getpid()
     try:
-        app = load(config.application)
-        gate = make_gate(config, app.ssl, row)
+        return _run(config, sockets, row, supervisor)
     except (LoadError, TlsError) as error:
         supervisor.send(Report("gone", str(error), NOT_LOADED), wait=True)
         return NOT_LOADED
+    except BaseException as error:
+        if os.getpid() != pid:  # it is a child that the application has forked, and ends as it likes
+            raise
+        supervisor.send(Report("gone", f"the worker failed\n{trace_of(error)}", UNEXPECTED), wait=True)
+        return UNEXPECTED
+
+
+def _run(config: Config, sockets: list[socket.socket], row: Row, supervisor: Pipe[Order]) -> int:
+    tls = make_context(config)  # before the application goes to another directory
+    if surroundings.imported is not None:
+        surroundings.imported.apply()
+    app = load(config.application)
+    _reclaim_signals()
+    gate = make_gate(config, tls, app.ssl, row)
     # What is there now stays: the collector need not look at it with every new connection.
     gc.collect()
     gc.freeze()
@@ -85,7 +99,7 @@ def run(config: Config, slot: int, sockets: list[socket.socket], row: Row, pipe:
     tell_capacity(row, config.max_connections)
     worker = Worker(config, app, sockets, row, supervisor, gate)
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-    status = runner.run(worker.live())
+    status = _turn(runner.get_loop(), worker)
     if worker.stubborn:
         # Closing the loop would wait for them for ever.
         logger.error("%d handlers go on although they were cancelled: they are abandoned", worker.stubborn)
@@ -93,8 +107,38 @@ def run(config: Config, slot: int, sockets: list[socket.socket], row: Row, pipe:
         logs.flush()
         streams.flush()
         os._exit(status)
-    runner.close()
+    try:
+        runner.close()
+    except (SystemExit, KeyboardInterrupt):  # of a task that was cancelled
+        logger.error("a task of the application raised this as it was cancelled", exc_info=True)
     return status
+
+
+def _reclaim_signals() -> None:
+    """Undo what a program does for itself, and what would end a worker: by a client that is gone, or a terminal."""
+    if signal.getsignal(signal.SIGPIPE) is signal.SIG_DFL:
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    if signal.getsignal(signal.SIGINT) in (signal.SIG_DFL, signal.default_int_handler):
+        signal.signal(signal.SIGINT, lambda *_: None)
+        forks.handled(signal.SIGINT)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+
+
+def _turn(loop: asyncio.AbstractEventLoop, worker: Worker) -> int:
+    """Have the worker live; its exit status.
+
+    A task or a callback that raises SystemExit or KeyboardInterrupt stops the loop, with everybody's connections in it:
+    that is no way for an application to end a worker.
+    """
+    life = loop.create_task(worker.live())
+    pid = os.getpid()
+    while True:
+        try:
+            return loop.run_until_complete(life)
+        except (SystemExit, KeyboardInterrupt):
+            if life.done() or os.getpid() != pid:
+                raise
+            logger.error("a task or callback of the application raised this; the worker goes on", exc_info=True)
 
 
 class Worker:
@@ -124,7 +168,7 @@ class Worker:
         self._life = loop.create_task(self._live())
         loop.add_signal_handler(signal.SIGTERM, self._on_order, Level.DRAIN)
         forks.handled(signal.SIGTERM)
-        forks.lend_nothing(partial(_let_go, loop, forks.addresses(self.sockets)))
+        forks.lend_nothing(partial(self._let_go, forks.addresses(self.sockets)))
         loop.add_reader(self.supervisor, self._on_supervisor)
         self._due = time.monotonic()
         self._tick()
@@ -149,12 +193,24 @@ class Worker:
                 self._servers = [await self._serve(sock) for sock in self.sockets]
                 self._booting = False
                 self._tell("ready")
-                await self._orders.wait(Level.DRAIN)
+                await self._wait()
                 self._tell("draining")
                 self.stubborn = await self._drain().run()
-        except Exception as error:
+        except asyncio.CancelledError as error:
+            if self._orders.level:
+                raise
+            return self._failed(error)
+        except BaseException as error:  # SystemExit too: whatever a lifespan raises, somebody must hear of it
             return self._failed(error)
         return STOPPED
+
+    async def _wait(self) -> None:
+        """Serve until there is an order to drain, or the lifespan ends: a task of a group in it has failed, say."""
+        try:
+            await self._orders.wait(Level.DRAIN)
+        except asyncio.CancelledError:
+            logger.error("the lifespan of %s is cancelled: this worker drains and ends", self.config.application)
+            self._orders.give(Level.DRAIN)
 
     def _serve(self, sock: socket.socket) -> Server:
         """A server on one of the sockets, to be awaited."""
@@ -168,11 +224,16 @@ class Worker:
         else:
             server = create(self.app.handler, sock=sock, **options)
         server._gate = self.gate
+        server._failures = BaseException
         return server
 
     def _drain(self) -> Drain:
-        servers = [*self._servers, *(server for servers in self._adopted.values() for server in servers)]
-        return Drain(servers, self._orders, window=self.config.drain_window, timeout=self.config.graceful_timeout)
+        return Drain(
+            self._all_servers(), self._orders, window=self.config.drain_window, timeout=self.config.graceful_timeout
+        )
+
+    def _all_servers(self) -> list[Server]:
+        return [*self._servers, *(server for servers in self._adopted.values() for server in servers)]
 
     async def _adopt(self, slot: int, sockets: list[socket.socket]) -> None:
         """Serve a slot that has no worker."""
@@ -188,7 +249,7 @@ class Worker:
             for server in self._adopted.get(slot, ()):
                 server.stop_accepting()
 
-    def _failed(self, error: Exception) -> int:
+    def _failed(self, error: BaseException) -> int:
         if not self._booting:
             logger.error("the lifespan of %s failed at its end\n%s", self.config.application, trace_of(error))
             self._tell("gone")
@@ -235,6 +296,14 @@ class Worker:
             self._orders.leave_queue = order.leave_queue
             self._on_order(order.end)
 
+    def _let_go(self, addresses: set[forks.Address]) -> None:
+        """In a child that a handler has forked: it has nothing of the worker, and must not go on as if it were one."""
+        forks.release(addresses)
+        for server in self._all_servers():
+            server._failures = Exception  # sys.exit() is right for a child
+        call_soon = self._life.get_loop().call_soon
+        call_soon(call_soon, call_soon, _strayed)  # one that ends by an exception has done so by then
+
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
@@ -249,12 +318,6 @@ class Worker:
             measure_queues(self.row)
         self._due = now + TICK
         asyncio.get_running_loop().call_later(TICK, self._tick)
-
-
-def _let_go(loop: asyncio.AbstractEventLoop, addresses: set[forks.Address]) -> None:
-    """In a child that a handler has forked: it has nothing of the worker, and must not go on as if it were one."""
-    forks.release(addresses)
-    loop.call_soon(loop.call_soon, loop.call_soon, _strayed)  # one that ends by an exception has done so by then
 
 
 def _strayed() -> None:

@@ -1,0 +1,182 @@
+"""What an application that is imported does to its process: to the supervisor nothing, to the workers what it means.
+
+What must not live here: forks (test_forks.py), logging (tests/logs), signals and exits (test_exits.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import psutil
+import pytest
+import trustme
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosedOK
+
+from tests.harness import Daemon, wait_until
+
+CARELESS = """
+    import json, locale, os, signal, socket, sys
+
+    socket.setdefaulttimeout(0.2)
+    os.makedirs("elsewhere", exist_ok=True)
+    os.chdir("elsewhere")
+    os.umask(0o077)
+    locale.setlocale(locale.LC_ALL, "C")
+    sys.setrecursionlimit(400)
+    os.environ["ADDED"] = "by the application"
+    os.environ.pop("REMOVED", None)
+    signal.signal(signal.SIGUSR2, lambda *_: None)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    async def handler(websocket):
+        async for message in websocket:
+            found = {
+                "timeout": socket.getdefaulttimeout(),
+                "directory": os.path.basename(os.getcwd()),
+                "umask": os.umask(0o077),
+                "locale": locale.setlocale(locale.LC_ALL),
+                "recursion": sys.getrecursionlimit(),
+                "added": os.environ.get("ADDED"),
+                "removed": os.environ.get("REMOVED"),
+                "handled": callable(signal.getsignal(signal.SIGUSR2)),
+                "pipe": signal.getsignal(signal.SIGPIPE) is signal.SIG_IGN,
+            }
+            await websocket.send(json.dumps(found))
+"""
+
+FOUND = {
+    "timeout": 0.2,
+    "directory": "elsewhere",
+    "umask": 0o077,
+    "locale": "C",
+    "recursion": 400,
+    "added": "by the application",
+    "removed": None,
+    "handled": True,
+    "pipe": True,
+}
+
+
+@pytest.mark.parametrize("options", [(), ("--preload",)])
+async def test_workers_are_as_the_application_has_made_them_and_the_daemon_goes_on(
+    options: tuple[str, ...], tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    daemon = Daemon(
+        CARELESS,
+        *options,
+        *("--certfile", "cert.pem", "--keyfile", "key.pem", "--pidfile", "pid", "--control", "control.sock"),
+        *("--settle", "0.1", "--log-file", "log"),
+        workers=2,
+        env={"REMOVED": "x"},
+        wait=False,
+    )
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    uri = daemon.uri.replace("ws:", "wss:")
+    begin = daemon.start
+
+    def start() -> None:  # with its certificate there
+        daemon.command = ["sh", "-c", f'cp {tmp_path}/*.pem . && exec "$@"', "sh", *daemon.command]
+        certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+        certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+        begin()
+
+    daemon.start = start  # type: ignore[method-assign]
+    with daemon:
+        daemon.wait_ready()
+        supervisor = psutil.Process(daemon.pid)
+        async with connect(uri, ssl=trust) as websocket:
+            await websocket.send("how are you")
+            assert json.loads(await websocket.recv()) == FOUND
+            before = daemon.workers()
+            daemon.signal(signal.SIGHUP)
+            with pytest.raises(ConnectionClosedOK):
+                await websocket.recv()
+        wait_until(lambda: not set(before) & set(daemon.workers()), "the old workers end", 30)
+        log = daemon.directory / "log"
+        daemon.signal(signal.SIGUSR2)
+        wait_until(lambda: "has taken over from" in log.read_text(), "the upgrade", 60)
+        wait_until(lambda: "generation 3 serves" in log.read_text(), "the upgrade's reload", 60)
+        async with connect(uri, ssl=trust) as websocket:
+            await websocket.send("how are you")
+            assert json.loads(await websocket.recv()) == FOUND
+        assert supervisor.cwd() == str(daemon.directory)
+        assert daemon.get("/readyz")[0] == 200
+        # A worker that is killed comes back, and a stop is heeded.
+        victim = wait_until(lambda: found[0] if len(found := daemon.workers()) == 2 else 0, "two workers")
+        daemon.signal(signal.SIGKILL, victim)
+        wait_until(lambda: len(set(daemon.workers()) - {victim}) == 2, "another worker", 30)
+        daemon.wait_ready()
+        assert daemon.stop() == 0
+        assert not (daemon.directory / "pid").exists()
+        assert not (daemon.directory / "control.sock").exists()
+
+
+PROGRAM = """
+import os, signal, socket, sys
+from tidegate.process.surroundings import Surroundings
+
+os.environ.update(KEPT="1", CHANGED="before", REMOVED="before")
+os.environ.pop("ADDED", None)
+os.umask(0o022)
+here = Surroundings()
+first = os.getcwd()
+os.mkdir("there")
+{change}
+here.put_back()
+assert os.getcwd() == first
+assert (os.environ.get("CHANGED"), os.environ.get("REMOVED"), os.environ.get("ADDED")) == ("before", "before", None)
+assert os.umask(0o022) == 0o022
+assert socket.getdefaulttimeout() is None
+assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+os.environ["KEPT"] = "2"
+here.apply()
+assert os.environ["KEPT"] == "2"
+{changed}
+"""
+
+
+def surround(change: str, changed: str, tmp_path: Path) -> None:
+    program = PROGRAM.format(change=textwrap.dedent(change), changed=textwrap.dedent(changed))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, timeout=30, check=True, env=environment)
+
+
+def test_nothing_that_is_changed_is_nothing_that_is_put_back(tmp_path: Path) -> None:
+    surround("", "assert os.getcwd() == first", tmp_path)
+
+
+def test_what_is_changed_is_put_back_and_applied(tmp_path: Path) -> None:
+    change = """
+        os.chdir("there")
+        os.environ["CHANGED"] = os.environ["ADDED"] = "after"
+        del os.environ["REMOVED"]
+        os.umask(0o007)
+        socket.setdefaulttimeout(3)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """
+    changed = """
+        assert os.getcwd() == first + "/there"
+        assert (os.environ["CHANGED"], os.environ["ADDED"], os.environ.get("REMOVED")) == ("after", "after", None)
+        assert os.umask(0) == 0o007
+        assert socket.getdefaulttimeout() == 3
+        assert signal.getsignal(signal.SIGALRM) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # a worker's own
+    """
+    surround(change, changed, tmp_path)
+
+
+def test_a_directory_that_is_gone_is_left_as_it_is(tmp_path: Path) -> None:
+    surround('os.rmdir("there"); os.mkdir("there"); os.chdir("there"); os.rmdir("../there")', "", tmp_path)
