@@ -175,7 +175,59 @@ def test_an_admin_port_that_another_program_has() -> None:
         address = f"127.0.0.1:{other.getsockname()[1]}"
         with Daemon(ECHO, "--admin", address, admin=False, wait=False) as daemon:
             assert daemon.wait() == 4
-            assert address in daemon.log
+            (error,) = (line for line in daemon.log.splitlines() if " ERROR " in line)
+            assert address in error
+            assert "give another address with --admin, or none" in error
+
+
+def test_an_address_for_clients_and_for_the_admin() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with Daemon(ECHO, "--bind", address, "--admin", address, bind=False, admin=False, wait=False) as daemon:
+        assert daemon.wait() == 4
+        (error,) = (line for line in daemon.log.splitlines() if " ERROR " in line)
+        words = f"the admin address {address} could not be bound: it is given twice: give another address with --admin"
+        assert words in error
+
+
+def test_a_port_that_another_program_takes_while_the_application_loads() -> None:
+    source = """
+        import os, time
+
+        while not os.path.exists("go"):
+            time.sleep(0.01)
+
+        async def handler(websocket): ...
+    """
+    with Daemon(source, workers=2, wait=False) as daemon, socket.socket() as other:
+        wait_until(lambda: len(daemon.workers()) == 2, "workers")
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", daemon.port))
+        other.listen()
+        (daemon.directory / "go").touch()
+        assert daemon.wait() == 4
+        (error,) = (line for line in daemon.log.splitlines() if " ERROR " in line)
+        assert f"{daemon.address} could not be bound: address already in use" in error
+        assert "Traceback" not in daemon.log
+
+
+async def test_the_file_of_a_unix_socket_is_removed_under_the_daemon(tmp_path: Path) -> None:
+    path, control = tmp_path / "socket", tmp_path / "control"
+    options = ("--bind", f"unix:{path}", "--control", str(control), "--settle", "0")
+    with Daemon(ECHO, *options, bind=False, workers=2) as daemon:
+        path.unlink()
+        control.unlink()
+        wait_until(lambda: f"unix:{path} is gone" in daemon.log, "a word of it", 30)
+        wait_until(control.exists, "the control socket", 30)
+        reload = [sys.executable, "-m", "tidegate", "reload", "--control", str(control)]
+        done = await asyncio.to_thread(subprocess.run, reload, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, f"unix:{path} was gone, and is made anew" in done.stderr) == (0, True)
+        for _ in range(5):
+            async with unix_connect(str(path)) as client:
+                await client.send("hello")
+                assert await client.recv() == "hello"
+        assert daemon.log.count(" is gone") == 1
+        assert daemon.stop() == 0
+    assert (path.exists(), control.exists()) == (False, False)
 
 
 def test_an_address_of_another_machine() -> None:

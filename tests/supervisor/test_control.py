@@ -20,7 +20,7 @@ import pytest
 from tidegate._core.scoreboard import Scoreboard
 from tidegate.supervisor import control as module
 from tidegate.supervisor.control import Control
-from tidegate.supervisor.listeners import AddressError
+from tidegate.supervisor.places import AddressError
 from tidegate.supervisor.poll import Poll
 from tidegate.worker.pipe import Level
 
@@ -172,9 +172,26 @@ def test_a_file_that_nobody_listens_on_is_replaced(tmp_path: Path) -> None:
     stage.close()
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_somebody_has_removed(stage: Stage, replaced: bool, caplog: pytest.LogCaptureFixture) -> None:
+    stage.path.unlink()
+    if replaced:
+        stage.path.write_text("somebody else's")
+    for _ in range(3):
+        stage.control.look()
+    (record,) = caplog.records
+    if replaced:
+        assert "somebody has removed" in record.getMessage()
+        stage.path.unlink()
+        return
+    assert record.getMessage() == f"somebody had removed {stage.path}, the control socket: it is there again"
+    assert stage.path.stat().st_mode & 0o777 == 0o600
+    assert stage.ask(STATUS)[0]["done"] is True
+
+
 def test_another_daemon_keeps_its_socket(stage: Stage) -> None:
     other = Stage(stage.path)
-    with pytest.raises(AddressError, match=r"unix:.*control.sock could not be bound: another tidegate \(pid \d+\)"):
+    with pytest.raises(AddressError, match=r"unix:.*control.sock could not be bound: it is given twice"):
         other.control.open(str(stage.path))
     other.close()
     assert stage.ask(STATUS)[0]["done"] is True

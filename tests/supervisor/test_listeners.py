@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness import free_port
 from tidegate.kinds import Address, Fd, Tcp, Unix
 from tidegate.supervisor import listeners as module
-from tidegate.supervisor.listeners import AddressError, Listeners, bind_admin
+from tidegate.supervisor.listeners import Listeners
+from tidegate.supervisor.places import AddressError
 
 # Other tests of the same process may have left a thread in a pool; what is forked here takes no lock.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -87,12 +89,80 @@ def test_every_address_of_a_host_has_the_same_port() -> None:
         assert len({sock.getsockname()[1] for sock in listeners.at(0)}) == 1
 
 
-def test_a_second_claim_is_refused_and_names_the_first() -> None:
+def test_a_second_claim_is_refused() -> None:
+    """By another daemon: tests/process/test_bind.py."""
     with bound(LOOPBACK) as listeners:
         address = Tcp("127.0.0.1", port_of(listeners))
-        assert refused(address) == f"{address} could not be bound: another tidegate (pid {os.getpid()}) has it"
+        assert refused(address) == f"{address} could not be bound: it is given twice"
     with bound(address):
         pass
+
+
+def test_an_address_that_is_given_twice(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        number, port = other.fileno(), free_port()
+        assert refused(Tcp("127.0.0.1", port), Tcp("127.0.0.1", port)).endswith("it is given twice")
+        covered = refused(Tcp("127.0.0.1", port), Tcp("0.0.0.0", port))
+        assert covered == f"0.0.0.0:{port} could not be bound: 127.0.0.1:{port}, which is given as well, has it"
+        path = tmp_path / "socket"
+        (tmp_path / "here").symlink_to(tmp_path)
+        assert refused(Unix(str(path)), Unix(str(tmp_path / "here/socket"))).endswith("it is given twice")
+        listeners = Listeners()
+        with pytest.raises(AddressError, match=f"fd://{number} could not be bound: it is given twice"):
+            listeners.bind([Fd(number), Fd(number)], 1)
+        other.detach()
+
+
+def test_a_name_of_which_the_machine_has_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [(socket.AF_INET, ("192.0.2.1", 0)), (socket.AF_INET, ("127.0.0.1", 0))]
+    monkeypatch.setattr(module, "resolve", lambda address: found)
+    with bound(Tcp("localhost", 0), slots=2) as listeners:
+        assert [sock.getsockname()[0] for sock in listeners.at(1)] == ["127.0.0.1"]
+        assert listeners.names == [f"127.0.0.1:{port_of(listeners)}"]
+
+
+def test_an_address_that_another_program_takes_before_we_listen() -> None:
+    with bound(LOOPBACK) as listeners, socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", port_of(listeners)))
+        other.listen()
+        with pytest.raises(AddressError, match=rf"{listeners.names[0]} could not be bound: address already in use"):
+            listeners.listen(0, 8)
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_the_file_of_a_unix_socket_that_somebody_has_removed(
+    tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with bound(Unix("socket"), LOOPBACK) as listeners:
+        listeners.listen(0, 8)
+        monkeypatch.chdir("/")
+        listeners.look()
+        assert (listeners.renew(), caplog.records) == ([], [])
+        path, before = tmp_path / "socket", listeners.at(0)
+        path.rename(tmp_path / "moved")
+        if how == "replaced":
+            path.write_text("somebody else's")
+        for _ in range(3):
+            listeners.look()
+        assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["unix"]
+        assert "unix:socket is gone" in caplog.text
+        (words,) = listeners.renew()
+        if how == "replaced":
+            assert words == "unix:socket is gone, and could not be made anew: address already in use"
+            assert listeners.at(0) == before
+            listeners.close()
+            assert path.read_text() == "somebody else's"
+            return
+        assert words == "unix:socket was gone, and is made anew"
+        assert listeners.at(0)[1] is before[1]
+        listeners.listen(0, 8)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+        listeners.look()
+        assert len(caplog.records) == 1
+    assert not path.exists()
 
 
 def test_a_claim_on_an_address_that_covers_another() -> None:
@@ -129,8 +199,8 @@ def test_a_unix_socket_and_its_file(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with bound(Unix(str(path)), slots=2) as listeners:
         assert listeners.at(0)[0] is listeners.at(1)[0]
-        assert "another tidegate" in refused(Unix(str(path)))
-        assert "another tidegate" in refused(Unix(f"{tmp_path}/../{tmp_path.name}/socket"))
+        assert "it is given twice" in refused(Unix(str(path)))
+        assert "it is given twice" in refused(Unix(f"{tmp_path}/../{tmp_path.name}/socket"))
         assert path.is_socket()
     assert not path.exists()
 
@@ -204,7 +274,7 @@ def test_a_child_keeps_its_own_socket_alone_and_takes_nothing_from_its_parent(tm
             os._exit(0 if others == [-1, -1] and all(sock.fileno() >= 0 for sock in mine) else 1)
         assert os.waitpid(child, 0)[1] == 0
         assert path.is_socket()
-        assert "another tidegate" in refused(Tcp("127.0.0.1", port_of(listeners)))
+        assert "it is given twice" in refused(Tcp("127.0.0.1", port_of(listeners)))
         assert all(sock.fileno() >= 0 for slot in range(3) for sock in listeners.at(slot))
 
 
@@ -225,12 +295,3 @@ def test_a_child_that_outlives_its_parent_holds_no_claim() -> None:
         pass
     ours.close()
     os.waitpid(child, 0)
-
-
-def test_the_admin_address() -> None:
-    (sock,) = bind_admin(LOOPBACK)
-    socket.create_connection(sock.getsockname()).close()
-    with pytest.raises(AddressError, match="address already in use"):
-        bind_admin(Tcp("127.0.0.1", sock.getsockname()[1]))
-    sock.close()
-    assert bind_admin(None) == []

@@ -50,7 +50,7 @@ def test_listeners_are_taken_over_as_they_are() -> None:
     before.close()
     assert after.names == [left.name]
     assert not any(sock.get_inheritable() for slot in range(3) for sock in after.at(slot))
-    with pytest.raises(listeners.AddressError, match="has it"):
+    with pytest.raises(listeners.AddressError, match="given twice"):
         Listeners().bind([Tcp("127.0.0.1", after.at(0)[0].getsockname()[1])], 1)
     assert after.steer(frozenset({2}))
     for _ in range(5):

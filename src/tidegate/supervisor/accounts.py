@@ -1,7 +1,7 @@
 """What the supervisor counts of its own work and of its children, in the scoreboard.
 
     look     at each tick: how many connections wait in the queues, which only whoever holds the sockets can ask; and
-             with which settings the daemon serves
+             with which settings the daemon serves; and whether its files are still there
     note     an operation has ended
     ended    a child has: what it counted becomes its slot's, with the processor time that the system tells of it
 
@@ -49,8 +49,7 @@ class Accounts:
     def look(self) -> None:
         """Enter the settings, and how full queues are: of each slot's own sockets, and (None) those that all share."""
         supervisor = self.supervisor
-        if not supervisor.level and supervisor.metric_files.look():
-            supervisor.renew_admin()
+        self._look_after_files()
         if self._hashed is not supervisor.generation:
             self._hashed = supervisor.generation
             supervisor.scoreboard.config_hash = fingerprint(supervisor.config)
@@ -59,6 +58,16 @@ class Accounts:
             length, limit = supervisor.listeners.queue(index) if index in present else (0, 0)
             supervisor.scoreboard.accept_queue(index, length, limit)
         self._measured = present
+
+    def _look_after_files(self) -> None:
+        """Notice that somebody has removed what others find us by."""
+        supervisor = self.supervisor
+        if supervisor.level:
+            return
+        supervisor.listeners.look()
+        supervisor.control.look()
+        if supervisor.metric_files.look():
+            supervisor.renew_admin()
 
     def note(self, operation: str, done: bool, seconds: float) -> None:
         """Enter the end of an operation; the reload that is a part of an upgrade counts as that."""

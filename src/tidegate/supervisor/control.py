@@ -30,7 +30,8 @@ from ..version import version
 from ..worker.pipe import Level
 from . import requests
 from .estate import ListenerLeft
-from .listeners import AddressError, UnixListener
+from .listeners import UnixListener
+from .places import AddressError, reason_of
 from .requests import Answer, Request, RequestError
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Control:
             listener.listen(0, CLIENTS)
         except OSError as error:
             listener.close()
-            raise AddressError(Unix(path), (error.strerror or str(error)).lower()) from None
+            raise AddressError(Unix(path), reason_of(error)) from None
         finally:
             os.umask(mask)
         self._listener = listener
@@ -130,6 +131,25 @@ class Control:
     def _watch(self) -> None:
         if self._listener is not None:
             self.supervisor.poll.watch(self._listener.at(0).fileno(), self._on_connection)
+
+    def look(self) -> None:
+        """Make the socket's file anew, if somebody has removed it."""
+        listener = self._listener
+        if listener is None or listener.told or listener.present:
+            return
+        self.supervisor.poll.forget(listener.at(0).fileno())
+        mask = os.umask(0o177)
+        try:
+            listener.renew()
+            listener.listen(0, CLIENTS)
+            logger.warning("somebody had removed %s, the control socket: it is there again", self.path)
+        except OSError as error:
+            listener.told = True
+            logger.warning("somebody has removed %s, the control socket: %s", self.path, reason_of(error))
+        finally:
+            os.umask(mask)
+        listener.at(0).setblocking(False)
+        self._watch()
 
     def leave(self) -> None:
         """In a child: close what others have, and send nothing."""

@@ -17,21 +17,41 @@ import random
 import signal
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from .._core.parent import end_with_parent
-from ..config import Config
+from ..config import AdminAccess, Config
 from ..process import forks
 from ..worker.pipe import Level, Order, Pipe, Report, Stage
 from .estate import ChildLeft, SlotLeft
 from .poll import Timer
 from .signals import Signals, name_of
 
-__all__ = ["Backoff", "Generation", "Handle", "Slot"]
+if TYPE_CHECKING:
+    from .._core.scoreboard import Row, Scoreboard
+
+__all__ = ["AdminMain", "Backoff", "Child", "Generation", "Handle", "Slot", "WorkerMain"]
 
 LAST_WORDS: Final = 5.0  # seconds beyond the graceful timeout, for the end of the lifespan and of the process
 _STAGES: Final[tuple[Stage, ...]] = ("starting", "booted", "ready", "draining", "gone")
+
+
+Child: TypeAlias = Callable[[], int]
+"""The life of a child, whose result is its exit status."""
+
+
+class WorkerMain(Protocol):
+    def __call__(
+        self, config: Config, slot: int, sockets: list[socket.socket], row: Row, pipe: socket.socket, /
+    ) -> int: ...
+
+
+class AdminMain(Protocol):
+    def __call__(
+        self, scoreboard: Scoreboard, sockets: list[socket.socket], pipe: socket.socket, access: AdminAccess, /
+    ) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import socket
 import stat
@@ -28,40 +29,25 @@ import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 
 from ..kinds import Address, Fd, Systemd, Tcp, Unix
 from .activation import passed
 from .estate import EstateError, ListenerLeft
+from .places import TWICE, AddressError, Place, SocketAddress, bind_each, check_other, reason_of, resolve, tcp_socket
 from .steering import Group
 
-__all__ = ["AddressError", "Listeners", "bind_admin"]
+__all__ = ["Listeners"]
+
+logger = logging.getLogger("tidegate.supervisor")
 
 # Elsewhere the last socket of a group gets every connection, or there are no groups.
 BALANCES = sys.platform == "linux"
 
 # Of <linux/tcp.h>'s struct tcp_info: tcpi_unacked, tcpi_sacked.
 _QUEUE = struct.Struct("=24xII")
-
-_SocketAddress: TypeAlias = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]
-
-
-class AddressError(Exception):
-    """An address that could not be bound, and why."""
-
-    def __init__(self, address: Address, reason: str) -> None:
-        super().__init__(address, reason)
-        self.address, self.reason = address, reason
-
-    def __str__(self) -> str:
-        return f"{self.address} could not be bound: {self.reason}"
-
-
-def _reason(error: OSError) -> str:
-    words = error.strerror or str(error)
-    return words[:1].lower() + words[1:]
 
 
 class Claim:
@@ -102,7 +88,7 @@ class Claim:
             lock.close()
             if error.errno != errno.EADDRINUSE:
                 raise
-            raise OSError(errno.EADDRINUSE, f"{_owner(path)} has it") from None
+            raise OSError(errno.EADDRINUSE, _owner(path)) from None
         return lock
 
     @staticmethod
@@ -127,13 +113,14 @@ class Claim:
 
 
 def _owner(path: str) -> str:
-    """Whoever listens on a Unix socket, in words."""
+    """Whoever has a claim, in words."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
         caller.setblocking(False)
         caller.connect(path)
         credentials = caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        return f"another tidegate (pid {struct.unpack('3i', credentials)[0]})"
-    return "another tidegate"
+        pid = struct.unpack("3i", credentials)[0]
+        return TWICE if pid == os.getpid() else f"another tidegate (pid {pid}) has it"
+    return "another tidegate has it"
 
 
 class Listener(ABC):
@@ -142,8 +129,17 @@ class Listener(ABC):
     def __init__(self) -> None:
         self._sockets: dict[int, socket.socket] = {}  # by slot; under 0 alone when it is shared
         self._claim: Claim | None = None
+        self.told = False  # that it is gone
 
     shared = True
+
+    @property
+    def present(self) -> bool:
+        """Whether clients can still find what was bound."""
+        return True
+
+    def renew(self) -> None:  # noqa: B027
+        """Bind it anew, as it is not present; OSError when that cannot be."""
 
     @abstractmethod
     def bind(self) -> None:
@@ -235,7 +231,7 @@ class TcpListener(Listener):
 
     shared = not BALANCES
 
-    def __init__(self, family: socket.AddressFamily, address: tuple[str, int] | tuple[str, int, int, int]) -> None:
+    def __init__(self, family: socket.AddressFamily, address: Place) -> None:
         super().__init__()
         self._family, self._address = family, address
         self._group = Group()
@@ -256,6 +252,10 @@ class TcpListener(Listener):
         return str(Tcp(self._address[0], self._address[1]))
 
     @property
+    def socket_address(self) -> SocketAddress:
+        return self._family, self._address
+
+    @property
     def port(self) -> int:
         return self._address[1]
 
@@ -264,7 +264,7 @@ class TcpListener(Listener):
             self._claim = Claim.on(f"tcp/{self.name}")
             # The claim knows this very address. A bind without SO_REUSEPORT also meets whoever listens on one that
             # overlaps it, and those who joined a group of the same name without a claim.
-            _tcp_socket(self._family, self._address, reuse_port=False).close()
+            tcp_socket(self._family, self._address, reuse_port=False).close()
         self.at(0)
         if self._claim is None:
             self._claim = Claim.on(f"tcp/{self.name}")
@@ -272,7 +272,7 @@ class TcpListener(Listener):
     def at(self, slot: int) -> socket.socket:
         key = 0 if self.shared else slot
         if key not in self._sockets:
-            sock = _tcp_socket(self._family, self._address, reuse_port=not self.shared)
+            sock = tcp_socket(self._family, self._address, reuse_port=not self.shared)
             self._sockets[key] = sock
             self._address = sock.getsockname()  # the port, where it was 0
         return self._sockets[key]
@@ -304,6 +304,7 @@ class UnixListener(Listener):
     def __init__(self, path: str) -> None:
         super().__init__()
         self._path = path
+        self._absolute = os.path.abspath(path)  # the working directory may change
         self.place = (path,)
         self._file: tuple[int, int] | None = None  # device and inode: somebody else may have put another there
 
@@ -322,9 +323,30 @@ class UnixListener(Listener):
         self._claim = Claim.on(f"unix/{os.path.realpath(self._path)}")
         self._remove_stale()
         self._sockets[0] = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # No absolute path may be longer than some 100 bytes.
         self._sockets[0].bind(self._path)
-        status = os.stat(self._path)
-        self._file = status.st_dev, status.st_ino
+        self._file = self._found()
+
+    def _found(self) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self._absolute)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    @property
+    def present(self) -> bool:
+        return self._file is None or self._found() == self._file
+
+    def renew(self) -> None:
+        fresh = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            fresh.bind(self._absolute)
+        except OSError:
+            fresh.close()
+            raise
+        self._sockets.pop(0).close()
+        self._sockets[0], self._file, self.told = fresh, self._found(), False
 
     def _remove_stale(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
@@ -350,9 +372,8 @@ class UnixListener(Listener):
     def close(self) -> None:
         super().close()
         with contextlib.suppress(OSError):
-            status = os.stat(self._path)
-            if (status.st_dev, status.st_ino) == self._file:
-                os.unlink(self._path)
+            if self._file is not None and self._found() == self._file:
+                os.unlink(self._absolute)
         self._file = None
 
 
@@ -384,7 +405,7 @@ class FdListener(Listener):
             sock = socket.socket(fileno=self._number)
         except OSError as error:
             words = {errno.EBADF: "there is no such file descriptor", errno.ENOTSOCK: "it is no socket"}
-            raise OSError(error.errno, words.get(error.errno or 0, _reason(error))) from None
+            raise OSError(error.errno, words.get(error.errno or 0, reason_of(error))) from None
         if sock.type != socket.SOCK_STREAM or sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
             sock.detach()
             raise OSError(errno.EPROTOTYPE, "it is no stream socket of TCP or Unix")
@@ -403,35 +424,7 @@ def _connected(sock: socket.socket) -> bool:
     return True
 
 
-def _tcp_socket(
-    family: socket.AddressFamily, address: tuple[str, int] | tuple[str, int, int, int], *, reuse_port: bool
-) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if reuse_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # [::] is IPv6, and 0.0.0.0 is IPv4
-        sock.bind(address)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _resolve(address: Tcp) -> list[_SocketAddress]:
-    """Every socket address that a host and port stand for."""
-    try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (socket.gaierror, UnicodeError) as error:
-        words = error.strerror if isinstance(error, socket.gaierror) and error.strerror else str(error)
-        raise AddressError(address, f"the host is unknown ({words})") from None
-    places = [(family, place) for family, _, _, _, place in found if family in (socket.AF_INET, socket.AF_INET6)]
-    return list(dict.fromkeys(places))  # type: ignore[arg-type]
-
-
-def _places(address: Address) -> Sequence[_SocketAddress | Unix | Fd]:
+def _places(address: Address) -> Sequence[SocketAddress | Unix | Fd]:
     """What an address of the settings stands for: one listener for each.
 
     Raises:
@@ -439,7 +432,7 @@ def _places(address: Address) -> Sequence[_SocketAddress | Unix | Fd]:
     """
     match address:
         case Tcp():
-            return _resolve(address)
+            return resolve(address)
         case Systemd(name):
             try:
                 found = passed()
@@ -502,25 +495,61 @@ class Listeners:
 
     def _bind(self, address: Address, slots: int) -> None:
         port = 0
-        for place in _places(address):
+
+        def bind(place: SocketAddress | Unix | Fd) -> None:
+            nonlocal port
             listener: Listener
             match place:
                 case (family, (host, given, *rest)):
                     # The same port for every address of a host, also when the system chooses the first.
                     listener = TcpListener(family, (host, given or port, *rest))  # type: ignore[arg-type]
+                    check_other(*listener.socket_address, self.socket_addresses)
                 case Unix(path):
                     listener = UnixListener(path)
                 case Fd(number):
                     listener = FdListener(number)
-            self._listeners.append(listener)
+                    if number in [other.place[0] for other in self._listeners if isinstance(other, FdListener)]:
+                        raise OSError(errno.EADDRINUSE, TWICE)
             try:
                 listener.bind()
                 for slot in range(slots):
                     listener.at(slot)
-            except OSError as error:
-                raise AddressError(address, _reason(error)) from None
+            except OSError:
+                listener.close()
+                raise
+            self._listeners.append(listener)
             if isinstance(listener, TcpListener):
                 port = listener.port
+
+        bind_each(address, _places(address), bind)
+
+    @property
+    def socket_addresses(self) -> list[SocketAddress]:
+        """The addresses that are TCP ports."""
+        return [listener.socket_address for listener in self._listeners if isinstance(listener, TcpListener)]
+
+    def look(self) -> None:
+        """Say once of each address that nobody can connect to any more, that this is so."""
+        for listener in self._listeners:
+            if not listener.told and not listener.present:
+                listener.told = True
+                logger.warning(
+                    "%s is gone: somebody has removed or replaced the socket's file. Nobody can connect to it until a"
+                    " reload makes it anew",
+                    listener.name,
+                )
+
+    def renew(self) -> list[str]:
+        """Bind anew what is gone, for workers that are forked from now on; what became of each, in words."""
+        words = []
+        for listener in self._listeners:
+            if not listener.present:
+                try:
+                    listener.renew()
+                    words.append(f"{listener.name} was gone, and is made anew")
+                except OSError as error:
+                    words.append(f"{listener.name} is gone, and could not be made anew: {reason_of(error)}")
+        return words
 
     def give(self, uid: int, gid: int) -> None:
         """Before root becomes that user: let it have what is bound.
@@ -552,9 +581,16 @@ class Listeners:
             raise
 
     def listen(self, slot: int, backlog: int) -> None:
-        """Let the queues of a slot fill."""
+        """Let the queues of a slot fill.
+
+        Raises:
+            AddressError: another program has come between binding an address and this.
+        """
         for listener in self._listeners:
-            listener.listen(slot, backlog)
+            try:
+                listener.listen(slot, backlog)
+            except OSError as error:
+                raise AddressError(listener.name, reason_of(error)) from None
 
     def steer(self, around: frozenset[int]) -> bool:
         """Let new connections go to no slot of these, whose sockets they share with no other; whether they do not."""
@@ -590,23 +626,3 @@ class Listeners:
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
-
-
-def bind_admin(address: Tcp | None) -> list[socket.socket]:
-    """The listening sockets of the admin address, shared by every admin process there will be.
-
-    Raises:
-        AddressError: it could not be bound.
-    """
-    sockets: list[socket.socket] = []
-    try:
-        for family, place in _resolve(address) if address is not None else ():
-            sock = _tcp_socket(family, place, reuse_port=False)
-            sockets.append(sock)
-            sock.listen(128)
-    except OSError as error:
-        for sock in sockets:
-            sock.close()
-        assert address is not None
-        raise AddressError(address, _reason(error)) from None
-    return sockets

@@ -29,6 +29,7 @@ from ..kinds import SLOTS, ConfigError
 from ..version import version
 from ..worker.pipe import Level
 from .handle import Generation, Handle, Slot
+from .places import AddressError
 from .upgrade import Trial, execute
 
 if TYPE_CHECKING:
@@ -209,6 +210,8 @@ class Operations:
             added = self._add_slots(config.workers)
             surplus = supervisor.workers[config.workers :]
         kept = [slot for slot in supervisor.workers if slot not in surplus]
+        for words in supervisor.listeners.renew():
+            self._say(operation, words)
         self._say(operation, f"generation {generation.number} boots")
         try:
             if config.reload == "rolling":
@@ -321,8 +324,11 @@ class Operations:
                 yield from _until(partial(_at, "booted", handles))
             # Half of the time before any client can suffer from what is wrong with them, and half with clients.
             yield from self._settle("booted", handles, generation.config.settle / 2)
-            for handle in handles:
-                supervisor.admit(handle)
+            try:
+                for handle in handles:
+                    supervisor.admit(handle)
+            except AddressError as error:
+                raise Failed(str(error)) from None
             yield from self._settle("ready", handles, generation.config.settle / 2)
         except (Failed, GeneratorExit):
             for handle in handles:

@@ -27,23 +27,24 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from .. import logs
-from ..config import AdminAccess, Config
+from ..config import Config
 from ..kinds import SLOTS, ConfigError, Tcp
 from ..process import forks
 from ..version import version
-from ..worker.pipe import Level, Order
+from ..worker.pipe import Level, Order, Report
 from . import processors, requests, upgrade
 from .accounts import Accounts
 from .changes import Changes
 from .control import Control, Describe
 from .estate import Estate, EstateError
-from .handle import LAST_WORDS, Generation, Handle, Slot
-from .listeners import AddressError, Listeners, bind_admin
+from .handle import LAST_WORDS, AdminMain, Child, Generation, Handle, Slot, WorkerMain
+from .listeners import Listeners
 from .metric_files import MetricFiles
 from .operations import Operations
+from .places import AddressError, bind_admin
 from .poll import Poll
 from .queues import Queues
 from .service import Service, ServiceError, Stopped
@@ -51,13 +52,11 @@ from .signals import Signals, has_terminal, name_of
 from .watch import Watch
 
 if TYPE_CHECKING:
-    from .._core.scoreboard import Row, Scoreboard
+    from .._core.scoreboard import Scoreboard
 
 __all__ = ["Supervisor"]
 
 logger = logging.getLogger("tidegate.supervisor")
-
-Child: TypeAlias = Callable[[], int]
 
 # Exit statuses.
 STOPPED, UNEXPECTED, NOT_LOADED, NOT_BOUND = 0, 1, 3, 4
@@ -70,18 +69,6 @@ DUMP_GRACE = 1.0
 # Seconds within which a signal to every process of the daemon has come to all of them.
 EVERYBODY = 0.1
 TICK = 0.5
-
-
-class WorkerMain(Protocol):
-    def __call__(
-        self, config: Config, slot: int, sockets: list[socket.socket], row: Row, pipe: socket.socket, /
-    ) -> int: ...
-
-
-class AdminMain(Protocol):
-    def __call__(
-        self, scoreboard: Scoreboard, sockets: list[socket.socket], pipe: socket.socket, access: AdminAccess, /
-    ) -> int: ...
 
 
 class _Forked(BaseException):
@@ -194,7 +181,7 @@ class Supervisor:
             self._resume(self._estate)
             return
         self.listeners.bind(self.config.bind, len(self.workers))
-        self.admin_sockets = bind_admin(self.config.admin)
+        self.admin_sockets = bind_admin(self.config.admin, self.listeners.socket_addresses)
         self.control.open(requests.socket_path(self.config.control, os.environ))
         if self.control.path is not None:
             self.service.give(self.control.path)
@@ -451,8 +438,16 @@ class Supervisor:
     def _on_booted(self, handle: Handle) -> None:
         for timer in handle.timers:
             timer.cancel()
-        if handle.slot.current is handle:
+        if handle.slot.current is not handle:
+            return
+        try:
             self.admit(handle)
+        except AddressError as error:
+            if not self.served:
+                self._fail(NOT_BOUND, str(error))
+                return
+            handle.failure = Report("gone", str(error), NOT_BOUND)
+            handle.kill(signal.SIGTERM)
 
     def _on_ready(self, handle: Handle) -> None:
         for timer in handle.timers:
@@ -557,7 +552,7 @@ class Supervisor:
         self._care()
 
     def admit(self, handle: Handle) -> None:
-        """Let a worker that has booted accept connections."""
+        """Let a worker that has booted accept connections; AddressError when another program has an address by now."""
         assert handle.slot.index is not None
         if handle.stage != "booted":
             return
