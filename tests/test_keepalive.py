@@ -57,6 +57,40 @@ def test_payloads_of_our_own_are_four_bytes_and_differ() -> None:
     assert len(payloads) == len(pings) == 1000
 
 
+async def test_pings_whose_waiter_gave_up_are_forgotten() -> None:
+    pings = Pings()
+    for number in range(100):
+        waiter = future()
+        payload = pings.add(b"%d" % number, waiter, 0.0)
+        waiter.cancel()
+        pings.abandon(payload, waiter)
+        assert len(pings) == 0
+    assert pings.acknowledge(b"99", 1.0) is None
+
+
+async def test_the_latest_ping_answers_earlier_ones_whoever_gave_up() -> None:
+    pings, waits = Pings(), future()
+    pings.add(b"first", waits, 0.0)
+    for number in range(100):
+        waiter = future()
+        payload = pings.add(b"%d" % number, waiter, 1.0)
+        waiter.cancel()
+        pings.abandon(payload, waiter)
+        assert len(pings) == 2
+    assert pings.acknowledge(b"99", 5.0) == 4.0
+    assert waits.result() == 5.0
+    assert len(pings) == 0
+
+
+async def test_a_ping_that_was_answered_is_not_abandoned() -> None:
+    pings, waiter = Pings(), future()
+    pings.add(b"one", waiter, 0.0)
+    pings.acknowledge(b"one", 1.0)
+    pings.add(b"one", None, 2.0)
+    pings.abandon(b"one", waiter)
+    assert len(pings) == 1
+
+
 async def test_a_waiter_that_gave_up_is_left_alone() -> None:
     pings, waiter = Pings(), future()
     pings.add(b"one", waiter, 0.0)

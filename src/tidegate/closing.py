@@ -116,6 +116,9 @@ class Closing:
     def blame(self, exc: BaseException | None) -> None:
         """Remember what went wrong; the first to do so counts."""
         if self.cause is None:
+            if isinstance(exc, ProtocolError | PayloadTooBig | UnicodeDecodeError):
+                # What the peer has sent, said by ourselves: the frames of its traceback would keep the connection.
+                exc.__traceback__ = None
             self.cause = exc
 
     def blame_end(self) -> None:

@@ -40,6 +40,11 @@ class Pings:
                 data = random.getrandbits(32).to_bytes(4, "big")
         elif data in self.pending:
             raise ConcurrencyError("already waiting for a pong with the same data")
+        latest = self._latest()
+        if latest is not None:
+            before, _ = self.pending[latest]
+            if before is not None and before.cancelled():
+                del self.pending[latest]
         self.pending[data] = (waiter, now)
         return data
 
@@ -57,6 +62,14 @@ class Pings:
             if payload == data:
                 return now - sent
         raise AssertionError("unreachable: data was among the pending pings")
+
+    def abandon(self, data: bytes, waiter: Future[float]) -> None:
+        """Forget a ping whose waiter was cancelled, unless it is the latest, whose pong would answer earlier ones."""
+        if waiter.cancelled() and data in self.pending and (len(self.pending) == 1 or data != self._latest()):
+            del self.pending[data]
+
+    def _latest(self) -> bytes | None:
+        return next(reversed(self.pending), None)
 
     def waiters(self) -> Iterator[Future[float]]:
         """The futures of those who wait for a pong that will not come."""

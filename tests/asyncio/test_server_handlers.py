@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -108,6 +109,84 @@ async def test_the_end_of_its_own_connection_is_no_failure_of_a_handler(
             peer.close()
         await until(lambda: ended)
     assert ended
+    assert not [record for record in log.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+@pytest.mark.parametrize("nested", [False, True], ids=["flat", "nested"])
+async def test_neither_are_those_of_a_handler_with_tasks(how: str, nested: bool, log: pytest.LogCaptureFixture) -> None:
+    """A TaskGroup makes a group of what its tasks raise."""
+    began = asyncio.Event()
+
+    async def reading(websocket: ServerConnection) -> None:
+        while True:
+            await websocket.recv()
+
+    async def writing(websocket: ServerConnection) -> None:
+        while True:
+            await websocket.send("tick")
+            began.set()
+            await asyncio.sleep(0.001)
+
+    async def both(websocket: ServerConnection) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(reading(websocket))
+            group.create_task(writing(websocket))
+
+    async def handler(websocket: ServerConnection) -> None:
+        if not nested:
+            await both(websocket)
+            return
+        async with asyncio.TaskGroup() as group:
+            group.create_task(both(websocket))
+            group.create_task(websocket.wait_closed())
+
+    async with serving(handler) as made:
+        peer = await made.peer()
+        await began.wait()
+        if how == "reset":
+            peer.reset()
+        else:
+            peer.send(close())
+            await peer.close_frame()
+    assert not [record for record in log.records if record.levelno >= logging.WARNING]
+
+
+async def test_a_group_with_another_failure_is_logged(log: pytest.LogCaptureFixture) -> None:
+    async def handler(websocket: ServerConnection) -> None:
+        try:
+            await websocket.recv()
+        except ConnectionClosed as exc:
+            raise ExceptionGroup("both", [exc, ZeroDivisionError("by zero")]) from None
+
+    async with serving(handler) as made:
+        peer = await made.peer()
+        peer.reset()
+    assert "connection handler failed" in log.text
+    assert "by zero" in log.text
+
+
+async def test_neither_are_those_of_older_handlers_and_hooks(log: pytest.LogCaptureFixture) -> None:
+    hooked = asyncio.Event()
+
+    async def handler(websocket: ServerConnection, path: str) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(websocket.recv())
+
+    async def process_request(websocket: ServerConnection, request: Any) -> None:
+        if request.path == "/hook":
+            hooked.set()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(websocket.recv())
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        async with serving(handler, process_request=process_request) as made:
+            (await made.peer()).reset()
+            peer = await made.raw()
+            peer.send(RawClient.request(path="/hook"))
+            await hooked.wait()
+            peer.reset()
     assert not [record for record in log.records if record.levelno >= logging.WARNING]
 
 

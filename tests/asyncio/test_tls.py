@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosedError as ClientConnectionClose
 
 from tests.asyncio.ends import PATIENCE, REQUEST, Peer, Serving, outcome, serving, until
 from tests.rawclient import frame
+from tidegate.asyncio.client import connect as tidegate_connect
 from tidegate.asyncio.server import ServerConnection
 from tidegate.exceptions import ConnectionClosedError
 
@@ -48,6 +49,30 @@ async def test_messages(server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) 
                 await client.send(str(i))
             assert [await client.recv() for _ in range(1_000)] == [str(i) for i in range(1_000)]
         assert client.close_code == 1000
+
+
+@pytest.mark.parametrize("how", ["close", "abort"])
+async def test_addresses_are_known_after_the_end(
+    how: str, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
+) -> None:
+    known: list[Any] = []
+
+    async def handler(websocket: ServerConnection) -> None:
+        before = websocket.remote_address, websocket.local_address
+        await websocket.wait_closed()
+        known.append((before, (websocket.remote_address, websocket.local_address)))
+
+    async with serving(handler, ssl=server_tls) as made:
+        client = await tidegate_connect(uri(made), ssl=client_tls)
+        addresses = client.local_address, client.remote_address
+        if how == "close":
+            await client.close()
+        else:
+            client.transport.abort()
+            await client.wait_closed()
+        await until(lambda: known)
+    assert known == [(addresses, addresses)]
+    assert (client.local_address, client.remote_address) == addresses
 
 
 @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (4000, "é")])

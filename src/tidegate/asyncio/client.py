@@ -64,17 +64,19 @@ class ClientConnection(Connection):
         super().__init__(protocol.overridden(overrides), client=True)
         self._key = ""
         self._options: ClientOptions
-        self._opening: asyncio.Future[None] = self.loop.create_future()
+        self._opening: asyncio.Future[None] | None = self.loop.create_future()  # until it is done
         self._parser: ResponseParser | None = None  # as long as the response is awaited
 
     # The opening handshake (RFC 6455 section 4.1), in reading order.
 
-    def _prepare(self, request: Request, key: str, options: ClientOptions) -> None:
-        """Say what will be asked; `_opening` is done when it is answered, well or not."""
+    def _prepare(self, request: Request, key: str, options: ClientOptions) -> asyncio.Future[None]:
+        """Say what will be asked. The future is done when it is answered, well or not."""
         self._request = request
         self._key = key
         self._options = options
         self._parser = ResponseParser()
+        assert self._opening is not None
+        return self._opening
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -135,13 +137,14 @@ class ClientConnection(Connection):
         self._end_opening(exc)
 
     def _end_opening(self, exc: Exception | None) -> None:
-        if self._opening.done():  # given up
+        opening, self._opening = self._opening, None
+        if opening is None or opening.done():  # given up
             return
         if exc is None:
-            self._opening.set_result(None)
+            opening.set_result(None)
         else:
-            self._opening.set_exception(exc)
-            self._opening.exception()  # TLS through a proxy may fail before anybody waits for this
+            opening.set_exception(exc)
+            opening.exception()  # TLS through a proxy may fail before anybody waits for this
 
     def _log_headers(self, direction: str, headers: Headers) -> None:
         for name, value in headers.raw_items():
@@ -314,21 +317,27 @@ class connect:
         request = make_request(target.parsed, key, self._options, target.headers)
         settings = Settings(loop=loop, logger=self.logger, deadlines=Deadlines.of(loop), **self._limits)
         connection = self._make(settings)
-        connection._prepare(request, key, self._options)
+        opening = connection._prepare(request, key, self._options)
         await self._dialer.dial(target.parsed, self._options.user_agent, connection)
         try:
-            await connection._opening
+            await opening
         except BaseException as exc:
             connection.transport.abort()
             if not isinstance(exc, Exception):
                 raise
             await connection.wait_closed()
             outcome = self.process_redirect(exc)
-            if outcome is exc:
-                raise
-            if isinstance(outcome, Exception):
-                raise outcome from exc
-            return outcome
+            try:
+                if outcome is exc:
+                    raise
+                if isinstance(outcome, Exception):
+                    raise outcome from exc
+                return outcome
+            finally:
+                del outcome
+        finally:
+            # An exception holds this frame: what held the exception would be freed by the garbage collector alone.
+            del opening
         return connection
 
     def _make(self, settings: Settings) -> ClientConnection:
@@ -402,28 +411,30 @@ class connect:
             except Exception as exc:
                 if delays is None:
                     delays = self.reconnect_delays()
-                await self._wait_after(exc, delays)
+                if not await self._wait_after(exc, delays):
+                    raise
             else:
                 delays = None
                 async with connection:
                     yield connection
 
-    async def _wait_after(self, exc: Exception, delays: Iterator[float]) -> None:
-        """Wait before the next try, or raise if there is no use in one."""
+    async def _wait_after(self, exc: Exception, delays: Iterator[float]) -> bool:
+        """Wait before the next try: False if there shall be none. It may raise another exception instead."""
         try:
             fatal = self.process_exception(exc)
         except Exception as raised:  # as good as returned
             fatal = raised
         if fatal is exc:
-            raise exc
+            return False
         if fatal is not None:
             raise fatal from exc
         delay = next(delays, None)
         if delay is None:
-            raise exc
+            return False
         reason = traceback.format_exception_only(exc)[0].strip()
         self.logger.info("connect failed; reconnecting in %.1f seconds: %s", delay, reason)
         await asyncio.sleep(delay)
+        return True
 
 
 def offered(

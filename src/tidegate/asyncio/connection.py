@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import functools
 import logging
 import uuid
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -24,6 +25,9 @@ from ..http11 import Request, Response, parse_request, parse_response
 from ..keepalive import Pings
 from ..older import OlderConnection
 from ..protocol import CLOSED, CLOSING, CONNECTING, OPEN, STATES, State
+from .fragments import control_payload, fragments, opcode_of
+from .logger import ConnectionExtra
+from .waiters import Waiters
 
 if TYPE_CHECKING:
     from ..extensions.base import Extension
@@ -56,6 +60,7 @@ class Connection(MessageChannel, OlderConnection):
     """
 
     __slots__ = (
+        "_addresses",
         "_closing",
         "_deadline",
         "_drainers",
@@ -85,13 +90,14 @@ class Connection(MessageChannel, OlderConnection):
             *settings.max_queue,
             settings.logger.isEnabledFor(logging.DEBUG),
         )
+        self._addresses: tuple[Any, Any] | None = None  # of a TLS connection
         self._closing: Closing | None = None
         self._deadline: float | None = None
-        self._drainers: list[asyncio.Future[None]] | None = None
+        self._drainers: Waiters | None = None
         self._id: uuid.UUID | None = None
         self._keepalive_ping: bytes | None = None
         self._logger: LoggerLike | None = None
-        self._lost_waiters: list[asyncio.Future[None]] | None = None
+        self._lost_waiters: Waiters | None = None
         self._opened_at = 0.0
         self._pings: Pings | None = None
         self._request: Request | bytes | None = None
@@ -115,7 +121,7 @@ class Connection(MessageChannel, OlderConnection):
     def logger(self) -> LoggerLike:
         """Logger of this connection: the server's or client's, with the connection as `websocket` in its extra."""
         if self._logger is None:
-            self._logger = logging.LoggerAdapter(cast(logging.Logger, self._settings.logger), {"websocket": self})
+            self._logger = logging.LoggerAdapter(cast(logging.Logger, self._settings.logger), ConnectionExtra(self))
         return self._logger
 
     @property
@@ -131,12 +137,12 @@ class Connection(MessageChannel, OlderConnection):
     @property
     def local_address(self) -> Any:
         """Local address: (host, port) on IPv4; for other families see socket.getsockname()."""
-        return self.transport.get_extra_info("sockname")
+        return self.transport.get_extra_info("sockname") if self._addresses is None else self._addresses[0]
 
     @property
     def remote_address(self) -> Any:
         """Remote address: (host, port) on IPv4; for other families see socket.getpeername()."""
-        return self.transport.get_extra_info("peername")
+        return self.transport.get_extra_info("peername") if self._addresses is None else self._addresses[1]
 
     @property
     def state(self) -> State:
@@ -258,15 +264,21 @@ class Connection(MessageChannel, OlderConnection):
             ConcurrencyError: when a ping with the same data still waits for its pong.
             ProtocolError, TypeError: for data that is too long, or of another type.
         """
-        payload = None if data is None else _control_payload(data)
+        payload = None if data is None else control_payload(data)
         if payload is not None and len(payload) > MAX_CONTROL:
             raise ProtocolError("control frame too long")
         await self._must_be_open()
         if self._pings is None:
             self._pings = Pings()
         waiter: asyncio.Future[float] = self.loop.create_future()
-        self._send_control(Opcode.PING, self._pings.add(payload, waiter, monotonic()))
-        await self._drain()
+        sent = self._pings.add(payload, waiter, monotonic())
+        waiter.add_done_callback(functools.partial(self._pings.abandon, sent))
+        self._send_control(Opcode.PING, sent)
+        try:
+            await self._drain()
+        except BaseException:
+            waiter.cancel()  # whom nobody can await
+            raise
         return waiter
 
     async def pong(self, data: DataLike = b"") -> None:
@@ -279,7 +291,7 @@ class Connection(MessageChannel, OlderConnection):
             ConnectionClosed: when the connection is closed.
             ProtocolError, TypeError: for data that is too long, or of another type.
         """
-        payload = _control_payload(data)
+        payload = control_payload(data)
         await self._must_be_open()
         self._send_control(Opcode.PONG, payload)
         await self._drain()
@@ -305,11 +317,9 @@ class Connection(MessageChannel, OlderConnection):
         """Wait until the connection is closed: the closing handshake and the TCP connection."""
         if self._state == CLOSED:
             return
-        waiter: asyncio.Future[None] = self.loop.create_future()
         if self._lost_waiters is None:
-            self._lost_waiters = []
-        self._lost_waiters.append(waiter)
-        await waiter
+            self._lost_waiters = Waiters()
+        await self._lost_waiters.wait(self.loop)
 
     async def __aenter__(self) -> Self:
         return self
@@ -418,6 +428,8 @@ class Connection(MessageChannel, OlderConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)
         transport.set_write_buffer_limits(*self._settings.write_limit)
+        if not transport.can_write_eof():  # TLS forgets its addresses at the end
+            self._addresses = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
         self._connect(transport)
 
     def eof_received(self) -> None:
@@ -442,9 +454,8 @@ class Connection(MessageChannel, OlderConnection):
                 ping.exception()  # nobody has to await a ping: no "never retrieved" from the loop
             self._pings = None
         for waiters in (self._lost_waiters, self._drainers):
-            for waiter in waiters or ():
-                if not waiter.done():
-                    waiter.set_result(None)
+            if waiters is not None:
+                waiters.wake()
         self._lost_waiters = self._drainers = None
 
     # What the native channel calls.
@@ -507,10 +518,12 @@ class Connection(MessageChannel, OlderConnection):
         exc = self._end.exception()
         return StopAsyncIteration() if iterating and isinstance(exc, ConnectionClosedOK) else exc
 
-    def _is_own_end(self, exc: ConnectionClosed) -> bool:
-        """Whether `exc` tells of the end of this connection, and not of another that a handler used."""
+    def _is_own_end(self, exc: BaseException) -> bool:
+        """Whether `exc` tells of the end of this connection and nothing else, such as another that a handler used."""
+        if isinstance(exc, BaseExceptionGroup):  # of a handler with a TaskGroup
+            return all(map(self._is_own_end, exc.exceptions))
         end = self._closing
-        return end is not None and exc.rcvd is end.rcvd and exc.sent is end.sent
+        return isinstance(exc, ConnectionClosed) and end is not None and exc.rcvd is end.rcvd and exc.sent is end.sent
 
     async def _recv_undecodable(self, exc: UnicodeDecodeError) -> Data:
         self._fail(CloseCode.INVALID_DATA, failure(exc), exc)
@@ -534,19 +547,16 @@ class Connection(MessageChannel, OlderConnection):
         if self._unsent_pong is not None:
             pong, self._unsent_pong = self._unsent_pong, None
             self._send_control(Opcode.PONG, pong)
-        for waiter in self._drainers or ():
-            if not waiter.done():
-                waiter.set_result(None)
-        self._drainers = None
+        if self._drainers is not None:
+            self._drainers.wake()
+            self._drainers = None
 
     async def _drain(self) -> None:
         """Wait until the write buffer is below the low-water mark of `write_limit`."""
         while self._write_paused:
-            waiter: asyncio.Future[None] = self.loop.create_future()
             if self._drainers is None:
-                self._drainers = []
-            self._drainers.append(waiter)
-            await waiter
+                self._drainers = Waiters()
+            await self._drainers.wait(self.loop)
         if self._state == CLOSED:
             raise self._end.exception()
 
@@ -555,16 +565,9 @@ class Connection(MessageChannel, OlderConnection):
         while self._send_done is not None:
             await asyncio.shield(self._send_done)
         if isinstance(message, (str, bytes, bytearray, memoryview)):
-            await self._send_part(_opcode(message, text), message, True)
+            await self._send_part(opcode_of(message, text), message, True)
             return
-        if isinstance(message, Mapping):
-            raise TypeError("data is a dict-like object")
-        if isinstance(message, Iterable):
-            source, parts = "iterable", _asynchronous(message)
-        elif isinstance(message, AsyncIterable):
-            source, parts = "async iterable", aiter(message)
-        else:
-            raise TypeError("data must be str, bytes, iterable, or async iterable")
+        source, parts = fragments(message)
         try:
             first = await anext(parts)
         except StopAsyncIteration:
@@ -581,7 +584,7 @@ class Connection(MessageChannel, OlderConnection):
         try:
             if not isinstance(first, kind):
                 raise TypeError(f"{source} must contain bytes or str")
-            opcode = _opcode(first, text)
+            opcode = opcode_of(first, text)
             size = await self._send_part(opcode, first, False)
             async for part in parts:
                 if not isinstance(part, kind):
@@ -675,20 +678,3 @@ class Connection(MessageChannel, OlderConnection):
 
     def _log_frame(self, direction: str, opcode: int, fin: bool, payload: bytes) -> None:
         self.logger.debug("%s %s", direction, Frame(Opcode(opcode), payload, fin))
-
-
-def _opcode(data: DataLike, text: bool | None) -> Opcode:
-    return TEXT if (isinstance(data, str) if text is None else text) else BINARY
-
-
-def _control_payload(data: DataLike) -> bytes:
-    if isinstance(data, str):
-        return data.encode()
-    if isinstance(data, (bytes, bytearray, memoryview)):
-        return bytes(data)
-    raise TypeError("data must be str or bytes-like")
-
-
-async def _asynchronous(parts: Iterable[Any]) -> AsyncIterator[Any]:
-    for part in parts:
-        yield part

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from .._core.scoreboard import RESULT_OF_STATUS
-from ..exceptions import ConnectionClosed, InvalidHandshake
+from ..exceptions import InvalidHandshake
 from ..handshake import accept, check_host, finalize, refuse, reject, rejection
 from ..http11 import Request, RequestParser, Response, has_body
 from ..protocol import CLOSED, CONNECTING, OPEN
@@ -198,7 +198,9 @@ class ServerConnection(Connection):
                 raise TypeError(f"{name} must return a Response or None, not {response!r}")
         except asyncio.CancelledError:
             raise
-        except self.server._failures:
+        except self.server._failures as exc:
+            if self._is_own_end(exc):
+                return None  # the client has left, and nobody is there to be answered
             self.logger.error("%s failed", name, exc_info=True)
             return rejection(RuntimeError(f"{name} failed"))  # 500 whatever was raised
         return response
@@ -314,15 +316,13 @@ class ServerConnection(Connection):
         try:
             async with self:
                 await server._handler(self)
-        except ConnectionClosed as exc:
+        except asyncio.CancelledError:
+            raise
+        except server._failures as exc:
             # A client that vanished is no failure of a handler that was reading or writing; thousands of tracebacks at
             # once, when a network breaks, would be one of the log.
             if not self._is_own_end(exc):
                 self.logger.error("connection handler failed", exc_info=True)
-        except asyncio.CancelledError:
-            raise
-        except server._failures:
-            self.logger.error("connection handler failed", exc_info=True)
 
     # The end.
 
