@@ -187,6 +187,53 @@ def test_the_supervisor_and_the_admin_process() -> None:
     os.close(writer)
 
 
+def test_an_admin_process_goes_on_from_those_before_it(child: subprocess.Popen[str]) -> None:
+    """While one of them is there, when it has ended, and when it has been entered: each of them once."""
+    board = Scoreboard.create()
+    board.retire_admin(1000.0)
+    reader, writer = os.pipe()
+    begin, begun = os.pipe()
+    found = read(child.pid)
+    assert found is not None
+    if (pid := os.fork()) == 0:
+        # The child is its sibling, and this test their parent.
+        observer = Observer(board, [child.pid, NOBODY])
+        told = [observer.read().usage["admin"].cpu_seconds]
+        os.write(writer, b"x")
+        os.read(begin, 1)
+        told += [observer.read().usage["admin"].cpu_seconds for _ in range(2)]
+        os.write(writer, " ".join(map(str, told)).encode())
+        os._exit(0)
+    assert os.read(reader, 1) == b"x"
+    child.kill()
+    child.wait()
+    board.retire_admin(found.cpu_seconds + 0.25)
+    os.write(begun, b"x")
+    os.waitpid(pid, 0)
+    first, second, third = map(float, os.read(reader, 1000).split())
+    # The process before it has taken its time since the first reading of it, and the one that tells has its own.
+    assert 1000 + found.cpu_seconds <= first < 1000 + found.cpu_seconds + 20
+    assert first < second <= third < first + 20
+    for descriptor in (reader, writer, begin, begun):
+        os.close(descriptor)
+
+
+def test_an_admin_process_before_that_ends_meanwhile_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    board = Scoreboard.create()
+    reader, writer = os.pipe()
+    if (pid := os.fork()) == 0:
+        observer = Observer(board, [NOBODY])
+        monkeypatch.setattr(time, "sleep", lambda seconds: board.retire_admin(100.0))
+        told = [observer.read().usage["admin"].cpu_seconds for _ in range(2)]
+        os.write(writer, " ".join(map(str, told)).encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    first, second = map(float, os.read(reader, 1000).split())
+    assert 100 <= first <= second < 120, "waited for once, and counted once"
+    os.close(reader)
+    os.close(writer)
+
+
 def test_children_that_the_supervisor_has_waited_for_are_not_its_own() -> None:
     board = Scoreboard.create()
     subprocess.run([sys.executable, "-S", "-c", "import time\nwhile time.process_time() < 0.1: pass"], check=True)

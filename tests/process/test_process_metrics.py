@@ -10,6 +10,7 @@ import json
 import resource
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -127,6 +128,79 @@ def test_processor_time_never_shrinks(how: signal.Signals) -> None:
         wait_metrics(
             daemon, lambda found: grown(found) and found.total("tidegate_worker_stage", stage="ready") == 2, "two"
         )
+
+
+class Scraper(threading.Thread):
+    """Scrapes all the time, and remembers what has gone back or away."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        super().__init__()
+        self._daemon_process = daemon
+        self.wrong: list[tuple[str, float, float | None]] = []
+        self.scrapes = 0
+        self._done = threading.Event()
+
+    def __enter__(self) -> Scraper:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self.join()
+
+    def run(self) -> None:
+        before: dict[str, float] = {}
+        while not self._done.is_set():
+            status, text = self._daemon_process.get("/metrics")
+            if status != 200:
+                continue  # nobody answers for a moment, when the admin process was killed
+            now = {
+                f"{name}{labels}": value
+                for name, labels, value in Metrics(text).samples
+                if name.endswith(("_total", "_count", "_sum", "_bucket"))
+            }
+            for name, value in before.items():
+                if now.get(name, -1.0) < value:
+                    self.wrong.append((name, value, now.get(name)))
+            before = now
+            self.scrapes += 1
+
+
+@pytest.mark.slow
+def test_no_counter_ever_goes_back() -> None:
+    """Whoever ends or takes over: a rate that is computed from them would leap."""
+    with Daemon(BURNS, *QUICK, workers=2) as daemon, Scraper(daemon) as scraper:
+
+        def admin() -> int:
+            return next(pid for pid, title in daemon.titles().items() if title.startswith("tidegate: admin"))
+
+        def steady(what: str) -> None:
+            wait_until(lambda: "tidegate_ready 1" in daemon.get("/metrics")[1], f"ready after {what}", 60)
+            seen = scraper.scrapes
+            wait_until(lambda: scraper.scrapes > seen + 2, "some scrapes", 30)
+
+        for number in (signal.SIGKILL, signal.SIGTERM):
+            for victim in (daemon.workers()[0], admin()):
+                daemon.signal(number, victim)
+                wait_until(lambda victim=victim: victim not in daemon.titles(), "its end", 30)
+                steady(f"{number} to {victim}")
+        for number, words in (
+            (signal.SIGUSR2, "has taken over from"),
+            (signal.SIGHUP, "reload: generation"),
+            (signal.SIGTTIN, "scale 3: 3 workers"),
+            (signal.SIGTTOU, "scale 2: 2 workers"),
+            (signal.SIGTTIN, "scale 3: 3 workers"),
+            (signal.SIGUSR2, "has taken over from"),
+        ):
+            known, ended = daemon.log.count(words), daemon.log.count("has ended")
+            daemon.signal(number)
+            wait_until(lambda words=words, known=known: daemon.log.count(words) > known, words, 60)
+            if number in (signal.SIGUSR2, signal.SIGHUP):
+                wait_until(lambda ended=ended: daemon.log.count("has ended") > ended, "the new generation", 60)
+            steady(words)
+        assert scraper.wrong == []
+        assert scraper.scrapes > 30
+        assert daemon.stop() == 0
 
 
 def test_slots_come_and_go() -> None:

@@ -116,6 +116,24 @@ def test_an_upgrade_counts_as_that_alone(tmp_path: Path) -> None:
     stage(tmp_path, program)
 
 
+def test_lines_that_the_program_before_an_upgrade_has_lost_are_kept(tmp_path: Path) -> None:
+    program = """
+    def done():
+        if not main.complete:
+            return False
+        main.scoreboard.log_messages_dropped = 5
+        module.logs.lost = lambda: 2
+        main.accounts = main.accounts.__class__(main)
+        for _ in range(2):
+            main.accounts.look()
+            assert read().log_messages_dropped == 7
+        return True
+
+    stop_when(done)
+    """
+    stage(tmp_path, program)
+
+
 def test_queues(tmp_path: Path) -> None:
     """Each slot's own, of all addresses; and, as (None), those that all share, if the system tells of them."""
     program = """

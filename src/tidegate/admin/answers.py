@@ -9,7 +9,7 @@ import hashlib
 import re
 import time
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from email.utils import formatdate
 from http import HTTPStatus
 from importlib.resources import files
@@ -48,12 +48,19 @@ class Answers:
         scoreboard: of the daemon.
         access: decides who may ask.
         busy: tells whether /live has as many listeners as it may have.
+        before: the admin processes before this one, whose processor time counts as well.
     """
 
-    def __init__(self, scoreboard: Scoreboard, access: Access, busy: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        scoreboard: Scoreboard,
+        access: Access,
+        busy: Callable[[], bool] = lambda: False,
+        before: Collection[int] = (),
+    ) -> None:
         self._scoreboard = scoreboard
         self._access, self._busy = access, busy
-        self._registry = expose.registry(scoreboard)
+        self._registry = expose.registry(scoreboard, before)
         self._page = files(__package__).joinpath("index.html").read_bytes()
         self._policy = _policy(self._page)
         if self._access.needs_token:

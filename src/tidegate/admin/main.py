@@ -58,10 +58,12 @@ def run(
     sockets: list[socket.socket],
     pipe: socket.socket | None = None,
     access: tuple[str | None, Collection[str]] = (None, ()),
+    before: Collection[int] = (),
 ) -> int:
     """Serve the admin pages on `sockets` until SIGTERM, or until the other end of `pipe` closes; the exit status.
 
     `access` is a token, and host names: whoever has the token may ask; without one, who asks by these names.
+    `before` are the admin processes before this one, which may not have ended yet.
 
     Called in a forked child, whose signals may still be masked. On `pipe` it says, like a worker, that it is ready: a
     line of JSON, and again each second, by which the supervisor knows that it does not hang.
@@ -77,12 +79,16 @@ def run(
         forks.keep(pipe.fileno())
     forks.lend_nothing(partial(forks.release, forks.addresses(sockets)))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_live(scoreboard, sockets, pipe, Access(*access)))
+        runner.run(_live(scoreboard, sockets, pipe, Access(*access), before))
     return 0
 
 
 async def _live(
-    scoreboard: Scoreboard, sockets: list[socket.socket], pipe: socket.socket | None, access: Access
+    scoreboard: Scoreboard,
+    sockets: list[socket.socket],
+    pipe: socket.socket | None,
+    access: Access,
+    before: Collection[int],
 ) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -90,7 +96,7 @@ async def _live(
     forks.handled(signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     feed = Feed(scoreboard)
-    answers, entrance = Answers(scoreboard, access, feed.busy), Entrance()
+    answers, entrance = Answers(scoreboard, access, feed.busy, before), Entrance()
     feed.begin()
     servers = []
     for sock in sockets:

@@ -5,7 +5,7 @@ What must not live here: names of metrics (catalog), formats (expose).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import accumulate
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -32,8 +32,8 @@ class ScoreboardCollector(Collector):
     Raises TimeoutError like `Scoreboard.read()`.
     """
 
-    def __init__(self, scoreboard: Scoreboard) -> None:
-        self._observer = Observer(scoreboard)
+    def __init__(self, scoreboard: Scoreboard, before: Collection[int] = ()) -> None:
+        self._observer = Observer(scoreboard, before)
 
     def describe(self) -> list[Family]:
         return [_family(metric) for metric in CATALOG]

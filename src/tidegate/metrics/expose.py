@@ -6,6 +6,7 @@ What must not live here: metrics, HTTP beyond the two headers of content negotia
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -15,10 +16,13 @@ from .collect import ScoreboardCollector
 from .users import VARIABLE, Users
 
 
-def registry(scoreboard: Scoreboard) -> CollectorRegistry:
-    """A registry of the daemon's own metrics, and of those of its application where there is a folder for them."""
+def registry(scoreboard: Scoreboard, before: Collection[int] = ()) -> CollectorRegistry:
+    """A registry of the daemon's own metrics, and of those of its application where there is a folder for them.
+
+    `before` are the admin processes before this one.
+    """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(ScoreboardCollector(scoreboard))
+    registry.register(ScoreboardCollector(scoreboard, before))
     if folder := os.environ.get(VARIABLE):
         registry.register(Users(folder))
     return registry

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
@@ -89,10 +89,13 @@ class Observer:
 
     Parameters:
         scoreboard: of the daemon.
+        before: the admin processes before this one that may not have ended yet.
     """
 
-    def __init__(self, scoreboard: Scoreboard) -> None:
+    def __init__(self, scoreboard: Scoreboard, before: Collection[int] = ()) -> None:
         self._scoreboard = scoreboard
+        self._before = set(before)
+        self._retired = 0.0  # what those of them who have ended took, as it was told last
         self._most: dict[str, float] = {}  # processor time as it was told last
 
     def read(self) -> Reading:
@@ -103,15 +106,20 @@ class Observer:
             if (own := read(os.getpid())) is None:
                 return Reading(snapshot)  # a system without /proc
             workers = {worker.pid: read(worker.pid, snapshot.pid) for worker in _workers(snapshot)}
+            others = {pid: read(pid, snapshot.pid) for pid in self._before}
             # One that is gone has left its processor time in its slot, or its parent is about to put it there.
-            if all(workers.values()) or time.monotonic() > deadline:
+            entered = all(others.values()) or snapshot.admin_cpu_seconds > self._retired
+            if (all(workers.values()) and entered) or time.monotonic() > deadline:
                 break
             time.sleep(0.001)
         usage = {str(slot.index): _usage(slot, workers) for slot in snapshot.slots}
         if (supervisor := read(snapshot.pid)) is not None:
             usage[SUPERVISOR] = Usage(supervisor.cpu_seconds, *supervisor[2:])
         if os.getpid() != snapshot.pid:
-            usage[ADMIN] = Usage(own.cpu_seconds + snapshot.admin_cpu_seconds, *own[2:])
+            alive = {pid: other for pid, other in others.items() if other is not None}
+            self._before, self._retired = set(alive), snapshot.admin_cpu_seconds
+            ended = self._retired + sum(other.cpu_seconds for other in alive.values())
+            usage[ADMIN] = Usage(own.cpu_seconds + ended, *own[2:])
         for name, used in usage.items():
             self._most[name] = max(used.cpu_seconds, self._most.get(name, 0.0))
             usage[name] = used._replace(cpu_seconds=self._most[name])

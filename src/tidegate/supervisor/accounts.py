@@ -15,6 +15,7 @@ import hashlib
 import time
 from typing import TYPE_CHECKING
 
+from .. import logs
 from ..config import Config, settings
 from .handle import Generation, Handle
 
@@ -45,11 +46,16 @@ class Accounts:
         self.supervisor = supervisor
         self._measured: set[int | None] = set()  # slots that have entries of their queues
         self._hashed: Generation | None = None
+        self._lost: int | None = None  # lines of the log, by the program before this one in this process
 
     def look(self) -> None:
         """Enter the settings, and how full queues are: of each slot's own sockets, and (None) those that all share."""
         supervisor = self.supervisor
         self._look_after_files()
+        scoreboard = supervisor.scoreboard
+        if self._lost is None:
+            self._lost = scoreboard.log_messages_dropped
+        scoreboard.log_messages_dropped = self._lost + logs.lost()
         if self._hashed is not supervisor.generation:
             self._hashed = supervisor.generation
             supervisor.scoreboard.config_hash = fingerprint(supervisor.config)

@@ -50,7 +50,13 @@ class WorkerMain(Protocol):
 
 class AdminMain(Protocol):
     def __call__(
-        self, scoreboard: Scoreboard, sockets: list[socket.socket], pipe: socket.socket, access: AdminAccess, /
+        self,
+        scoreboard: Scoreboard,
+        sockets: list[socket.socket],
+        pipe: socket.socket,
+        access: AdminAccess,
+        before: list[int],
+        /,
     ) -> int: ...
 
 

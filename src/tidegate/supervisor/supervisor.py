@@ -224,7 +224,6 @@ class Supervisor:
         self.health.look(interval)
         self.accounts.look()
         logs.catch_up()
-        self.scoreboard.log_messages_dropped = logs.lost()
         self._care()
         self.service.tick(self.scoreboard, self._working())
         self.poll.after(interval, self._tick)
@@ -317,7 +316,8 @@ class Supervisor:
         self._leave(slot.index)
         if slot.index is None or handle.row is None:
             sockets = self.admin_sockets
-            life = partial(self._admin_main, self.scoreboard, sockets, pipe, self.config.admin_access)
+            before = [other.pid for other in slot.children]
+            life = partial(self._admin_main, self.scoreboard, sockets, pipe, self.config.admin_access, before)
         else:
             for sock in self.admin_sockets:
                 sock.close()
