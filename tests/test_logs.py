@@ -17,7 +17,6 @@ from tidegate import logs
 logs.begin("supervisor", {level!r})
 logging.getLogger("tidegate.supervisor").info("listening on %s", "somewhere")
 logging.getLogger("somebody.else").debug("quiet")
-logging.getLogger("tidegate.server").info("connection open")
 logging.getLogger("tidegate.access").info("handshake")
 logs.become("worker 3")
 try:
@@ -55,8 +54,8 @@ def test_a_line_has_time_role_level_and_message() -> None:
 
 
 def test_levels() -> None:
-    assert len([line for line in lines("debug") if " DEBUG quiet" in line or " INFO connection open" in line]) == 2
-    assert not any("quiet" in line or "connection open" in line for line in lines("info"))
+    assert len([line for line in lines("debug") if " DEBUG quiet" in line]) == 1
+    assert not any("quiet" in line for line in lines("info"))
     assert " ERROR failed" in lines("error")[0]
 
 

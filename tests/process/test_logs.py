@@ -44,6 +44,16 @@ RAISES = """
 """
 
 
+SAYS_ALL = """
+    import logging
+
+    async def handler(websocket):
+        logging.getLogger("shop").info("of the application")
+        for level in ("debug", "info", "warning"):
+            getattr(websocket.logger, level)("%s of the connection", level)
+"""
+
+
 class Reader:
     """The end of a pipe that is read when a test wants it to be."""
 
@@ -142,6 +152,22 @@ async def test_a_reader_that_is_gone_harms_nobody() -> None:
         daemon.wait_ready()
         await echo(daemon, "still here")
         assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning"])
+async def test_a_connection_s_logger_logs_at_the_level_of_the_daemon(level: str) -> None:
+    """And what every connection would add to the log, `info` leaves out."""
+    with Daemon(SAYS_ALL, "--log-level", level) as daemon:
+        async with connect(daemon.uri) as websocket:
+            await websocket.wait_closed()
+        assert daemon.stop() == 0
+        said = daemon.log
+    assert ("debug of the connection" in said) is (level == "debug")
+    assert ("info of the connection" in said) is (level != "warning")
+    assert "warning of the connection" in said
+    assert ("of the application" in said) is (level != "warning")
+    for line in ("connection open", "connection closed", "server closing"):
+        assert (line in said) is (level == "debug")
 
 
 @pytest.mark.slow

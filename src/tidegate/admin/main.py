@@ -9,6 +9,7 @@ What must not live here: what it answers (answers, feed), decisions about the da
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 from collections.abc import Collection
@@ -114,6 +115,7 @@ async def _live(
             broadcast_limit=LIMIT,
         )
         server._gate = entrance
+        server._event_level = logging.DEBUG
         servers.append(await server)
     if pipe is not None:
         pipe.setblocking(False)

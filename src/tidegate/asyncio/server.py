@@ -79,6 +79,7 @@ class Server(OlderServer):
         self._listen = listen
         self._gate: Gate | None = None  # to be set before the server is started
         self._failures: type[BaseException] = Exception  # what of a handler or a hook ends nothing but its connection
+        self._event_level = logging.INFO  # of the lines on a connection's or the server's own begin and end
         self._settings: Settings
         self._handshaking: set[ServerConnection] = set()
         self._open: set[ServerConnection] = set()
@@ -143,7 +144,7 @@ class Server(OlderServer):
         """
         Closing().send(code, reason)  # raises, before anything is done, for what no close frame can carry
         if not self._closing:
-            self.logger.info("server closing")
+            self.logger.log(self._event_level, "server closing")
             self._closing = True
             self.server.close()
             self.refuse()
@@ -195,9 +196,9 @@ class Server(OlderServer):
             self._settings = Settings(loop=loop, logger=self.logger, deadlines=Deadlines(loop), **self._limits)
             self._closed = loop.create_future()
             self.server = await self._listen(loop, self._made)
-            if self.is_serving() and self.logger.isEnabledFor(logging.INFO):
+            if self.is_serving() and self.logger.isEnabledFor(self._event_level):
                 for sock in self.sockets:
-                    self.logger.info("server listening on %s", _name(sock))
+                    self.logger.log(self._event_level, "server listening on %s", _name(sock))
         return self
 
     # Connections come and go.
@@ -227,7 +228,7 @@ class Server(OlderServer):
 
     def _check_closed(self) -> None:
         if self._closing and not self._all and not self.handler_tasks and not self._closed.done():
-            self.logger.info("server closed")
+            self.logger.log(self._event_level, "server closed")
             self._closed.set_result(None)
 
 

@@ -7,7 +7,6 @@ connection does (connection.py).
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from time import monotonic
@@ -251,8 +250,7 @@ class ServerConnection(Connection):
         if status == 101:
             self._open(now)
         else:
-            if self._settings.logger.isEnabledFor(logging.INFO):
-                self.logger.info("connection rejected (%d %s)", status, response.reason_phrase)
+            self._log_event("connection rejected (%d %s)", status, response.reason_phrase)
             self._settings.deadlines.set(self, self._settings.close_timeout)
             self._parser = None
             self._end_stream()
@@ -265,8 +263,7 @@ class ServerConnection(Connection):
         self._row.opened()
         self.server._open.add(self)
         self._settings.deadlines.set(self, self._settings.ping_interval)
-        if self._settings.logger.isEnabledFor(logging.INFO):
-            self.logger.info("connection open")
+        self._log_event("connection open")
         if parser is not None and parser.rest:
             self.data_received(parser.rest)
 
@@ -300,6 +297,10 @@ class ServerConnection(Connection):
         if self._slow:
             self.logger.debug("! invalid handshake", exc_info=exc)
         return self._with_server_header(rejection(exc))
+
+    def _log_event(self, message: str, *values: object) -> None:
+        if self._settings.logger.isEnabledFor(self.server._event_level):
+            self.logger.log(self.server._event_level, message, *values)
 
     def _log_head(self, direction: str, message: bytes) -> None:
         """Log the head of a request or response, line by line, and the size of its body."""
@@ -366,8 +367,7 @@ class ServerConnection(Connection):
         super().connection_lost(exc)
         if left is not None:
             self._settings.deadlines.set(self, max(left, 0))  # a hook has its time, though nobody waits for it
-        if self._settings.logger.isEnabledFor(logging.INFO):
-            self.logger.info("connection closed")
+        self._log_event("connection closed")
         if opened:
             log_close(self)
         self.server._lost(self)

@@ -93,9 +93,6 @@ def become(
     if level is not None:
         for top in ("", TOP):  # an application may set the first one of them
             logging.getLogger(top).setLevel(level.upper())
-        # A line for each connection, at the level of a library's user, is not what an operator calls an event.
-        quiet = logging.NOTSET if level == "debug" else max(logging.WARNING, logging.getLogger(TOP).level)
-        logging.getLogger("tidegate.server").setLevel(quiet)
     if access is not None:
         logging.getLogger(ACCESS).setLevel(logging.INFO if access else OFF)
     if _handler is None:

@@ -225,6 +225,7 @@ class Worker:
             server = create(self.app.handler, sock=sock, **options)
         server._gate = self.gate
         server._failures = BaseException
+        server._event_level = logging.DEBUG  # a line for each connection is not what an operator calls an event
         return server
 
     def _drain(self) -> Drain:
