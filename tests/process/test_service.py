@@ -370,6 +370,52 @@ async def test_root_is_left_for_good_once_all_is_bound(place: Path, manager: Man
     assert not pidfile.exists()
 
 
+def test_a_link_in_a_folder_of_the_user_is_not_followed(place: Path) -> None:
+    """Whoever was the daemon's user once could have put it there."""
+    require(os.geteuid() == 0, "being root")
+    folder, secret = place / "logs", place / "secret"
+    folder.mkdir()
+    secret.write_text("root's")
+    secret.chmod(0o600)
+    (folder / "tidegate.log").symlink_to(secret)
+    for path in (folder, folder / "tidegate.log"):
+        os.chown(path, NOBODY.pw_uid, NOBODY.pw_gid, follow_symlinks=False)
+    with Daemon(ECHO, "--user", "nobody", "--log-file", str(folder / "tidegate.log"), wait=False) as daemon:
+        assert daemon.wait() == 2
+        assert f"--log-file '{folder}/tidegate.log' is not allowed" in daemon.log
+        assert "a symbolic link that others could have made is not followed" in daemon.log
+    assert secret.stat().st_uid == 0
+    assert secret.read_text() == "root's"
+
+
+def test_a_log_that_is_somebody_elses_is_not_given_away(place: Path) -> None:
+    require(os.geteuid() == 0, "being root")
+    log = place / "tidegate.log"
+    log.touch()
+    os.chown(log, 12345, 12345)
+    (place / "application.py").write_text(textwrap.dedent(ECHO))
+    options = ("--user", "nobody", "--log-file", str(log), "--working-dir", str(place))
+    with opened(Daemon(None, *options)) as daemon:
+        assert "running as nobody" in log.read_text()
+        assert daemon.stop() == 0
+    assert log.stat().st_uid == 12345
+
+
+def test_nothing_is_left_open_for_programs_that_are_started(place: Path) -> None:
+    """Each descriptor beyond the standard streams is closed when another program is executed."""
+    options = ("--bind", f"unix:{place}/web", "--control", f"{place}/control", "--log-file", f"{place}/log")
+    with Daemon(ECHO, *options, "--pidfile", f"{place}/pid", workers=2) as daemon:
+        victim = daemon.workers()[0]
+        daemon.signal(signal.SIGKILL, victim)  # for a while its slot is another's
+        with RawClient(daemon.port).open():
+            for process in daemon.processes():
+                infos = Path(f"/proc/{process.pid}/fdinfo")
+                for info in infos.iterdir() if process.pid != victim else ():
+                    flags = int(info.read_text().splitlines()[1].split()[1], 8)
+                    target = os.readlink(f"/proc/{process.pid}/fd/{info.name}")
+                    assert int(info.name) <= 2 or flags & os.O_CLOEXEC, (daemon.titles()[process.pid], target)
+
+
 async def test_a_port_that_only_root_may_bind(place: Path) -> None:
     require(os.geteuid() == 0, "being root")
     port = next(port for port in range(1023, 600, -1) if is_free(port))

@@ -6,15 +6,20 @@ What must not live here: workers that serve them (tests/process/test_bind.py).
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import pwd
 import select
+import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.harness import free_port
+from tests.harness import free_port, require
 from tidegate.kinds import Address, Fd, Tcp, Unix
 from tidegate.supervisor import listeners as module
 from tidegate.supervisor.listeners import Listeners
@@ -163,6 +168,85 @@ def test_the_file_of_a_unix_socket_that_somebody_has_removed(
         listeners.look()
         assert len(caplog.records) == 1
     assert not path.exists()
+
+
+# A process of user nobody that takes an abstract name, says so, and waits until its input ends.
+STRANGER = """
+import socket, sys
+sock = socket.socket(socket.AF_UNIX)
+sock.bind("\\0" + sys.argv[1])
+if sys.argv[2] == "listening":
+    sock.listen(0)
+print("taken", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("state", ["listening", "bound"])
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_a_name_that_a_stranger_has_taken_decides_nothing(
+    kind: str, state: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    require(os.geteuid() == 0, "being root")
+    address: Address = Unix(str(tmp_path / "socket"))
+    name = f"tidegate/unix/{tmp_path / 'socket'}"
+    if kind == "tcp":
+        address = Tcp("127.0.0.1", free_port())
+        name = f"tidegate/tcp/{address}"
+    if len(name) > 106:
+        name = "tidegate/" + hashlib.sha256(name.removeprefix("tidegate/").encode()).hexdigest()
+    nobody = pwd.getpwnam("nobody")
+    ids = ("--reuid", str(nobody.pw_uid), "--regid", str(nobody.pw_gid), "--clear-groups")
+    python = shutil.which("python3", path="/usr/bin") or sys.executable
+    command = ["setpriv", *ids, python, "-c", STRANGER, name, state]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as stranger:
+        assert stranger.stdout is not None
+        assert stranger.stdout.readline() == "taken\n"
+        with bound(address) as listeners:
+            (sock,) = listeners.at(0)
+            sock.listen(1)
+            assert f"process {stranger.pid} of another user has taken the name @{name}" in caplog.text
+            # The address itself keeps a second one away.
+            refused(address)
+        # Who will be that user takes it for another daemon of its own.
+        with pytest.raises(AddressError, match=rf"another tidegate \(pid {stranger.pid}\) has it"):
+            Listeners().bind([address], 1, nobody.pw_uid)
+        stranger.communicate(timeout=60)
+
+
+def test_a_claim_whose_queue_is_full_is_still_a_claim() -> None:
+    with bound(LOOPBACK) as listeners, contextlib.ExitStack() as stack:
+        address = Tcp("127.0.0.1", port_of(listeners))
+        for _ in range(4):
+            caller = stack.enter_context(socket.socket(socket.AF_UNIX))
+            caller.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                caller.connect(f"\0tidegate/tcp/{address}")
+        assert "it is given twice" in refused(address)  # whose it is was found out all the same
+
+
+def test_a_file_that_somebody_has_put_in_a_sockets_place_is_not_given_away(tmp_path: Path) -> None:
+    require(os.geteuid() == 0, "being root")
+    nobody = pwd.getpwnam("nobody")
+    secret = tmp_path / "secret"
+    secret.write_text("root's")
+    for swap in (os.link, os.symlink):
+        with bound(Unix(str(tmp_path / "socket"))) as listeners:
+            (tmp_path / "socket").unlink()
+            swap(secret, tmp_path / "socket")
+            with pytest.raises(OSError, match="somebody has put another file there"):
+                listeners.give(nobody.pw_uid, nobody.pw_gid)
+        assert secret.stat().st_uid == 0
+        (tmp_path / "socket").unlink()  # which is not removed either: it is somebody else's
+
+
+def test_a_socket_is_given_away(tmp_path: Path) -> None:
+    require(os.geteuid() == 0, "being root")
+    nobody = pwd.getpwnam("nobody")
+    with bound(Unix(str(tmp_path / "socket"))) as listeners:
+        listeners.give(nobody.pw_uid, nobody.pw_gid)
+        status = (tmp_path / "socket").stat()
+        assert (status.st_uid, status.st_gid) == (nobody.pw_uid, nobody.pw_gid)
 
 
 def test_a_claim_on_an_address_that_covers_another() -> None:

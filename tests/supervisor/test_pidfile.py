@@ -5,13 +5,20 @@ What must not live here: the daemon that has one (tests/process/test_service.py)
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.harness import require
 from tidegate.supervisor.pidfile import Pidfile, PidfileError
 
 # Another process that writes the file, says so, and waits until its input ends.
@@ -161,3 +168,92 @@ def test_the_current_folder_may_change(path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir("/")
     file.remove()
     assert not path.exists()
+
+
+# A process of user nobody that locks the file as far as it may, says so, and waits until its input ends.
+STRANGER = """
+import fcntl, os, sys
+file = os.open(sys.argv[1], os.O_RDONLY)
+fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def shared_lock(path: Path, *command: str) -> Iterator[subprocess.Popen[str]]:
+    """A process with a shared lock on a file, which is what everybody can have who may read it."""
+    python = shutil.which("python3", path="/usr/bin") or sys.executable
+    arguments = [*command, python, "-c", STRANGER, str(path)]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        yield process
+        process.communicate(timeout=60)
+
+
+def locked_by_a_stranger(path: Path) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+    require(os.geteuid() == 0, "being root")
+    nobody = pwd.getpwnam("nobody")
+    return shared_lock(path, "setpriv", "--reuid", str(nobody.pw_uid), "--regid", str(nobody.pw_gid), "--clear-groups")
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A pid file where everybody may read it."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder) / "tidegate.pid"
+
+
+@pytest.mark.parametrize("content", ["", "999999\n", "1\n"], ids=["empty", "of nobody", "of another process"])
+def test_a_lock_of_a_stranger_decides_nothing(public: Path, content: str) -> None:
+    public.write_text(content)
+    public.chmod(0o644)
+    with locked_by_a_stranger(public):
+        written(public).remove()
+        assert not public.exists()
+
+
+def test_a_stranger_cannot_hide_a_daemon_either(public: Path) -> None:
+    """After an upgrade by a user who may only read the file, the daemon has no more of a lock than the stranger."""
+    public.write_text("")
+    public.chmod(0o644)
+    with locked_by_a_stranger(public), shared_lock(public) as daemon:
+        public.write_text(f"{daemon.pid}\n")
+        assert refused(public).living
+
+
+def test_a_daemon_that_was_started_anew_beside_a_stranger(public: Path) -> None:
+    public.write_text(f"{os.getpid()}\n")
+    public.chmod(0o644)
+    with locked_by_a_stranger(public):
+        file = Pidfile(str(public))
+        file.write()  # and not read here, which would end the lock
+        second = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                f"from tidegate.supervisor.pidfile import Pidfile; Pidfile({str(public)!r}).write()",
+            ],
+            stderr=subprocess.PIPE,
+            check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+    assert f"process {os.getpid()}, is running" in second.stderr.decode()
+    file.remove()
+
+
+def test_what_takes_its_place_meanwhile_is_found(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who may write to the folder puts another file there at the last moment."""
+    link = os.link
+
+    def swapped(source: str, target: str, **options: Any) -> None:
+        link(source, target, **options)
+        os.unlink(target)
+        Path(target).write_text("1\n")
+
+    monkeypatch.setattr(os, "link", swapped)
+    with pytest.raises(PidfileError, match="somebody has put another file there"):
+        Pidfile(str(path)).write()
+    assert path.read_text() == "1\n"

@@ -77,7 +77,7 @@ def test_there_is_no_way_back() -> None:
             "ids": [*os.getresuid()], "groups": os.getgroups(), "child": child, "home": os.environ["HOME"],
             "capabilities": [int(status[name], 16) for name in ("CapPrm", "CapEff", "CapAmb")],
             "back": [fails(os.setuid, 0), fails(os.seteuid, 0), fails(os.setgid, 0), fails(os.setgroups, [0])],
-            "seen": os.stat("/proc/self/fd").st_uid,
+            "seen": os.stat("/proc/self/fd").st_uid, "no_new_privileges": status["NoNewPrivs"].strip(),
         }))
     """)
     uid = NOBODY.pw_uid
@@ -87,6 +87,7 @@ def test_there_is_no_way_back() -> None:
     assert told["home"] == NOBODY.pw_dir
     assert told["capabilities"] == [0, 0, 0]
     assert None not in told["back"]  # type: ignore[operator]
+    assert told["no_new_privileges"] == "1"
     assert told["seen"] == uid, "processes of the same user may not look at it"
 
 

@@ -120,8 +120,8 @@ def give(user: int, group: int) -> None:
     Raises:
         OSError: this process may not.
     """
-    if _handler is not None and _handler.output.path is not None:
-        os.fchown(_handler.output.fileno(), user, group)
+    if _handler is not None:
+        _handler.output.give(user, group)
 
 
 def catch_up() -> None:

@@ -21,6 +21,8 @@ import socket
 import stat
 from typing import Final
 
+from .files import open_file
+
 __all__ = ["STANDARD_ERROR", "Output"]
 
 STANDARD_ERROR: Final = "-"
@@ -122,6 +124,16 @@ class Output:
             os.close(fresh)
         self._look()
 
+    def give(self, user: int, group: int) -> None:
+        """Let another user have the file, if it is one that is ours to give.
+
+        Raises:
+            OSError: this process may not.
+        """
+        found = os.fstat(self._fd)
+        if self.path is not None and stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
+            os.fchown(self._fd, user, group)
+
     def close(self) -> None:
         if self._socket is not None:
             self._socket.close()
@@ -130,4 +142,4 @@ class Output:
 
 
 def _opened(path: str) -> int:
-    return os.open(path, _FLAGS | os.O_CREAT, _PERMISSIONS)
+    return open_file(path, _FLAGS | os.O_CREAT, _PERMISSIONS)

@@ -77,8 +77,8 @@ class Control:
 
     # Open and close.
 
-    def open(self, path: str | None) -> None:
-        """Listen there, and nowhere if that is None.
+    def open(self, path: str | None, user: int | None = None) -> None:
+        """Listen there, and nowhere if that is None; as `user` later.
 
         Raises:
             AddressError: somebody else listens there, or it cannot be done.
@@ -89,7 +89,7 @@ class Control:
         listener = UnixListener(self.path)
         mask = os.umask(0o177)  # not a moment in which others could connect
         try:
-            listener.bind()
+            listener.bind(user)
             listener.listen(0, CLIENTS)
         except OSError as error:
             listener.close()
@@ -99,6 +99,11 @@ class Control:
         self._listener = listener
         listener.at(0).setblocking(False)
         self._watch()
+
+    def give(self, uid: int, gid: int) -> None:
+        """Before root becomes that user: let it have the socket's file."""
+        if self._listener is not None:
+            self._listener.give(uid, gid)
 
     def left(self) -> tuple[ListenerLeft | None, list[int]]:
         """What the program that is started anew in this process must know: the socket, and who waits for that."""

@@ -37,6 +37,7 @@ from ..kinds import Address, Fd, Systemd, Tcp, Unix
 from .activation import passed
 from .estate import EstateError, ListenerLeft
 from .places import TWICE, AddressError, Place, SocketAddress, bind_each, check_other, reason_of, resolve, tcp_socket
+from .privileges import give
 from .steering import Group
 
 __all__ = ["Listeners"]
@@ -54,17 +55,21 @@ class Claim:
     """An advisory lock on an address, held as long as this process lives; OSError when another daemon has it.
 
     SO_REUSEPORT lets any process of the same user join an address, so the address itself keeps nobody away. On Linux
-    the lock is an abstract Unix socket: like a port it belongs to the network namespace, and vanishes with its owner,
-    whom it can name. Elsewhere it is a locked file.
+    the lock is an abstract Unix socket: like a port it belongs to the network namespace, and vanishes with its owner.
+    Everybody may take such a name, so one that neither root nor the daemon's user has is as good as free: then there is
+    no lock, and the address itself must keep a second daemon away. Elsewhere it is a locked file.
     """
 
     def __init__(self, lock: socket.socket | int) -> None:
         self._lock = lock
 
     @classmethod
-    def on(cls, name: str) -> Claim:
-        """A claim that is new."""
-        return cls(cls._abstract(name) if sys.platform == "linux" else cls._file(name))
+    def on(cls, name: str, user: int | None = None) -> Claim | None:
+        """A claim that is new, of who will be `user`; None: a stranger keeps it from being made."""
+        if sys.platform != "linux":
+            return cls(cls._file(name))
+        lock = cls._abstract(name, {0, os.geteuid(), *([] if user is None else [user])})
+        return None if lock is None else cls(lock)
 
     @classmethod
     def take(cls, number: int) -> Claim:
@@ -76,7 +81,7 @@ class Claim:
         return self._lock if isinstance(self._lock, int) else self._lock.fileno()
 
     @staticmethod
-    def _abstract(name: str) -> socket.socket:
+    def _abstract(name: str, ours: set[int]) -> socket.socket | None:
         path = f"\0tidegate/{name}"
         if len(path.encode()) > 107:
             path = f"\0tidegate/{hashlib.sha256(name.encode()).hexdigest()}"
@@ -88,8 +93,13 @@ class Claim:
             lock.close()
             if error.errno != errno.EADDRINUSE:
                 raise
-            raise OSError(errno.EADDRINUSE, _owner(path)) from None
-        return lock
+        else:
+            return lock
+        pid, uid = _holder(path)
+        if uid in ours:
+            raise OSError(errno.EADDRINUSE, TWICE if pid == os.getpid() else f"another tidegate (pid {pid}) has it")
+        logger.warning("%s of another user has taken the name @%s, for whatever reason", _process(pid), path[1:])
+        return None
 
     @staticmethod
     def _file(name: str) -> int:
@@ -112,15 +122,27 @@ class Claim:
             self._lock.close()
 
 
-def _owner(path: str) -> str:
-    """Whoever has a claim, in words."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
-        caller.setblocking(False)
-        caller.connect(path)
-        credentials = caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        pid = struct.unpack("3i", credentials)[0]
-        return TWICE if pid == os.getpid() else f"another tidegate (pid {pid}) has it"
-    return "another tidegate has it"
+def _holder(path: str) -> tuple[int, int]:
+    """Process and user that have an abstract Unix socket; (0, -1): none of those that this user may look at.
+
+    It is not asked by connecting: its queue may be full, and whoever fills it would decide what is found.
+    """
+    name = "@" + path[1:]
+    with contextlib.suppress(OSError):
+        with open("/proc/net/unix", encoding="utf-8", errors="replace") as file:
+            fields = [line.split(None, 7) for line in file]
+        links = {f"socket:[{line[6]}]" for line in fields if len(line) == 8 and line[7].rstrip("\n") == name}
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):  # it is gone, or somebody else's
+                for number in os.listdir(f"/proc/{pid}/fd"):
+                    with contextlib.suppress(OSError):
+                        if os.readlink(f"/proc/{pid}/fd/{number}") in links:
+                            return int(pid), os.stat(f"/proc/{pid}").st_uid
+    return 0, -1
+
+
+def _process(pid: int) -> str:
+    return f"process {pid}" if pid else "a process"
 
 
 class Listener(ABC):
@@ -142,8 +164,8 @@ class Listener(ABC):
         """Bind it anew, as it is not present; OSError when that cannot be."""
 
     @abstractmethod
-    def bind(self) -> None:
-        """Claim the address and bind the socket of slot 0; OSError when that cannot be."""
+    def bind(self, user: int | None = None) -> None:
+        """Claim the address, as who will be `user`, and bind the socket of slot 0; OSError when that cannot be."""
 
     @property
     @abstractmethod
@@ -259,15 +281,16 @@ class TcpListener(Listener):
     def port(self) -> int:
         return self._address[1]
 
-    def bind(self) -> None:
-        if self._address[1]:
-            self._claim = Claim.on(f"tcp/{self.name}")
+    def bind(self, user: int | None = None) -> None:
+        chosen = not self._address[1]
+        if not chosen:
+            self._claim = Claim.on(f"tcp/{self.name}", user)
             # The claim knows this very address. A bind without SO_REUSEPORT also meets whoever listens on one that
             # overlaps it, and those who joined a group of the same name without a claim.
             tcp_socket(self._family, self._address, reuse_port=False).close()
         self.at(0)
-        if self._claim is None:
-            self._claim = Claim.on(f"tcp/{self.name}")
+        if chosen:
+            self._claim = Claim.on(f"tcp/{self.name}", user)
 
     def at(self, slot: int) -> socket.socket:
         key = 0 if self.shared else slot
@@ -319,8 +342,8 @@ class UnixListener(Listener):
     def name(self) -> str:
         return str(Unix(self._path))
 
-    def bind(self) -> None:
-        self._claim = Claim.on(f"unix/{os.path.realpath(self._path)}")
+    def bind(self, user: int | None = None) -> None:
+        self._claim = Claim.on(f"unix/{os.path.realpath(self._path)}", user)
         self._remove_stale()
         self._sockets[0] = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # No absolute path may be longer than some 100 bytes.
@@ -329,7 +352,7 @@ class UnixListener(Listener):
 
     def _found(self) -> tuple[int, int] | None:
         try:
-            status = os.stat(self._absolute)
+            status = os.lstat(self._absolute)
         except OSError:
             return None
         return status.st_dev, status.st_ino
@@ -367,7 +390,7 @@ class UnixListener(Listener):
 
     def give(self, uid: int, gid: int) -> None:
         super().give(uid, gid)
-        os.chown(self._path, uid, gid, follow_symlinks=False)
+        give(self._absolute, self._file, uid, gid)
 
     def close(self) -> None:
         super().close()
@@ -400,7 +423,7 @@ class FdListener(Listener):
         name = sock.getsockname()
         return f"fd://{self._number} ({Tcp(*name[:2]) if isinstance(name, tuple) else Unix(str(name))})"
 
-    def bind(self) -> None:
+    def bind(self, user: int | None = None) -> None:
         try:
             sock = socket.socket(fileno=self._number)
         except OSError as error:
@@ -480,20 +503,20 @@ class Listeners:
         """Have what the program before this one had, instead of binding it."""
         self._listeners += map(take, left)
 
-    def bind(self, addresses: Sequence[Address], slots: int) -> None:
-        """Bind each address for so many slots.
+    def bind(self, addresses: Sequence[Address], slots: int, user: int | None = None) -> None:
+        """Bind each address for so many slots, as who will be `user`.
 
         Raises:
             AddressError: one of them could not be bound; none is kept.
         """
         try:
             for address in addresses:
-                self._bind(address, slots)
+                self._bind(address, slots, user)
         except BaseException:
             self.close()
             raise
 
-    def _bind(self, address: Address, slots: int) -> None:
+    def _bind(self, address: Address, slots: int, user: int | None) -> None:
         port = 0
 
         def bind(place: SocketAddress | Unix | Fd) -> None:
@@ -511,7 +534,7 @@ class Listeners:
                     if number in [other.place[0] for other in self._listeners if isinstance(other, FdListener)]:
                         raise OSError(errno.EADDRINUSE, TWICE)
             try:
-                listener.bind()
+                listener.bind(user)
                 for slot in range(slots):
                     listener.at(slot)
             except OSError:

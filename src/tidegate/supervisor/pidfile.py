@@ -6,6 +6,7 @@
 Whether the daemon of a file lives is told by a lock on it and not by its number: that may be another program's by now.
 The lock is of the kind that belongs to one process, so that children have no part in it and it ends when the process
 ends, however that is. It ends too when that process closes the file by any other descriptor: it must not read it.
+Everybody who may read the file can have a shared lock too: of those, only that of the process it names tells anything.
 
 What must not live here: process ids for anything else.
 """
@@ -63,13 +64,16 @@ class Pidfile:
             # Not what somebody else may have put there: whoever may write to the folder must not lead us elsewhere.
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(draft)
-            fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise PidfileError(self.path, _reason(error)) from None
         try:
             os.write(fd, b"%d\n" % os.getpid())
-            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # before anybody else may open it
+            os.fchmod(fd, 0o644 & ~_umask())
             self._publish(draft)
+            if not _is(self.path, fd):
+                raise PidfileError(self.path, "somebody has put another file there", living=True)
         except OSError as error:
             os.close(fd)
             raise PidfileError(self.path, _reason(error)) from None
@@ -84,20 +88,19 @@ class Pidfile:
     def _resume(self) -> bool:
         """Whether the file names this process already: the daemon was started anew in the same process.
 
-        It may have become a user who cannot write the file by now; a shared lock can be had by reading.
+        It may have become a user who cannot write the file by now; a shared lock can be had by reading, whoever else
+        has one.
         """
-        for access, lock in ((os.O_RDWR, fcntl.LOCK_EX), (os.O_RDONLY, fcntl.LOCK_SH)):
+        for access, kinds in ((os.O_RDWR, (fcntl.LOCK_EX, fcntl.LOCK_SH)), (os.O_RDONLY, (fcntl.LOCK_SH,))):
             try:
                 fd = os.open(self.path, access | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             except OSError:
                 continue
-            try:
-                if os.read(fd, 64).strip() == b"%d" % os.getpid():
-                    fcntl.lockf(fd, lock | fcntl.LOCK_NB)
+            with contextlib.suppress(OSError):
+                # In another namespace of processes that number is another daemon's, who holds the lock.
+                if os.read(fd, 64).strip() == b"%d" % os.getpid() and _lock(fd, *kinds) is not None:
                     self._fd, self._owner = fd, os.getpid()
                     return True
-            except OSError:  # in another namespace of processes that number is another daemon's, who holds the lock
-                pass
             os.close(fd)
             return False
         return False
@@ -105,7 +108,7 @@ class Pidfile:
     def _publish(self, draft: str) -> None:
         """Give the file its name, in one step."""
         try:
-            os.link(draft, self.path)  # fails where there is one, unlike a rename
+            os.link(draft, self.path, follow_symlinks=False)  # fails where there is one, unlike a rename
         except FileExistsError:
             self._replace(draft)
 
@@ -121,15 +124,13 @@ class Pidfile:
             content = os.read(stale, 64).strip()
             if content and not content.isdigit():  # an empty one is left by a daemon that may not remove it
                 raise PidfileError(self.path, "a file of that name exists, and is no pid file")
-            try:
-                # Held until ours has taken its place: of two that start at once, only one gets here.
-                fcntl.lockf(stale, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            # Held until ours has taken its place: of two that start at once, only one gets here.
+            kind = _lock(stale, fcntl.LOCK_EX, fcntl.LOCK_SH)
+            if kind is None or (kind == fcntl.LOCK_SH and _locked_by(stale, int(content or 0))):
                 raise PidfileError(
                     self.path, f"the daemon that it names, process {content.decode()}, is running", living=True
-                ) from None
-            there = os.stat(self.path)
-            if (there.st_dev, there.st_ino) != (os.fstat(stale).st_dev, os.fstat(stale).st_ino):
+                )
+            if not _is(self.path, stale):
                 raise PidfileError(self.path, "another daemon has just written it", living=True)
             os.rename(draft, self.path)
         finally:
@@ -141,14 +142,45 @@ class Pidfile:
             return
         if self._owner == os.getpid():
             with contextlib.suppress(OSError):
-                there, ours = os.stat(self.path), os.fstat(self._fd)
-                if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
+                if _is(self.path, self._fd):
                     # Emptied first: a user that we have become may not be allowed to remove it from its folder.
                     with contextlib.suppress(OSError):
                         os.ftruncate(self._fd, 0)
                     os.unlink(self.path)
         os.close(self._fd)
         self._fd = -1
+
+
+def _lock(fd: int, *kinds: int) -> int | None:
+    """The first of these kinds of lock that can be had on a file; None: none of them."""
+    for kind in kinds:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.lockf(fd, kind | fcntl.LOCK_NB)
+            return kind
+    return None
+
+
+def _locked_by(fd: int, pid: int) -> bool:
+    """Whether that process has a lock on a file. Where the system does not tell, it is taken to be so."""
+    inode = b":%d" % os.fstat(fd).st_ino  # after the device, whose number some file systems have two of
+    try:
+        with open("/proc/locks", "rb") as file:
+            locks = [line.split() for line in file]
+    except OSError:
+        return True
+    return any(b"POSIX" in lock and lock[-4] == b"%d" % pid and lock[-3].endswith(inode) for lock in locks)
+
+
+def _is(path: str, fd: int) -> bool:
+    """Whether that is the file with this name."""
+    return os.path.samestat(os.lstat(path), os.fstat(fd))
+
+
+def _umask() -> int:
+    """Permissions that new files do not get. There is no other way to ask."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
 
 
 def _reason(error: OSError) -> str:

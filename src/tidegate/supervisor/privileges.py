@@ -3,6 +3,7 @@
     Identity    whom to become: a user, its group and its other groups
     identify    from the names or numbers of the settings `user` and `group`
     drop        become it, and make sure that there is no way back
+    give        before: let it have a file
 
 What must not live here: what root is needed for before (listeners.py, pidfile.py), who owns which file (service.py).
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import grp
 import logging
 import os
@@ -20,11 +22,12 @@ from dataclasses import dataclass
 
 from ..kinds import ConfigError
 
-__all__ = ["Identity", "drop", "identify"]
+__all__ = ["Identity", "drop", "give", "identify"]
 
 logger = logging.getLogger("tidegate.supervisor")
 
 PR_SET_DUMPABLE = 4
+PR_SET_NO_NEW_PRIVS = 38
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,12 @@ def drop(identity: Identity) -> None:
         os.setuid(identity.uid)
     if identity.uid != 0:
         _verify(identity)
-        _allow_looking()
+        # What this process and its children execute gets no more than they have, whatever the file's bits say.
+        _control(PR_SET_NO_NEW_PRIVS)
+        # Let processes of the same user look at us, as they may at any other of their own. The system forbids it to
+        # those that were root. Then the admin process could not count a worker's descriptors, and no debugger or
+        # profiler of the daemon's own user could attach. What a worker knows, such as a private key, it knows anyway.
+        _control(PR_SET_DUMPABLE)
     # Libraries look for their files in the home of whom they take us for, and must not find root's closed.
     if identity.name is not None and identity.home is not None:
         os.environ.update(USER=identity.name, LOGNAME=identity.name, HOME=identity.home)
@@ -141,13 +149,30 @@ def _verify(identity: Identity) -> None:
         raise RuntimeError(f"this process could become root again after it became {identity}")
 
 
-def _allow_looking() -> None:
-    """Let processes of the same user look at us, as they may at any other of their own.
-
-    The system forbids it to those that were root. Then the admin process could not count a worker's descriptors, and
-    no debugger or profiler of the daemon's own user could attach. What a worker knows, such as a private key, it
-    knows in any case.
-    """
+def _control(option: int) -> None:
+    """Switch something on for this process and those that are forked from it, where the system has it."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+            ctypes.CDLL(None).prctl(option, 1, 0, 0, 0)
+
+
+def give(path: str, made: tuple[int, int] | None, uid: int, gid: int) -> None:
+    """Let another user have a file that this process has made, and nothing else that may have got its name.
+
+    Parameters:
+        made: its device and inode.
+
+    Raises:
+        OSError: another file has its name by now, or this process may not give it away.
+    """
+    if not hasattr(os, "O_PATH"):
+        os.chown(path, uid, gid, follow_symlinks=False)
+        return
+    number = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(number)
+        if (found.st_dev, found.st_ino) != made:
+            raise OSError(errno.ESTALE, "somebody has put another file there", path)
+        os.chown(f"/proc/self/fd/{number}", uid, gid)
+    finally:
+        os.close(number)

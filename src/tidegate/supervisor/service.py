@@ -34,6 +34,7 @@ from .signals import Signals
 
 if TYPE_CHECKING:
     from .._core.scoreboard import Scoreboard
+    from .control import Control
 
 __all__ = ["Service", "ServiceError", "Stopped", "prepare"]
 
@@ -142,8 +143,8 @@ class Service:
         except ConfigError as error:
             raise ServiceError(USAGE, str(error)) from None
 
-    def bound(self, listeners: Listeners) -> None:
-        """All is bound: write the pid file, and become somebody else.
+    def bound(self, *listeners: Listeners | Control) -> None:
+        """All is bound: write the pid file, and become somebody else, who is given what listens.
 
         Raises:
             ServiceError: the one or the other cannot be done.
@@ -159,7 +160,8 @@ class Service:
                 raise ServiceError(NOT_BOUND if error.living else USAGE, str(error)) from None
         if self.identity is not None:
             try:
-                listeners.give(self.identity.uid, self.identity.gid)
+                for given in listeners:
+                    given.give(self.identity.uid, self.identity.gid)
                 logs.give(self.identity.uid, self.identity.gid)
                 privileges.drop(self.identity)
             except (OSError, RuntimeError) as error:
@@ -175,11 +177,6 @@ class Service:
                 raise ServiceError(USAGE, f"{identity} may not read {path}: move it, or let others enter its folders")
         if not os.access(".", os.R_OK | os.X_OK):
             logger.warning("%s may not read %s: no application can be imported from there", identity, os.getcwd())
-
-    def give(self, path: str) -> None:
-        """Let whom the daemon becomes have a file that it has made as root."""
-        if self.identity is not None and os.geteuid() == 0:
-            os.chown(path, self.identity.uid, self.identity.gid, follow_symlinks=False)
 
     def preload(self, signals: Signals) -> None:
         """Import the application, if that is asked for: those that are forked from here share its memory.

@@ -180,12 +180,11 @@ class Supervisor:
         if self._estate is not None:
             self._resume(self._estate)
             return
-        self.listeners.bind(self.config.bind, len(self.workers))
+        user = self.service.identity.uid if self.service.identity is not None else None
+        self.listeners.bind(self.config.bind, len(self.workers), user)
         self.admin_sockets = bind_admin(self.config.admin, self.listeners.socket_addresses)
-        self.control.open(requests.socket_path(self.config.control, os.environ))
-        if self.control.path is not None:
-            self.service.give(self.control.path)
-        self.service.bound(self.listeners)
+        self.control.open(requests.socket_path(self.config.control, os.environ), user)
+        self.service.bound(self.listeners, self.control)
         if self.config.admin is not None:
             self.metric_files.make()
         forks.lend_nothing(self._let_go)

@@ -74,6 +74,7 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     reopen: bool = False
 
 
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _INT = struct.Struct("i")
 Received = TypeVar("Received", Report, Order)
 
@@ -92,6 +93,7 @@ class Pipe(Generic[Received]):
 
     def __init__(self, sock: socket.socket, receives: type[Received], line: bytes = b"") -> None:
         self._socket = sock
+        self._takes = receives is Order  # nobody else is sent sockets
         self._decoder: msgspec.json.Decoder[Received] = msgspec.json.Decoder(receives)
         self.line = line
         self._descriptors: list[int] = []  # that have come, and that nobody has taken
@@ -145,8 +147,9 @@ class Pipe(Generic[Received]):
 
     def _read(self) -> bytes:
         """What there is; socket.recv_fds() would wait for it."""
-        space = socket.CMSG_SPACE(self.SOCKETS * _INT.size)
-        data, attached, _, _ = self._socket.recvmsg(65536, space, socket.MSG_DONTWAIT)
+        # Without space for descriptors the system closes those that come.
+        space = socket.CMSG_SPACE(self.SOCKETS * _INT.size) if self._takes else 0
+        data, attached, _, _ = self._socket.recvmsg(65536, space, socket.MSG_DONTWAIT | _CLOEXEC)
         for level, kind, numbers in attached:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 self._descriptors += (number for (number,) in _INT.iter_unpack(numbers))
