@@ -11,6 +11,8 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests.patience import LONG
+
 
 def installed(name: str, install: Callable[[Path], None], folder: Path | None = None) -> Path:
     """The folder that `install` has filled, now or at an earlier run. Safe when two runs start together."""
@@ -28,7 +30,7 @@ def installed(name: str, install: Callable[[Path], None], folder: Path | None = 
 def run(
     command: Sequence[str],
     environment: dict[str, str] | None = None,
-    timeout: float = 900,
+    timeout: float = LONG,
     folder: Path | None = None,
 ) -> None:
     """Run a command to its end; RuntimeError with the end of its output when it fails."""

@@ -10,6 +10,8 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
+from tests.patience import PATIENCE
+
 
 class RawClient:
     """A TCP connection that says exactly what a test wants said, for input that no decent client sends."""
@@ -22,7 +24,7 @@ class RawClient:
         ("Sec-WebSocket-Version", "13"),
     )
 
-    def __init__(self, port: int, host: str = "127.0.0.1", timeout: float = 10.0) -> None:
+    def __init__(self, port: int, host: str = "127.0.0.1", timeout: float = PATIENCE) -> None:
         self.socket = socket.create_connection((host, port), timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.patience import PATIENCE
+
 PROGRAM = """
 import logging
 from tidegate import logs
@@ -33,7 +35,7 @@ def run(program: str, *arguments: str, status: int = 0) -> list[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=PATIENCE,
     )
     assert (done.returncode, done.stdout) == (status, ""), done.stderr
     return done.stderr.splitlines()

@@ -55,7 +55,6 @@ def package_files(project: Path, suffixes: set[str]) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_wheel(project: Path, dist: Path) -> None:
     (path,) = dist.glob("*.whl")
     with zipfile.ZipFile(path) as wheel:
@@ -72,7 +71,6 @@ def test_wheel(project: Path, dist: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_sdist(project: Path, dist: Path) -> None:
     (path,) = dist.glob("*.tar.gz")
     with tarfile.open(path) as sdist:
@@ -84,7 +82,6 @@ def test_sdist(project: Path, dist: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_installed_wheel_runs(dist: Path, tmp_path: Path) -> None:
     """The wheel alone, without the project's folder: its command answers, and its native code loads."""
     (wheel,) = dist.glob("*.whl")

@@ -12,6 +12,7 @@ import shlex
 from websockets.sync.client import connect
 
 from tests.harness import ROOT, Daemon
+from tests.patience import PATIENCE
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LINES = 150
@@ -36,5 +37,5 @@ def test_the_server_serves() -> None:
     with Daemon(source, target="echo:handler", workers=2) as daemon:
         with connect(daemon.uri) as websocket:
             websocket.send("hello")
-            assert websocket.recv(timeout=10) == "hello"
+            assert websocket.recv(timeout=PATIENCE) == "hello"
         assert daemon.stop() == 0

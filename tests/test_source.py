@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import ROOT
+from tests.patience import LONG
 
 SOURCE = ROOT / "src" / "tidegate"
 LINES_OF_A_FILE = 700
@@ -271,6 +272,6 @@ def test_tests_mirror_the_source() -> None:
 def test_tools(command: str) -> None:
     """The types are strict, and the style is one."""
     done = subprocess.run(
-        [sys.executable, "-m", *command.split()], cwd=ROOT, capture_output=True, text=True, check=False, timeout=600
+        [sys.executable, "-m", *command.split()], cwd=ROOT, capture_output=True, text=True, check=False, timeout=LONG
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.admin.process import Admin, start
+from tests.patience import PATIENCE
 from tidegate._core.scoreboard import Scoreboard
 
 
@@ -31,7 +32,7 @@ def board() -> Scoreboard:
 def admin(board: Scoreboard) -> Iterator[Admin]:
     admin = start(board, listeners=2)
     ours = admin.pipe
-    ours.settimeout(30)
+    ours.settimeout(PATIENCE)
     try:
         assert ours.recv(4096) == b'{"stage":"ready","error":null,"exit":null}\n'
         yield admin

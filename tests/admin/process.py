@@ -14,6 +14,7 @@ import socket
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from tests.patience import PATIENCE
 from tidegate._core.scoreboard import Scoreboard
 
 
@@ -31,7 +32,7 @@ class Admin:
         self, path: str, method: str = "GET", port: int | None = None, **headers: str
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
         """One request on a connection of its own: status, headers, body."""
-        connection = http.client.HTTPConnection("127.0.0.1", port or self.ports[0], timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", port or self.ports[0], timeout=PATIENCE)
         with contextlib.closing(connection):
             connection.request(method, path, headers=headers)
             response = connection.getresponse()

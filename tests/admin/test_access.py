@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.admin.process import Admin, start
+from tests.patience import PATIENCE
 from tidegate import InvalidStatus, connect
 from tidegate._core.scoreboard import Scoreboard
 from tidegate.admin.access import BEARER, PROTOCOL
@@ -22,7 +23,7 @@ TOKEN = "correct-horse/battery+staple=="
 def guarded(board: Scoreboard) -> Iterator[Admin]:
     """An admin process that has a token."""
     admin = start(board, token=TOKEN)
-    admin.pipe.settimeout(30)
+    admin.pipe.settimeout(PATIENCE)
     admin.pipe.recv(4096)
     yield admin
     os.kill(admin.pid, signal.SIGKILL)
@@ -132,7 +133,7 @@ async def test_names_of_our_own(board: Scoreboard) -> None:
     """A reverse proxy passes the name on by which it was asked."""
     admin = start(board, names=("status.example",))
     try:
-        admin.pipe.settimeout(60)
+        admin.pipe.settimeout(PATIENCE)
         admin.pipe.recv(4096)
         for name in ("status.example", "Status.Example:8443", "status.example."):
             assert admin.get("/status", Host=name)[0] == 200

@@ -9,6 +9,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from tests.admin.process import Admin
+from tests.patience import PATIENCE
 from tidegate._core.scoreboard import Scoreboard
 
 PATHS = ("/", "/metrics", "/status", "/livez", "/readyz")
@@ -72,7 +73,7 @@ def test_metrics_in_the_format_asked_for(admin: Admin) -> None:
 
 
 def test_several_accept_headers_are_one_list(admin: Admin) -> None:
-    with socket.create_connection(("127.0.0.1", admin.ports[0]), timeout=30) as client:
+    with socket.create_connection(("127.0.0.1", admin.ports[0]), timeout=PATIENCE) as client:
         client.sendall(
             b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n"
             b"Accept: application/json\r\nAccept: application/openmetrics-text\r\n\r\n"

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.admin.process import Admin, start
+from tests.patience import PATIENCE
 from tidegate import InvalidStatus, connect
 from tidegate._core.scoreboard import Scoreboard
 from tidegate.admin.entrance import CONNECTIONS
@@ -26,7 +27,7 @@ from tidegate.admin.feed import LISTENERS
 def poor(board: Scoreboard) -> Iterator[Admin]:
     """An admin process that may open 256 files."""
     admin = start(board, files=256)
-    admin.pipe.settimeout(60)
+    admin.pipe.settimeout(PATIENCE)
     admin.pipe.recv(4096)
     yield admin
     os.kill(admin.pid, signal.SIGKILL)

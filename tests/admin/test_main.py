@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from tests.admin.process import Admin
+from tests.patience import PATIENCE
 from tidegate.admin.main import LEFT_TO_SUPERVISOR
 
 
@@ -58,7 +59,7 @@ def test_a_client_that_sends_nothing_does_not_delay_the_end(admin: Admin) -> Non
         assert admin.get("/livez")[0] == 200  # the idle one has been accepted before
         os.kill(admin.pid, signal.SIGTERM)
         assert admin.wait() == 0
-        idle.settimeout(30)
+        idle.settimeout(PATIENCE)
         assert idle.recv(65536).startswith(b"HTTP/1.1 503 ")
 
 

@@ -15,13 +15,12 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from tests.patience import PATIENCE
 from tests.rawclient import RawClient, frame
 from tidegate.asyncio.server import Server, ServerConnection, serve
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 REQUEST = RawClient.request()
-PATIENCE = 20.0
-"""Seconds after which a test gives up waiting: far more than anything here takes."""
 
 
 def close(code: int | None = 1000, reason: str = "") -> bytes:

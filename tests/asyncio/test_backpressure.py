@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.asyncio.ends import PING, PONG, Peer, Serving, connected, outcome, serving, until
+from tests.patience import PATIENCE
 from tests.rawclient import frame
 from tidegate._core.scoreboard import Row, use
 from tidegate.asyncio.server import ServerConnection
@@ -77,7 +78,7 @@ async def test_send_waits_for_a_slow_reader(kind: str, row: Row) -> None:
         assert 0 < size < 2 * 32768 + 2 * 300_000
         assert row.words("pauses")[1] >= 1
         await drain(peer)
-        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(waiting, PATIENCE)
         assert not websocket.paused
         await websocket.send("end")
         assert count > 0
@@ -92,7 +93,7 @@ async def test_everything_else_goes_on_while_a_sender_waits() -> None:
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(call, 0.001)
         await drain(peer)
-        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(waiting, PATIENCE)
 
 
 @pytest.mark.parametrize("end", ["reset", "cut", "close"])
@@ -120,7 +121,7 @@ async def test_a_cancelled_sender_has_sent() -> None:
             await waiting
         await drain(peer)
         await until(lambda: not websocket.paused)
-        await asyncio.wait_for(websocket.send("next"), 10)
+        await asyncio.wait_for(websocket.send("next"), PATIENCE)
         assert await drain(peer) == 6
 
 
@@ -143,7 +144,7 @@ async def test_pongs_to_a_client_that_does_not_read_are_bounded() -> None:
         assert await websocket.recv() == "read"
         assert websocket.transport.get_write_buffer_size() < before + 10_000
         reading = asyncio.create_task(drain(peer))
-        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(waiting, PATIENCE)
         await reading
         peer.send(frame(b"last", PING))
         assert await peer.frame() == (0x80 | PONG, b"last")
@@ -177,7 +178,7 @@ async def test_a_slow_handler_makes_its_client_wait(row: Row) -> None:
 
         reading = asyncio.create_task(read_all())
         await peer.writer.drain()
-        await asyncio.wait_for(reading, 20)
+        await asyncio.wait_for(reading, PATIENCE)
 
 
 @pytest.mark.parametrize("end", ["cut", "reset"])

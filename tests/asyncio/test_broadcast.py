@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from websockets.asyncio.client import connect
 
+from tests.patience import PATIENCE
 from tidegate.asyncio.server import Server, ServerConnection, broadcast, serve
 from tidegate.exceptions import ConcurrencyError
 
@@ -28,7 +29,7 @@ async def running(handler: Any = echo, **options: Any) -> AsyncIterator[tuple[Se
 
 async def opened(server: Server, count: int) -> set[ServerConnection]:
     """The server's connections, once there are so many."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while len(server.connections) < count:
             await asyncio.sleep(0)
     return server.connections

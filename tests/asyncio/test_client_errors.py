@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect as model
 
+from tests.patience import PATIENCE
 from tests.rawserver import Peer, RawServer, forever
 from tidegate.asyncio.client import ClientConnection, connect, unix_connect
 from tidegate.asyncio.server import serve
@@ -93,7 +94,7 @@ async def refused(answer: bytes, connect: Any = connect) -> Any:
     """What connecting to a server with this answer raises."""
     async with RawServer(answer) as server:
         with pytest.raises(Exception) as raised:  # noqa: PT011
-            await connect(server.uri, open_timeout=5)
+            await connect(server.uri, open_timeout=PATIENCE)
         return raised.value
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.asyncio.ends import BINARY, CLOSE, CONT, PATIENCE, PING, PONG, Peer, close, connected, outcome, until
+from tests.asyncio.ends import BINARY, CLOSE, CONT, PING, PONG, Peer, close, connected, outcome, until
+from tests.patience import PATIENCE
 from tests.rawclient import frame
 from tidegate._core.scoreboard import CLOSE_CODES, INITIATORS, Row, use
 from tidegate.asyncio.server import ServerConnection

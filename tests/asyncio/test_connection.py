@@ -15,6 +15,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.asyncio.ends import BINARY, CONT, PING, PONG, TEXT, close, connected, outcome, serving, until
+from tests.patience import PATIENCE
 from tests.rawclient import frame
 from tidegate.asyncio.client import ClientConnection
 from tidegate.asyncio.server import ServerConnection
@@ -414,8 +415,8 @@ async def test_waiting_in_every_documented_way() -> None:
     async with connected() as (websocket, peer):
 
         async def receive() -> list[Any]:
-            got: list[Any] = [await asyncio.wait_for(websocket.recv(), 10)]
-            async with asyncio.timeout(10):
+            got: list[Any] = [await asyncio.wait_for(websocket.recv(), PATIENCE)]
+            async with asyncio.timeout(PATIENCE):
                 got.append(await websocket.recv())
             got.append(await asyncio.create_task(websocket.recv()))
             got.append((await asyncio.gather(websocket.recv(), websocket.send("x")))[0])

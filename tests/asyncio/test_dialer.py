@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.rawserver import Peer, RawServer
 from tidegate.asyncio.client import connect, unix_connect
 from tidegate.asyncio.server import ServerConnection, serve, unix_serve
@@ -170,5 +171,5 @@ async def test_timeouts_of_tls(server_tls: ssl.SSLContext, client_tls: ssl.SSLCo
 async def test_names_are_looked_up_by_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serve(where, "127.0.0.1", 0) as server:
         port = port_of(server)
-        async with asyncio.timeout(5), connect(f"ws://LOCALHOST:{port}/", family=socket.AF_INET) as websocket:
+        async with asyncio.timeout(PATIENCE), connect(f"ws://LOCALHOST:{port}/", family=socket.AF_INET) as websocket:
             assert str(await websocket.recv()).endswith(f" localhost:{port}")

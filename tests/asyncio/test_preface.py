@@ -18,6 +18,7 @@ import pytest
 
 from tests.asyncio.test_gate import MANY, gone, row, tell_address
 from tests.asyncio.test_handshake import results
+from tests.patience import PATIENCE
 from tests.rawclient import RawClient
 from tidegate._core.scoreboard import Row
 from tidegate.addresses import Networks
@@ -120,7 +121,7 @@ async def test_everybody_on_a_unix_socket_is_a_proxy(tmp_path: Path) -> None:
 async def test_what_is_no_header_is_cut_and_counted(data: bytes, row: Row, log: pytest.LogCaptureFixture) -> None:
     async with gated(gate()) as server:
         sock = caller(server, data)
-        sock.settimeout(10)
+        sock.settimeout(PATIENCE)
         with sock:
             assert await asyncio.to_thread(sock.recv, 1) == b""
         await gone(server)
@@ -220,7 +221,7 @@ async def test_header_and_hello_in_one_piece_and_the_request_with_the_end_of_the
         finished = False
         answer = b""
         while b"192.0.2.1" not in answer:
-            incoming.write(await asyncio.wait_for(reader.read(65536), 10))
+            incoming.write(await asyncio.wait_for(reader.read(65536), PATIENCE))
             try:
                 if not finished:
                     wrapped.do_handshake()
@@ -238,7 +239,7 @@ async def test_header_and_hello_in_one_piece_and_the_request_with_the_end_of_the
 async def test_what_is_no_tls_is_counted(data: bytes, server_tls: ssl.SSLContext, row: Row) -> None:
     async with gated(gate(tls=server_tls, proxy_protocol=False)) as server:
         with caller(server, data) as sock:
-            sock.settimeout(10)
+            sock.settimeout(PATIENCE)
             while await asyncio.to_thread(sock.recv, 1000):  # an alert, perhaps
                 pass
         await gone(server)

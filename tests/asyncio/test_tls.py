@@ -11,7 +11,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError as ClientConnectionClosedError
 
-from tests.asyncio.ends import PATIENCE, REQUEST, Peer, Serving, outcome, serving, until
+from tests.asyncio.ends import REQUEST, Peer, Serving, outcome, serving, until
+from tests.patience import PATIENCE
 from tests.rawclient import frame
 from tidegate.asyncio.client import connect as tidegate_connect
 from tidegate.asyncio.server import ServerConnection
@@ -174,7 +175,7 @@ async def test_who_speaks_no_tls_is_forgotten(server_tls: ssl.SSLContext) -> Non
             peer.close()
         assert not made.server._all
         made.server.close()
-        await asyncio.wait_for(made.server.wait_closed(), 10)
+        await asyncio.wait_for(made.server.wait_closed(), PATIENCE)
 
 
 async def test_a_client_sees_1011(server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:

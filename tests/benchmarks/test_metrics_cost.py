@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.core import rebuild
+from tests.patience import LONG
 
 PROGRAM = Path(__file__).with_name("echo.py")
 DEPTH = 16
@@ -31,7 +32,7 @@ def run(source: Path, command: list[str], *arguments: object) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=LONG,
         check=True,
     )
     return done.stdout
@@ -53,7 +54,6 @@ def nanoseconds(source: Path) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_counting_costs_little(tmp_path: Path) -> None:
     rebuild.need_a_compiler("valgrind")
     counting = rebuild.copy(tmp_path / "counting", ["-O3"])

@@ -17,6 +17,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.harness import ECHO, Daemon, wait_until
+from tests.patience import PATIENCE
 from tidegate import connect
 from tidegate.admin.health import LIVE_SECONDS
 
@@ -73,7 +74,7 @@ def clients(uri: str, number: int, messages: int) -> Iterator[None]:
     thread = threading.Thread(target=asyncio.run, args=(all_of_them(),))
     thread.start()
     try:
-        assert ready.wait(30)
+        assert ready.wait(PATIENCE)
         yield
     finally:
         done.set()

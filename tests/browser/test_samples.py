@@ -19,7 +19,8 @@ import pytest
 import trustme
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.samples.running import PATIENCE, source_of
+from tests.patience import PATIENCE
+from tests.samples.running import source_of
 
 CLOCK = """
     <!doctype html><title>clock</title><body>

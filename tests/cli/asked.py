@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import pytest
 
+from tests.patience import PATIENCE
 from tidegate.cli import main
 
 ACCEPTED = {"accepted": True}
@@ -55,7 +56,7 @@ class Asked:
             for answer in self._answers:
                 sock.sendall(answer if isinstance(answer, bytes) else json.dumps(answer).encode() + b"\n")
             if self._hold:
-                self._over.wait(30)
+                self._over.wait(PATIENCE)
 
     def __exit__(self, *_: object) -> None:
         self._over.set()

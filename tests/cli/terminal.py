@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import pyte
 
-PATIENCE = 20.0
+from tests.patience import PATIENCE
 
 
 class _Screen(pyte.Screen):

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.harness import ECHO, Daemon, require, wait_until
+from tests.patience import PATIENCE
 
 LIFESPAN = """
     import asyncio, os, time
@@ -32,6 +33,9 @@ LIFESPAN = """
 
     app = App(handler, lifespan=lifespan)
 """
+
+# What a check that heeds no signal would wait for: longer than a test does.
+AGES = ("--graceful-timeout", str(10 * PATIENCE), "--boot-timeout", str(10 * PATIENCE))
 
 
 def checked(source: str | None, *options: str, **arguments: Any) -> tuple[int, str]:
@@ -176,7 +180,7 @@ def test_what_the_system_does_not_allow_is_status_2(options: list[str], words: s
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_who_ends_the_check_ends_its_worker(number: int) -> None:
     source = lifespan("print('entered', flush=True); time.sleep(1000)")
-    with Daemon(source, command="check", target="application:app", wait=False) as check:
+    with Daemon(source, *AGES, command="check", target="application:app", wait=False) as check:
         wait_until(lambda: "entered" in check.log, "the lifespan")
-        assert check.stop(number, timeout=10) == 1
+        assert check.stop(number) == 1
         assert "is valid" not in check.log

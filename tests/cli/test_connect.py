@@ -16,7 +16,8 @@ import pytest
 import trustme
 
 from tests.asyncio.ends import serving, until
-from tests.cli.terminal import PATIENCE, Terminal
+from tests.cli.terminal import Terminal
+from tests.patience import PATIENCE
 from tidegate.asyncio.server import ServerConnection
 from tidegate.cli.connect import visible
 from tidegate.http11 import Request, Response

@@ -8,6 +8,7 @@ from __future__ import annotations
 import urllib.request
 
 from tests.harness import Daemon
+from tests.patience import PATIENCE
 
 
 def test_two_workers_a_page_and_metrics() -> None:
@@ -17,7 +18,7 @@ def test_two_workers_a_page_and_metrics() -> None:
         assert f"metrics  http://{daemon.admin}/metrics\n" in daemon.log
         assert len(daemon.workers()) == 2
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"http://{daemon.address}/", timeout=10) as page:
+        with opener.open(f"http://{daemon.address}/", timeout=PATIENCE) as page:
             assert page.headers["Content-Type"] == "text/html; charset=utf-8"
             assert "<title>tidegate demo</title>" in page.read().decode()
         assert daemon.metrics().total("tidegate_connections") == 0

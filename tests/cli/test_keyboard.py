@@ -9,6 +9,7 @@ import termios
 
 import pytest
 
+from tests.patience import PATIENCE
 from tidegate.cli.keyboard import Keyboard, keys
 
 
@@ -34,7 +35,7 @@ async def test_keys_come_at_once_and_unseen() -> None:
     pressed: asyncio.Queue[str] = asyncio.Queue()
     with Keyboard(slave, pressed.put_nowait):
         os.write(master, b"q\x1b[B")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             assert [await pressed.get(), await pressed.get()] == ["q", "down"]
     assert termios.tcgetattr(slave) == before
     os.write(slave, b".")

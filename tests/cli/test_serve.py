@@ -15,6 +15,7 @@ from typing import Any
 import click
 import pytest
 
+from tests.patience import PATIENCE
 from tidegate.cli import COMMANDS, main, serve, tidegate
 from tidegate.config import Config, settings
 from tidegate.kinds import SWITCH, Tcp, Unix
@@ -224,7 +225,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_group_imports_no_command() -> None:
     program = "import sys, tidegate.cli as c\ntry: c.main(['--version'])\nexcept SystemExit: pass\n"
     program += "print([name for name in ('uvloop', 'asyncio', 'msgspec', 'prometheus_client') if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=PATIENCE)
     assert done.stdout.splitlines()[1] == "[]"
 
 

@@ -22,8 +22,9 @@ import pytest
 from tests.asyncio.ends import serving
 from tests.cli.asked import run as run_here
 from tests.cli.asked import words
-from tests.cli.terminal import PATIENCE, Terminal
+from tests.cli.terminal import Terminal
 from tests.harness import Daemon, wait_until
+from tests.patience import PATIENCE
 from tidegate.asyncio.client import connect
 from tidegate.asyncio.server import ServerConnection
 from tidegate.cli import top

@@ -20,11 +20,11 @@ from typing import Any, TypedDict
 
 from tests import cache
 from tests.harness import free_port, wait_until
+from tests.patience import LONG
 
 VERSION = "25.10.1"
 VIRTUALENV = "virtualenv>=20.21,<20.22"  # the last that makes environments of Python 2.7
 AGENT = "tidegate"  # who is tested, in the suite's reports
-TIMEOUT = 1500  # seconds for the cases of one pattern: some have more to compute than others
 
 
 class Result(TypedDict):
@@ -69,7 +69,7 @@ def install(interpreter: Path) -> Path:
 def fuzz_server(wstest: Path, url: str, pattern: str, folder: Path) -> dict[str, Result]:
     """Run the cases of a pattern ("6.*") of the fuzzing client against `url`; case -> result, reports in `folder`."""
     spec = _write_spec(folder, pattern, {"servers": [{"agent": AGENT, "url": url}]})
-    cache.run([str(wstest), "-m", "fuzzingclient", "-s", str(spec)], timeout=TIMEOUT, folder=folder)
+    cache.run([str(wstest), "-m", "fuzzingclient", "-s", str(spec)], timeout=LONG, folder=folder)
     return _results(folder)
 
 
@@ -92,7 +92,7 @@ class FuzzingServer:
                 self._command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
         try:
-            wait_until(self._listens, "the fuzzing server listens", 60)
+            wait_until(self._listens, "the fuzzing server listens")
         except BaseException:
             self.__exit__()
             raise

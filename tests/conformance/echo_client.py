@@ -36,7 +36,7 @@ async def main(uri: str, at_once: int, max_size: int) -> None:
         for _ in range(at_once):
             group.create_task(work(uri, cases, max_size))
     # The suite writes its reports before the answer to this handshake leaves.
-    async with connect(f"{uri}/updateReports?agent=tidegate", open_timeout=120) as websocket:
+    async with connect(f"{uri}/updateReports?agent=tidegate", open_timeout=None) as websocket:
         await websocket.wait_closed()
 
 

@@ -15,7 +15,7 @@ from tests.conformance import autobahn
 from tests.conformance.cases import CHAPTERS, MAX_FRAGMENTS, MAX_SIZE, check, check_compression
 from tests.harness import ECHO, Daemon
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")

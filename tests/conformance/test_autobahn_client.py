@@ -16,10 +16,11 @@ import pytest
 
 from tests.conformance import autobahn
 from tests.conformance.cases import CHAPTERS, MAX_FRAGMENTS, MAX_SIZE, check, check_compression
+from tests.patience import LONG
 
 PROGRAM = Path(__file__).with_name("echo_client.py")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def run(wstest: Path, pattern: str, folder: Path, at_once: int = 1) -> Mapping[str, autobahn.Result]:
@@ -31,7 +32,7 @@ def run(wstest: Path, pattern: str, folder: Path, at_once: int = 1) -> Mapping[s
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=autobahn.TIMEOUT,
+            timeout=LONG,
             check=False,
         )
         assert (done.returncode, done.stdout.decode(errors="replace")) == (0, "")

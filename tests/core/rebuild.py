@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tests.harness import ROOT, require
+from tests.patience import LONG
 
 BUILD = """
 import sys
@@ -58,7 +59,7 @@ def copy(to: Path, flags: Sequence[str]) -> Path:
 
 
 def run(
-    copied: Path, command: Sequence[str], timeout: float = 600, **environment: str
+    copied: Path, command: Sequence[str], timeout: float = LONG, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in the copy, where its modules are found first; both outputs in `stdout`."""
     return subprocess.run(
@@ -75,7 +76,7 @@ def run(
 
 
 def run_tests(
-    copied: Path, *arguments: str, timeout: float = 600, **environment: str
+    copied: Path, *arguments: str, timeout: float = LONG, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the copy's own tests: pytest with `arguments`, without a cache, and with standard error left as it is."""
     proof = (

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.recorder import Recorder, binary, finish, in_callback, more, text
+from tests.patience import PATIENCE
 from tidegate.exceptions import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK
 
 KINDS: dict[str, Callable[[Recorder], Coroutine[Any, Any, Any]]] = {
@@ -411,7 +412,7 @@ async def by_task_group(make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
 
 
 async def by_timeout(make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         return await make()
 
 
@@ -438,7 +439,7 @@ USES: dict[str, Callable[[Callable[[], Coroutine[Any, Any, Any]]], Awaitable[Any
     "create_task": lambda make: asyncio.create_task(make()),
     "ensure_future": lambda make: asyncio.ensure_future(make()),
     "gather": by_gather,
-    "wait_for": lambda make: asyncio.wait_for(make(), 60),
+    "wait_for": lambda make: asyncio.wait_for(make(), PATIENCE),
     "wait_for without a timeout": lambda make: asyncio.wait_for(make(), None),
     "shield": lambda make: asyncio.shield(make()),
     "timeout": by_timeout,
@@ -473,7 +474,7 @@ async def test_receiving(use: str, kind: str, arrival: str) -> None:
         for byte in text("Hello"):
             await in_callback(channel.feed, bytes([byte]))
     expected = (b"Hello", 1, True) if (kind, arrival) == ("frame", "in pieces") else VALUES[kind]
-    assert await asyncio.wait_for(task, 10) == expected
+    assert await asyncio.wait_for(task, PATIENCE) == expected
 
 
 @pytest.mark.parametrize("use", USES)

@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from tests.patience import PATIENCE
 from tidegate._core.parent import end_with_parent
 
 # The parent forks, lets the child begin, and ends, or stays until its standard input is closed.
@@ -38,7 +39,7 @@ def lived(what: str, *, before: str = "", between: str = "", wait: str = WAIT) -
     reader, writer = os.pipe()
     with open(reader, "rb") as lives:
         try:
-            subprocess.run([sys.executable, "-c", program], check=True, pass_fds=[writer], timeout=60)
+            subprocess.run([sys.executable, "-c", program], check=True, pass_fds=[writer], timeout=PATIENCE)
         finally:
             os.close(writer)
         began = time.monotonic()

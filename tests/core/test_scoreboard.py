@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.patience import PATIENCE
 from tidegate._core import scoreboard
 from tidegate._core.scoreboard import (
     BOUNDS,
@@ -636,7 +637,7 @@ def test_a_reader_in_another_process_never_sees_a_sum_shrink() -> None:
                 while board.row(mine).words("pong_timeouts") == seen and reader.poll() is None:
                     board.retire(board.assign(3))
         board.draining = True
-        output, _ = reader.communicate(timeout=30)
+        output, _ = reader.communicate(timeout=PATIENCE)
     finally:
         reader.kill()
         reader.wait()

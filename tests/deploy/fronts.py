@@ -27,6 +27,7 @@ import pytest
 import trustme
 
 from tests.harness import ROOT, Daemon, free_port, require, wait_until
+from tests.patience import PATIENCE
 
 DEPLOY = ROOT / "deploy"
 
@@ -98,7 +99,7 @@ class Front:
                     self.command, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env
                 )
             stack.callback(self._end)
-            wait_until(self._accepts, f"{self.kind.program} on port {self.port}\n{self.logged()}", 20)
+            wait_until(self._accepts, f"{self.kind.program} on port {self.port}\n{self.logged()}")
             self._stack = stack.pop_all()
         return self
 
@@ -138,7 +139,7 @@ class Front:
     def _end(self) -> None:
         self.process.terminate()
         try:
-            self.process.wait(10)
+            self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -301,7 +302,7 @@ def caddy_reload(front: Front) -> None:
     """Through its admin address; --force, because nothing has changed."""
     command = [str(find("caddy")), "reload", "--config", f"{front.directory}/Caddyfile", "--adapter", "caddyfile"]
     command += ["--address", f"127.0.0.1:{front.admin_port}", "--force"]
-    subprocess.run(command, env=front.env, capture_output=True, check=True, timeout=20)
+    subprocess.run(command, env=front.env, capture_output=True, check=True, timeout=PATIENCE)
 
 
 HEADER = ["--trusted-proxies", "127.0.0.1"]

@@ -27,6 +27,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.harness import ROOT, Daemon, free_port, require, wait_until
+from tests.patience import PATIENCE
 
 SCRAPE_SECONDS = 1
 
@@ -37,7 +38,6 @@ TOKEN_LINES = """\
 """
 
 _FOLDER = ROOT / "deploy" / "prometheus"
-_PATIENCE = 20.0
 
 Series = list[tuple[dict[str, str], list[tuple[float, float]]]]
 """Labels, and (time, value) of each point."""
@@ -93,7 +93,7 @@ class Prometheus:
             )
         try:
             # Everything there once: what counts up from now on was seen at its beginning.
-            wait_until(lambda: len(self.query("tidegate_build_info")) == 2, "the first scrapes", _PATIENCE)
+            wait_until(lambda: len(self.query("tidegate_build_info")) == 2, "the first scrapes", PATIENCE)
         except BaseException as error:
             error.add_note(self.log)
             self._end()
@@ -110,7 +110,7 @@ class Prometheus:
     def _end(self) -> None:
         self._process.terminate()
         try:
-            self._process.wait(_PATIENCE)
+            self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -126,7 +126,7 @@ class Prometheus:
         url = f"http://{self._address}/api/v1/{path}?{urllib.parse.urlencode(parameters or {})}"
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(url, timeout=10) as response:
+            with opener.open(url, timeout=PATIENCE) as response:
                 return json.load(response)["data"]
         except urllib.error.HTTPError as error:
             with error:
@@ -154,7 +154,7 @@ class Prometheus:
     def catch_up(self) -> None:
         """Wait until it has scraped, and judged the alerts, after now."""
         now = time.time()
-        wait_until(lambda: len(self.query(f"timestamp(tidegate_ready) > {now}")) == 2, "scrapes", _PATIENCE)
+        wait_until(lambda: len(self.query(f"timestamp(tidegate_ready) > {now}")) == 2, "scrapes", PATIENCE)
 
 
 def _series(data: Any) -> Series:
@@ -196,7 +196,7 @@ class Load:
         self.timeline: list[tuple[float, int, int]] = [(0.0, 0, 0)]
 
     async def connect(self) -> ClientConnection:
-        websocket = await connect(self._daemon.uri, compression=None, proxy=None, open_timeout=_PATIENCE)
+        websocket = await connect(self._daemon.uri, compression=None, proxy=None, open_timeout=PATIENCE)
         self.handshakes["ok"] += 1
         return websocket
 

@@ -24,6 +24,7 @@ from websockets.sync.client import connect
 from tests.deploy.fronts import DEPLOY
 from tests.deploy.image import Image, can_build, stages
 from tests.harness import ROOT, free_port, require, wait_until
+from tests.patience import PATIENCE
 from tidegate.cli.sources import Loader
 from tidegate.config import settings
 from tidegate.kinds import Tcp
@@ -111,7 +112,6 @@ def test_promtool_understands_its_prometheus() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_its_steps_lead_to_a_server(tmp_path: Path, compose: Any) -> None:
     """Read-only, without privileges, as process 1; the health check is content; the end is 1001."""
     require(can_build(), "the right to mount an overlay")
@@ -129,10 +129,10 @@ def test_its_steps_lead_to_a_server(tmp_path: Path, compose: Any) -> None:
             assert container.poll() is None, image.log()
             with contextlib.suppress(OSError):
                 opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-                return opener.open(f"http://127.0.0.1:{admin}/readyz", timeout=5).status == 200
+                return opener.open(f"http://127.0.0.1:{admin}/readyz", timeout=PATIENCE).status == 200
             return False
 
-        wait_until(ready, "readiness", 60)
+        wait_until(ready, "readiness")
         (first,) = psutil.Process(container.pid).children()
         assert first.uids().real == user
         mounts = [line.split() for line in Path(f"/proc/{first.pid}/mounts").read_text().splitlines()]
@@ -146,10 +146,10 @@ def test_its_steps_lead_to_a_server(tmp_path: Path, compose: Any) -> None:
         with connect(f"ws://127.0.0.1:{port}/", proxy=None) as websocket:
             websocket.recv()  # the time
             websocket.send("hello")
-            while "hello" not in websocket.recv(timeout=10):
+            while "hello" not in websocket.recv(timeout=PATIENCE):
                 pass
             first.send_signal(signal.Signals[image.stages[-1].last("STOPSIGNAL")])
             for _ in websocket:
                 pass  # the time, until the end
         assert websocket.close_code == 1001
-        assert container.wait(60) == 0, image.log()
+        assert container.wait(PATIENCE) == 0, image.log()

@@ -23,7 +23,7 @@ from grafana import dashboard
 from tests.deploy.monitoring import SCRAPE_SECONDS, Load, Prometheus, Series
 from tests.harness import Daemon, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.slow
 
 WINDOW = 5  # scrapes, of $__rate_interval; Grafana takes four or more
 CLIENTS = 20
@@ -278,13 +278,13 @@ def test_an_alert_reaches_the_dashboard(story: Story) -> None:
 
     application.write_text("raise RuntimeError('as the test asked')\n", encoding="utf-8")
     story.daemon.signal(signal.SIGHUP)
-    wait_until(lambda: len(story.prometheus.query(failed)) == 2, "the alert, of both instances", 30)
+    wait_until(lambda: len(story.prometheus.query(failed)) == 2, "the alert, of both instances")
     ((_, firing),) = story.prometheus.query(story.expanded(query))
     assert firing >= 2
 
     application.write_text(good, encoding="utf-8")
     story.daemon.signal(signal.SIGHUP)
-    wait_until(lambda: not story.prometheus.query(failed), "its end", 30)
+    wait_until(lambda: not story.prometheus.query(failed), "its end")
 
 
 def test_a_daemon_with_a_token_is_scraped() -> None:

@@ -26,6 +26,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.harness import ROOT, free_port, require, wait_until
+from tests.patience import LONG, PATIENCE
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -116,7 +117,7 @@ class Newcomer:
     def ask(self, query: str) -> list[dict[str, Any]]:
         """What Prometheus answers."""
         url = f"http://127.0.0.1:{self.ports['9090']}/api/v1/query?query={urllib.parse.quote(query)}"
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10) as response:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=PATIENCE) as response:
             found: list[dict[str, Any]] = json.load(response)["data"]["result"]
             return found
 
@@ -127,7 +128,7 @@ class Newcomer:
             os.kill(int(number.read_text()), signal.SIGTERM)
         for process in self._left():
             process.terminate()
-        _, alive = psutil.wait_procs(self._left(), timeout=30)
+        _, alive = psutil.wait_procs(self._left(), timeout=PATIENCE)
         for process in alive:
             process.kill()
 
@@ -154,14 +155,13 @@ def newcomer(checkout: Path) -> Iterator[Newcomer]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_newcomer(newcomer: Newcomer) -> None:
     *install, demo = commands(INSTALL)
     assert demo.endswith("tidegate demo")
-    newcomer.run("\n".join(install), timeout=700)
+    newcomer.run("\n".join(install), timeout=LONG)
     (newcomer.directory / "echo.py").write_text(PROGRAM, encoding="utf-8")
 
-    said = newcomer.run(SERVE, timeout=90)
+    said = newcomer.run(SERVE, timeout=PATIENCE)
     assert "ready: 2 of 2 workers ready" in said  # of /readyz
     assert "\nhello\n" in said  # the echo, by way of nginx and TLS
     assert "reload: generation 2 serves with 2 workers" in said
@@ -170,9 +170,9 @@ def test_newcomer(newcomer: Newcomer) -> None:
     trusted = ssl.create_default_context(cafile=str(newcomer.directory / "cert.pem"))
     with connect(f"wss://localhost:{newcomer.ports['8443']}/", ssl=trusted, proxy=None) as websocket:
         websocket.send("still here")
-        assert websocket.recv(timeout=10) == "still here"
+        assert websocket.recv(timeout=PATIENCE) == "still here"
     # Both, and no other: Prometheus sees what was done.
-    (handshakes,) = wait_until(lambda: _counted(newcomer, 2), "a scrape that has both connections", timeout=30)
+    (handshakes,) = wait_until(lambda: _counted(newcomer, 2), "a scrape that has both connections")
     assert handshakes["metric"]["job"] == "tidegate"
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import ROOT, require
+from tests.patience import PATIENCE
 from tidegate._core.scoreboard import CLOSE_CODES, EXIT_REASONS, HANDSHAKE_RESULTS, LIMITS, STAGES
 from tidegate.metrics.catalog import CATALOG
 from tidegate.metrics.facts import BACKOFF
@@ -41,7 +42,7 @@ def promtool(*arguments: object, folder: Path = FOLDER) -> str:
     program = shutil.which("promtool")
     require(program, "promtool (Debian package prometheus)")
     done = subprocess.run(
-        [str(program), *map(str, arguments)], cwd=folder, capture_output=True, text=True, check=False, timeout=50
+        [str(program), *map(str, arguments)], cwd=folder, capture_output=True, text=True, check=False, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

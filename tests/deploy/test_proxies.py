@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatu
 
 from tests.deploy.fronts import KINDS, Front, caddy_version, read
 from tests.harness import wait_until
+from tests.patience import PATIENCE
 from tests.process.clients import Crowd
 from tidegate.config import settings
 
@@ -124,7 +125,7 @@ async def test_an_end_and_a_start_of_the_daemon(front: Front) -> None:
         daemon.close()
         daemon.start()
     await asyncio.to_thread(daemon.wait_ready)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not await served(front):
             await asyncio.sleep(0.1)  # until the proxy asks again
 
@@ -175,7 +176,7 @@ def test_haproxy_asks_whether_the_daemon_is_ready() -> None:
         front.daemon.signal(signal.SIGWINCH)
         wait_until(lambda: re.search(r"Server tidegate/local is (DOWN|going DOWN)", front.logged()), "DOWN")
         front.daemon.signal(signal.SIGHUP)
-        wait_until(lambda: re.search(r"Server tidegate/local is UP", front.logged()), "UP", 30)
+        wait_until(lambda: re.search(r"Server tidegate/local is UP", front.logged()), "UP")
 
 
 @pytest.mark.parametrize(
@@ -199,7 +200,7 @@ def test_the_daemon_decides_who_is_gone(name: str, pattern: str) -> None:
 def test_plain_http_is_sent_to_tls() -> None:
     with (
         Front(KINDS["nginx"]) as front,
-        closing(http.client.HTTPConnection("127.0.0.1", front.other_port, timeout=20)) as connection,
+        closing(http.client.HTTPConnection("127.0.0.1", front.other_port, timeout=PATIENCE)) as connection,
     ):
         connection.request("GET", "/room?a=b")
         response = connection.getresponse()

@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests.harness import ROOT, Daemon, wait_until
+from tests.patience import PATIENCE
 from tests.rawclient import RawClient
 
 PAGE = (ROOT / "deploy" / "guides" / "troubleshooting.md").read_text(encoding="utf-8")
@@ -49,7 +50,7 @@ def closed(daemon: Daemon, message: str) -> tuple[int, str]:
     with connect(daemon.uri, proxy=None) as websocket:
         websocket.send(message)
         with pytest.raises(ConnectionClosed) as caught:
-            websocket.recv(timeout=10)
+            websocket.recv(timeout=PATIENCE)
     assert caught.value.rcvd is not None
     return caught.value.rcvd.code, caught.value.rcvd.reason
 
@@ -86,8 +87,9 @@ def test_a_client_that_answers_no_ping() -> None:
 def test_handshakes_that_are_refused() -> None:
     options = ["--max-connections", "1", "--trusted-proxies", "127.0.0.1", "--max-connections-per-address", "1"]
     with Daemon(HANDLER, *options) as daemon:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"http://{daemon.address}/", timeout=10)
+            opener.open(f"http://{daemon.address}/", timeout=PATIENCE)
         said("`curl -i http://127.0.0.1:8765/` from the proxy's machine should be answered with 426")
         assert caught.value.code == 426
         caught.value.close()
@@ -95,7 +97,7 @@ def test_handshakes_that_are_refused() -> None:
 
         with connect(daemon.uri, proxy=None, additional_headers={"X-Forwarded-For": "192.0.2.1"}) as websocket:
             websocket.send("who am I?")
-            assert websocket.recv(timeout=10) == "192.0.2.1"
+            assert websocket.recv(timeout=PATIENCE) == "192.0.2.1"
             assert handshake(daemon) == 503
         said('`tidegate_limit_rejections_total{limit="daemon"}` grows: `--max-connections` is reached')
         daemon.wait_metric("tidegate_limit_rejections_total", 1, limit="daemon")
@@ -127,7 +129,9 @@ def test_a_start_that_fails() -> None:
     said("`another tidegate (pid ...) has it`")
     with Daemon(HANDLER) as daemon:
         other = [*daemon.command, "--admin", "none"]
-        done = subprocess.run(other, cwd=daemon.directory, capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run(
+            other, cwd=daemon.directory, capture_output=True, text=True, check=False, timeout=PATIENCE
+        )
         assert done.returncode == 4
         assert f"another tidegate (pid {daemon.pid}) has it" in done.stderr
 
@@ -159,10 +163,10 @@ def test_a_link_to_the_current_release(tmp_path: Path) -> None:
         daemon.wait_metric("tidegate_reloads_total", 1, result="success")
         assert _release(daemon) == "1"
         daemon.signal(signal.SIGUSR2)
-        daemon.wait_metric("tidegate_upgrades_total", 1, result="success", timeout=30)
+        daemon.wait_metric("tidegate_upgrades_total", 1, result="success")
         assert _release(daemon) == "2"
 
 
 def _release(daemon: Daemon) -> str:
     with connect(daemon.uri, proxy=None) as websocket:
-        return str(websocket.recv(timeout=10))
+        return str(websocket.recv(timeout=PATIENCE))

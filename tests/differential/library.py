@@ -13,8 +13,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-PATIENCE = 20.0
-"""Seconds after which a scenario is given up: far more than any takes."""
+from tests.patience import PATIENCE
 
 ADDED = {"X-Content-Type-Options"}
 """Headers that only tidegate's refusals have: what they quote is never to be taken for a page."""

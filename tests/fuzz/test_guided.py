@@ -17,6 +17,7 @@ from tests.core import rebuild
 from tests.fuzz.targets import TARGETS
 from tests.fuzz.wires import TIMES
 from tests.harness import ROOT, require
+from tests.patience import LONG, PATIENCE
 
 RUNS = 40_000  # some seconds
 COUNTERS = ROOT / "tests" / "fuzz" / "counters.h"
@@ -37,15 +38,16 @@ def fuzz(copied: Path, target: str, *arguments: str, runs: int) -> subprocess.Co
     """Run the fuzzer; what it keeps, and an input that fails, stay in the copy."""
     kept = copied / "kept" / target
     kept.mkdir(parents=True)
-    options = ["-seed=1", "-max_len=1024", "-timeout=20", f"-runs={runs}", f"-artifact_prefix={copied}/failed-"]
+    options = ["-seed=1", "-max_len=1024", f"-timeout={PATIENCE:.0f}", f"-runs={runs}"]
+    options.append(f"-artifact_prefix={copied}/failed-")
     command = [sys.executable, "-m", "tests.fuzz.guided", target, str(kept), *arguments, *options]
-    done = rebuild.run(copied, command, timeout=500 * max(1, TIMES))
+    done = rebuild.run(copied, command, timeout=LONG * max(1, TIMES))
     assert "without counters" not in done.stdout
     return done
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600 * max(1, TIMES))
+@pytest.mark.timeout(1800 * max(1, TIMES))
 @pytest.mark.parametrize("target", TARGETS)
 def test_nothing_is_found(target: str, counting: Path) -> None:
     done = fuzz(counting, target, f"tests/fuzz/corpus/{target}", runs=int(RUNS * TIMES))
@@ -54,7 +56,7 @@ def test_nothing_is_found(target: str, counting: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600 * max(1, TIMES))
+@pytest.mark.timeout(1800 * max(1, TIMES))
 def test_what_is_there_is_found(counting: Path) -> None:
     """Without a single kept input, and within as many runs."""
     done = fuzz(counting, "canary", runs=10 * RUNS)

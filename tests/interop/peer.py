@@ -22,9 +22,9 @@ from tests import cache
 from tests.browser import chromium
 from tests.harness import ROOT, require
 from tests.interop.peers.program import LIMIT, Closed, Message, Rejected, pack, unpack
+from tests.patience import PATIENCE
 
 PROGRAMS = Path(__file__).parent / "peers"
-PATIENCE = 20.0
 
 
 class Kind(NamedTuple):

@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
 
 from tests.harness import Daemon
 from tests.interop.conftest import MAX_SIZE
+from tests.patience import PATIENCE
 
 SIZES = [0, 1, 125, 126, 65535, 65536, 1_000_000, MAX_SIZE]
 
@@ -65,7 +66,7 @@ async def test_many_in_flight_come_back_in_order(websocket: ClientConnection) ->
 
 async def test_ping_from_client(websocket: ClientConnection) -> None:
     pong = await websocket.ping(b"from the client")
-    assert await asyncio.wait_for(pong, 10) > 0
+    assert await asyncio.wait_for(pong, PATIENCE) > 0
 
 
 async def test_ping_from_server(websocket: ClientConnection) -> None:
@@ -136,6 +137,6 @@ async def test_sigterm(own_daemon: Daemon) -> None:
     websockets = await asyncio.gather(*(connect(own_daemon.uri) for _ in range(20)))
     stopping = asyncio.create_task(asyncio.to_thread(own_daemon.stop))
     for websocket in websockets:
-        await asyncio.wait_for(websocket.wait_closed(), 20)
+        await asyncio.wait_for(websocket.wait_closed(), PATIENCE)
         assert websocket.close_code == 1001
     assert await stopping == 0

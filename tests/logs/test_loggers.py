@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
 from tests.harness import ROOT, Daemon
+from tests.patience import PATIENCE
 from tidegate.logs.loggers import NAMES
 
 CONFIGURATIONS = {
@@ -109,7 +110,7 @@ def logged(program: str) -> str:
         [sys.executable, "-c", PRELUDE + textwrap.dedent(program)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=True,
     )
     return done.stderr
@@ -170,7 +171,7 @@ def test_a_program_without_a_daemon_configures_them_like_all_others() -> None:
         assert type(logging.getLogger("tidegate.access")) is logging.Logger
         assert logging.getLogger("tidegate.access").disabled
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], timeout=30, check=True)
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], timeout=PATIENCE, check=True)
 
 
 def test_every_logger_is_known() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
 from tidegate.logs.output import Output
 
 FILL = """
@@ -42,7 +43,7 @@ def fill(stderr: int) -> int:
         stdout=subprocess.PIPE,
         stderr=stderr,
         check=True,
-        timeout=30,
+        timeout=PATIENCE,
     )
     return int(done.stdout)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
 from tidegate.logs.stacks import STACKS
 
 PRELUDE = """
@@ -43,7 +44,7 @@ def shown(tmp_path: Path, program: str, status: int = 0) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=PATIENCE,
     )
     assert done.returncode == status, done.stderr
     assert not done.stderr

@@ -10,6 +10,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.harness import Daemon, Metrics, require, wait_until
+from tests.patience import PATIENCE
 
 APPLICATION = """
     async def handler(websocket):
@@ -40,7 +41,7 @@ async def converse(websocket: ClientConnection, texts: int, binaries: int) -> No
 
 async def test_metrics_agree_with_the_clients() -> None:
     with Daemon(APPLICATION, workers=2) as daemon:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             clients = [await connect(daemon.uri, proxy=None) for _ in range(12)]
             await asyncio.gather(*(converse(client, 10, 5) for client in clients))
 
@@ -93,7 +94,7 @@ def test_handshakes_that_fail(
     echo_daemon: Daemon, method: str, headers: dict[str, str], status: int, result: str
 ) -> None:
     before = echo_daemon.metrics()
-    client = http.client.HTTPConnection(echo_daemon.address, timeout=30)
+    client = http.client.HTTPConnection(echo_daemon.address, timeout=PATIENCE)
     client.request(method, "/", headers=headers)
     assert client.getresponse().status == status
     client.close()
@@ -103,7 +104,7 @@ def test_handshakes_that_fail(
 
 async def test_pings_are_measured() -> None:
     with Daemon(APPLICATION, "--ping-interval", "0.05") as daemon:
-        async with asyncio.timeout(60), connect(daemon.uri, proxy=None):
+        async with asyncio.timeout(PATIENCE), connect(daemon.uri, proxy=None):
             while daemon.metrics().total("tidegate_ping_rtt_seconds_count") < 3:
                 await asyncio.sleep(0.05)
         assert daemon.metrics().total("tidegate_ping_rtt_seconds_sum") > 0
@@ -111,7 +112,7 @@ async def test_pings_are_measured() -> None:
 
 async def test_nothing_shrinks_when_a_worker_is_killed() -> None:
     with Daemon(APPLICATION, workers=2) as daemon:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             clients = [await connect(daemon.uri, proxy=None) for _ in range(20)]
             await asyncio.gather(*(converse(client, 20, 0) for client in clients))
             before = counters(daemon.metrics())

@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from websockets.asyncio.client import connect
 
 from tests.harness import Daemon, require, wait_until
+from tests.patience import PATIENCE
 from tidegate._core.scoreboard import Scoreboard
 from tidegate.metrics.expose import expose, registry
 from tidegate.metrics.users import VARIABLE, Users
@@ -218,7 +219,7 @@ async def test_a_folder_that_is_removed_costs_what_was_counted_and_nothing_else(
         await say(daemon)
         removed, (killed,) = folder_of(daemon), daemon.workers()
         shutil.rmtree(removed)
-        await asyncio.to_thread(wait_until, lambda: f"has removed {removed}" in daemon.log, "the daemon's word", 30)
+        await asyncio.to_thread(wait_until, lambda: f"has removed {removed}" in daemon.log, "the daemon's word")
         await say(daemon)  # by a worker whose file is gone
         daemon.signal(signal.SIGKILL, killed)
         await asyncio.to_thread(
@@ -227,7 +228,7 @@ async def test_a_folder_that_is_removed_costs_what_was_counted_and_nothing_else(
         await say(daemon)
         assert daemon.metrics().total("chat_said_total") == 1
         daemon.signal(signal.SIGHUP)
-        await asyncio.to_thread(wait_until, lambda: "generation 1 has ended" in daemon.log, "another generation", 60)
+        await asyncio.to_thread(wait_until, lambda: "generation 1 has ended" in daemon.log, "another generation")
         await say(daemon)
         assert daemon.metrics().total("chat_said_total") == 2
         assert daemon.log.count("has removed") == 1
@@ -254,7 +255,7 @@ async def test_a_system_that_is_read_only_all_over() -> None:
             daemon.command = ["unshare", "-m", "sh", "-c", script, "sh", "/", *words]
             daemon.start()
             if command == "check":
-                assert daemon.wait(60) == 0
+                assert daemon.wait(PATIENCE) == 0
                 assert daemon.log.count(told) == 1
                 continue
             daemon.wait_ready()

@@ -14,6 +14,7 @@ import pytest
 from prometheus_client.mmap_dict import MmapedDict
 
 from tests.harness import require
+from tests.patience import PATIENCE
 from tidegate.metrics import value_file
 from tidegate.metrics.users import VARIABLE
 from tidegate.metrics.value_file import SIZE, ValueFile
@@ -114,7 +115,7 @@ def test_a_full_disk_kills_nobody(tmp_path: Path) -> None:
         env={"PATH": os.environ["PATH"], VARIABLE: str(tmp_path), "PYTHONPATH": ":".join(sys.path)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()

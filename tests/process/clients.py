@@ -16,7 +16,7 @@ from typing import Self
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-PATIENCE = 20.0  # seconds for one connect, on a machine that is busy with all of this
+from tests.patience import PATIENCE
 
 
 class Crowd:
@@ -76,7 +76,7 @@ class Crowd:
         await self._until(lambda: self.closed.total() >= closes and self.open == self.staying)
 
     async def _until(self, condition: object) -> None:
-        async with asyncio.timeout(60), self._changed:
+        async with asyncio.timeout(PATIENCE), self._changed:
             await self._changed.wait_for(condition)  # type: ignore[arg-type]
 
     def _begin(self, work: Awaitable[None], tasks: set[asyncio.Task[None]]) -> None:

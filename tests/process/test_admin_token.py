@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.harness import ECHO, Daemon, wait_until
+from tests.patience import PATIENCE
 
 OLD, NEW = "0123456789abcdef", "fedcba9876543210"
 
@@ -21,7 +22,7 @@ def test_beyond_loopback_without_one_the_start_is_refused() -> None:
         [sys.executable, "-m", "tidegate", "serve", "application:handler", "--admin", "0.0.0.0:0"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 2

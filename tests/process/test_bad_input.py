@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.harness import ECHO, Daemon
+from tests.patience import PATIENCE
 from tests.rawclient import RawClient, frame
 
 # A connection that breaks the rules ends in an exception in its handler; one that expects it logs nothing.
@@ -209,7 +210,7 @@ def test_pages_of_other_sites() -> None:
 )
 def test_what_is_no_request(daemon: Daemon, data: bytes) -> None:
     """Junk on the port, a TLS hello among it: closed at once, with 400 or without a word, not at the timeout."""
-    with RawClient(daemon.port, timeout=5) as client:
+    with RawClient(daemon.port, timeout=PATIENCE) as client:
         client.send(data + b"\r\n\r\n")
         try:
             assert client.response()[0] == 400

@@ -19,6 +19,7 @@ import pytest
 from websockets.asyncio.client import connect, unix_connect
 
 from tests.harness import ECHO, Daemon, free_port, wait_until
+from tests.patience import PATIENCE
 from tests.rawclient import RawClient
 
 WHO = """
@@ -133,7 +134,7 @@ async def test_a_socket_that_is_handed_over(tmp_path: Path) -> None:
         command += ["--admin", f"127.0.0.1:{admin}", "--workers", "2"]
         process = await asyncio.to_thread(subprocess.Popen, command, cwd=tmp_path, pass_fds=[number])
         try:
-            async with connect(f"ws://127.0.0.1:{port}/", proxy=None, open_timeout=20) as client:
+            async with connect(f"ws://127.0.0.1:{port}/", proxy=None, open_timeout=PATIENCE) as client:
                 assert await client.recv() == "hello"
         finally:
             process.terminate()

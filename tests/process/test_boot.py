@@ -12,6 +12,10 @@ import time
 import pytest
 
 from tests.harness import Daemon, wait_until
+from tests.patience import PATIENCE
+
+# What a boot that is not heeded would wait for: longer than a test does.
+AGES = ("--graceful-timeout", str(10 * PATIENCE), "--boot-timeout", str(10 * PATIENCE))
 
 # A slow import, then a slow lifespan: two ways of not being ready yet.
 SLOW = """
@@ -38,10 +42,10 @@ SLOW = """
 @pytest.mark.parametrize("turn", range(20))
 def test_a_signal_at_any_moment_of_a_boot(turn: int) -> None:
     moment = random.Random(turn).uniform(0, 0.9)
-    with Daemon(SLOW, target="application:app", workers=3, wait=False) as daemon:
+    with Daemon(SLOW, *AGES, target="application:app", workers=3, wait=False) as daemon:
         wait_until(lambda: daemon.log, "the first line")
         time.sleep(moment)
-        status = daemon.stop(timeout=5)
+        status = daemon.stop()
         assert status == 0
         assert "Traceback" not in daemon.log
         assert "in time" not in daemon.log  # nobody had to be killed
@@ -50,17 +54,17 @@ def test_a_signal_at_any_moment_of_a_boot(turn: int) -> None:
 @pytest.mark.parametrize("turn", range(10))
 def test_a_signal_before_the_first_line(turn: int) -> None:
     """The interpreter itself takes a moment until anybody could heed a signal: then it ends by it, alone."""
-    with Daemon(SLOW, target="application:app", workers=3, wait=False) as daemon:
+    with Daemon(SLOW, *AGES, target="application:app", workers=3, wait=False) as daemon:
         time.sleep(turn * 0.02)
-        status = daemon.stop(timeout=5)
+        status = daemon.stop()
         assert status == 0 or (status == -signal.SIGTERM and not daemon.log)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 def test_other_ways_to_end_a_boot(number: int) -> None:
-    with Daemon(SLOW, target="application:app", workers=3, wait=False) as daemon:
+    with Daemon(SLOW, *AGES, target="application:app", workers=3, wait=False) as daemon:
         wait_until(lambda: daemon.log, "the first line")
-        assert daemon.stop(number, timeout=5) == 0
+        assert daemon.stop(number) == 0
 
 
 def test_an_import_that_holds_the_interpreter_cannot_hold_the_end() -> None:
@@ -72,9 +76,9 @@ def test_an_import_that_holds_the_interpreter_cannot_hold_the_end() -> None:
             except BaseException:
                 pass
     """
-    with Daemon(source, workers=2, wait=False) as daemon:
+    with Daemon(source, *AGES, workers=2, wait=False) as daemon:
         wait_until(lambda: len(daemon.workers()) == 2, "workers")
-        assert daemon.stop(timeout=5) == 0
+        assert daemon.stop() == 0
 
 
 def test_a_lifespan_that_is_interrupted_is_left_in_order() -> None:
@@ -96,15 +100,15 @@ def test_a_lifespan_that_is_interrupted_is_left_in_order() -> None:
 
         app = App(handler, lifespan=lifespan)
     """
-    with Daemon(source, target="application:app", wait=False) as daemon:
+    with Daemon(source, *AGES, target="application:app", wait=False) as daemon:
         wait_until(lambda: "entering" in daemon.log, "the lifespan")
-        assert daemon.stop(timeout=5) == 0
+        assert daemon.stop() == 0
         assert "left" in daemon.log
 
 
 def test_the_admin_address_answers_from_the_beginning() -> None:
-    with Daemon("import time; time.sleep(1000)", workers=2, wait=False) as daemon:
+    with Daemon("import time; time.sleep(1000)", *AGES, workers=2, wait=False) as daemon:
         wait_until(lambda: daemon.get("/readyz")[0], "an answer")
         assert daemon.get("/readyz")[0] == 503
         assert daemon.get("/livez")[0] == 200
-        assert daemon.stop(timeout=5) == 0
+        assert daemon.stop() == 0

@@ -20,6 +20,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.harness import ECHO, Daemon, require, wait_until
+from tests.patience import PATIENCE
 
 GREETING = """
     import {module} as greetings
@@ -36,7 +37,7 @@ def watchfiles() -> None:
 
 
 def begin(daemon: Daemon) -> None:
-    wait_until(lambda: "a reload follows each change" in daemon.log, "a watch", 30)
+    wait_until(lambda: "a reload follows each change" in daemon.log, "a watch")
 
 
 def edit(daemon: Daemon, name: str, text: str) -> None:
@@ -47,7 +48,7 @@ def edit(daemon: Daemon, name: str, text: str) -> None:
 
 
 def ended(daemon: Daemon, generation: int) -> None:
-    wait_until(lambda: f"generation {generation} has ended" in daemon.log, f"the end of generation {generation}", 30)
+    wait_until(lambda: f"generation {generation} has ended" in daemon.log, f"the end of generation {generation}")
 
 
 def lookout(daemon: Daemon) -> psutil.Process:
@@ -64,7 +65,7 @@ def daemon() -> Iterator[Daemon]:
 
 async def test_an_edit_is_served(daemon: Daemon) -> None:
     """Of the application itself, then of a module that it has imported; and old connections end at once."""
-    async with asyncio.timeout(50), connect(daemon.uri, proxy=None) as old:
+    async with asyncio.timeout(PATIENCE), connect(daemon.uri, proxy=None) as old:
         edit(daemon, "words/one.py", "TEXT = 'new'")
         await asyncio.to_thread(ended, daemon, 1)
         edit(daemon, "application.py", GREETING.format(module="words.one"))
@@ -86,9 +87,9 @@ async def test_an_edit_is_served(daemon: Daemon) -> None:
 
 async def test_a_broken_edit_shows_its_error_and_the_old_code_serves(daemon: Daemon) -> None:
     before = daemon.workers()
-    async with asyncio.timeout(50), connect(daemon.uri, proxy=None) as websocket:
+    async with asyncio.timeout(PATIENCE), connect(daemon.uri, proxy=None) as websocket:
         edit(daemon, "application.py", "async def handler(websocket)\n")
-        await asyncio.to_thread(wait_until, lambda: "reload: failed" in daemon.log, "a failure", 30)
+        await asyncio.to_thread(wait_until, lambda: "reload: failed" in daemon.log, "a failure")
         assert re.search(r"application\.py.*, line 1\n(.*\n)*.*SyntaxError", daemon.log)
         await asyncio.to_thread(wait_until, lambda: daemon.workers() == before, "the old workers alone")
         await websocket.send("still here")
@@ -106,12 +107,12 @@ async def test_an_edit_during_a_reload_begins_another() -> None:
     with Daemon(ECHO, *OPTIONS, workers=2, drain=None) as daemon:
         begin(daemon)
         edit(daemon, "application.py", "import time\ntime.sleep(30)\n")
-        await asyncio.to_thread(wait_until, lambda: "generation 2 boots" in daemon.log, "a reload", 30)
+        await asyncio.to_thread(wait_until, lambda: "generation 2 boots" in daemon.log, "a reload")
         edit(daemon, "application.py", GREETING.format(module="words"))
         edit(daemon, "words.py", "TEXT = 'here'")
         # The first may have read the second text already; the last has replaced whoever did.
-        await asyncio.to_thread(wait_until, lambda: re.search(r"generation [123] has ended", daemon.log), "another", 30)
-        async with asyncio.timeout(20), connect(daemon.uri, proxy=None) as websocket:
+        await asyncio.to_thread(wait_until, lambda: re.search(r"generation [123] has ended", daemon.log), "another")
+        async with asyncio.timeout(PATIENCE), connect(daemon.uri, proxy=None) as websocket:
             assert await websocket.recv() == "here"
         assert daemon.stop() == 0
 
@@ -123,10 +124,10 @@ def test_the_configuration_file() -> None:
         with Daemon(ECHO, *OPTIONS, "--config", str(path), workers=None) as daemon:
             begin(daemon)
             path.write_text("workers = 3\n")
-            wait_until(lambda: len(daemon.workers()) == 3, "three workers", 30)
+            wait_until(lambda: len(daemon.workers()) == 3, "three workers")
             assert re.search(r"changed: \S*tidegate\.toml", daemon.log)
             path.write_text("workers = 0\n")
-            wait_until(lambda: "reload: failed" in daemon.log, "a failure", 30)
+            wait_until(lambda: "reload: failed" in daemon.log, "a failure")
             assert len(daemon.workers()) == 3
             assert daemon.stop() == 0
 
@@ -137,7 +138,7 @@ def test_what_concerns_nobody_and_other_signals(daemon: Daemon) -> None:
     edit(daemon, ".venv/module.py", "")
     edit(daemon, "__pycache__/module.py", "")
     daemon.signal(signal.SIGTTIN)
-    wait_until(lambda: len(daemon.workers()) == 3, "another worker", 30)
+    wait_until(lambda: len(daemon.workers()) == 3, "another worker")
     assert set(before) < set(daemon.workers())
     assert "changed:" not in daemon.log
     assert daemon.stop() == 0
@@ -152,13 +153,13 @@ def test_nobody_is_left(daemon: Daemon) -> None:
 def test_nobody_is_left_by_a_supervisor_that_is_killed(daemon: Daemon) -> None:
     process = lookout(daemon)
     daemon.signal(signal.SIGKILL)
-    wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, "its end", 20)
+    wait_until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, "its end")
 
 
 def test_when_it_dies_the_daemon_goes_on(daemon: Daemon) -> None:
     process = lookout(daemon)
     process.kill()
-    wait_until(lambda: "changes of files are no longer noticed" in daemon.log, "a word of it", 20)
+    wait_until(lambda: "changes of files are no longer noticed" in daemon.log, "a word of it")
     assert not process.is_running()
     daemon.signal(signal.SIGHUP)
     ended(daemon, 1)
@@ -169,7 +170,7 @@ def test_an_upgrade_has_another_one(daemon: Daemon) -> None:
     process = lookout(daemon)
     daemon.signal(signal.SIGUSR2)
     ended(daemon, 1)
-    wait_until(lambda: daemon.log.count("a reload follows each change") == 2, "another watch", 30)
+    wait_until(lambda: daemon.log.count("a reload follows each change") == 2, "another watch")
     assert not process.is_running()
     edit(daemon, "more.py", "")
     ended(daemon, 2)

@@ -77,7 +77,7 @@ def test_a_reload_reads_the_file_again(tmp_path: Path) -> None:
         assert ping_interval(daemon) == "7"
         file.write_text('workers = 2\nping_interval = "none"\nsettle = 0\n')
         daemon.signal(signal.SIGHUP)
-        wait_until(lambda: "generation 1 has ended" in daemon.log, "the next generation", 30)
+        wait_until(lambda: "generation 1 has ended" in daemon.log, "the next generation")
         assert ping_interval(daemon) == "none"
         assert len(daemon.workers()) == 2
         assert daemon.stop() == 0

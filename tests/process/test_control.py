@@ -24,6 +24,7 @@ import psutil
 import pytest
 
 from tests.harness import ECHO, Daemon, wait_until
+from tests.patience import PATIENCE
 from tests.process.clients import Crowd
 from tests.process.test_service import opened
 from tests.rawclient import RawClient
@@ -49,7 +50,7 @@ def started(daemon: Daemon, *arguments: str, **options: Any) -> subprocess.Popen
 def asked(daemon: Daemon, *arguments: str) -> tuple[int, str, str]:
     """Exit status, standard output and standard error of a command."""
     with started(daemon, *arguments) as command:
-        out, err = command.communicate(timeout=60)
+        out, err = command.communicate(timeout=PATIENCE)
     return command.returncode, out, err
 
 
@@ -62,7 +63,7 @@ def status(daemon: Daemon) -> Any:
 def said(daemon: Daemon, data: bytes) -> list[Any]:
     """What the daemon answers to some bytes."""
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(20)
+        sock.settimeout(PATIENCE)
         sock.connect(path(daemon))
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             sock.sendall(data)
@@ -148,7 +149,7 @@ def test_two_reloads_at_once(daemon: Daemon) -> None:
     assert asked(daemon, "reload", "--no-wait")[:2] == (0, "")
     commands = [started(daemon, "reload") for _ in range(3)]
     for command in commands:
-        out, _ = command.communicate(timeout=60)
+        out, _ = command.communicate(timeout=PATIENCE)
         assert command.returncode == 0
         assert re.fullmatch(r"tidegate reload: generation \d serves with 2 workers\n", out)
     assert daemon.stop() == 0
@@ -171,7 +172,7 @@ def test_force_gives_up_what_is_under_way() -> None:
             (daemon.directory / "wait").unlink()
             code, _, err = asked(daemon, "reload", "--force")
             assert code == 0, err
-            first.wait(20)
+            first.wait(PATIENCE)
         # It may just have been done.
         assert first.returncode in (0, 1)
         assert daemon.stop() == 0
@@ -182,7 +183,7 @@ def test_who_does_not_wait_any_longer(daemon: Daemon) -> None:
     code, _, err = asked(daemon, "reload", "--timeout", "0.7")
     assert code == 6
     assert f"not done within 0.7 s: the daemon at {path(daemon)} goes on with it" in err
-    wait_until(lambda: "generation 2 serves" in daemon.log, "the reload", 20)
+    wait_until(lambda: "generation 2 serves" in daemon.log, "the reload")
 
 
 def test_who_is_interrupted(daemon: Daemon) -> None:
@@ -190,9 +191,9 @@ def test_who_is_interrupted(daemon: Daemon) -> None:
         assert command.stderr is not None
         assert command.stderr.readline() == "tidegate reload: generation 2 boots\n"
         command.send_signal(signal.SIGINT)
-        _, err = command.communicate(timeout=20)
+        _, err = command.communicate(timeout=PATIENCE)
     assert (command.returncode, err) == (130, "tidegate reload: no longer waited for, the daemon goes on with it\n")
-    wait_until(lambda: "generation 2 serves" in daemon.log, "the reload", 20)
+    wait_until(lambda: "generation 2 serves" in daemon.log, "the reload")
 
 
 # Scale and drain.
@@ -214,7 +215,7 @@ def test_drain_and_reload(daemon: Daemon) -> None:
         client.open()
         command = started(daemon, "drain")
         assert client.close_frame()[0] == 1001
-    out, err = command.communicate(timeout=60)
+    out, err = command.communicate(timeout=PATIENCE)
     assert (command.returncode, out, err) == (
         0,
         "tidegate drain: no connection is left; a reload makes the daemon serve again\n",
@@ -254,7 +255,7 @@ def test_stop(daemon: Daemon, option: str | None) -> None:
                     pass
         else:
             assert client.close_frame()[0] == 1001
-    out, _ = command.communicate(timeout=60)
+    out, _ = command.communicate(timeout=PATIENCE)
     assert (command.returncode, out) == (0, "tidegate stop: stopped with status 0\n")
     # Its end is its parent's to see, and that is this process.
     assert psutil.Process(daemon.pid).status() == psutil.STATUS_ZOMBIE
@@ -274,7 +275,7 @@ def test_a_stop_may_become_more_urgent() -> None:
             assert status(daemon)["state"] == "draining"
             assert asked(daemon, "reload")[::2] == (1, "tidegate reload: the daemon is stopping\n")
             assert asked(daemon, "stop", "--cut")[0] == 0
-            out, _ = first.communicate(timeout=20)
+            out, _ = first.communicate(timeout=PATIENCE)
         assert (first.returncode, out) == (0, "tidegate stop: stopped with status 0\n")
         assert daemon.wait() == 0
 
@@ -285,7 +286,7 @@ def test_a_daemon_that_is_killed(daemon: Daemon) -> None:
         assert command.stderr is not None
         assert command.stderr.readline() == "tidegate reload: generation 2 boots\n"
         daemon.signal(signal.SIGKILL)
-        _, err = command.communicate(timeout=20)
+        _, err = command.communicate(timeout=PATIENCE)
     assert command.returncode == 1
     assert "has ended, or let go of us, without an answer" in err
     assert asked(daemon, "status")[0] == 5  # the file is there yet
@@ -328,7 +329,7 @@ def test_another_user_is_refused(daemon: Daemon) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=20,
+            timeout=PATIENCE,
         )
         return done.stdout, done.stderr
 
@@ -361,7 +362,7 @@ def test_the_daemons_own_user_may_ask() -> None:
                     capture_output=True,
                     text=True,
                     check=True,
-                    timeout=20,
+                    timeout=PATIENCE,
                 )
                 assert json.loads(done.stdout)["status"]["pid"] == daemon.pid
             assert daemon.stop() == 0
@@ -434,7 +435,7 @@ def test_in_the_runtime_directory(tmp_path: Path) -> None:
             env={**os.environ, "RUNTIME_DIRECTORY": str(tmp_path)},
             capture_output=True,
             check=True,
-            timeout=30,
+            timeout=PATIENCE,
         )
         assert json.loads(done.stdout)["pid"] == daemon.pid
         assert daemon.stop() == 0

@@ -17,6 +17,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidMessage
 
 from tests.harness import ECHO, Daemon, Metrics, wait_until
+from tests.patience import PATIENCE
 
 # Names its process, so that a client knows which worker has it.
 WHO = """
@@ -51,7 +52,7 @@ class Callers:
         worker = 0
         try:
             async with connect(
-                self.daemon.uri, compression=None, ping_interval=None, proxy=None, open_timeout=20
+                self.daemon.uri, compression=None, ping_interval=None, proxy=None, open_timeout=PATIENCE
             ) as client:
                 worker = int(await client.recv())
                 await client.send("hello")
@@ -177,7 +178,7 @@ async def test_nobody_stays_behind_a_supervisor_that_was_killed(state: str) -> N
             daemon.signal(signal.SIGKILL)
             await client.wait_closed()
             assert client.close_code == (1006 if state == "blocked" else 1001)
-        await asyncio.to_thread(wait_until, lambda: not daemon.titles(), "the end of all", 60)
+        await asyncio.to_thread(wait_until, lambda: not daemon.titles(), "the end of all")
 
 
 BROKEN = {
@@ -262,7 +263,7 @@ def test_once_a_worker_has_served_the_daemon_stays_up() -> None:
         assert daemon.poll() is None
         assert daemon.get("/readyz")[0] == 503
         (daemon.directory / "broken").unlink()
-        wait_until(lambda: daemon.get("/readyz")[0] == 200, "it serves again", 15)
+        wait_until(lambda: daemon.get("/readyz")[0] == 200, "it serves again")
         assert daemon.stop() == 0
 
 

@@ -16,6 +16,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError
 
 from tests.harness import ECHO, Daemon, wait_until
+from tests.patience import PATIENCE
 
 FORKS = """
     import multiprocessing, os, subprocess, sys, time
@@ -143,7 +144,7 @@ async def test_clients_notice_the_end_of_a_worker_whose_child_lives_on_and_so_do
         daemon.wait_ready()
         daemon.signal(signal.SIGTERM)
         assert daemon.process is not None
-        assert daemon.process.wait(30) == 0
+        assert daemon.process.wait(PATIENCE) == 0
         assert orphan.is_running()
         with Daemon(ECHO, "--bind", daemon.address, bind=False) as successor:
             async with connect(daemon.uri) as websocket:

@@ -18,6 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.harness import Daemon, wait_until
+from tests.patience import PATIENCE
 from tests.process.clients import Crowd
 
 # Names its process, and does whatever it is told to.
@@ -61,7 +62,7 @@ class Talkers:
         while True:
             for websocket in self.websockets:
                 await websocket.send("hello")
-                assert await asyncio.wait_for(websocket.recv(), 5) == "hello"
+                assert await asyncio.wait_for(websocket.recv(), PATIENCE) == "hello"
             self.turns += 1
             await asyncio.sleep(0.02)
 
@@ -106,7 +107,7 @@ def exits(daemon: Daemon, **labels: object) -> float:
     return daemon.metrics().total("tidegate_worker_exits_total", **labels)
 
 
-async def until(condition: object, what: str, timeout: float = 20) -> None:
+async def until(condition: object, what: str, timeout: float = PATIENCE) -> None:
     await asyncio.to_thread(wait_until, condition, what, timeout)  # type: ignore[arg-type]
 
 
@@ -172,7 +173,7 @@ async def test_nobody_new_waits_for_a_worker_that_is_stopped() -> None:
     with Daemon(APPLICATION, "--worker-timeout", "none", workers=2) as daemon:
         victim, other = daemon.workers()
         daemon.signal(signal.SIGSTOP, victim)
-        clients = await asyncio.gather(*(connect(daemon.uri, proxy=None, open_timeout=30) for _ in range(20)))
+        clients = await asyncio.gather(*(connect(daemon.uri, proxy=None, open_timeout=PATIENCE) for _ in range(20)))
         for client in clients:
             await client.send("who")
             assert await client.recv() == str(other)
@@ -293,7 +294,7 @@ async def test_a_reload_gets_past_a_worker_that_is_stopped() -> None:
         async with Crowd(daemon.uri, rate=20) as crowd:
             daemon.signal(signal.SIGSTOP, victim)
             daemon.signal(signal.SIGHUP)
-            await until(lambda: "generation 1 has ended" in daemon.log, "the next generation", 30)
+            await until(lambda: "generation 1 has ended" in daemon.log, "the next generation")
         assert len(daemon.workers()) == 2
         assert victim not in daemon.workers()
         assert crowd.went
@@ -308,7 +309,7 @@ async def test_workers_of_some_age_are_recycled_and_nobody_is_refused() -> None:
     with Daemon(APPLICATION, "--max-lifetime", "2", "--settle", "0.2", workers=2, drain=0.2) as daemon:
         first = daemon.workers()
         async with Crowd(daemon.uri, staying=10, rate=50) as crowd:
-            await until(lambda: exits(daemon, reason="recycle_age") >= 4, "two rounds", 60)
+            await until(lambda: exits(daemon, reason="recycle_age") >= 4, "two rounds")
         assert not crowd.refused
         assert set(crowd.closed) == {1001}
         assert crowd.went > 50
@@ -322,7 +323,7 @@ async def test_workers_of_some_age_are_recycled_and_nobody_is_refused() -> None:
 async def test_workers_of_many_connections_are_recycled() -> None:
     with Daemon(APPLICATION, "--max-connections-served", "50", "--settle", "0.2", workers=1, drain=0.2) as daemon:
         async with Crowd(daemon.uri, rate=40) as crowd:
-            await until(lambda: exits(daemon, reason="recycle_connections") >= 1, "another worker", 30)
+            await until(lambda: exits(daemon, reason="recycle_connections") >= 1, "another worker")
         assert not crowd.refused
         assert exits(daemon) == exits(daemon, reason="recycle_connections")
         assert await asyncio.to_thread(daemon.stop) == 0

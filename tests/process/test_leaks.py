@@ -59,7 +59,6 @@ def memory(daemon: Daemon) -> dict[str, int]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 async def test_ten_thousand_connections_leave_nothing() -> None:
     with Daemon(ECHO, workers=2) as daemon:
         await come_and_go(daemon.uri, WARM_UP)

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from tests.harness import ECHO, Daemon, wait_until
+from tests.patience import PATIENCE
 from tests.rawclient import RawClient
 
 ADDRESS = """
@@ -129,7 +130,7 @@ def test_the_proxy_protocol(unix: bool, tmp_path: Path) -> None:
         client = RawClient.__new__(RawClient)
         client.buffer = b""
         client.socket = socket.socket(socket.AF_UNIX if unix else socket.AF_INET)
-        client.socket.settimeout(10)
+        client.socket.settimeout(PATIENCE)
         client.socket.connect(str(path) if unix else ("127.0.0.1", daemon.port))
         with client:
             client.send(header)

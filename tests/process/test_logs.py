@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 
 from tests.harness import ECHO, Daemon, wait_until
+from tests.patience import PATIENCE
 from tests.rawclient import RawClient, frame
 
 # Echoes, and logs as much as it is told to.
@@ -87,7 +88,7 @@ async def test_an_error_of_megabytes_is_shortened_and_not_lost(format: str) -> N
             await client.send("x")
             await client.wait_closed()
             assert client.close_code == 1011
-        await asyncio.to_thread(wait_until, lambda: "xxxlast" in daemon.log, "the error", 30)
+        await asyncio.to_thread(wait_until, lambda: "xxxlast" in daemon.log, "the error")
         assert "ValueError: firstxxx" in daemon.log
         assert len(daemon.log) < 100_000
         assert daemon.metrics().total("tidegate_log_messages_dropped_total") == 0
@@ -178,7 +179,7 @@ async def test_standard_error_may_be_a_socket() -> None:
         theirs.close()
         await echo(daemon, *["100000"] * 60)
         assert daemon.stop() == 0
-        ours.settimeout(10)
+        ours.settimeout(PATIENCE)
         assert b"supervisor INFO tidegate " in ours.recv(1000)
 
 

@@ -55,7 +55,6 @@ class Leaver(asyncio.Protocol):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 async def test_a_slow_drain_is_even() -> None:
     """5,000 clients, closed within 10 seconds: as many in each of them, but for 30 %."""
     loop = asyncio.get_running_loop()
@@ -83,7 +82,6 @@ ASKED = {"boot": None, "reload": signal.SIGHUP, "upgrade": signal.SIGUSR2, "drai
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("under_way", ASKED)
 async def test_an_end_at_any_moment(under_way: str) -> None:
     """Status 0, in time, nobody left behind. `Daemon.stop()` looks for whoever is."""

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from tests.harness import wait_until
+from tests.patience import PATIENCE
 
 UNSHARE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 if os.geteuid() != 0:
@@ -58,7 +59,7 @@ def process_1(directory: Path, source: str) -> Iterator[psutil.Process]:
         (supervisor,) = wait_until(psutil.Process(outer.pid).children, "process 1")
         wait_until(lambda: "ready: 2 of 2" in (directory / "log").read_text(), "readiness")
         yield supervisor
-        assert outer.wait(20) == 0
+        assert outer.wait(PATIENCE) == 0
     finally:
         outer.kill()
         outer.wait()

@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from tests.harness import ECHO, Daemon, Metrics, wait_until
+from tests.patience import PATIENCE
 
 QUICK = ("--settle", "0.1")
 BURNS = """
@@ -44,7 +45,7 @@ def wait_metrics(daemon: Daemon, condition: Callable[[Metrics], bool], what: str
         metrics = daemon.metrics()
         return metrics if condition(metrics) else None
 
-    metrics = wait_until(found, what, 30)
+    metrics = wait_until(found, what)
     assert metrics is not None
     return metrics
 
@@ -227,7 +228,7 @@ def test_slots_come_and_go() -> None:
 def test_a_worker_that_hangs_can_be_seen_and_so_can_its_queue() -> None:
     with Daemon(ECHO) as daemon:
         worker = stop(daemon)
-        clients = [socket.create_connection(("127.0.0.1", daemon.port), timeout=10) for _ in range(5)]
+        clients = [socket.create_connection(("127.0.0.1", daemon.port), timeout=PATIENCE) for _ in range(5)]
         metrics = wait_metrics(
             daemon, lambda found: found.total("tidegate_accept_queue_length", worker=0) == 5, "five in the queue"
         )

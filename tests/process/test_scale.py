@@ -13,6 +13,7 @@ import socket
 import pytest
 
 from tests.harness import ECHO, Daemon, wait_until
+from tests.patience import PATIENCE
 from tests.process.clients import Crowd
 
 # Its first worker dies as it boots, as long as there is a file of that name.
@@ -28,8 +29,8 @@ STRAGGLERS = 5.0
 
 
 def wait_workers(daemon: Daemon, number: int) -> None:
-    wait_until(lambda: len(daemon.workers()) == number, f"{number} workers", 30)
-    wait_until(lambda: daemon.metrics().total("tidegate_workers_desired") == number, f"{number} desired", 30)
+    wait_until(lambda: len(daemon.workers()) == number, f"{number} workers")
+    wait_until(lambda: daemon.metrics().total("tidegate_workers_desired") == number, f"{number} desired")
 
 
 @pytest.mark.parametrize(("staying", "rate"), [(50, 50), pytest.param(300, 200, marks=pytest.mark.slow)])
@@ -75,12 +76,12 @@ async def test_a_slot_whose_workers_keep_dying_is_steered_around() -> None:
     with Daemon(MORTAL, workers=2, drain=0) as daemon:
         (daemon.directory / "mortal").touch()
         daemon.signal(signal.SIGKILL, daemon.workers()[0])
-        await asyncio.to_thread(wait_until, lambda: daemon.log.count("exited with status 5") >= 3, "deaths", 20)
+        await asyncio.to_thread(wait_until, lambda: daemon.log.count("exited with status 5") >= 3, "deaths")
         # From now on it is waited for so long that nobody should have to.
         async with Crowd(daemon.uri, rate=100) as crowd:
-            await asyncio.to_thread(wait_until, lambda: daemon.log.count("exited with status 5") >= 5, "deaths", 30)
+            await asyncio.to_thread(wait_until, lambda: daemon.log.count("exited with status 5") >= 5, "deaths")
             (daemon.directory / "mortal").unlink()
-            await asyncio.to_thread(wait_until, lambda: len(daemon.workers()) == 2, "a worker that lives", 30)
+            await asyncio.to_thread(wait_until, lambda: len(daemon.workers()) == 2, "a worker that lives")
         assert crowd.went
         assert not crowd.refused
         assert daemon.stop() == 0
@@ -98,7 +99,7 @@ async def test_its_queue_is_accepted_by_another_worker() -> None:
         daemon.signal(signal.SIGKILL, worker)
         answered = 0
         for sock in waiting:
-            sock.settimeout(20)
+            sock.settimeout(PATIENCE)
             with contextlib.suppress(ConnectionResetError):  # whom the stopped worker had accepted
                 answered += sock.recv(100).startswith(b"HTTP/1.1 4")
         assert answered == len(waiting)

@@ -26,6 +26,7 @@ import pytest
 from websockets.asyncio.client import connect, unix_connect
 
 from tests.harness import ECHO, ROOT, Daemon, require, wait_until
+from tests.patience import PATIENCE
 from tests.rawclient import RawClient
 
 NOBODY = pwd.getpwnam("nobody")
@@ -58,7 +59,7 @@ class Manager:
 
     def wait(self, name: str, accept: Callable[[str], bool] = lambda value: True) -> str:
         """The first accepted value of an assignment, once it has come."""
-        found = wait_until(lambda: [v for v in self.values(name) if accept(v)], f"{name} of {self.messages}", 20)
+        found = wait_until(lambda: [v for v in self.values(name) if accept(v)], f"{name} of {self.messages}")
         return found[0]
 
     def forget(self) -> None:
@@ -252,7 +253,7 @@ def activate(directory: Path, sockets: list[socket.socket], names: str, *options
 
 
 async def said(port: int) -> str:
-    async with connect(f"ws://127.0.0.1:{port}/", proxy=None, open_timeout=20) as client:
+    async with connect(f"ws://127.0.0.1:{port}/", proxy=None, open_timeout=PATIENCE) as client:
         return str(await client.recv())
 
 
@@ -317,7 +318,7 @@ def test_a_connection_is_no_listening_socket(tmp_path: Path) -> None:
         socket.create_connection(listener.getsockname()) as client,
     ):
         process = activate(tmp_path, [client], "", "--bind", "systemd")
-        assert process.wait(20) == 4
+        assert process.wait(PATIENCE) == 4
     assert "its unit needs Accept=no" in (tmp_path / "log").read_text()
 
 

@@ -14,6 +14,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.harness import ECHO, Daemon, wait_until
+from tests.patience import PATIENCE
 from tests.rawclient import RawClient
 
 # Three ways of not ending.
@@ -69,7 +70,7 @@ async def open_clients(daemon: Daemon, count: int) -> list[ClientConnection]:
     clients: list[ClientConnection] = []
     while len(clients) < count:
         batch = [
-            connect(daemon.uri, compression=None, ping_interval=None, proxy=None, open_timeout=20)
+            connect(daemon.uri, compression=None, ping_interval=None, proxy=None, open_timeout=PATIENCE)
             for _ in range(min(50, count - len(clients)))
         ]
         clients += await asyncio.gather(*batch)
@@ -87,7 +88,7 @@ async def ends_of(clients: Sequence[ClientConnection]) -> list[tuple[int | None,
     return await asyncio.gather(*map(end_of, clients))
 
 
-async def stopped(daemon: Daemon, timeout: float = 20) -> int:
+async def stopped(daemon: Daemon, timeout: float = PATIENCE) -> int:
     """The exit status, waited for while clients go on answering."""
     return await asyncio.to_thread(daemon.wait, timeout)
 
@@ -155,7 +156,7 @@ async def test_without_a_drain_window_all_are_closed_at_once() -> None:
 
 
 async def test_readiness_is_off_and_nobody_is_accepted_while_draining() -> None:
-    with Daemon(ECHO, "--drain", "20") as daemon:
+    with Daemon(ECHO, "--drain", "500", "--graceful-timeout", "1000") as daemon:
         clients = await open_clients(daemon, 2)
         daemon.signal(signal.SIGTERM)
         assert (await end_of(await first(clients)))[0] == 1001

@@ -15,6 +15,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.harness import ECHO, Daemon, wait_until
+from tests.patience import PATIENCE
 
 PROGRAM = """
 import os, sys
@@ -36,14 +37,24 @@ open("done", "w").close()
 def test_whatever_is_closed_is_filled(closed: str, tmp_path: Path) -> None:
     command = f'exec "$0" -c "$1" {closed}'
     subprocess.run(
-        ["sh", "-c", command, sys.executable, PROGRAM], cwd=tmp_path, stdin=subprocess.DEVNULL, timeout=30, check=False
+        ["sh", "-c", command, sys.executable, PROGRAM],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        timeout=PATIENCE,
+        check=False,
     )
     assert (tmp_path / "done").exists()
 
 
 def test_whatever_is_open_stays(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=tmp_path, input="", capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", PROGRAM],
+        cwd=tmp_path,
+        input="",
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
     )
     assert done.stdout == "a word"
 
@@ -65,7 +76,7 @@ def test_a_daemon_serves_reloads_and_ends_well(closed: str, tmp_path: Path) -> N
             assert websocket.recv() == "served"
         [before] = daemon.workers()
         daemon.signal(signal.SIGHUP)
-        wait_until(lambda: before not in daemon.workers() and daemon.workers(), "another worker serves", 30)
+        wait_until(lambda: before not in daemon.workers() and daemon.workers(), "another worker serves")
         assert daemon.stop() == 0
     text = log.read_text()
     assert "SIGABRT" not in text
@@ -110,7 +121,7 @@ def test_in_the_background_of_a_terminal_a_daemon_writes_its_log_and_serves(tmp_
             assert supervisor.status() != psutil.STATUS_STOPPED
             assert sum(supervisor.cpu_times()[:2]) < 5
             supervisor.terminate()
-            assert daemon.process.wait(30) == 0
+            assert daemon.process.wait(PATIENCE) == 0
         finally:
             for each in [*supervisor.children(), supervisor] if supervisor.is_running() else []:
                 each.kill()

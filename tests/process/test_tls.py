@@ -18,6 +18,7 @@ import trustme
 from cryptography import x509
 
 from tests.harness import ECHO, Daemon, wait_until
+from tests.patience import PATIENCE
 from tidegate.asyncio.client import ClientConnection, connect
 from tidegate.exceptions import ConnectionClosed, InvalidMessage
 
@@ -109,15 +110,15 @@ async def test_a_reload_renews_certificates_and_disturbs_nobody(authority: trust
             spoil(certificate)
             daemon.signal(signal.SIGHUP)
             reason = f"TLS cannot be set up: --certfile {certificate}: there is no private key in it"
-            await asyncio.to_thread(wait_until, lambda: reason in daemon.log, reason, 20)
+            await asyncio.to_thread(wait_until, lambda: reason in daemon.log, reason)
             await old.send("still there")
             assert await old.recv() == "still there"
             async with connect(uri, ssl=tls) as websocket:
                 assert serial(websocket) == before
             renew(authority, certificate)
-            await asyncio.to_thread(wait_until, lambda: "reload: failed" in daemon.log, "its end", 20)
+            await asyncio.to_thread(wait_until, lambda: "reload: failed" in daemon.log, "its end")
             daemon.signal(signal.SIGHUP)
-            await asyncio.wait_for(old.wait_closed(), 20)
+            await asyncio.wait_for(old.wait_closed(), PATIENCE)
             assert old.close_code == 1001
         async with connect(uri, ssl=tls) as new:
             assert serial(new) != before
@@ -136,6 +137,6 @@ def test_a_certificate_that_cannot_be(certificate: Path, command: str) -> None:
 
 def test_options_that_need_each_other() -> None:
     command = [sys.executable, "-m", "tidegate", "serve", "app:handler", "--keyfile", "key.pem"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert result.returncode == 2
     assert "--keyfile 'key.pem' is not allowed: give --certfile as well" in result.stderr

@@ -66,7 +66,7 @@ def upgrade(daemon: Daemon) -> None:
     """Ask for it, and wait for its end and that of the old workers."""
     count = len(re.findall(r"generation \d+ has ended", daemon.log))
     daemon.signal(signal.SIGUSR2)
-    wait_until(lambda: len(re.findall(r"generation \d+ has ended", daemon.log)) > count, "the upgrade", 60)
+    wait_until(lambda: len(re.findall(r"generation \d+ has ended", daemon.log)) > count, "the upgrade")
 
 
 async def test_to_another_version_and_back(daemon: Daemon, versions: Versions) -> None:
@@ -171,10 +171,10 @@ async def test_a_signal_to_end_at_any_moment(versions: Versions) -> None:
 async def test_a_worker_that_dies_while_nobody_looks(daemon: Daemon) -> None:
     """Between two programs, or right before: its slot is filled."""
     daemon.signal(signal.SIGUSR2)
-    await asyncio.to_thread(wait_until, lambda: daemon.log.count("tidegate 1.1.1 started") == 2, "the next program", 60)
+    await asyncio.to_thread(wait_until, lambda: daemon.log.count("tidegate 1.1.1 started") == 2, "the next program")
     for pid in daemon.workers():
         with_suppress_kill(pid)
-    await asyncio.to_thread(wait_until, lambda: generations(daemon) == {2} and len(daemon.workers()) == 2, "both", 30)
+    await asyncio.to_thread(wait_until, lambda: generations(daemon) == {2} and len(daemon.workers()) == 2, "both")
     assert daemon.stop() == 0
 
 

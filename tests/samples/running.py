@@ -16,8 +16,9 @@ from pathlib import Path
 
 import psutil
 
+from tests.patience import PATIENCE
+
 PROGRAMS = Path(__file__).parent / "programs"
-PATIENCE = 20.0
 # What asyncio's debug mode says of a machine that is slow, which is no mistake of a program.
 _slow = re.compile(r"^Executing <.*> took \d+\.\d+ seconds\n", re.MULTILINE)
 _import = re.compile(r"^(import|from) websockets\b", re.MULTILINE)

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import trustme
 
-from tests.samples.running import PATIENCE, PROGRAMS, Program, running, start
+from tests.patience import PATIENCE
+from tests.samples.running import PROGRAMS, Program, running, start
 from tidegate import ConnectionClosedOK, InvalidStatus, connect, unix_connect
 
 LIBRARIES = ("tidegate", "websockets")

@@ -11,6 +11,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+from tests.patience import PATIENCE
+
 PRELUDE = """
 import os, select, signal, socket, sys, time
 from tidegate import logs
@@ -68,7 +70,7 @@ def supervise(tmp_path: Path, program: str, status: int = 0) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=PATIENCE,
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.patience import PATIENCE
 from tidegate._core.scoreboard import Scoreboard
 from tidegate.supervisor import control as module
 from tidegate.supervisor.control import Control
@@ -79,7 +80,7 @@ class Stage:
 
     def client(self, data: bytes = b"") -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(5)
+        sock.settimeout(PATIENCE)
         sock.connect(str(self.path))
         self._sockets.append(sock)
         sock.sendall(data)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.patience import PATIENCE
 from tidegate.config import Config
 from tidegate.supervisor.handle import Backoff, Generation, Handle, Slot
 from tidegate.supervisor.signals import Signals
@@ -48,7 +49,7 @@ def fork(signals: Signals, child: Callable[[socket.socket], None]) -> Handle:
 
 def ended(handle: Handle) -> int:
     """Wait for the end by the descriptor that tells it."""
-    assert select.select([handle.pidfd], [], [], 10)[0]
+    assert select.select([handle.pidfd], [], [], PATIENCE)[0]
     assert handle.reap()
     assert handle.ended is not None
     return handle.ended
@@ -56,7 +57,7 @@ def ended(handle: Handle) -> int:
 
 def hear_until(handle: Handle, stage: str) -> None:
     while handle.stage != stage:
-        assert select.select([handle.pipe], [], [], 30)[0]
+        assert select.select([handle.pipe], [], [], PATIENCE)[0]
         handle.hear()
 
 
@@ -120,7 +121,7 @@ def test_an_order_goes_by_the_pipe_afterwards_and_only_grows(signals: Signals) -
                 os._exit(sum(10**place * level for place, level in enumerate(reversed(heard))))
 
     handle = fork(signals, child)
-    assert select.select([handle.pipe], [], [], 10)[0]
+    assert select.select([handle.pipe], [], [], PATIENCE)[0]
     handle.hear()
     for level in (Level.DRAIN, Level.DRAIN, Level.CLOSE, Level.DRAIN, Level.CUT):
         handle.order(level)
@@ -138,7 +139,7 @@ def test_a_child_without_ears_is_killed(signals: Signals) -> None:
 
     handle = fork(signals, child)
     while not handle.pipe.ended:
-        select.select([handle.pipe], [], [], 10)
+        select.select([handle.pipe], [], [], PATIENCE)
         handle.hear()
     handle.order(Level.DRAIN)
     assert ended(handle) == -signal.SIGTERM

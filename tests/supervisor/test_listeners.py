@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import free_port, require
+from tests.patience import PATIENCE
 from tidegate.kinds import Address, Fd, Tcp, Unix
 from tidegate.supervisor import listeners as module
 from tidegate.supervisor.listeners import Listeners
@@ -77,7 +78,7 @@ def test_a_socket_that_nobody_listens_on_takes_no_connection() -> None:
         serving.listen(64)
         clients = [socket.create_connection(serving.getsockname()) for _ in range(20)]
         for client in clients:
-            assert select.select([serving], [], [], 10)[0]
+            assert select.select([serving], [], [], PATIENCE)[0]
             serving.accept()[0].close()
             client.close()
 

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from tests.harness import require
+from tests.patience import PATIENCE
 from tidegate.supervisor.changes import Said, Task
 from tidegate.supervisor.lookout import concerns, folders, stamps
 
@@ -97,12 +98,12 @@ def test_it_says_what_it_watches_then_what_has_changed_and_ends_with_its_parent(
         command, stdin=theirs, stderr=subprocess.PIPE, cwd=tmp_path / "app", env=environment
     ) as process:
         theirs.close()
-        ours.settimeout(30)
+        ours.settimeout(PATIENCE)
         with ours, ours.makefile("rb") as lines:
             assert msgspec.json.decode(lines.readline(), type=Said) == Said(watches=[str(tmp_path / "app")])
             (tmp_path / "app" / "chat.py").write_text("")
             assert msgspec.json.decode(lines.readline(), type=Said) == Said(changed=["chat.py"])
             file.write_text("workers = 2")
             assert msgspec.json.decode(lines.readline(), type=Said) == Said(changed=["../settings.toml"])
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=PATIENCE)
         assert (process.returncode, errors) == (0, b"")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 
+from tests.patience import PATIENCE
 from tidegate.supervisor.signals import name_of
 
 PRELUDE = """
@@ -33,7 +34,7 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=PATIENCE,
         start_new_session=True,  # and so without a terminal
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
@@ -59,7 +60,7 @@ def test_a_signal_wakes_whoever_waits_for_the_descriptor() -> None:
             signals.settle()
             os.kill(os.getppid(), signal.SIGUSR1)
             os._exit(0)
-        assert select.select([signals.fd], [], [], 10)[0]
+        assert select.select([signals.fd], [], [], 60)[0]
         os.waitpid(child, 0)
         assert signal.SIGUSR1 in signals.read()
     """)

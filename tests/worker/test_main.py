@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from tests.harness import ECHO, wait_until
+from tests.patience import PATIENCE
 from tests.rawclient import RawClient
 from tidegate._core.scoreboard import Scoreboard
 from tidegate.worker.pipe import Level, Order, Pipe, Report
@@ -105,7 +106,7 @@ class Worker:
                 if report.stage == stage:
                     return report
             assert not self.pipe.ended, (self.reports, self.log)
-            assert select.select([self.pipe], [], [], 20)[0], self.reports
+            assert select.select([self.pipe], [], [], PATIENCE)[0], self.reports
             for report in self.pipe.receive():
                 self.reports.append(report)
                 if report.stage == "booted" and self.told_to_serve:
@@ -116,7 +117,7 @@ class Worker:
 
     def ended(self) -> int:
         """Wait for its end; the exit status."""
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE)
 
     @property
     def log(self) -> str:

@@ -59,6 +59,7 @@ OTHERS = {
     "TIDEGATE_PEER_LOOP": "tests",
     "TIDEGATE_PYTHON2": "tests",
     "TIDEGATE_REQUIRE_ALL": "tests",
+    "TIDEGATE_TEST_SLOWNESS": "tests",
 }
 
 # Kubernetes gives each container variables for each service of its namespace: one called tidegate, or tidegate-admin,

@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.differential.library import Record, add, outcome, scenario
 from tests.differential.stage import BINARY, CLOSE, CONT, PING, TEXT, accepted, dialled, until
+from tests.patience import PATIENCE
 
 
 async def parts(*values: Any) -> AsyncIterator[Any]:
@@ -263,7 +264,7 @@ async def recv_with_timeout(lib: Any, record: Record) -> None:
     async with accepted(lib) as (websocket, peer):
         record("recv", await outcome(asyncio.wait_for(websocket.recv(), 0.01)))
         peer.send(TEXT, b"a")
-        record("recv", await outcome(asyncio.wait_for(websocket.recv(), 5)))
+        record("recv", await outcome(asyncio.wait_for(websocket.recv(), PATIENCE)))
 
 
 @scenario
