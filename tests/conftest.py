@@ -45,7 +45,8 @@ def echo_daemon() -> Iterator[Daemon]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A slow test has more time, unless it says itself how much."""
+    """A slow or a timed test has more time, unless it says itself how much."""
     for item in items:
-        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+        slow = item.get_closest_marker("slow") or item.get_closest_marker("timed")
+        if slow and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(LONG / SLOWNESS))  # hangs.py scales it

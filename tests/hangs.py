@@ -35,6 +35,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     os.close(config.stash[_output])
+    if _folder in config.stash:
+        config.stash[_folder].cleanup()
 
 
 def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool:

@@ -53,7 +53,7 @@ def nanoseconds(source: Path) -> float:
     return float(run(source, [], 400_000, DEPTH, "sockets"))
 
 
-@pytest.mark.slow
+@pytest.mark.timed
 def test_counting_costs_little(tmp_path: Path) -> None:
     rebuild.need_a_compiler("valgrind")
     counting = rebuild.copy(tmp_path / "counting", ["-O3"])
@@ -67,7 +67,7 @@ def test_counting_costs_little(tmp_path: Path) -> None:
 
 
 def test_the_echo_that_is_measured() -> None:
-    """Both ways of it work, so that what the slow test measures is an echo."""
+    """Both ways of it work, so that what the other test measures is an echo."""
     source = Path(__file__).parents[2]
     assert float(run(source, [], 320, DEPTH)) >= 0
     assert float(run(source, [], 320, DEPTH, "sockets")) >= 0

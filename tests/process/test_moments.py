@@ -54,7 +54,7 @@ class Leaver(asyncio.Protocol):
                 future.set_exception(exc or EOFError("cut"))
 
 
-@pytest.mark.slow
+@pytest.mark.timed
 async def test_a_slow_drain_is_even() -> None:
     """5,000 clients, closed within 10 seconds: as many in each of them, but for 30 %."""
     loop = asyncio.get_running_loop()
