@@ -38,8 +38,10 @@ from tidegate.exceptions import (
     NegotiationError,
     SecurityError,
 )
+from tidegate.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from tidegate.handshake import HandshakeOptions, accept
 from tidegate.http11 import Request, Response
+from tidegate.typing import Origin, Subprotocol
 from tidegate.uri import parse_uri
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # of RFC 6455, 1.3
@@ -109,6 +111,59 @@ def test_additional_headers_come_last() -> None:
     assert list(headers.raw_items())[-3:] == [("A", "1"), ("A", "2"), ("User-Agent", "Mine")]
     headers = request("ws://example.com", options, {"user-agent": "Other"}).headers
     assert headers.get_all("User-Agent") == ["Other"]
+
+
+def test_there_is_one_of_each_header() -> None:
+    """Programs give what they have seen a browser send, and servers refuse a request with two of these."""
+    copied = {
+        "host": "other.example",
+        "Origin": "https://other.example",
+        "authorization": "Bearer x",
+        "User-Agent": "Browser",
+        "Connection": "keep-alive, Upgrade",
+        "Upgrade": "WebSocket",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version": "8",
+        "Sec-WebSocket-Extensions": "x-frob",
+        "Sec-WebSocket-Protocol": "other",
+        "Cookie": "a=b",
+    }
+    options = ClientOptions(
+        origin=Origin("https://ours.example"),
+        subprotocols=[Subprotocol("chat")],
+        extensions=[ClientPerMessageDeflateFactory()],
+        user_agent="Mine",
+    )
+    headers = request("ws://me:pass@example.com", options, copied).headers
+    assert list(headers.raw_items()) == [
+        ("Host", "other.example"),
+        ("Authorization", "Bearer x"),
+        ("Origin", "https://other.example"),
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Key", KEY),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits"),
+        ("Sec-WebSocket-Protocol", "chat"),
+        ("User-Agent", "Browser"),
+        ("Cookie", "a=b"),
+    ]
+
+
+def test_what_is_not_ours_is_the_callers() -> None:
+    given = [("Sec-WebSocket-Protocol", "a"), ("Origin", "b"), ("Authorization", "c")]
+    headers = request("ws://example.com", NONE, given).headers
+    assert [headers[name] for name, _ in given] == ["a", "b", "c"]
+
+
+def test_the_host_of_one_origin_is_not_told_to_another() -> None:
+    assert list(without_credentials(Headers(Host="a", Accept="b"))) == ["accept"]
+
+
+def test_empty_lists_are_none() -> None:
+    """RFC 9110, 5.6.1."""
+    headers = [("Sec-WebSocket-Protocol", ""), ("Sec-WebSocket-Extensions", ", ,")]
+    assert check_response(response(*headers), KEY, NONE) == (None, [])
 
 
 # The answer

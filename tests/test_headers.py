@@ -41,6 +41,7 @@ TOKEN = st.text("!#$%&'*+-.^_`|~abcXYZ019", min_size=1, max_size=8)
         ("::1", 80, False, "[::1]", "[::1]:80"),
         ("::1", 8443, True, "[::1]:8443", "[::1]:8443"),
         ("[::1]", 80, False, "[::1]", "[::1]:80"),
+        ("fe80::1%eth0", 80, False, "[fe80::1]", "[fe80::1]:80"),
     ],
 )
 def test_build_host(host: str, port: int, secure: bool, short: str, long: str) -> None:

@@ -94,13 +94,61 @@ def test_what_follows_a_switch_are_frames(head: bytes) -> None:
         (CHUNKED, b"abcd"),
         (b"HTTP/1.1 204 None\r\nContent-Length: 5\r\n\r\n", b""),
         (b"HTTP/1.1 304 Same\r\nContent-Length: 5\r\n\r\n", b""),
-        (b"HTTP/1.1 100 Continue\r\n\r\n", b""),
         (b"HTTP/1.1 426 Upgrade\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 2\r\n\r\nno", b"no"),
     ],
 )
 def test_bodies_with_an_end(data: bytes, body: bytes) -> None:
     assert read(data).body == body
     assert outcome([data[:-1]]) == "more"
+
+
+INTERIM = [
+    b"HTTP/1.1 100 Continue\r\n\r\n",
+    b"HTTP/1.1 102 Processing\r\n\r\n" * 3,
+    b"HTTP/1.1 103 Early Hints\r\nLink: </x>; rel=preload\r\nContent-Length: 5\r\n\r\n",
+    b"HTTP/1.1 199 X\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("interim", INTERIM)
+@pytest.mark.parametrize("final", [SWITCH, CHUNKED, OK + b"Content-Length: 5\r\n\r\nhello"])
+def test_interim_responses_are_left_out(interim: bytes, final: bytes) -> None:
+    assert outcome([interim]) == outcome([interim, final[:-1]]) == "more"
+    assert read(interim + final) == read(final)
+    assert outcome([interim + SWITCH + b"\x81\x02hi"])[1] == b"\x81\x02hi"
+    assert outcome([interim + b"HTTP/1.1 200 OK\r\n\r\n"], proxy=True)[0].status_code == 200
+
+
+def test_interim_responses_are_bounded() -> None:
+    one = INTERIM[0]
+    assert read(one * http11.MAX_INTERIM_RESPONSES + SWITCH).status_code == 101
+    assert error(one * (http11.MAX_INTERIM_RESPONSES + 1)) is InvalidMessage
+    assert error(one + b"HTTP/1.1 100 x", eof=True) is EOFError
+    assert error(one, eof=True) is EOFError
+    assert error(one + b"junk") is InvalidMessage
+    assert error(one + OK + b"X: 1\r\n" * 129) is TooManyHeaders
+
+
+BODIES = [
+    b"Content-Length: 5",
+    b"Content-Length: x",
+    b"Content-Length: 5\r\nContent-Length: 6",
+    b"Transfer-Encoding: chunked",
+    b"Transfer-Encoding: gzip",
+    b"Transfer-Encoding: chunked\r\nContent-Length: 5",
+]
+
+
+@pytest.mark.parametrize("lines", BODIES)
+def test_what_a_proxy_says_of_a_body_is_ignored(lines: bytes) -> None:
+    """RFC 9110, 9.3.6."""
+    response = read(OK + lines + b"\r\n\r\n", proxy=True)
+    assert (response.status_code, response.body) == (200, b"")
+
+
+@pytest.mark.parametrize("head", [b"no colon", b"a b: c", b"X: a\r\n folded", b"X: \0"])
+def test_the_head_of_a_proxy_is_checked_all_the_same(head: bytes) -> None:
+    assert outcome([OK + head + b"\r\n\r\n"], proxy=True)[0] is InvalidMessage
 
 
 def test_what_follows_a_body_is_not_looked_at() -> None:

@@ -100,6 +100,36 @@ def test_which_proxy(uri: str, environment: dict[str, str], expected: str | None
     assert model.get_proxy(their_parse_uri(uri)) == expected
 
 
+def test_names_are_those_of_browsers() -> None:
+    assert parse_proxy("http://faß.example").host == "xn--fa-hia.example"
+    with pytest.raises(InvalidProxy, match="hostname isn't valid"):
+        parse_proxy("http://a b")
+
+
+@pytest.mark.parametrize(
+    ("uri", "no_proxy", "direct"),
+    [
+        ("ws://[::1]/", "[::1]", True),
+        ("ws://[::1]/", "::1", True),
+        ("ws://[::1]/", "a, [0:0::1] ,b", True),
+        ("ws://[::1]:8080/", "[::1]:8080", True),
+        ("ws://[::1]:8081/", "[::1]:8080", False),
+        ("ws://[::2]/", "[::1]", False),
+        ("ws://[fd00::7]/", "fd00::/8", True),
+        ("ws://[fe80::1%25eth0]/", "fe80::1", True),
+        ("ws://10.1.2.3/", "10.0.0.0/8", True),
+        ("ws://11.1.2.3/", "10.0.0.0/8", False),
+        ("ws://10.1.2.3/", "10.1.2.3:80", True),
+        ("ws://example.com/", "0.0.0.0/0", False),
+        ("ws://10.1.2.3/", "[, ,/,[]:,10/x", False),
+    ],
+)
+def test_addresses_that_need_no_proxy(uri: str, no_proxy: str, direct: bool, monkeypatch: Any) -> None:
+    monkeypatch.setenv("ws_proxy", "http://proxy")
+    monkeypatch.setenv("no_proxy", no_proxy)
+    assert get_proxy(parse_uri(uri)) == (None if direct else "http://proxy")
+
+
 def test_requests() -> None:
     proxy = parse_proxy("http://proxy")
     assert connect_request(proxy, "example.com", 80, "Mine") == (

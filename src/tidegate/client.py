@@ -138,26 +138,39 @@ def make_request(uri: WebSocketURI, key: str, options: ClientOptions, additional
         uri: where to; its user name and password become an ``Authorization`` header.
         key: value of ``Sec-WebSocket-Key``.
         options: what to ask for.
-        additional: headers to add.
+        additional: headers to add. Those of :data:`_OVERRIDABLE` replace ours; those that make the handshake do not,
+            and are left out: two of them are a request that servers refuse.
     """
-    headers = Headers([("Host", build_host(uri.host, uri.port, uri.secure))])
-    if uri.user_info is not None:
-        headers["Authorization"] = build_authorization_basic(*uri.user_info)
-    if options.origin is not None:
-        headers["Origin"] = options.origin
-    headers["Upgrade"] = "websocket"
-    headers["Connection"] = "Upgrade"
-    headers["Sec-WebSocket-Key"] = key
-    headers["Sec-WebSocket-Version"] = VERSION
+    pairs: list[tuple[str, str | None]] = [
+        ("Host", build_host(uri.host, uri.port, uri.secure)),
+        ("Authorization", None if uri.user_info is None else build_authorization_basic(*uri.user_info)),
+        ("Origin", options.origin),
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Key", key),
+        ("Sec-WebSocket-Version", VERSION),
+    ]
     if options.extensions:
         offers = [(factory.name, factory.get_request_params()) for factory in options.extensions]
-        headers["Sec-WebSocket-Extensions"] = build_extension(offers)
+        pairs.append(("Sec-WebSocket-Extensions", build_extension(offers)))
     if options.subprotocols:
-        headers["Sec-WebSocket-Protocol"] = build_subprotocol(options.subprotocols)
-    headers.update(additional)
+        pairs.append(("Sec-WebSocket-Protocol", build_subprotocol(options.subprotocols)))
+    headers, ours = Headers(), set()
+    for name, value in pairs:
+        others = additional.get_all(name) if name in _OVERRIDABLE else []
+        for one in others or ([] if value is None else [value]):
+            headers[name] = one
+        ours.add(name.lower())
+    for name, value in additional.raw_items():
+        if name.lower() not in ours:
+            headers[name] = value
     if options.user_agent is not None and "User-Agent" not in headers:
         headers["User-Agent"] = options.user_agent
     return Request(uri.resource_name, headers)
+
+
+_OVERRIDABLE = frozenset({"Host", "Authorization", "Origin"})
+"""Headers of ours in whose place the caller may put others; and User-Agent."""
 
 
 # The answer
@@ -236,7 +249,7 @@ def _check_subprotocol(headers: Headers, options: ClientOptions) -> Subprotocol 
 # Another address (RFC 9110, 15.4)
 
 _REDIRECTS = frozenset({300, 301, 302, 303, 307, 308})
-_CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization"})
+_CREDENTIALS = frozenset({"authorization", "cookie", "host", "proxy-authorization"})
 
 
 def redirect_target(uri: str, exc: Exception) -> str | None:

@@ -154,14 +154,15 @@ def build_host(host: str, port: int, secure: bool, *, always_include_port: bool 
         secure: whether that is 443.
         always_include_port: True to write it even so.
     """
-    # RFC 3986, 3.2.2: an IPv6 address needs brackets, or its colons could not be told from the port's.
+    # RFC 3986, 3.2.2: an IPv6 address needs brackets, or its colons could not be told from the port's. Its zone is of
+    # this machine alone, and not sent (RFC 6874, 4).
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         pass
     else:
         if address.version == 6:
-            host = f"[{host}]"
+            host = f"[{host.partition('%')[0]}]"
     if always_include_port or port != (443 if secure else 80):
         return f"{host}:{port}"
     return host

@@ -62,6 +62,9 @@ MAX_NUM_HEADERS = _limit("TIDEGATE_MAX_NUM_HEADERS", 128)
 MAX_HEAD_SIZE = _limit("TIDEGATE_MAX_HEAD_SIZE", 64 * 1024)
 """Bytes in the request line and all headers: what a client can make the server keep before the handshake."""
 
+MAX_INTERIM_RESPONSES = 16
+"""Responses before the final one, such as 103 (early hints)."""
+
 MAX_BODY_SIZE = _limit("TIDEGATE_MAX_BODY_SIZE", 1024 * 1024)
 """Bytes in the body of a response."""
 
@@ -451,6 +454,7 @@ class _Body:
 class ResponseParser(_HeadParser):
     """Reads a response from bytes that come in any pieces; of a response other than 101 also the body.
 
+    Interim responses before it are left out (RFC 9110, 15.2): all of 1xx but 101.
     Feed what is received until :meth:`feed` returns True, and tell the end of the stream by :meth:`feed_eof`; then use
     :meth:`response` and :attr:`rest`. An error is raised at the first byte from which no acceptable response can
     follow; after it the parser is of no use. No more than :data:`MAX_HEAD_SIZE` bytes and a body of
@@ -458,19 +462,21 @@ class ResponseParser(_HeadParser):
 
     Args:
         proxy: whether it is a proxy that answers to CONNECT: with HTTP/1.0 perhaps, and what it says after the head is
-            not read, because after success it is not the proxy who speaks (RFC 9110, 9.3.6).
+            not read, because after success it is not the proxy who speaks, whatever it says of a body (RFC 9110,
+            9.3.6).
 
     Attributes:
         rest: what was received after a head without a body: with 101, the first frames.
     """
 
-    __slots__ = ("_body", "_proxy", "_response")
+    __slots__ = ("_body", "_interim", "_proxy", "_response")
 
     FIRST_LINE = "the status line"
     FIRST_LINE_TOO_LONG = StatusLineTooLong
 
     def __init__(self, *, proxy: bool = False) -> None:
         super().__init__()
+        self._interim = 0  # responses before the one that counts
         self._proxy = proxy
         self._response: Response | None = None  # once there is a head
         self._body = _Body()
@@ -485,12 +491,16 @@ class ResponseParser(_HeadParser):
             TooManyHeaders: if there are more than :data:`MAX_NUM_HEADERS`.
             HeadTooLong: if all that exceeds :data:`MAX_HEAD_SIZE` bytes.
             SecurityError: if the body exceeds :data:`MAX_BODY_SIZE` bytes.
-            InvalidMessage: if it is no HTTP/1.1 response for another reason; llhttp's complaint, if any, is its cause.
+            InvalidMessage: if it is no HTTP/1.1 response for another reason, or more than
+                :data:`MAX_INTERIM_RESPONSES` come before it; llhttp's complaint, if any, is its cause.
         """
         if self._response is None:
             if not self._take_piece(data):
                 return False
-            response = self._response = parse_response(self.head, proxy=self._proxy)
+            response = parse_response(self.head, proxy=self._proxy)
+            if 100 <= response.status_code < 200 and response.status_code != 101:
+                return self._skip_interim()
+            self._response = response
             if self._proxy or not has_body("GET", response.status_code):
                 self._body.complete = True
                 return True
@@ -499,6 +509,17 @@ class ResponseParser(_HeadParser):
         if not self._body.complete:
             self._take_body(data)
         return self._body.complete
+
+    def _skip_interim(self) -> bool:
+        """Begin anew with what comes after an interim response."""
+        self._interim += 1
+        if self._interim > MAX_INTERIM_RESPONSES:
+            raise InvalidMessage(f"more than {MAX_INTERIM_RESPONSES} interim responses")
+        data, self.head, self.rest = self.rest, b"", b""
+        self._line = self._lines = 0
+        self._body = _Body()
+        self._llhttp = httptools.HttpResponseParser(self._body)
+        return self.feed(data) if data else False
 
     def feed_eof(self) -> None:
         """Take the end of the stream, where a body of unknown length ends.
@@ -523,6 +544,10 @@ class ResponseParser(_HeadParser):
             raise InvalidMessage("a response begins with HTTP/1.1")
 
     def _check_bytes(self, piece: bytes) -> None:
+        if self._proxy:
+            # llhttp would look at Content-Length and Transfer-Encoding. The whole head is checked at its end.
+            self._check_start()
+            return
         try:
             super()._check_bytes(piece)
         except InvalidMessage:

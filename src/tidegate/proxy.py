@@ -6,13 +6,14 @@ What must not live here: connecting, which is ``asyncio.tunnel``'s; nothing here
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import urllib.parse
 
 from .datastructures import Headers
 from .exceptions import InvalidProxy
 from .headers import build_authorization_basic, build_host
 from .http11 import USER_AGENT
-from .uri import WebSocketURI
+from .uri import WebSocketURI, to_ascii
 
 __all__ = ["Proxy", "connect_request", "get_proxy", "parse_proxy"]
 
@@ -67,7 +68,7 @@ def parse_proxy(proxy: str) -> Proxy:
         if parsed.username is not None and parsed.password is None:
             raise InvalidProxy(proxy, "username provided without password")
         port = parsed.port or _PORTS[parsed.scheme]
-        host = parsed.hostname if parsed.hostname.isascii() else parsed.hostname.encode("idna").decode()
+        host = to_ascii(parsed.hostname)
         username, password = _decoded(parsed.username), _decoded(parsed.password)
     except ValueError as exc:
         raise InvalidProxy(proxy, str(exc)) from exc
@@ -84,13 +85,16 @@ def get_proxy(uri: WebSocketURI) -> str | None:
     It is, for ``wss``, the first of ``wss_proxy``, ``socks_proxy`` and ``https_proxy``; for ``ws`` the first of
     ``ws_proxy``, ``socks_proxy``, ``https_proxy`` and ``http_proxy``, since what is not HTTP passes best through a
     proxy that does not look into it; in upper or lower case, or the system's settings of these names on macOS and
-    Windows. Hosts in ``no_proxy`` need none.
+    Windows. Hosts in ``no_proxy`` need none: names and what is below them, addresses, networks; each perhaps with a
+    port, IPv6 addresses perhaps in brackets; or ``*``.
     """
     import urllib.request  # a second HTTP client comes along, which is not needed before
 
     if urllib.request.proxy_bypass(f"{uri.host}:{uri.port}"):
         return None
     proxies = urllib.request.getproxies()
+    if _is_in(uri.host, uri.port, proxies.get("no", "")):
+        return None
     for scheme in ("wss", "socks", "https") if uri.secure else ("ws", "socks", "https", "http"):
         proxy = proxies.get(scheme)
         if proxy:
@@ -98,6 +102,26 @@ def get_proxy(uri: WebSocketURI) -> str | None:
                 return "socks5h://" + proxy.removeprefix("http://")
             return proxy
     return None
+
+
+def _is_in(host: str, port: int, no_proxy: str) -> bool:
+    """Whether the host is an address that is in the list, which the standard library takes for names."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    for entry in no_proxy.split(","):
+        entry = entry.strip()
+        if entry.startswith("["):
+            entry, _, rest = entry[1:].partition("]")
+            if rest and rest != f":{port}":
+                continue
+        try:
+            if address in ipaddress.ip_network(entry, strict=False):
+                return True
+        except ValueError:
+            continue  # a name
+    return False
 
 
 def connect_request(proxy: Proxy, host: str, port: int, user_agent: str | None = USER_AGENT) -> bytes:

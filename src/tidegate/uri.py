@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import urllib.parse
 
 from .exceptions import InvalidURI
 
-__all__ = ["WebSocketURI", "parse_uri"]
+__all__ = ["WebSocketURI", "parse_uri", "to_ascii"]
 
 # Characters that have a meaning in a URI, and "%": they stay as they are when an IRI becomes a URI.
 _KEPT = ":/?#[]@!$&'()*+,;=%"
 
 _PORTS = {"ws": 80, "wss": 443}
+
+_label = re.compile(r"[\w~!$&'()*+,;=-]{1,63}", re.ASCII)  # RFC 3986, 3.2.2, without dots; RFC 1035, 2.3.4
+_JOINERS = "\u200c\u200d"
 
 
 @dataclasses.dataclass
@@ -21,7 +25,8 @@ class WebSocketURI:
 
     Attributes:
         secure: True for ``wss``.
-        host: in lower case, an IPv6 address without brackets, an international name in its ASCII form.
+        host: in lower case, an IPv6 address without brackets and perhaps with a zone, an international name in its
+            ASCII form.
         port: 80 or 443 if the URI does not say.
         path: may be empty.
         query: may be empty; without the question mark.
@@ -71,13 +76,50 @@ def parse_uri(uri: str) -> WebSocketURI:
         if parsed.username is not None and parsed.password is None:
             raise InvalidURI(uri, "username provided without password")
         port = parsed.port or _PORTS[parsed.scheme]
-        host = parsed.hostname if parsed.hostname.isascii() else parsed.hostname.encode("idna").decode()
+        host = to_ascii(parsed.hostname)
         username, password = _decoded(parsed.username), _decoded(parsed.password)
     except ValueError as exc:
         raise InvalidURI(uri, str(exc)) from exc
     return WebSocketURI(
         parsed.scheme == "wss", host, port, _ascii(parsed.path), _ascii(parsed.query), username, password
     )
+
+
+def to_ascii(host: str) -> str:
+    """Return the form of a host in which it is looked up and sent, as browsers make it (UTS 46, not transitional).
+
+    Args:
+        host: from a URI (RFC 3986, 3.2.2), in lower case, an IPv6 address without its brackets.
+
+    Raises:
+        ValueError: if there can be no such host.
+    """
+    if ":" in host:
+        return host.replace("%25", "%")  # the zone of an IPv6 address (RFC 6874, 2)
+    if "%" in host:
+        host = urllib.parse.unquote(host, errors="strict").lower()
+    if not host.isascii():
+        host = _from_unicode(host)
+    for label in host.removesuffix(".").split("."):
+        if _label.fullmatch(label) is None:
+            raise ValueError(f"hostname isn't valid: {host[:80]!r}")
+    return host
+
+
+def _from_unicode(host: str) -> str:
+    import idna  # whose tables only such names need
+
+    labels = []
+    for label in idna.uts46_remap(host, std3_rules=False, transitional=False).split("."):
+        if not label.isascii():
+            idna.check_initial_combiner(label)
+            idna.check_bidi(label)
+            if not all(idna.valid_contextj(label, place) for place, char in enumerate(label) if char in _JOINERS):
+                raise ValueError(f"hostname isn't valid: a joiner in {label!r} joins nothing")
+            # Not idna.alabel(), which knows only the characters of IDNA 2008: browsers know all of UTS 46.
+            label = "xn--" + label.encode("punycode").decode()
+        labels.append(label)
+    return ".".join(labels)
 
 
 def _decoded(part: str | None) -> str | None:

@@ -122,7 +122,6 @@ async def refused(answer: bytes, connect: Any = connect) -> Any:
         (OK + b"\r\n" + b"x" * (2**20 + 1), InvalidMessage, SecurityError),
         (b"HTTP/1.1 200 " + b"a" * 8192 + b"\r\n\r\n", StatusLineTooLong, None),
         (OK + b"\r\n", InvalidStatus, None),
-        (b"HTTP/1.1 100 Continue\r\n\r\n", InvalidStatus, None),
         (SWITCH + b"\r\n", InvalidUpgrade, None),
         (SWITCH + b"Connection: Upgrade\r\n\r\n", InvalidUpgrade, None),
         (SWITCH + b"Connection: close\r\nUpgrade: websocket\r\n\r\n", InvalidUpgrade, None),

@@ -165,7 +165,14 @@ async def test_proxies_that_answer_nonsense(answer: bytes, cause: type[Exception
         assert type(raised.value.__cause__) is cause
 
 
-@pytest.mark.parametrize("status", [b"200 Connection established", b"204 X", b"200"])
+@pytest.mark.parametrize(
+    "status",
+    [
+        *[b"200 Connection established", b"204 X", b"200"],
+        b"200 OK\r\nContent-Length: 5",
+        b"200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5",
+    ],
+)
 async def test_answers_of_old_proxies(status: bytes) -> None:
     answer = b"HTTP/1.0 " + status + b"\r\nContent-Length: 5\r\n\r\n"
     async with Proxy(answer=answer) as proxy, serve(echo, "127.0.0.1", 0) as server:

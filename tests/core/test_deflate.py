@@ -337,6 +337,35 @@ def test_bad_streams(data: bytes, fin: bool) -> None:
         Deflate(False, False, 15, 15).decompress(data, fin, 10_000)
 
 
+PARTS: list[list[bytes]] = [
+    [b""],
+    [b"", b""],
+    [EMPTY_BLOCK[:0], b"", b""],
+    [b"\0" + EMPTY_BLOCK],
+    [b"", b"\0" + EMPTY_BLOCK],
+]
+
+
+@pytest.mark.parametrize("takeover", [True, False])
+@pytest.mark.parametrize("parts", PARTS)
+def test_empty_messages_of_lenient_peers(parts: list[bytes], takeover: bool) -> None:
+    """Some send nothing at all for an empty message, or the empty block that ought to be left out."""
+    peer, deflate = Peer(takeover=takeover), Deflate(not takeover, False, 15, 15)
+    assert deflate.decompress(peer.write(b"Hello"), True, 100) == b"Hello"
+    for _ in range(3):
+        assert [deflate.decompress(part, part is parts[-1], 0) for part in parts[:-1]] == [b""] * (len(parts) - 1)
+        assert deflate.decompress(parts[-1], True, 0) == b""
+        assert not deflate.in_message
+        assert deflate.decompress(peer.write(b"Hello"), True, 100) == b"Hello"
+
+
+@given(st.lists(MESSAGES, min_size=1, max_size=5), st.booleans())
+def test_peers_that_do_not_leave_the_empty_block_out(messages: list[bytes], takeover: bool) -> None:
+    peer, deflate = Peer(takeover=takeover), Deflate(not takeover, False, 15, 15)
+    for message in messages:
+        assert deflate.decompress(peer.write(message) + EMPTY_BLOCK, True, -1) == message
+
+
 def test_a_distance_beyond_the_window() -> None:
     """Whoever compresses with more than was agreed is told so, if it matters."""
     noise = Random(0).randbytes(3000)

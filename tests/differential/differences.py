@@ -110,6 +110,11 @@ DIFFERENCES: dict[str, tuple[set[str], str]] = {
         "cause",
         SENTENCES,
     ),
+    **each(
+        "client_asks_headers_override_host",
+        "asked",
+        "the caller's Host is in the place of ours; with two, servers refuse the request (RFC 9112 3.2)",
+    ),
     **each("client_gets_long_status_line", "raised", SENTENCES),
     **each(
         "client_gets_empty_reason_without_space",

@@ -12,6 +12,7 @@ cdef class Deflate:
     cdef object compressor  # None until something is sent, and after release()
     cdef object decompressor  # None until something is received
     cdef readonly bint in_message  # in the middle of a compressed message that comes in
+    cdef bint in_bytes  # which has had a byte
     cdef bint busy  # something was sent since rest()
     cdef readonly bint out_message  # in the middle of one that goes out
 

@@ -82,7 +82,13 @@ cdef class Deflate:
         cdef int streams = 0
         if not isinstance(data, bytes):
             data = bytes(data)
-        if fin:
+        if not data and not (self.in_message and self.in_bytes):
+            # Some peers make nothing of an empty message. The empty block alone would be no block.
+            self.in_message, self.in_bytes = not fin, False
+            return b""
+        self.in_bytes = True
+        # Some peers leave it there. It cannot be anything else: what is before it ends with bits that are 0.
+        if fin and not data.endswith(EMPTY_BLOCK):
             data = data + EMPTY_BLOCK
         out = self.inflate(data, limit)
         while self.decompressor.eof:

@@ -197,7 +197,8 @@ class connect:
         extensions: extension factories, in order of preference.
         subprotocols: acceptable subprotocols, in order of preference.
         compression: "deflate" or None.
-        additional_headers: headers to add to the request.
+        additional_headers: headers to add to the request. Host, Origin, Authorization and User-Agent replace ours;
+            those that make the handshake (Upgrade, Connection, Sec-WebSocket-...) are ours alone.
         user_agent_header: value of the User-Agent header; None for no header.
         proxy: True for the proxy of the environment or the system, if there is one; None for none; or a URL, with the
             scheme http, https, socks5h, socks5, socks4a or socks4. SOCKS needs the extra `tidegate[socks]`.

@@ -77,7 +77,7 @@ class Dialer:
                 if value is not None:
                     raise ValueError(f"{name} argument is incompatible with a ws:// URI")
             return {}
-        arguments = {"ssl": True, "server_hostname": uri.host} | self._tls
+        arguments = {"ssl": True, "server_hostname": uri.host.partition("%")[0]} | self._tls
         if not arguments["ssl"]:
             raise ValueError(f"ssl={arguments['ssl']} is incompatible with a wss:// URI")
         return arguments
