@@ -94,7 +94,7 @@ def test_status(admin: Admin) -> None:
 def test_page(admin: Admin) -> None:
     _, headers, body = admin.get("/")
     assert headers["Content-Type"] == "text/html; charset=utf-8"
-    assert all(f'href="{path}"'.encode() in body for path in PATHS[1:])
+    assert all(f'href="{path[1:]}"'.encode() in body for path in PATHS[1:]), "below where the page is"
 
 
 def test_readyz_follows_the_supervisor(admin: Admin) -> None:

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
+import shutil
 import signal
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.harness import ECHO, Daemon, wait_until
+from tests.harness import ECHO, Daemon, free_port, require, wait_until
 from tests.patience import PATIENCE
 from tidegate import connect
 from tidegate.admin.health import LIVE_SECONDS
@@ -50,6 +56,52 @@ def opened(context: BrowserContext, url: str, link: str = "live") -> Page:
     page.goto(url)
     expect(page.locator("#link")).to_have_text(link)
     return page
+
+
+# As the operating guide has it, but for places and ports; "without" is for a page that has no slash at its end.
+NGINX = """
+daemon off; pid {folder}/pid; error_log {folder}/error.log; worker_processes 1; {user}
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c;
+    uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;
+    server {{
+        listen 127.0.0.1:{port};
+        proxy_http_version 1.1;
+        proxy_set_header Upgrade $http_upgrade;
+        proxy_set_header Connection upgrade;
+        proxy_set_header Host $http_host;
+        location /ops/tidegate/ {{ proxy_pass http://{admin}/; }}
+        location = /without {{ proxy_pass http://{admin}/; }}
+        location /without/ {{ proxy_pass http://{admin}/; }}
+        location / {{ return 418; }}
+    }}
+}}
+"""
+
+
+@contextlib.contextmanager
+def proxied(daemon: Daemon, folder: Path) -> Iterator[str]:
+    """An nginx in front of the admin address, and where it is."""
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    require(program, "nginx")
+    port = free_port()
+    user = "user root;" if os.geteuid() == 0 else ""
+    text = NGINX.format(folder=folder, port=port, admin=daemon.admin, user=user)
+    (folder / "nginx.conf").write_text(text, encoding="utf-8")
+    process = subprocess.Popen([str(program), "-p", str(folder), "-c", str(folder / "nginx.conf")])
+    try:
+
+        def listens() -> bool:
+            with socket.socket() as probe:
+                return process.poll() is None and probe.connect_ex(("127.0.0.1", port)) == 0
+
+        wait_until(listens, "nginx listens", 30)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 @contextlib.contextmanager
@@ -229,6 +281,51 @@ def test_nobody_else_is_asked(page: Page, daemon: Daemon) -> None:
     expect(page.locator("#events li").first).to_be_visible()
     asked = [url for url in page.asked if not url.startswith("data:")]  # type: ignore[attr-defined]
     assert sorted(asked) == [f"http://{daemon.admin}/", f"ws://{daemon.admin}/live"]
+
+
+@pytest.mark.parametrize("path", ["/ops/tidegate/", "/without", "/without/"])
+def test_below_a_path_behind_a_reverse_proxy(
+    context: BrowserContext, daemon: Daemon, tmp_path: Path, path: str
+) -> None:
+    with proxied(daemon, tmp_path) as proxy, clients(daemon.uri, 2, 3):
+        page = opened(context, f"http://{proxy}{path}")
+        expect(page.locator("#chart-connections .big")).to_have_text("2")
+        below = f"{proxy}{path.rstrip('/')}/"
+        asked = [url for url in page.asked if not url.startswith("data:")]  # type: ignore[attr-defined]
+        assert sorted(asked) == [f"http://{proxy}{path}", f"ws://{below}live"]
+        links = page.locator("footer a").evaluate_all("(all) => all.map((one) => one.href)")
+        assert links == [f"http://{below}{name}" for name in ("metrics", "status", "readyz", "livez")]
+        assert page.problems == []  # type: ignore[attr-defined]
+        page.get_by_role("link", name="/readyz").click()
+        expect(page.locator("body")).to_contain_text("ready")
+
+
+def test_the_token_below_a_path(context: BrowserContext, tmp_path: Path) -> None:
+    """It is kept for this daemon alone: there may be others on the host."""
+    with Daemon(ECHO, env={"TIDEGATE_ADMIN_TOKEN": TOKEN}) as daemon, proxied(daemon, tmp_path) as proxy:
+        page = opened(context, f"http://{proxy}/ops/tidegate/", "not connected")
+        page.get_by_label("Token of --admin-token").fill("not-the-right-token")
+        page.get_by_role("button", name="Show").click()
+        expect(page.get_by_role("alert")).to_have_text("That is not the token of this daemon.")
+        page.get_by_label("Token of --admin-token").fill(TOKEN)
+        page.keyboard.press("Enter")
+        expect(page.locator("#link")).to_have_text("live")
+        page.get_by_role("link", name="/status").click()
+        page.wait_for_url(re.compile("^blob:"))
+        expect(page.locator("body")).to_contain_text('"workers_desired": 1')
+        page.goto(f"http://{proxy}/without")
+        expect(page.locator("#link")).to_have_text("not connected")
+        page.goto(f"http://{proxy}/ops/tidegate/")
+        expect(page.locator("#link")).to_have_text("live")
+
+
+def test_the_terminal_shows_what_is_below_a_path(daemon: Daemon, tmp_path: Path) -> None:
+    with proxied(daemon, tmp_path) as proxy:
+        for path in ("/ops/tidegate", "/ops/tidegate/", "/without/"):
+            command = [sys.executable, "-m", "tidegate", "top", "--once", "--json", "--admin", f"http://{proxy}{path}"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert json.loads(done.stdout)["pid"] == daemon.pid
 
 
 def test_asks_for_the_token(context: BrowserContext) -> None:

@@ -43,12 +43,16 @@ Child: TypeAlias = Callable[[], int]
 
 
 class WorkerMain(Protocol):
+    """The life of a worker, from what its supervisor gives it to its exit status."""
+
     def __call__(
         self, config: Config, slot: int, sockets: list[socket.socket], row: Row, pipe: socket.socket, /
     ) -> int: ...
 
 
 class AdminMain(Protocol):
+    """The life of an admin process, likewise."""
+
     def __call__(
         self,
         scoreboard: Scoreboard,
