@@ -97,7 +97,7 @@ def proxied(daemon: Daemon, folder: Path) -> Iterator[str]:
             with socket.socket() as probe:
                 return process.poll() is None and probe.connect_ex(("127.0.0.1", port)) == 0
 
-        wait_until(listens, "nginx listens", 30)
+        wait_until(listens, "nginx listens")
         yield f"127.0.0.1:{port}"
     finally:
         process.terminate()
@@ -323,7 +323,7 @@ def test_the_terminal_shows_what_is_below_a_path(daemon: Daemon, tmp_path: Path)
     with proxied(daemon, tmp_path) as proxy:
         for path in ("/ops/tidegate", "/ops/tidegate/", "/without/"):
             command = [sys.executable, "-m", "tidegate", "top", "--once", "--json", "--admin", f"http://{proxy}{path}"]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
             assert (done.returncode, done.stderr) == (0, "")
             assert json.loads(done.stdout)["pid"] == daemon.pid
 

@@ -53,7 +53,7 @@ def lived(what: str, *, before: str = "", between: str = "", wait: str = WAIT) -
     ids=["native", "loop", "sleep", "alarm"],
 )
 def test_whatever_it_does_it_ends(what: str) -> None:
-    assert lived(what) < 60
+    assert lived(what) < PATIENCE
 
 
 def test_it_has_the_time_to_end_as_it_likes_to() -> None:
@@ -62,7 +62,7 @@ def test_it_has_the_time_to_end_as_it_likes_to() -> None:
 
 def test_a_parent_that_has_ended_before() -> None:
     before = "\n    ".join(["import select", "while os.getppid() == parent: time.sleep(0.01)"])
-    assert lived(BLOCKED, before=before, wait="") < 60
+    assert lived(BLOCKED, before=before, wait="") < PATIENCE
 
 
 def test_nothing_happens_while_the_parent_lives() -> None:

@@ -217,10 +217,10 @@ async def test_the_file_of_a_unix_socket_is_removed_under_the_daemon(tmp_path: P
     with Daemon(ECHO, *options, bind=False, workers=2) as daemon:
         path.unlink()
         control.unlink()
-        wait_until(lambda: f"unix:{path} is gone" in daemon.log, "a word of it", 30)
-        wait_until(control.exists, "the control socket", 30)
+        wait_until(lambda: f"unix:{path} is gone" in daemon.log, "a word of it")
+        wait_until(control.exists, "the control socket")
         reload = [sys.executable, "-m", "tidegate", "reload", "--control", str(control)]
-        done = await asyncio.to_thread(subprocess.run, reload, capture_output=True, text=True, timeout=60)
+        done = await asyncio.to_thread(subprocess.run, reload, capture_output=True, text=True, timeout=PATIENCE)
         assert (done.returncode, f"unix:{path} was gone, and is made anew" in done.stderr) == (0, True)
         for _ in range(5):
             async with unix_connect(str(path)) as client:

@@ -176,14 +176,14 @@ def test_no_counter_ever_goes_back() -> None:
             return next(pid for pid, title in daemon.titles().items() if title.startswith("tidegate: admin"))
 
         def steady(what: str) -> None:
-            wait_until(lambda: "tidegate_ready 1" in daemon.get("/metrics")[1], f"ready after {what}", 60)
+            wait_until(lambda: "tidegate_ready 1" in daemon.get("/metrics")[1], f"ready after {what}")
             seen = scraper.scrapes
-            wait_until(lambda: scraper.scrapes > seen + 2, "some scrapes", 30)
+            wait_until(lambda: scraper.scrapes > seen + 2, "some scrapes")
 
         for number in (signal.SIGKILL, signal.SIGTERM):
             for victim in (daemon.workers()[0], admin()):
                 daemon.signal(number, victim)
-                wait_until(lambda victim=victim: victim not in daemon.titles(), "its end", 30)
+                wait_until(lambda victim=victim: victim not in daemon.titles(), "its end")
                 steady(f"{number} to {victim}")
         for number, words in (
             (signal.SIGUSR2, "has taken over from"),
@@ -195,9 +195,9 @@ def test_no_counter_ever_goes_back() -> None:
         ):
             known, ended = daemon.log.count(words), daemon.log.count("has ended")
             daemon.signal(number)
-            wait_until(lambda words=words, known=known: daemon.log.count(words) > known, words, 60)
+            wait_until(lambda words=words, known=known: daemon.log.count(words) > known, words)
             if number in (signal.SIGUSR2, signal.SIGHUP):
-                wait_until(lambda ended=ended: daemon.log.count("has ended") > ended, "the new generation", 60)
+                wait_until(lambda ended=ended: daemon.log.count("has ended") > ended, "the new generation")
             steady(words)
         assert scraper.wrong == []
         assert scraper.scrapes > 30
