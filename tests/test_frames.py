@@ -13,6 +13,11 @@ from tidegate.exceptions import ProtocolError
 from tidegate.frames import EXTERNAL_CLOSE_CODES, OK_CLOSE_CODES, Close, CloseCode, Frame, Opcode
 
 
+def test_opcodes_have_short_names() -> None:
+    for opcode in Opcode:
+        assert getattr(frames, opcode.name) is opcode
+
+
 def test_opcodes() -> None:
     assert [(opcode.name, opcode.value) for opcode in Opcode] == [
         ("CONT", 0),

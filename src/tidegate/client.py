@@ -37,7 +37,7 @@ from .headers import (
 )
 from .http11 import Request, Response
 from .older import lookup
-from .typing import Origin, Subprotocol
+from .typing import Subprotocol
 from .uri import WebSocketURI
 
 __all__ = [
@@ -105,8 +105,8 @@ class ClientOptions:
         InvalidHeaderValue: if a header cannot hold ``origin`` or ``user_agent``.
     """
 
-    origin: Origin | None = None
-    subprotocols: Sequence[Subprotocol] | None = None
+    origin: str | None = None
+    subprotocols: Sequence[str] | None = None
     extensions: Sequence[ClientExtensionFactory] | None = None
     user_agent: str | None = None
 

@@ -28,8 +28,11 @@ class Opcode(enum.IntEnum):
     CLOSE, PING, PONG = 0x08, 0x09, 0x0A
 
 
-DATA_OPCODES = (Opcode.CONT, Opcode.TEXT, Opcode.BINARY)
-CTRL_OPCODES = (Opcode.CLOSE, Opcode.PING, Opcode.PONG)
+CONT, TEXT, BINARY = Opcode.CONT, Opcode.TEXT, Opcode.BINARY
+CLOSE, PING, PONG = Opcode.CLOSE, Opcode.PING, Opcode.PONG
+
+DATA_OPCODES = (CONT, TEXT, BINARY)
+CTRL_OPCODES = (CLOSE, PING, PONG)
 
 
 class CloseCode(enum.IntEnum):

@@ -15,7 +15,7 @@ import http
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from .datastructures import Headers, MultipleValuesError
 from .exceptions import (
@@ -89,9 +89,9 @@ class HandshakeOptions:
         ValueError: if a subprotocol is not a token.
     """
 
-    origins: Sequence[Origin | re.Pattern[str] | None] | None = None
-    subprotocols: Sequence[Subprotocol] | None = None
-    select_subprotocol: Callable[[Any, Sequence[Subprotocol]], Subprotocol | None] | None = None
+    origins: Sequence[str | re.Pattern[str] | None] | None = None
+    subprotocols: Sequence[str] | None = None
+    select_subprotocol: Callable[[Any, Sequence[Subprotocol]], str | None] | None = None
     extensions: Sequence[ServerExtensionFactory] | None = None
     _exact: frozenset[str | None] = dataclasses.field(init=False, repr=False, compare=False)
     _patterns: tuple[re.Pattern[str], ...] = dataclasses.field(init=False, repr=False, compare=False)
@@ -285,14 +285,14 @@ def _negotiate_subprotocol(headers: Headers, options: HandshakeOptions, connecti
     lines = headers.get_all("Sec-WebSocket-Protocol")
     offered = parse_lines(parse_subprotocol, lines, "Sec-WebSocket-Protocol")
     if options.select_subprotocol is not None:
-        return options.select_subprotocol(connection, offered)
+        return cast("Subprotocol | None", options.select_subprotocol(connection, offered))
     if not options.subprotocols:
         return None
     if not offered:
         raise NegotiationError("missing subprotocol")
     for subprotocol in options.subprotocols:
         if subprotocol in offered:
-            return subprotocol
+            return Subprotocol(subprotocol)
     raise NegotiationError(f"invalid subprotocol; expected one of {', '.join(options.subprotocols)}")
 
 

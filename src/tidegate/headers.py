@@ -281,7 +281,7 @@ def parse_subprotocol(header: str) -> list[Subprotocol]:
     return cast("list[Subprotocol]", _parse_list(_parse_token, header, "Sec-WebSocket-Protocol"))
 
 
-def build_subprotocol(subprotocols: Sequence[Subprotocol]) -> str:
+def build_subprotocol(subprotocols: Sequence[str]) -> str:
     """Build a ``Sec-WebSocket-Protocol`` header (RFC 6455, 11.3.4); the reverse of :func:`parse_subprotocol`.
 
     Args:
@@ -290,7 +290,7 @@ def build_subprotocol(subprotocols: Sequence[Subprotocol]) -> str:
     return ", ".join(subprotocols)
 
 
-def validate_subprotocols(subprotocols: Sequence[Subprotocol]) -> None:
+def validate_subprotocols(subprotocols: Sequence[str]) -> None:
     """Check a list of subprotocols that is given as an option.
 
     Raises:

@@ -41,7 +41,7 @@ from .settings import Settings
 
 if TYPE_CHECKING:
     from ..extensions.base import ClientExtensionFactory
-    from ..typing import LoggerLike, Origin, PathLike, Subprotocol
+    from ..typing import LoggerLike, PathLike
 
 __all__ = ["ClientConnection", "connect", "unix_connect"]
 
@@ -233,9 +233,9 @@ class connect:
         uri: str,
         *,
         # WebSocket
-        origin: Origin | None = None,
+        origin: str | None = None,
         extensions: Sequence[ClientExtensionFactory] | None = None,
-        subprotocols: Sequence[Subprotocol] | None = None,
+        subprotocols: Sequence[str] | None = None,
         compression: str | None = "deflate",
         # HTTP
         additional_headers: HeadersLike | None = None,

@@ -14,13 +14,13 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
 
 from .._core.messages import MessageChannel
 from ..closing import FAILURES, Closing, failure
 from ..exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK, PayloadTooBig, ProtocolError
 from ..extensions.permessage_deflate import PerMessageDeflate
-from ..frames import DATA_OPCODES, CloseCode, Frame, Opcode
+from ..frames import CONT, DATA_OPCODES, TEXT, CloseCode, Frame, Opcode
 from ..http11 import Request, Response, parse_request, parse_response
 from ..keepalive import Pings
 from ..older import OlderConnection
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection"]
 
-TEXT, BINARY, CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
 FIN = 0x80
 MAX_CONTROL = 125  # bytes of a control frame's payload (RFC 6455 5.5)
 
@@ -214,6 +213,13 @@ class Connection(MessageChannel, OlderConnection):
                 yield await self.recv()
         except ConnectionClosedOK:
             return
+
+    @overload
+    def recv_streaming(self, decode: Literal[True]) -> AsyncIterator[str]: ...
+    @overload
+    def recv_streaming(self, decode: Literal[False]) -> AsyncIterator[bytes]: ...
+    @overload
+    def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[Data]: ...
 
     async def recv_streaming(self, decode: bool | None = None) -> AsyncIterator[Data]:
         """Receive the next message frame by frame, as str for text and bytes for binary unless `decode` says otherwise.

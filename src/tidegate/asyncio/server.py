@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import re
 
     from ..extensions.base import ServerExtensionFactory
-    from ..typing import LoggerLike, Origin, PathLike, Subprotocol
+    from ..typing import LoggerLike, PathLike, Subprotocol
     from .gate import Gate
 
 __all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "unix_serve"]
@@ -39,7 +39,7 @@ __all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "un
 ProcessRequest = Callable[["ServerConnection", Request], Awaitable[Response | None] | Response | None]
 ProcessResponse = Callable[["ServerConnection", Request, Response], Awaitable[Response | None] | Response | None]
 Listen = Callable[[asyncio.AbstractEventLoop, Callable[[], asyncio.Protocol]], Awaitable[asyncio.AbstractServer]]
-SelectSubprotocol = Callable[["ServerConnection", Sequence["Subprotocol"]], "Subprotocol | None"]
+SelectSubprotocol = Callable[["ServerConnection", Sequence["Subprotocol"]], "str | None"]
 
 
 class Server(OlderServer):
@@ -87,7 +87,8 @@ class Server(OlderServer):
         self.handler_tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._refusing = False  # handshakes are answered with 503
-        self._closed: asyncio.Future[None]  # done when all is closed
+        self._settled = False  # all is closed
+        self._closed: asyncio.Future[None]  # done soon after that
 
     @property
     def connections(self) -> set[ServerConnection]:
@@ -227,9 +228,11 @@ class Server(OlderServer):
         self._check_closed()
 
     def _check_closed(self) -> None:
-        if self._closing and not self._all and not self.handler_tasks and not self._closed.done():
+        if self._closing and not self._all and not self.handler_tasks and not self._settled:
             self.logger.log(self._event_level, "server closed")
-            self._closed.set_result(None)
+            self._settled = True
+            # Soon, so that whoever leaves the server's block, where waiting begins after close(), is the last to go on.
+            self._settings.loop.call_soon(self._closed.set_result, None)
 
 
 # A plain function, so that its result can be awaited or entered, and so that mistakes show where they are made.
@@ -240,9 +243,9 @@ def serve(
     port: int | None = None,
     *,
     # WebSocket
-    origins: Sequence[Origin | re.Pattern[str] | None] | None = None,
+    origins: Sequence[str | re.Pattern[str] | None] | None = None,
     extensions: Sequence[ServerExtensionFactory] | None = None,
-    subprotocols: Sequence[Subprotocol] | None = None,
+    subprotocols: Sequence[str] | None = None,
     select_subprotocol: SelectSubprotocol | None = None,
     compression: str | None = "deflate",
     # HTTP

@@ -257,7 +257,7 @@ def command(
         client = connect(
             uri,
             additional_headers=headers,
-            subprotocols=list(subprotocols) or None,  # type: ignore[arg-type]
+            subprotocols=list(subprotocols) or None,
             create_connection=functools.partial(ShownConnection, screen=screen),
             **arguments,
         )
