@@ -12,11 +12,10 @@ from tidegate.exceptions import (
     ConnectionClosedOK,
     PayloadTooBig,
     ProtocolError,
-    TooManyFragments,
 )
 from tidegate.frames import Close
 
-TOO_BIG, INVALID_UTF8, TOO_MANY_FRAGMENTS, UNDECODABLE = 7, 8, 9, 10
+TOO_BIG, INVALID_UTF8, UNDECODABLE = 7, 8, 9
 
 
 def test_nothing_was_said() -> None:
@@ -136,14 +135,6 @@ def test_invalid_utf8() -> None:
     code, explain = FAILURES[INVALID_UTF8]
     assert code == 1007
     assert failure(explain(b"caf\xe9 au lait")) == "invalid continuation byte at position 3"
-
-
-def test_too_many_fragments() -> None:
-    code, explain = FAILURES[TOO_MANY_FRAGMENTS]
-    exc = explain(4096)
-    assert code == 1009
-    assert isinstance(exc, TooManyFragments)
-    assert failure(exc) == "too many fragments"
 
 
 def test_undecodable() -> None:

@@ -321,19 +321,3 @@ def test_variable(name: str) -> None:
     environment = {**os.environ, f"TIDEGATE_{name}": value}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == value + "\n"
-
-
-def test_the_variable_of_native_code() -> None:
-    code = (
-        "import asyncio\n"
-        "from tests.asyncio.ends import connected, CONT\n"
-        "from tests.rawclient import frame\n"
-        "async def main():\n"
-        "    async with connected() as (_, peer):\n"
-        "        peer.send(frame(b'', fin=False), frame(b'', CONT, fin=False), frame(b'', CONT, fin=False))\n"
-        "        print(await peer.close_frame())\n"
-        "asyncio.run(main())\n"
-    )
-    environment = {**os.environ, "TIDEGATE_MAX_FRAGMENTS": "3"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == "(1009, 'too many fragments')\n"

@@ -15,7 +15,6 @@ from .exceptions import (
     ConnectionClosedOK,
     PayloadTooBig,
     ProtocolError,
-    TooManyFragments,
 )
 from .frames import OK_CLOSE_CODES, Close, CloseCode
 
@@ -57,7 +56,6 @@ FAILURES: tuple[tuple[CloseCode, Callable[[Any], Exception]], ...] = (
     (CloseCode.PROTOCOL_ERROR, lambda _: ProtocolError("unexpected continuation frame")),
     (CloseCode.MESSAGE_TOO_BIG, _too_big),
     (CloseCode.INVALID_DATA, _invalid_utf8),
-    (CloseCode.MESSAGE_TOO_BIG, TooManyFragments),
     (CloseCode.PROTOCOL_ERROR, _undecodable),
 )
 
@@ -66,8 +64,6 @@ def failure(exc: Exception) -> str:
     """The reason to give the peer for `exc`, cut to what a close frame carries."""
     if isinstance(exc, UnicodeDecodeError):
         return f"{exc.reason} at position {exc.start}"
-    if isinstance(exc, TooManyFragments):
-        return "too many fragments"
     return str(exc).encode()[:MAX_REASON].decode(errors="ignore")
 
 

@@ -172,7 +172,7 @@ async def serving(handler: Callable[[ServerConnection], Awaitable[None]], **opti
 
 @contextlib.asynccontextmanager
 async def connected(
-    *, receive_buffer: int | None = None, **options: Any
+    *, receive_buffer: int | None = None, request: bytes = REQUEST, **options: Any
 ) -> AsyncIterator[tuple[ServerConnection, Peer]]:
     """The two ends of one connection. The handler waits until the test is done with it."""
     done = asyncio.Event()
@@ -183,7 +183,7 @@ async def connected(
         await done.wait()
 
     async with serving(handler, **options) as server:
-        peer = await server.peer(receive_buffer=receive_buffer)
+        peer = await server.peer(request, receive_buffer)
         try:
             yield await here, peer
         finally:

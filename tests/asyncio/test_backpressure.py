@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import tracemalloc
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.asyncio.ends import PING, PONG, Peer, Serving, connected, outcome, serving, until
+from tests.asyncio.ends import BINARY, PING, PONG, Peer, Serving, connected, outcome, serving, until
 from tests.patience import PATIENCE
-from tests.rawclient import frame
+from tests.rawclient import RawClient, frame
 from tidegate._core.scoreboard import Row, use
 from tidegate.asyncio.server import ServerConnection
 from tidegate.exceptions import ConnectionClosedError
@@ -190,7 +191,7 @@ async def test_what_waits_can_be_read_when_the_connection_is_gone(end: str) -> N
         if end == "cut":
             websocket.transport.abort()
         else:
-            websocket._resume_reading()  # a reset is not seen by who does not read
+            websocket.transport.resume_reading()  # a reset is not seen by who does not read
             peer.reset()
         await websocket.wait_closed()
         got = [await outcome(websocket.recv()) for _ in range(51)]
@@ -198,6 +199,23 @@ async def test_what_waits_can_be_read_when_the_connection_is_gone(end: str) -> N
         messages = [message for message in got if isinstance(message, str)]
         assert messages == [str(i) for i in range(len(messages))]
         assert len(messages) > 2
+
+
+async def test_one_read_of_bombs_makes_nobody_hold_more_than_the_queue() -> None:
+    """`max_queue` times `max_size` is the bound at every moment: of 250 MiB in one read, 4 MiB are made here."""
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, -15)
+    bomb = frame((squeeze.compress(bytes(2**20)) + squeeze.flush(zlib.Z_SYNC_FLUSH))[:-4], BINARY, rsv=4)
+    request = RawClient.request(headers={"Sec-WebSocket-Extensions": "permessage-deflate; client_no_context_takeover"})
+    async with connected(max_queue=4, compression="deflate", request=request) as (websocket, peer):
+        tracemalloc.start()
+        try:
+            peer.send(bomb * 250)
+            await until(lambda: websocket._holds_back)
+            assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+        finally:
+            tracemalloc.stop()
+        for _ in range(250):
+            assert len(await websocket.recv()) == 2**20
 
 
 async def test_max_queue_none_takes_everything() -> None:

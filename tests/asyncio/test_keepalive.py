@@ -9,7 +9,8 @@ import asyncio
 
 import pytest
 
-from tests.asyncio.ends import PING, PONG, close, connected, outcome, until
+from tests.asyncio.ends import PATIENCE, PING, PONG, close, connected, outcome, until
+from tests.asyncio.test_tcp_info import stop_answering
 from tests.rawclient import frame
 from tidegate._core.scoreboard import Row, use
 from tidegate.exceptions import ConnectionClosedError
@@ -55,6 +56,30 @@ async def test_only_the_pong_counts(answer: bytes) -> None:
         assert (await peer.frame())[0] == FIN | PING
         peer.send(answer)
         assert (await peer.close_frame())[0] == 1011
+
+
+async def test_a_client_whose_pong_waits_behind_our_own_queue_is_kept() -> None:
+    """That its pong is not read is our doing: the handler is slower than its client."""
+    async with connected(ping_interval=0.01, ping_timeout=0.02, max_queue=2) as (websocket, peer):
+        first, payload = await peer.frame()
+        assert first == FIN | PING
+        peer.send(*[frame(b"x")] * 50, frame(payload, PONG))
+        await peer.writer.drain()
+        await asyncio.sleep(0.2)  # ten times as long as it may take
+        assert websocket.state is State.OPEN
+        assert [await websocket.recv() for _ in range(50)] == ["x"] * 50
+        await until(lambda: websocket.latency > 0)
+
+
+async def test_a_client_whose_host_is_gone_is_closed_though_its_messages_wait() -> None:
+    async with connected(ping_interval=0.05, ping_timeout=0.05, close_timeout=0.01, max_queue=2) as (websocket, peer):
+        peer.send(*[frame(b"x")] * 50)
+        await until(lambda: websocket._holds_back)
+        stop_answering(peer.writer.get_extra_info("socket"))
+        async with asyncio.timeout(PATIENCE):
+            await websocket.wait_closed()
+        assert [message async for message in websocket.recv_streaming()] == ["x"]
+        peer.writer.transport.abort()
 
 
 async def test_a_later_pong_counts_for_earlier_pings() -> None:

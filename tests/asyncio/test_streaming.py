@@ -108,7 +108,7 @@ async def test_a_message_larger_than_the_queue() -> None:
 
 
 async def test_a_message_of_more_fragments_than_a_reader_of_messages_may_get() -> None:
-    """The limit is on what is kept until a message is complete; streamed, nothing is, however much comes at once."""
+    """For these small ones are joined; streamed, each is given as it came, however many come at once."""
     async with connected(max_queue=None) as (websocket, peer):
         receiving = asyncio.create_task(streamed(websocket))
         await asyncio.sleep(0)

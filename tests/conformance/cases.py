@@ -31,8 +31,7 @@ CHAPTERS = {
 COMPRESSION = ["12.2", "12.3", "12.5", "12.4", "12.1", "13.1", "13.2", "13.3", "13.4", "13.5", "13.6", "13.7"]
 CASES_OF_A_SECTION = 18
 
-MAX_SIZE = 2**25  # the largest message of chapter 9 has 16 MiB,
-MAX_FRAGMENTS = {"TIDEGATE_MAX_FRAGMENTS": str(2**17)}  # and the most divided one 65,536 fragments
+MAX_SIZE = 2**25  # the largest message of chapter 9 has 16 MiB
 
 _GOOD = {"OK", "NON-STRICT", "INFORMATIONAL"}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance import autobahn
-from tests.conformance.cases import CHAPTERS, MAX_FRAGMENTS, MAX_SIZE, check, check_compression
+from tests.conformance.cases import CHAPTERS, MAX_SIZE, check, check_compression
 from tests.harness import ECHO, Daemon
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
     """An echo server as people run it, but for the size of the messages that it takes."""
-    with Daemon(ECHO, "--max-size", str(MAX_SIZE), workers=2, env=MAX_FRAGMENTS) as daemon:
+    with Daemon(ECHO, "--max-size", str(MAX_SIZE), workers=2) as daemon:
         yield daemon
         assert daemon.poll() is None
         assert "Traceback" not in daemon.log

@@ -5,7 +5,6 @@ What must not live here: how the suite is run (autobahn.py), its cases (cases.py
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance import autobahn
-from tests.conformance.cases import CHAPTERS, MAX_FRAGMENTS, MAX_SIZE, check, check_compression
+from tests.conformance.cases import CHAPTERS, MAX_SIZE, check, check_compression
 from tests.patience import LONG
 
 PROGRAM = Path(__file__).with_name("echo_client.py")
@@ -28,7 +27,6 @@ def run(wstest: Path, pattern: str, folder: Path, at_once: int = 1) -> Mapping[s
     with autobahn.FuzzingServer(wstest, pattern, folder) as server:
         done = subprocess.run(
             [sys.executable, str(PROGRAM), server.uri, str(at_once), str(MAX_SIZE)],
-            env={**os.environ, **MAX_FRAGMENTS},  # read once, when tidegate is imported
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

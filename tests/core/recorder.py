@@ -22,6 +22,27 @@ CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 MASK = b"\x12\x34\x56\x78"
 
 
+class Loop:
+    """What a channel asks of an event loop, turned by hand."""
+
+    def __init__(self) -> None:
+        self.ready: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        self.exceptions: list[dict[str, Any]] = []
+
+    def call_soon(self, callback: Callable[..., Any], *arguments: Any, context: Any = None) -> None:
+        self.ready.append((callback, arguments))
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        self.exceptions.append(context)
+
+    def turn(self) -> bool:
+        """Call what is to be called: whether there was anything."""
+        ready, self.ready = self.ready, []
+        for callback, arguments in ready:
+            callback(*arguments)
+        return bool(ready)
+
+
 class Transport(asyncio.Transport):
     """Remembers what is asked of it. `full` makes it call pause_writing() at each write, as a full buffer does."""
 
@@ -64,6 +85,9 @@ class Transport(asyncio.Transport):
     def is_closing(self) -> bool:
         return False
 
+    def abort(self) -> None:
+        self.calls.append("abort")
+
     @property
     def written(self) -> bytes:
         return b"".join(self.writes)
@@ -84,10 +108,11 @@ class Recorder(MessageChannel):
         slow: bool = False,
         state: State = State.OPEN,
     ) -> None:
+        self.hand_turned = Loop()
         self.transport_ = Transport()
         self.transport_.channel = self
         self.heard: list[Any] = []  # in order: ("control", opcode, payload), ("failed", what, detail), ...
-        self._configure(loop, client, max_size, max_fragment, high, low, slow)  # type: ignore[arg-type]
+        self._configure(loop or self.hand_turned, client, max_size, max_fragment, high, low, slow)  # type: ignore[arg-type]
         self._connect(self.transport_)
         self._state = state
         self.drainers: list[asyncio.Future[None]] = []
@@ -144,12 +169,19 @@ class Recorder(MessageChannel):
     def feed(self, *chunks: bytes) -> None:
         for chunk in chunks:
             self.data_received(chunk)
+        self.turn()
+
+    def turn(self) -> None:
+        """Turn the loop as long as there is something to do."""
+        while self.hand_turned.turn():
+            pass
 
     def lose(self, well: bool = False) -> None:
         """The transport is gone."""
         self.ended_well = well
-        self._state = State.CLOSED
         self._disconnect()
+        self._state = State.CLOSED
+        self._close_inbox()
 
     @property
     def failures(self) -> list[Any]:
@@ -164,12 +196,26 @@ class Recorder(MessageChannel):
         return finish(self.recv(decode))
 
     def take_all(self) -> list[Any]:
-        """All messages that are there."""
+        """All messages that come without anybody's doing, other than the loop's."""
+        return self._take_all(self.recv)
+
+    def take_frames(self) -> list[Any]:
+        """All frames, as recv_streaming() gets them."""
+        return self._take_all(self._recv_frame)
+
+    def take_frames_that_are_there(self) -> list[Any]:
+        """All frames that have been parsed by now."""
+        return self._take_all(self._recv_frame, turning=False)
+
+    def _take_all(self, read: Callable[[], Any], turning: bool = True) -> list[Any]:
         found = []
         while True:
-            awaitable = self.recv()
+            awaitable = read()
             try:
                 awaitable.send(None)
+                if turning:
+                    self.turn()  # for what had no room
+                    awaitable.send(None)
             except StopIteration as stop:
                 found.append(stop.value)
             except ConnectionClosedError:
@@ -178,24 +224,15 @@ class Recorder(MessageChannel):
                 awaitable.close()
                 return found
 
-    def take_frames(self) -> list[Any]:
-        """All frames that are there, as recv_streaming() gets them."""
-        found = []
-        while True:
-            awaitable = self._recv_frame()
-            try:
-                awaitable.send(None)
-            except StopIteration as stop:
-                found.append(stop.value)
-            else:
-                awaitable.close()
-                return found
-
 
 def finish(awaitable: Any) -> Any:
-    """The value of an awaitable that does not wait."""
+    """The value of an awaitable that waits for nothing but its next turn, which on a slow machine it may have to."""
     try:
         waited_for = awaitable.send(None)
+        if isinstance(waited_for._loop, Loop):
+            while waited_for._loop.turn():
+                pass
+            waited_for = awaitable.send(None)
     except StopIteration as stop:
         return stop.value
     raise AssertionError(f"it waits for {waited_for!r}")

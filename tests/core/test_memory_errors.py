@@ -40,6 +40,10 @@ def failing(prepare: Callable[[], Recorder], act: Callable[[Recorder], Any]) -> 
             failed = True
         finally:
             _testcapi.remove_mem_hooks()
+        # In a turn from the line, the connection is cut and the loop is told.
+        failed = failed or any(
+            isinstance(context["exception"], MemoryError) for context in channel.hand_turned.exceptions
+        )
         yield channel, failed
         n += 1
     assert n > 1, "nothing was allocated"

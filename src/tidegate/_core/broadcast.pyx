@@ -10,10 +10,11 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
-from tidegate._core.channel cimport OPEN, Channel
+from tidegate._core.channel cimport Channel
 from tidegate._core.deflate cimport Deflate
 from tidegate._core.scoreboard cimport TG_SENT, tg_count_bytes, tg_count_message
 from tidegate._core.wire cimport TG_HEADER_MAX, tg_build_header
+from tidegate._core.writer cimport BINARY, OPEN, TEXT
 
 
 cdef bytes frame(uint8_t first, bytes payload):
@@ -38,6 +39,8 @@ def broadcast(connections, uint8_t opcode, bytes payload not None):
     or with extensions of their own), and the pairs (connection, exception) of those whose transport refused.
     """
     cdef Channel channel
+    if opcode != TEXT and opcode != BINARY:
+        raise ValueError(f"a message is text (1) or binary (2), not {opcode}")
     cdef bytes plain = frame(0x80 | opcode, payload)
     cdef bytes data
     cdef dict shared = {}
@@ -46,6 +49,7 @@ def broadcast(connections, uint8_t opcode, bytes payload not None):
         channel = <Channel?> connection  # not None either
         if channel._state != OPEN or channel.write is None:
             continue
+        channel.check()
         if channel._sending or channel._slow or channel.client or channel._write_paused:
             rest.append(connection)
             continue
@@ -60,6 +64,7 @@ def broadcast(connections, uint8_t opcode, bytes payload not None):
         try:
             if channel.gather is not NULL:
                 channel.flush()
+            channel.behind = True
             channel.write(data)
         except Exception as exc:
             failures.append((connection, exc))

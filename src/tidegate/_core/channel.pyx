@@ -1,37 +1,41 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, binding=False
-"""The hot path of one connection: bytes in, messages queued, the reader woken; messages framed, gathered, written.
+"""The way in of one connection: bytes parsed to frames (RFC 6455 section 5), turn by turn, and the reader woken.
 
-`Channel` is the asyncio protocol that uvloop or asyncio calls. Whatever is rarer than a message it hands to a few methods
-that `asyncio.connection.Connection` defines; they are named together at the end of the class. RFC 6455 section 5.
-What must not live here: handshakes, control frames, closing, timers, policies.
+`Channel` is the asyncio protocol that uvloop or asyncio calls. What a read brings is parsed and handled within the read
+callback, as far as the budget of a turn (turns.pyx) and the room for frames that wait (inbox.pyx) allow; the rest stays as
+it came, reading pauses, and the connection gets into line. Whatever is rarer than a message goes to a few methods that
+`asyncio.connection.Connection` defines; they are named together at the end of the class. What must not live here:
+handshakes, control frames, closing, timers, policies.
 """
 
-import os
-
 from tidegate._core.deflate import TooLong, ZlibError
+from tidegate._core.writer import slow_connections
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
-from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
 from tidegate._core.deflate cimport Deflate
-from tidegate._core.scoreboard cimport (
-    TG_RECEIVED,
-    TG_SENT,
-    current_row,
-    tg_count_bytes,
-    tg_count_handled,
-    tg_count_message,
-    tg_now,
+from tidegate._core.scoreboard cimport TG_RECEIVED, tg_count_bytes, tg_count_message, tg_now, tg_now_about
+from tidegate._core.turns cimport TURN_BYTES, TURN_SECONDS, PyThread_get_thread_ident, Turns
+from tidegate._core.wire cimport tg_copy_bytes, tg_parse_header, tg_unmask, tg_utf8_check
+from tidegate._core.writer cimport (
+    BINARY,
+    CLOSE,
+    CLOSED,
+    CLOSING,
+    CONNECTING,
+    CONTINUATION,
+    NONE,
+    OPEN,
+    TEXT,
+    UNKNOWN,
+    tg_gather_lend,
 )
-from tidegate._core.wire cimport new_key, tg_build_header, tg_copy_bytes, tg_parse_header, tg_unmask, tg_utf8_check
 
 
 cdef extern from "Python.h":
-    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
-    object PyUnicode_DecodeUTF8(const char *s, Py_ssize_t size, const char *errors)
     object PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar)
     void *PyUnicode_DATA(object text)
     int _PyBytes_Resize(PyObject **bytes, Py_ssize_t size) except -1
@@ -39,61 +43,31 @@ cdef extern from "Python.h":
 
 # A payload larger than this is allocated as it arrives, so that a header alone cannot claim more memory.
 cdef Py_ssize_t TRUSTED = 1 << 20
-# A payload at least this large goes out as its own object, without being copied.
-cdef Py_ssize_t UNCOPIED = 1 << 14
-# The most frames of one message that may wait: an attacker's empty fragments cost memory too.
-cdef uint32_t MAX_FRAGMENTS = int(os.environ.get("TIDEGATE_MAX_FRAGMENTS", "4096"))
+# A read of at least this much may have filled the transport's buffer (of 250 KiB), and be followed by another in this turn.
+cdef Py_ssize_t FULL_READ = 200_000
 
 # What `_fail_received` may be told, by value: closing.py has what is said and sent for each.
 cdef enum:
     RESERVED_BITS, UNKNOWN_OPCODE, MASKING, CONTROL_TOO_LONG, CONTROL_FRAGMENTED, CONTINUATION_EXPECTED
-    CONTINUATION_UNEXPECTED, TOO_BIG, INVALID_UTF8, TOO_MANY_FRAGMENTS, UNDECODABLE
-
-# What clients count. A server's row tells of its own connections, not of those that its handlers make to other servers.
-cdef Row client_row = Row()
-
-# Connections of servers that have more to be sent than their write limit.
-slow_connections = set()
+    CONTINUATION_UNEXPECTED, TOO_BIG, INVALID_UTF8, UNDECODABLE
 
 
-cdef class Channel:
+cdef class Channel(Inbox):
     """One connection's protocol, to be subclassed: see the module."""
 
     def __cinit__(self):
-        self.count_in(current_row())
-        self.max_message_size = self.max_fragment_size = self.queue_high = self.queue_low = -1
-
-    def __dealloc__(self):
-        while self.queued:
-            self.queued -= 1
-            Py_XDECREF(self.ring[self.ring_start].payload)
-            self.ring_start = (self.ring_start + 1) & (self.ring_capacity - 1)
-        free(self.ring)
-        Py_XDECREF(self.row)
+        self.max_message_size = self.max_fragment_size = -1
 
     def _configure(self, loop, bint client, max_message_size, max_fragment_size, queue_high, queue_low, bint slow):
         """Settings of the native side, in bytes and frames; None is no limit."""
         self.loop = loop
-        self.client = client
-        if client:
-            self.count_in(client_row)
+        self.turns = Turns.of(loop)
+        self.take_side(client)
         self.max_message_size = -1 if max_message_size is None else max_message_size
         self.max_fragment_size = -1 if max_fragment_size is None else max_fragment_size
         self.queue_high = -1 if queue_high is None else queue_high
         self.queue_low = -1 if queue_low is None else queue_low
         self._slow = slow
-
-    cdef int count_in(self, Row row) except -1:
-        Py_INCREF(row)
-        Py_XDECREF(self.row)
-        self.row = <PyObject *> row
-        self.counts = row.data
-        return 0
-
-    @property
-    def _row(self):
-        """What the connection is counted in, from its beginning to its end."""
-        return <Row> self.row
 
     def _use_deflate(self, Deflate deflate not None):
         """Compress and decompress messages (RFC 7692)."""
@@ -111,132 +85,250 @@ cdef class Channel:
         self.write = transport.write
         # writelines() of asyncio's own sockets has no write limit, and on a lost one spoils the selector (3.12, 3.13.0).
         self.scatter = type(transport).__module__ != "asyncio.selector_events"
+        self.descriptor = UNKNOWN
         self.now = tg_now()
 
     def _disconnect(self):
-        """The transport is gone: frames that wait can still be read, nothing is written any more."""
-        self.discarding = True
-        self.partial = None
+        """The transport is gone: nothing is written any more. What came before that has another turn."""
         self.write = None
+        self.descriptor = NONE
         self.reading_paused = self._write_paused = False  # a transport that is gone is asked for nothing
         slow_connections.discard(self)
+        if self.chunk is not None and self._state != CONNECTING:
+            self.seconds = 0
+            self.take_turn(TURN_SECONDS)
+
+    def _close_inbox(self):
+        """The connection is closed: frames that wait can still be read."""
+        if self.chunk is None:
+            self.discarding = True
+            self.partial = None
         if self.reader is not NULL and self.waiter is not None:
             self.waiter.finish(False)
 
     def _discard(self):
         """Read nothing more (RFC 6455 sections 1.4, 7.1.7), but let the end of the stream be seen."""
         self.discarding = True
-        self.partial = None
+        self.held = False
+        self.chunk = self.partial = None
+        self.unread = None
         self._resume_reading()
 
     def _resume_reading(self):
-        if self.reading_paused:
+        """Go on with what has been read, and then with reading: nothing has to wait for room any more."""
+        self.no_room = False
+        if self.chunk is not None:
+            self.turns.join(self)
+        elif self.reading_paused:
             self.reading_paused = False
             self.transport.resume_reading()
+
+    @property
+    def _holds_back(self):
+        """Whether something of the peer's has not been looked at, or is not read, because there is too much."""
+        return self.reading_paused or self.chunk is not None
 
     @property
     def idle_since(self) -> float:
         """Since when nothing is going on, in seconds of CLOCK_MONOTONIC (the clock of loop.time()): the last bytes that
         came in, or now while a message is being handled, read or written."""
-        if self.handling != 0 or self.queued or self.in_payload or self._write_paused:
+        if self.handling != 0 or self.queued or self.in_payload or self._write_paused or self.chunk is not None:
             return tg_now()
         return self.now
 
-    # What asyncio calls.
+    # Reading, turn by turn.
 
     def data_received(self, data):
+        """Called by the transport."""
         cdef bytes chunk = data if PyBytes_CheckExact(data) else bytes(data)
+        if self._state == CONNECTING or self.discarding:
+            if not self.discarding:
+                self._handshake_received(chunk)
+            if PyBytes_GET_SIZE(chunk) >= FULL_READ and self.charge(PyBytes_GET_SIZE(chunk), 0):
+                self.wait_in_line()
+        elif self.chunk is not None:
+            if self.unread is None:
+                self.unread = []
+            self.unread.append(chunk)
+            if self.gather is NULL:
+                self.pause_reading()
+            # else a transport has an answer to what was just written: it comes after what is being parsed
+        else:
+            self.chunk = chunk
+            self.place = 0
+            if self.in_line:
+                self.pause_reading()
+            elif self.gather is NULL:
+                self.work(TURN_SECONDS)
+
+    cdef int take_turn(self, double share) except -1:
+        return 0 if self.gather is not NULL else self.work(share)
+
+    cdef int fail_turn(self, object exception) except -1:
+        if self.write is not None:
+            self.transport.abort()
+        self.loop.call_exception_handler(
+            {"message": "Fatal error: a connection could not go on", "exception": exception, "protocol": self}
+        )
+        return 0
+
+    cdef int work(self, double share) except -1:
+        """Parse what has come and have it handled, for about `share` seconds."""
+        cdef Turns turns = self.turns
+        cdef double until = turns.until
         cdef bint whole = False
-        if self._state == CONNECTING:
-            self._handshake_received(chunk)
-            return
-        if self.discarding:
-            return
-        if self.gather is not NULL:
-            # A transport that has an answer to what was just written: it comes after what is being read.
-            if self.late is None:
-                self.late = []
-            self.late.append(chunk)
-            return
+        cdef Py_ssize_t size = 0 if self.chunk is None else PyBytes_GET_SIZE(self.chunk) - self.place
         self.gather = tg_gather_lend()
         if self.gather is NULL:
             raise MemoryError
         self.now = tg_now()
+        turns.until = self.now + share
+        if self.turn == turns.number:
+            turns.until -= self.seconds
+        turns.thread = PyThread_get_thread_ident()
+        turns.callbacks += 1
+        self.reader_yielded = False
         try:
-            self.parse(<const uint8_t *> PyBytes_AS_STRING(chunk), PyBytes_GET_SIZE(chunk))
-            self.wake(True)
-            if self.late is not None:
-                self.read_late()
+            while True:
+                self.wake()
+                if self.chunk is None or self.reader_yielded or (self.held and self.must_wait()) or turns.used_up():
+                    break
+                self.parse()
             whole = True
         finally:
+            turns.callbacks -= 1
+            turns.until = until
             if not whole:  # an exception, in the middle of a frame perhaps: what follows makes no sense any more
                 self.discarding = True
-                self.partial = self.late = None
+                self.chunk = self.partial = None
+                self.unread = None
             self.end_gather()
-        if self.queued:
-            self.flow()
+        return self.settle(self.charge(size, tg_now_about() - self.now))
 
-    def pause_writing(self):
-        self._write_paused = True
-        self.counts.pauses[TG_SENT] += 1
-        if not self.client:
-            slow_connections.add(self)
+    cdef int settle(self, bint over) except -1:
+        """After a turn: read on, wait for room, or get into line for the next one."""
+        if self.write is None or self.gather is not NULL:
+            if self.reader_yielded:
+                self.turns.join(self)
+        elif self.chunk is not None and self.held and self.must_wait() and self.header.opcode != CLOSE:
+            self.pause_reading()
+            self.counts.pauses[TG_RECEIVED] += not self.no_room
+            self.no_room = True
+        elif over or self.chunk is not None or self.reader_yielded:
+            self.wait_in_line()
+        elif self.reading_paused:
+            self._resume_reading()
+        return 0
 
-    def resume_writing(self):
-        self._write_paused = False
-        slow_connections.discard(self)
-        self._drained()
+    cdef int wait_in_line(self) except -1:
+        self.pause_reading()
+        return self.turns.join(self)
 
-    cdef int read_late(self) except -1:
-        """Read what came while something else was read, in its order."""
+    cdef int pause_reading(self) except -1:
+        if not self.reading_paused and self.write is not None and not self.transport.is_closing():
+            self.reading_paused = True
+            self.transport.pause_reading()
+        return 0
+
+    cdef bint charge(self, Py_ssize_t size, double seconds) except -1:
+        """Take so much from the budget of this turn: whether it is used up."""
+        if self.turn != self.turns.number:
+            self.turn = self.turns.number
+            self.seconds = 0
+            self.bytes_read = 0
+        self.seconds += seconds
+        self.bytes_read += size
+        if self.seconds > TURN_SECONDS / 8 or size >= FULL_READ:
+            self.turns.mark()  # more may come in the same turn
+        return self.seconds >= TURN_SECONDS or self.bytes_read >= TURN_BYTES
+
+    cdef int find_room(self) except -1:
+        self.no_room = False
+        return self.turns.join(self)
+
+    cdef int read_rest(self) except -1:
+        """A reader has nothing more to read of a connection that is closed: parse what came before that."""
+        while self.chunk is not None and not self.readable(self.reader_takes_frames):
+            self.parse()
+        return 0
+
+    cdef bint more_to_handle(self):
+        return self.queued > 0 or (self.chunk is not None and self.place < PyBytes_GET_SIZE(self.chunk))
+
+    # Bytes to frames.
+
+    cdef int parse(self) except -1:
+        """Parse until a frame must wait, the budget is used up, or nothing is left."""
         cdef bytes chunk
-        cdef list chunks
-        while self.late is not None:
-            chunks = self.late
-            self.late = None
-            for chunk in chunks:
-                self.parse(<const uint8_t *> PyBytes_AS_STRING(chunk), PyBytes_GET_SIZE(chunk))
-                self.wake(True)
-        return 0
-
-    # In: bytes to frames.
-
-    cdef int parse(self, const uint8_t *p, Py_ssize_t n) except -1:
-        cdef Py_ssize_t size, take
-        while n > 0 and not self.discarding:
-            if self.in_payload:
-                take = <Py_ssize_t> min(<uint64_t> n, self.header.length - self.partial_size)
-                self.extend_partial(p, take)
-                p += take
-                n -= take
+        cdef const uint8_t *p
+        cdef Py_ssize_t n
+        while self.chunk is not None:
+            chunk = self.chunk
+            n = PyBytes_GET_SIZE(chunk) - self.place
+            if n == 0 and not self.held:
+                self.chunk = None
+                self.place = 0
+                if self.unread is not None:
+                    self.chunk = self.unread.pop(0)
+                    if not self.unread:
+                        self.unread = None
                 continue
-            if self.head_size:
-                # A header came in pieces: complete it byte by byte, it has 14 at most.
-                self.head[self.head_size] = p[0]
-                self.head_size += 1
-                p += 1
-                n -= 1
-                if tg_parse_header(self.head, self.head_size, &self.header) == 0:
-                    continue
-                self.head_size = 0
+            p = <const uint8_t *> PyBytes_AS_STRING(chunk) + self.place
+            if self.in_payload:
+                n = <Py_ssize_t> min(<uint64_t> n, self.header.length - self.partial_size)
+                self.place += n
+                self.extend_partial(p, n)
             else:
-                size = tg_parse_header(p, n, &self.header)
-                if size == 0:
-                    memcpy(self.head, p, n)
-                    self.head_size = <uint8_t> n
+                if not self.held:
+                    if not self.parse_header(p, n):
+                        continue
+                    n = PyBytes_GET_SIZE(chunk) - self.place
+                    p = <const uint8_t *> PyBytes_AS_STRING(chunk) + self.place
+                if self.header.opcode == CLOSE:
+                    self.wake()  # what came before it may still be answered before it is
+                    if self.chunk is not chunk:
+                        continue
+                self.held = self.must_wait()
+                if self.held:
                     return 0
-                p += size
-                n -= size
-            if not self.check_header():
+                if <uint64_t> n < self.header.length:
+                    self.begin_partial()
+                else:
+                    self.place += self.header.length
+                    self.receive_whole(p, self.header.length)
+            if self.turns.used_up():
                 return 0
-            if <uint64_t> n >= self.header.length:
-                take = self.header.length
-                self.receive_whole(p, take)
-                p += take
-                n -= take
-            else:
-                self.begin_partial()
         return 0
+
+    cdef bint must_wait(self):
+        """Whether the frame whose header was just parsed must wait: data for room, the end for a handler between turns."""
+        if self.header.opcode & 8:
+            return self.header.opcode == CLOSE and (self.reader_yielded or self.yielded_writers != 0)
+        return self._state != CLOSING and self.full()
+
+    cdef int parse_header(self, const uint8_t *p, Py_ssize_t n) except -1:
+        """Parse the header of the next frame: 1 when it is complete and the frame may come."""
+        cdef Py_ssize_t size
+        if self.head_size:
+            # It came in pieces: complete it byte by byte, it has 14 at most.
+            size = 0
+            while tg_parse_header(self.head, self.head_size, &self.header) == 0:
+                if size == n:
+                    self.place += size
+                    return 0
+                self.head[self.head_size] = p[size]
+                self.head_size += 1
+                size += 1
+            self.head_size = 0
+        else:
+            size = tg_parse_header(p, n, &self.header)
+            if size == 0:
+                memcpy(self.head, p, n)
+                self.head_size = <uint8_t> n
+                self.place += n
+                return 0
+        self.place += size
+        return self.check_header()
 
     cdef int check_header(self) except -1:
         """Whether the frame may come: each rule of RFC 6455 section 5 that its header alone can break."""
@@ -377,12 +469,14 @@ cdef class Channel:
         return self.receive_data(payload)
 
     cdef int receive_control(self, object payload) except -1:
+        if self._state == CLOSED:  # there is nobody to answer
+            if self.header.opcode == CLOSE:
+                self._discard()
+            return 0
         if self._extended:
             payload = self._frame_decoded(self.header.opcode, True, self.header.rsv, payload, 125)
             if payload is None:
                 return 0
-        if self.header.opcode == CLOSE:
-            self.wake(True)  # what came before the close frame may still be answered before it is
         self._control_received(self.header.opcode, payload)
         return 0
 
@@ -399,289 +493,13 @@ cdef class Channel:
             self.message_opcode = 0
         return self.push(payload, h.opcode, h.fin)
 
-    cdef object text_so_far(self, object last):
-        """The bytes of the current message, for an error that says where it is wrong."""
-        cdef list parts = []
-        cdef uint32_t i
-        cdef Arrival *a
-        for i in range(self.queued):
-            a = &self.ring[(self.ring_start + i) & (self.ring_capacity - 1)]
-            if a.fin:
-                parts.clear()
-            else:
-                parts.append(<object> a.payload)
-        parts.append(last)
-        return b"".join(parts)
-
     cdef int fail(self, int what, object detail) except -1:
         """Fail the connection (RFC 6455 7.1.7): 0, so that callers stop reading."""
         self._discard()
         self.in_payload = False
-        self._fail_received(what, detail)
+        if self._state != CLOSED:
+            self._fail_received(what, detail)
         return 0
-
-    # In: frames to readers.
-
-    cdef int push(self, object payload, uint8_t opcode, bint fin) except -1:
-        cdef Arrival *a
-        cdef uint32_t i, capacity
-        if self._state != OPEN and self.queue_high >= 0 and <Py_ssize_t> self.queued > self.queue_high:
-            self.dropping = True  # closing: reading goes on to the peer's close frame, for readers who do not come
-        if self.dropping:
-            return 0
-        if self.queued == self.ring_capacity:
-            capacity = max(4, 2 * self.ring_capacity)
-            if capacity <= self.ring_capacity:  # 2^31 frames
-                raise MemoryError
-            a = <Arrival *> realloc(self.ring, capacity * sizeof(Arrival))
-            if a is NULL:
-                raise MemoryError
-            self.ring = a
-            for i in range(self.ring_start):  # what had wrapped around goes behind the old end
-                a[self.ring_capacity + i] = a[i]
-            self.ring_capacity = capacity
-        a = &self.ring[(self.ring_start + self.queued) & (self.ring_capacity - 1)]
-        Py_INCREF(payload)
-        a.payload = <PyObject *> payload
-        a.at = self.now
-        a.opcode = opcode
-        a.fin = fin
-        self.queued += 1
-        if fin:
-            self.messages_queued += 1
-        elif self.messages_queued == 0 and self.queued >= MAX_FRAGMENTS and not self.is_streamed():
-            self.fail(TOO_MANY_FRAGMENTS, MAX_FRAGMENTS)
-        return 0
-
-    cdef bint is_streamed(self):
-        """Whether a reader takes the current message frame by frame: it may have any number of them."""
-        return self._streaming or (self.reader is not NULL and self.reader_takes_frames)
-
-    cdef object pop_frame(self, uint8_t *opcode, bint *fin):
-        cdef Arrival *a = &self.ring[self.ring_start]
-        cdef object payload = <object> a.payload
-        Py_XDECREF(a.payload)
-        opcode[0] = a.opcode
-        fin[0] = a.fin
-        self.ring_start = (self.ring_start + 1) & (self.ring_capacity - 1)
-        self.queued -= 1
-        if a.fin:
-            self.messages_queued -= 1
-            self.handling = a.at
-        if self.queued == 0 and self.ring_capacity > 64:
-            free(self.ring)  # after a burst, an idle connection is small again
-            self.ring = NULL
-            self.ring_capacity = self.ring_start = 0
-        if self.reading_paused and <Py_ssize_t> self.queued <= self.queue_low:
-            self._resume_reading()
-        return payload
-
-    cdef object pop_message(self, object decode):
-        cdef uint8_t opcode = self.ring[self.ring_start].opcode
-        cdef uint8_t rest
-        cdef bint fin = self.ring[self.ring_start].fin
-        cdef bint text
-        cdef object payload
-        self.want_bytes = decode is False
-        if fin:
-            payload = self.pop_frame(&opcode, &fin)
-        else:
-            payload = self.join_frames()  # before any is gone: there may be no memory for it
-            while not fin:
-                self.pop_frame(&rest, &fin)
-        if decode is None:
-            text = opcode == TEXT
-        else:
-            text = decode
-        if text:
-            if PyBytes_CheckExact(payload):
-                return PyUnicode_DecodeUTF8(PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload), NULL)
-        elif not PyBytes_CheckExact(payload):
-            return payload.encode()
-        return payload
-
-    cdef object join_frames(self):
-        """The first message that waits, all its frames."""
-        cdef list parts = []
-        cdef uint32_t i = self.ring_start
-        while True:
-            parts.append(<object> self.ring[i].payload)
-            if self.ring[i].fin:
-                return b"".join(parts)
-            i = (i + 1) & (self.ring_capacity - 1)
-
-    cdef bint readable(self, bint frames):
-        return self.queued > 0 if frames else self.messages_queued > 0
-
-    cdef int ask(self) except -1:
-        """The handler asks for the next message: it is done with the last one."""
-        if self.handling != 0:
-            tg_count_handled(self.counts, self.handling)
-            self.handling = 0
-        return 0
-
-    cdef int flow(self) except -1:
-        """Pause reading above the high-water mark, unless a reader waits for the rest of a message."""
-        if self.reading_paused:
-            if self.reader is not NULL and self.messages_queued == 0:
-                self._resume_reading()
-            return 0
-        if self.queue_high < 0 or <Py_ssize_t> self.queued <= self.queue_high or self._state != OPEN:
-            return 0
-        if self.reader is not NULL and self.messages_queued == 0:
-            return 0
-        self.reading_paused = True
-        self.counts.pauses[TG_RECEIVED] += 1
-        self.transport.pause_reading()
-        return 0
-
-    cdef int wake(self, bint direct) except -1:
-        """Let the reader go on, if one waits and has what it waits for."""
-        if self.reader is not NULL and self.waiter is not None and self.readable(self.reader_takes_frames):
-            self.waiter.finish(direct)
-        return 0
-
-    # Out: messages to bytes.
-
-    cdef int send_message(self, object message, object text) except -1:
-        """Frame and write a message if it is as simple as most: 1; 0 if Python has to look at it."""
-        cdef const char *p
-        cdef Py_ssize_t n
-        cdef uint8_t opcode
-        cdef Py_buffer view
-        if self._state != OPEN or self._sending or self._slow:
-            return 0
-        if self.deflate is not None:
-            return self.send_deflated(message, text)
-        if isinstance(message, str):
-            p = PyUnicode_AsUTF8AndSize(message, &n)
-            opcode = BINARY if text is False else TEXT
-            self.send_frame(0x80 | opcode, <const uint8_t *> p, n, None)
-        elif PyBytes_CheckExact(message):
-            opcode = TEXT if text is True else BINARY
-            n = PyBytes_GET_SIZE(message)
-            self.send_frame(0x80 | opcode, <const uint8_t *> PyBytes_AS_STRING(message), n, message)
-        elif isinstance(message, (bytes, bytearray, memoryview)):
-            opcode = TEXT if text is True else BINARY
-            if isinstance(message, memoryview) and not message.c_contiguous:
-                return 0
-            PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
-            try:
-                n = view.len
-                self.send_frame(0x80 | opcode, <const uint8_t *> view.buf, n, None)
-            finally:
-                PyBuffer_Release(&view)
-        else:
-            return 0
-        tg_count_bytes(self.counts, TG_SENT, n)
-        tg_count_message(self.counts, TG_SENT, opcode, n)
-        return 1
-
-    cdef int send_deflated(self, object message, object text) except -1:
-        """send_message() with compression (RFC 7692 section 6)."""
-        cdef uint8_t opcode
-        cdef bytes data, compressed
-        if isinstance(message, str):
-            opcode = BINARY if text is False else TEXT
-            data = message.encode()
-        elif isinstance(message, (bytes, bytearray, memoryview)):
-            opcode = TEXT if text is True else BINARY
-            data = bytes(message)
-        else:
-            return 0
-        compressed = self.deflate.compress(data)
-        self.send_frame(
-            0xC0 | opcode, <const uint8_t *> PyBytes_AS_STRING(compressed), PyBytes_GET_SIZE(compressed), compressed
-        )
-        tg_count_bytes(self.counts, TG_SENT, PyBytes_GET_SIZE(data))
-        tg_count_message(self.counts, TG_SENT, opcode, PyBytes_GET_SIZE(data))
-        return 1
-
-    cdef int send_frame(self, uint8_t first, const uint8_t *p, Py_ssize_t n, object owner) except -1:
-        """Write one frame; `owner` is the bytes object that p points into, if there is one that may go out uncopied."""
-        cdef uint8_t head[14]
-        cdef uint8_t *out
-        cdef size_t size = tg_build_header(head, first, n, self.client)
-        cdef object data
-        if self.client:
-            new_key(head + size - 4)
-        elif n >= UNCOPIED and owner is not None and self.scatter:
-            self.flush()
-            return self.put(None, (PyBytes_FromStringAndSize(<char *> head, size), owner))
-        if self.gather is not NULL and size + n <= TG_GATHER:
-            while self.gather.size + size + n > TG_GATHER:
-                self.flush()  # which may send in turn: pause_writing() of a subclass, a transport that has an answer
-            out = self.gather.data + self.gather.size
-            self.gather.size += size + n
-            data = None
-        else:
-            self.flush()
-            data = PyBytes_FromStringAndSize(NULL, size + n)
-            out = <uint8_t *> PyBytes_AS_STRING(data)
-        memcpy(out, head, size)
-        if self.client:
-            tg_unmask(out + size, p, n, head + size - 4, 0)
-        else:
-            memcpy(out + size, p, n)
-        if data is not None:
-            self.put(data)
-        return 0
-
-    cdef int flush(self) except -1:
-        cdef object data
-        if self.gather is not NULL and self.gather.size:
-            data = PyBytes_FromStringAndSize(<char *> self.gather.data, self.gather.size)
-            self.gather.size = 0
-            self.put(data)
-        return 0
-
-    cdef int end_gather(self) except -1:
-        """Write what is gathered; what is sent from now on leaves at once."""
-        cdef tg_gather *gather = self.gather
-        cdef object data = None
-        self.gather = NULL
-        try:
-            if gather.size:
-                data = PyBytes_FromStringAndSize(<char *> gather.data, gather.size)
-        finally:
-            tg_gather_return(gather)
-        if data is not None:
-            self.put(data)
-        return 0
-
-    cdef int put(self, object data, object lines=None) except -1:
-        if self.write is None:
-            return 0
-        try:
-            if lines is None:
-                self.write(data)
-            else:
-                self.transport.writelines(lines)
-        except Exception as exc:
-            self._write_failed(exc)
-        return 0
-
-    def _send_frame(self, uint8_t first, const uint8_t[::1] payload not None):
-        """Write a frame whose first byte (FIN, RSV, opcode) is `first`: for control frames, fragments, extensions."""
-        cdef const uint8_t *p = &payload[0] if payload.shape[0] else &first  # not NULL: memcpy() must not see it
-        self.send_frame(first, p, payload.shape[0], None)
-
-    def _count_sent(self, Py_ssize_t size):
-        """Count payload that Python framed."""
-        tg_count_bytes(self.counts, TG_SENT, size)
-
-    def _count_message_sent(self, uint8_t opcode, Py_ssize_t size):
-        """Count a message that Python framed, of so much payload."""
-        tg_count_message(self.counts, TG_SENT, opcode, size)
-
-    def _flush(self):
-        """Write what is gathered, before something else is done with the transport."""
-        self.flush()
-
-    def _write_bytes(self, data):
-        """Write ready bytes, in order with frames."""
-        self.flush()
-        self.put(data)
 
     # Doors to Python, which Connection defines:
     #   _handshake_received(data)            bytes before the connection is open

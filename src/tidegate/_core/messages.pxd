@@ -16,7 +16,9 @@ cdef class Awaitable:
 
     cdef int step(self, object value, PyObject **result) except -1
     cdef int recv_step(self, PyObject **result) except -1
+    cdef int wait(self, bint frames, PyObject **result) except -1
     cdef int send_step(self, PyObject **result) except -1
+    cdef int end_step(self, PyObject **result) except -1
     cdef int delegate(self, object value, PyObject **result) except -1
     cdef void end(self)
 
@@ -27,3 +29,5 @@ cdef class MessageChannel(Channel):
 
 cdef class Messages:
     cdef MessageChannel channel
+    cdef bint begun
+    cdef bint closed

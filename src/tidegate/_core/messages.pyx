@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, binding=True, auto_pickle=False
+# cython: language_level=3, boundscheck=False, wraparound=False, binding=False, auto_pickle=False
 """Awaiting messages: recv(), send() and iteration over a channel, without a Python frame per message.
 
 What must not live here: bytes, frames, wake-ups.
@@ -12,8 +12,8 @@ from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 
-from tidegate._core.channel cimport CLOSED
 from tidegate._core.waiter cimport Waiter
+from tidegate._core.writer cimport CLOSED
 
 
 cdef extern from "Python.h":
@@ -33,14 +33,16 @@ cdef extern from "messages.h":
 
 # What an Awaitable is of.
 cdef enum:
-    MESSAGE, ITERATION, FRAME, SEND
+    MESSAGE, ITERATION, FRAME, SEND, TURN
 
 # How far it is.
 cdef enum:
     CREATED, WAITING, DELEGATED, ENDED
 
 # Its name, by what it is of.
-cdef const char **NAMES = ["Connection.recv", "Connection.__anext__", "Connection._recv_frame", "Connection.send"]
+cdef const char **NAMES = [
+    "Connection.recv", "Connection.__anext__", "Connection._recv_frame", "Connection.send", "Connection._end_step"
+]
 
 
 @cython.final
@@ -138,6 +140,8 @@ cdef class Awaitable:
                 raise RuntimeError("cannot reuse already awaited coroutine")
             elif self.kind == SEND:
                 ended = self.send_step(result)
+            elif self.kind == TURN:
+                ended = self.end_step(result)
             else:
                 ended = self.recv_step(result)
         except BaseException:
@@ -152,14 +156,25 @@ cdef class Awaitable:
         cdef object value
         cdef uint8_t opcode
         cdef bint fin
+        cdef bint frames = self.kind == FRAME
         if self.stage == CREATED:
             if channel is None:
                 raise TypeError("it is made by recv(), and by nothing else")
-            if channel.reader is not NULL or (channel._streaming and self.kind != FRAME):
-                raise channel._concurrent_read(self.kind == FRAME)
+            channel.check()
+            if channel.reader is not NULL or (channel._streaming and not frames):
+                raise channel._concurrent_read(frames)
             channel.ask()
-        if channel.readable(self.kind == FRAME):
-            if self.kind == FRAME:
+            if channel.readable(frames) and channel.turns.used_up():
+                self.wait(frames, result)
+                channel.reader_yielded = True
+                channel.turns.join(channel)
+                return 0
+        if channel._state == CLOSED and channel.chunk is not None and not channel.readable(frames):
+            channel.reader = <PyObject *> self
+            channel.reader_takes_frames = frames
+            channel.read_rest()
+        if channel.readable(frames):
+            if frames:
                 payload = channel.pop_frame(&opcode, &fin)
                 value = (payload, opcode, fin)
             else:
@@ -175,12 +190,19 @@ cdef class Awaitable:
             return 1
         if channel._state == CLOSED:
             raise channel._closed_exception(self.kind == ITERATION)
+        self.wait(frames, result)
+        if channel.no_room and not channel.must_wait():
+            channel.find_room()  # for the rest of a message that has more frames than max_queue
+        return 0
+
+    cdef int wait(self, bint frames, PyObject **result) except -1:
+        """Be the channel's reader, and wait to be woken."""
+        cdef Channel channel = self.channel
         if channel.waiter is None:
             channel.waiter = Waiter.of(channel.loop)
         channel.waiter.arm()
         channel.reader = <PyObject *> self
-        channel.reader_takes_frames = self.kind == FRAME
-        channel.flow()
+        channel.reader_takes_frames = frames
         self.stage = WAITING
         Py_INCREF(channel.waiter)
         result[0] = <PyObject *> channel.waiter
@@ -188,16 +210,35 @@ cdef class Awaitable:
 
     cdef int send_step(self, PyObject **result) except -1:
         cdef Channel channel = self.channel
+        if self.stage == WAITING:  # for its turn, with the message written
+            return self.end_step(result)
+        if channel is None:
+            raise TypeError("it is made by send(), and by nothing else")
+        channel.check()
         if not channel.send_message(self.argument, self.text):
             self.inner = channel._send_slowly(self.argument, self.text)
         elif channel._write_paused:
             self.inner = channel._drain()
         else:
-            Py_INCREF(None)
-            result[0] = <PyObject *> None
-            return 1
+            return self.end_step(result)
         self.stage = DELEGATED
         return self.delegate(None, result)
+
+    cdef int end_step(self, PyObject **result) except -1:
+        """Return None, in the next turn if this one's budget is used up."""
+        cdef Waiter waiter
+        if self.stage == CREATED and self.channel.turns.used_up():
+            waiter = Waiter.of(self.channel.loop)
+            waiter.arm()
+            self.channel.turns.join(waiter)
+            self.channel.yielded_writers += 1
+            self.stage = WAITING
+            Py_INCREF(waiter)
+            result[0] = <PyObject *> waiter
+            return 0
+        Py_INCREF(None)
+        result[0] = <PyObject *> None
+        return 1
 
     cdef int delegate(self, object value, PyObject **result) except -1:
         """Let a Python coroutine do the rest."""
@@ -214,6 +255,9 @@ cdef class Awaitable:
     cdef void end(self):
         if self.channel is not None and self.channel.reader is <PyObject *> self:
             self.channel.reader = NULL
+            self.channel.reader_yielded = False
+        elif self.stage == WAITING:
+            self.channel.yielded_writers -= 1
         self.stage = ENDED
         self.inner = None
 
@@ -241,6 +285,7 @@ tg_set_awaitable_slots(<PyTypeObject *> Awaitable, <void *> next_slot, <void *> 
 cdef class MessageChannel(Channel):
     """A channel that is read and written by awaiting."""
 
+    @cython.binding(True)
     def recv(self, decode=None):
         """Receive the next message, whole: str if it is text, bytes if it is binary (RFC 6455 5.6).
 
@@ -257,6 +302,7 @@ cdef class MessageChannel(Channel):
         """
         return awaitable(self, MESSAGE, decode)
 
+    @cython.binding(True)
     def send(self, message, text=None):
         """Send a message: text if it is str, binary if it is bytes, bytearray or memoryview (RFC 6455 5.6).
 
@@ -288,15 +334,21 @@ cdef class MessageChannel(Channel):
     def __anext__(self):
         return awaitable(self, ITERATION, None)
 
+    @cython.binding(True)
     def _recv_frame(self):
         """The next frame, as (payload, opcode, fin): what recv_streaming() is made of."""
         return awaitable(self, FRAME, None)
+
+    @cython.binding(True)
+    def _end_step(self):
+        """Let the others have their turn, if the caller has used up its own: for what writes without waiting."""
+        return awaitable(self, TURN, None)
 
 
 cdef object recv = MessageChannel.recv
 
 # Who looks at the class, as unittest.mock does, is told that these are to be awaited.
-for method in (MessageChannel.recv, MessageChannel.send, MessageChannel._recv_frame):
+for method in (MessageChannel.recv, MessageChannel.send, MessageChannel._recv_frame, MessageChannel._end_step):
     if hasattr(inspect, "markcoroutinefunction"):
         inspect.markcoroutinefunction(method)
     else:  # CPython 3.11
@@ -305,17 +357,57 @@ for method in (MessageChannel.recv, MessageChannel.send, MessageChannel._recv_fr
 
 @cython.final
 cdef class Messages:
-    """The iterator of `async for`: apart from its connection, because Python subclasses would slow their own slots."""
+    """The iterator of `async for`: apart from its connection, because Python subclasses would slow their own slots.
+
+    It has what an asynchronous generator has, which contextlib.aclosing() and others ask for.
+    """
 
     def __aiter__(self):
         return self
 
     def __anext__(self):
-        return awaitable(self.channel, ITERATION, None)
+        self.begun = True
+        return no_more() if self.closed else awaitable(self.channel, ITERATION, None)
+
+    def asend(self, value):
+        """Receive the next message; `value` is for nobody.
+
+        Raises:
+            TypeError: for another value than None before the first message.
+        """
+        if value is not None and not self.begun:
+            raise TypeError("can't send non-None value to a just-started async generator")
+        return self.__anext__()
+
+    def athrow(self, kind, value=None, traceback=None):
+        """Raise an exception where the iterator stands, which ends it."""
+        self.closed = True
+        if isinstance(kind, type):
+            kind = kind() if value is None else value if isinstance(value, kind) else kind(value)
+        return raising(kind if traceback is None else kind.with_traceback(traceback))
+
+    def aclose(self):
+        """End the iterator. The connection stays open."""
+        self.closed = True
+        return nothing()
 
 
-cdef inline Awaitable awaitable(Channel channel, uint8_t kind, object argument):
-    cdef Awaitable made = Awaitable.__new__(Awaitable)
+async def no_more():
+    raise StopAsyncIteration
+
+
+async def raising(exception):
+    raise exception
+
+
+async def nothing():
+    return None
+
+
+cdef inline Awaitable awaitable(object channel, uint8_t kind, object argument):
+    cdef Awaitable made
+    channel = <MessageChannel?> channel  # functions that mocks can look at do not check what they are methods of
+    made = Awaitable.__new__(Awaitable)
     made.channel = channel
     made.kind = kind
     made.argument = argument

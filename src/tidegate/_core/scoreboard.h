@@ -110,6 +110,25 @@ static inline void tg_observe(tg_histogram *h, const double *bounds, int count, 
     tg_observe_in(h, bounds, count, value, TG_NANOSECONDS);
 }
 
+/* tg_now(), or what it was up to two microseconds ago: asking the clock takes as long as all other counting of a message
+ * together, and of many that come at once each is handled in less than that. The processor's own counter tells when to
+ * ask again. Whatever else it may do, run backwards or differ between processors, it is no more than asked too often. */
+#if defined(__x86_64__)
+#define TG_STALE 4096 /* cycles */
+static inline double tg_now_about(void) {
+    static double now;
+    static uint64_t asked_at;
+    uint64_t at = __builtin_ia32_rdtsc();
+    if (at - asked_at > TG_STALE) {
+        now = tg_now();
+        asked_at = at;
+    }
+    return now;
+}
+#else
+static inline double tg_now_about(void) { return tg_now(); }
+#endif
+
 /* ---- what is counted per message. With TIDEGATE_NO_METRICS nothing is: to measure what the counting costs. ---- */
 
 static inline int tg_size_bucket(uint64_t size) {
@@ -130,25 +149,6 @@ static inline void tg_count_message(tg_row *row, int direction, int opcode, uint
     h->bucket[tg_size_bucket(size)]++;
     h->sum += size;
 }
-
-/* tg_now(), or what it was up to two microseconds ago: asking the clock takes as long as all other counting of a message
- * together, and of many that come at once each is handled in less than that. The processor's own counter tells when to
- * ask again. Whatever else it may do, run backwards or differ between processors, it is no more than asked too often. */
-#if defined(__x86_64__)
-#define TG_STALE 4096 /* cycles */
-static inline double tg_now_about(void) {
-    static double now;
-    static uint64_t asked_at;
-    uint64_t at = __builtin_ia32_rdtsc();
-    if (at - asked_at > TG_STALE) {
-        now = tg_now();
-        asked_at = at;
-    }
-    return now;
-}
-#else
-static inline double tg_now_about(void) { return tg_now(); }
-#endif
 
 /* The handler is done with the message that came then. */
 static inline void tg_count_handled(tg_row *row, double since) {

@@ -44,6 +44,7 @@ cdef extern from "scoreboard.h" nogil:
         uint64_t connections_max_of_all
 
     double tg_now()
+    double tg_now_about()
     void tg_observe(tg_histogram *h, const double *bounds, int count, double value)
     void tg_count_bytes(tg_row *row, int direction, uint64_t size)
     void tg_count_message(tg_row *row, int direction, int opcode, uint64_t size)

@@ -1,7 +1,9 @@
 """The future-like object that a reading task waits on."""
 
+from tidegate._core.turns cimport TurnTaker
 
-cdef class Waiter:
+
+cdef class Waiter(TurnTaker):
     cdef public bint _asyncio_future_blocking
     cdef readonly object _loop
     cdef object callback

@@ -5,12 +5,11 @@ What must not live here: anything about frames or messages.
 """
 
 import asyncio
-import sys
 from asyncio import CancelledError, InvalidStateError
 
 cimport cython
-from cpython.dict cimport PyDict_GetItem
-from cpython.object cimport PyObject
+
+from tidegate._core.turns cimport TurnTaker, running_task
 
 
 cdef extern from "Python.h":
@@ -18,18 +17,7 @@ cdef extern from "Python.h":
     int PyContext_Enter(object context)
     int PyContext_Exit(object context)
     void PyErr_Clear()
-
-
-# Until 3.13 the running task of each loop is in this dictionary; a look costs a tenth of calling current_task().
-cdef dict current_tasks = asyncio.tasks._current_tasks if sys.version_info < (3, 14) else None
-cdef object current_task = asyncio.current_task
-
-
-cdef bint in_task(object loop):
-    if current_tasks is None:
-        return current_task(loop) is not None
-    cdef PyObject *task = PyDict_GetItem(current_tasks, loop)
-    return task is not NULL and <object> task is not None
+    bint PyMethod_Check(object o)
 
 
 class _NoLoop:
@@ -49,7 +37,7 @@ def _raise(exception):
 
 
 @cython.final
-cdef class Waiter:
+cdef class Waiter(TurnTaker):
     """The future that a reading task waits on, one per connection and used again: what asyncio.Task asks of a future.
 
     A plain slot `_loop` and no method `get_loop`: Task looks for either, and a slot is faster.
@@ -111,7 +99,11 @@ cdef class Waiter:
         return True
 
     cdef int finish(self, bint direct) except -1:
-        """Run the callback: right here if the loop runs a callback now and no task, as `direct` allows, else soon."""
+        """Run the callback: right here if the loop runs a callback now and no task, as `direct` allows, else soon.
+
+        Tasks that are written in Python have a method for a callback. They are woken by the loop: nest_asyncio uses them,
+        whose nested loops cannot run the read callback that is still running.
+        """
         cdef object callback = self.callback
         cdef object context = self.context
         if self.is_done:
@@ -120,7 +112,7 @@ cdef class Waiter:
         if callback is None:
             return 0
         self.callback = self.context = None
-        if direct and not in_task(self._loop):
+        if direct and not PyMethod_Check(callback) and running_task(self._loop) is NULL:
             if PyContext_Enter(context) == 0:
                 try:
                     callback(woken)
@@ -133,3 +125,7 @@ cdef class Waiter:
             PyErr_Clear()  # already entered: somebody runs in the task's context
         self._loop.call_soon(callback, self, context=context)
         return 0
+
+    cdef int take_turn(self, double share) except -1:
+        """What a task waits on that has yielded: it goes on."""
+        return self.finish(True)

@@ -11,7 +11,7 @@ import codecs
 import functools
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
@@ -27,6 +27,7 @@ from ..older import OlderConnection
 from ..protocol import CLOSED, CLOSING, CONNECTING, OPEN, STATES, State
 from .fragments import control_payload, fragments, opcode_of
 from .logger import ConnectionExtra
+from .tcp_info import unacknowledged
 from .waiters import Waiters
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ class Connection(MessageChannel, OlderConnection):
 
     # Messages. recv(), send() and iteration come from MessageChannel.
 
-    async def _iterate(self) -> AsyncIterator[Data]:
+    async def _iterate(self) -> AsyncGenerator[Data, None]:
         """What `async for` is to a subclass that overrides recv()."""
         try:
             while True:
@@ -402,6 +403,10 @@ class Connection(MessageChannel, OlderConnection):
         if self._pings is None:
             self._pings = Pings()
         if self._keepalive_ping in self._pings.pending:
+            if self._holds_back and not unacknowledged(self.transport):
+                # The pong may be behind what the handler has no time for.
+                settings.deadlines.set(self, settings.ping_timeout)
+                return
             if settings.ping_timeout is not None:
                 self._row.pong_timeout()
                 self._fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout", None)
@@ -443,13 +448,14 @@ class Connection(MessageChannel, OlderConnection):
             self._end.blame_end()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._disconnect()
         was_open, was_closing = self._state == OPEN, self._state == CLOSING
         self._state = CLOSED
         self._settings.deadlines.clear(self)
         self._end.blame(exc)
         if was_open or was_closing:
             self._end.blame_end()
-        self._disconnect()
+        self._close_inbox()
         if was_open or was_closing:
             end = self._end
             lifetime = monotonic() - self._opened_at
@@ -558,13 +564,14 @@ class Connection(MessageChannel, OlderConnection):
             self._drainers = None
 
     async def _drain(self) -> None:
-        """Wait until the write buffer is below the low-water mark of `write_limit`."""
+        """Wait until the write buffer is below the low-water mark of `write_limit`, and let others have their turn."""
         while self._write_paused:
             if self._drainers is None:
                 self._drainers = Waiters()
             await self._drainers.wait(self.loop)
         if self._state == CLOSED:
             raise self._end.exception()
+        await self._end_step()
 
     async def _send_slowly(self, message: Any, text: bool | None) -> None:
         """send() when the fast path declined: fragments, a logged or closing connection, a wrong type."""

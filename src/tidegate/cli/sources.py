@@ -44,7 +44,6 @@ OTHERS = {
     "TIDEGATE_BACKOFF_MAX_DELAY": "client",
     "TIDEGATE_BACKOFF_MIN_DELAY": "client",
     "TIDEGATE_MAX_BODY_SIZE": "http11",
-    "TIDEGATE_MAX_FRAGMENTS": "_core.channel",
     "TIDEGATE_MAX_HEAD_SIZE": "http11",
     "TIDEGATE_MAX_LINE_LENGTH": "http11",
     "TIDEGATE_MAX_LOG_SIZE": "frames",

@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .._core.channel import slow_connections
 from .._core.scoreboard import Row
+from .._core.writer import slow_connections
 from ..asyncio.gate import descriptors
 
 __all__ = ["measure_queues", "tell_capacity", "watch_collector"]

@@ -1,0 +1,4 @@
+from .writer import Writer
+
+class Inbox(Writer):
+    _streaming: bool

@@ -1,0 +1,158 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, binding=False
+"""Fair turns: what one connection may do in a turn of the event loop before the others have theirs.
+
+A connection's bytes are parsed, inflated and handled within the read callback that brings them, so a peer decides how much
+there is to do. Here is the bound: `TURN_SECONDS` of work and `TURN_BYTES` of input for a connection in a turn, and as much
+time for a task that sends or receives without ever having to wait. Who has used that up gets into line; the loop serves
+the line once a turn, from its front, for `TURN_SECONDS` all together, however many stand there.
+
+The figure: at 1 ms a greedy connection costs the others about two milliseconds of latency (its turn, and the line's), and
+itself nothing that can be measured; at 0.1 ms the pauses between its turns would take a tenth of its throughput, at 10 ms
+the others would notice. One message is never divided: inflating or compressing 1 MiB takes as long as it takes.
+
+What must not live here: what is done in a turn.
+"""
+
+import sys
+from asyncio import current_task as current_task_of
+from asyncio import tasks as asyncio_tasks
+from collections import deque
+from weakref import WeakValueDictionary
+
+from cpython.dict cimport PyDict_GetItem
+
+from tidegate._core.scoreboard cimport tg_now
+
+TURN_SECONDS = 0.001
+SECONDS = TURN_SECONDS  # for Python
+BYTES = TURN_BYTES
+
+# Until 3.13 the running task of each loop is in this dictionary; a look costs a tenth of calling current_task().
+cdef dict current_tasks = asyncio_tasks._current_tasks if sys.version_info < (3, 14) else None
+
+# Turns by the id of their loop, and the one that was asked for last.
+cdef object by_loop = WeakValueDictionary()
+cdef PyObject *latest = NULL
+
+
+cdef PyObject *running_task(object loop) except? NULL:
+    """The task whose step runs now on `loop`, borrowed; NULL if none does."""
+    if current_tasks is None:
+        task = current_task_of(loop)
+        return NULL if task is None else <PyObject *> task
+    cdef PyObject *found = PyDict_GetItem(current_tasks, loop)
+    return NULL if found is NULL or <object> found is None else found
+
+
+def _raise(exception):
+    raise exception
+
+
+cdef class TurnTaker:
+    cdef int take_turn(self, double share) except -1:
+        """Go on for about `share` seconds."""
+        raise NotImplementedError
+
+    cdef int fail_turn(self, object exception) except -1:
+        """It could not go on; the others can."""
+        raise exception
+
+
+cdef class Turns:
+    """The line of one event loop; there as long as a connection of that loop is."""
+
+    def __dealloc__(self):
+        global latest
+        if latest is <PyObject *> self:
+            latest = NULL
+
+    @staticmethod
+    cdef Turns of(object loop):
+        global latest
+        cdef Turns turns
+        if latest is not NULL and (<Turns> latest).loop is loop:
+            return <Turns> latest
+        turns = by_loop.get(id(loop))
+        if turns is None:
+            turns = Turns.__new__(Turns)
+            turns.loop = loop
+            turns.line = deque()
+            turns.number = 1
+            turns.thread = PyThread_get_thread_ident()
+            by_loop[id(loop)] = turns
+        latest = <PyObject *> turns
+        return turns
+
+    cdef int look(self) except -1:
+        """used_up(), asking the clock."""
+        cdef double now = tg_now()
+        cdef PyObject *task
+        if self.callbacks == 0:
+            task = running_task(self.loop)
+            if task is not self.task or self.number != self.task_turn:
+                # A step that begins: it has what a turn has. The mark tells its end, if the same task runs again.
+                self.mark()
+                self.task = task
+                self.task_turn = self.number
+                self.until = now + TURN_SECONDS
+                return 0
+        if now <= self.until:
+            return 0
+        self.glanced -= TG_GLANCE  # the next look is no glance either
+        return 1
+
+    cdef int mark(self) except -1:
+        """Have the end of this turn told."""
+        if not self.marked:
+            self.loop.call_soon(self._end_turn)
+            self.marked = True
+        return 0
+
+    cdef int join(self, TurnTaker taker) except -1:
+        """Get into line, at its end."""
+        if not taker.in_line:
+            self.mark()
+            self.line.append(taker)
+            taker.in_line = True
+        return 0
+
+    def _end_turn(self):
+        """Called by the loop when all others have had their turn."""
+        cdef TurnTaker taker
+        cdef double end = tg_now() + TURN_SECONDS
+        cdef Py_ssize_t waiting = len(self.line)
+        self.marked = False
+        self.number += 1
+        self.thread = PyThread_get_thread_ident()
+        if waiting == 0:
+            return
+        self.mark()  # before anything can fail, for those who stay or come back in line
+        while waiting and self.line:  # a nested loop may serve the line as well
+            taker = self.line.popleft()
+            taker.in_line = False
+            try:
+                taker.take_turn(TURN_SECONDS / (waiting if waiting < 8 else 8))
+            except BaseException as exc:
+                self.fail(taker, exc)
+            waiting -= 1
+            if tg_now() >= end:
+                break
+
+    cdef int fail(self, TurnTaker taker, object exception) except -1:
+        if not isinstance(exception, Exception):
+            self.loop.call_soon(_raise, exception)  # KeyboardInterrupt, SystemExit: they end the loop, not the line
+            return 0
+        try:
+            taker.fail_turn(exception)
+        except Exception as exc:
+            self.loop.call_exception_handler({"message": "a connection could not go on", "exception": exc})
+        return 0
+
+    cdef int check_thread(self) except -1:
+        """Refuse another thread than the loop's: nothing here is locked."""
+        if PyThread_get_thread_ident() != self.thread:
+            raise RuntimeError(
+                "a connection can be used only in the thread of its event loop; from another thread, "
+                "use asyncio.run_coroutine_threadsafe() or loop.call_soon_threadsafe()"
+            )
+        return 0

@@ -1,0 +1,76 @@
+"""The way out: messages to bytes, gathered, to the transport or the socket."""
+
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t, uint64_t
+
+from tidegate._core.deflate cimport Deflate
+from tidegate._core.scoreboard cimport Row, tg_row
+from tidegate._core.turns cimport Turns, TurnTaker
+
+
+# protocol.State and the opcodes, as the hot path knows them.
+cdef enum:
+    CONNECTING, OPEN, CLOSING, CLOSED
+
+cdef enum:
+    CONTINUATION = 0
+    TEXT = 1
+    BINARY = 2
+    CLOSE = 8
+
+
+# A Writer's descriptor: there is none to be used, or nobody has looked.
+cdef enum:
+    NONE = -1
+    UNKNOWN = -2
+
+
+cdef extern from "writer.h" nogil:
+    const size_t TG_GATHER
+
+    ctypedef struct tg_gather:
+        size_t size
+        uint8_t *data
+
+    tg_gather *tg_gather_lend()
+    void tg_gather_return(tg_gather *g)
+    Py_ssize_t tg_send(int descriptor, const void *data, size_t size)
+
+
+cdef class Writer(TurnTaker):
+    # Doors: the transport, the loop, the row that is counted into.
+    cdef readonly object transport
+    cdef readonly object loop
+    cdef Turns turns
+    cdef object write  # transport.write, bound once
+    cdef bint scatter  # the transport takes the parts of a frame as well as the whole
+    cdef int descriptor  # of the socket, to which what is gathered can go at once; NONE or UNKNOWN
+    cdef bint behind  # something was given to the transport, which may have some of it still
+    cdef PyObject *row  # a Row, owned: garbage collection must not take it away, for counts points into it
+    cdef tg_row *counts
+
+    cdef bint client  # which side masks
+    cdef Deflate deflate  # permessage-deflate, when it was negotiated and nothing else was
+
+    # State (protocol.State), and why the ordinary way out is not to be taken.
+    cdef public int _state
+    cdef public bint _slow  # frames are logged or an extension works on them: Python sees each one
+    cdef public bint _sending  # in the middle of a fragmented message
+    cdef public bint _write_paused
+
+    cdef unsigned int yielded_writers  # tasks that have written, and go on in their next turn
+    cdef tg_gather *gather  # only during a read callback
+    cdef uint64_t left_at  # tg_ticks() when something of this read callback's left
+
+    cdef int count_in(self, Row row) except -1
+    cdef int take_side(self, bint client) except -1
+    cdef int check(self) except -1
+    cdef bint more_to_handle(self)
+    cdef int send_message(self, object message, object text) except -1
+    cdef int send_deflated(self, object message, object text) except -1
+    cdef int send_frame(self, uint8_t first, const uint8_t *p, Py_ssize_t n, object owner) except -1
+    cdef int flush(self) except -1
+    cdef int end_gather(self) except -1
+    cdef int put_gathered(self, tg_gather *gather) except -1
+    cdef int find_descriptor(self) except -1
+    cdef int put(self, object data, object lines=*) except -1

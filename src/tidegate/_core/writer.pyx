@@ -1,0 +1,248 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, binding=False
+"""The way out of one connection: messages framed, gathered while a read callback lasts, written to the transport.
+
+What is sent leaves at once if nothing else waits to be handled, so that work that blocks does not hold it up; otherwise, and
+within `TG_GLANCE` of something that left, it gathers and leaves in one write. What must not live here: bytes that come in
+(channel.pyx), frames that wait to be read (inbox.pyx), awaiting (messages.pyx).
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+from libc.string cimport memcpy
+
+from tidegate._core.scoreboard cimport TG_SENT, current_row, tg_count_bytes, tg_count_message
+from tidegate._core.turns cimport TG_GLANCE, tg_ticks
+from tidegate._core.wire cimport new_key, tg_build_header, tg_unmask
+
+
+cdef extern from "Python.h":
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+
+
+# A payload at least this large goes out as its own object, without being copied.
+cdef Py_ssize_t UNCOPIED = 1 << 14
+
+# What clients count. A server's row tells of its own connections, not of those that its handlers make to other servers.
+cdef Row client_row = Row()
+
+# Connections of servers that have more to be sent than their write limit.
+slow_connections = set()
+
+
+cdef class Writer(TurnTaker):
+    """The part of a connection that writes."""
+
+    def __cinit__(self):
+        self.count_in(current_row())
+        self.descriptor = NONE
+
+    def __dealloc__(self):
+        Py_XDECREF(self.row)
+
+    cdef int count_in(self, Row row) except -1:
+        Py_INCREF(row)
+        Py_XDECREF(self.row)
+        self.row = <PyObject *> row
+        self.counts = row.data
+        return 0
+
+    cdef int take_side(self, bint client) except -1:
+        self.client = client
+        return self.count_in(client_row) if client else 0
+
+    cdef int check(self) except -1:
+        """Refuse what would be done in another thread, or with a connection that `serve()` or `connect()` has not made."""
+        if self.turns is None:
+            raise RuntimeError("a connection is made by serve() or connect(), and by nothing else")
+        return self.turns.check_thread()
+
+    @property
+    def _row(self):
+        """What the connection is counted in, from its beginning to its end."""
+        return <Row> self.row
+
+    def pause_writing(self):
+        self._write_paused = True
+        self.counts.pauses[TG_SENT] += 1
+        if not self.client:
+            slow_connections.add(self)
+
+    def resume_writing(self):
+        self._write_paused = False
+        slow_connections.discard(self)
+        self._drained()
+
+    cdef bint more_to_handle(self):
+        """Whether more messages wait behind the one that is handled now."""
+        return False
+
+    cdef int send_message(self, object message, object text) except -1:
+        """Frame and write a message if it is as simple as most: 1; 0 if Python has to look at it."""
+        cdef const char *p
+        cdef Py_ssize_t n
+        cdef uint8_t opcode
+        cdef Py_buffer view
+        if self._state != OPEN or self._sending or self._slow:
+            return 0
+        if self.deflate is not None:
+            return self.send_deflated(message, text)
+        if isinstance(message, str):
+            p = PyUnicode_AsUTF8AndSize(message, &n)
+            opcode = BINARY if text is False else TEXT
+            self.send_frame(0x80 | opcode, <const uint8_t *> p, n, None)
+        elif PyBytes_CheckExact(message):
+            opcode = TEXT if text is True else BINARY
+            n = PyBytes_GET_SIZE(message)
+            self.send_frame(0x80 | opcode, <const uint8_t *> PyBytes_AS_STRING(message), n, message)
+        elif isinstance(message, (bytes, bytearray, memoryview)):
+            opcode = TEXT if text is True else BINARY
+            if isinstance(message, memoryview) and not message.c_contiguous:
+                return 0
+            PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
+            try:
+                n = view.len
+                self.send_frame(0x80 | opcode, <const uint8_t *> view.buf, n, None)
+            finally:
+                PyBuffer_Release(&view)
+        else:
+            return 0
+        tg_count_bytes(self.counts, TG_SENT, n)
+        tg_count_message(self.counts, TG_SENT, opcode, n)
+        return 1
+
+    cdef int send_deflated(self, object message, object text) except -1:
+        """send_message() with compression (RFC 7692 section 6)."""
+        cdef uint8_t opcode
+        cdef bytes data, compressed
+        if isinstance(message, str):
+            opcode = BINARY if text is False else TEXT
+            data = message.encode()
+        elif isinstance(message, (bytes, bytearray, memoryview)):
+            opcode = TEXT if text is True else BINARY
+            data = bytes(message)
+        else:
+            return 0
+        compressed = self.deflate.compress(data)
+        self.send_frame(
+            0xC0 | opcode, <const uint8_t *> PyBytes_AS_STRING(compressed), PyBytes_GET_SIZE(compressed), compressed
+        )
+        tg_count_bytes(self.counts, TG_SENT, PyBytes_GET_SIZE(data))
+        tg_count_message(self.counts, TG_SENT, opcode, PyBytes_GET_SIZE(data))
+        return 1
+
+    cdef int send_frame(self, uint8_t first, const uint8_t *p, Py_ssize_t n, object owner) except -1:
+        """Write one frame; `owner` is the bytes object that p points into, if there is one that may go out uncopied."""
+        cdef uint8_t head[14]
+        cdef uint8_t *out
+        cdef size_t size = tg_build_header(head, first, n, self.client)
+        cdef object data
+        if self.client:
+            new_key(head + size - 4)
+        elif n >= UNCOPIED and owner is not None and self.scatter:
+            self.flush()
+            return self.put(None, (PyBytes_FromStringAndSize(<char *> head, size), owner))
+        if self.gather is not NULL and size + n <= TG_GATHER:
+            while self.gather.size + size + n > TG_GATHER:
+                self.flush()  # which may send in turn: pause_writing() of a subclass, a transport that has an answer
+            out = self.gather.data + self.gather.size
+            self.gather.size += size + n
+            data = None
+        else:
+            self.flush()
+            data = PyBytes_FromStringAndSize(NULL, size + n)
+            out = <uint8_t *> PyBytes_AS_STRING(data)
+        memcpy(out, head, size)
+        if self.client:
+            tg_unmask(out + size, p, n, head + size - 4, 0)
+        else:
+            memcpy(out + size, p, n)
+        if data is not None:
+            self.put(data)
+        elif not self.more_to_handle() and tg_ticks() - self.left_at > TG_GLANCE:
+            self.flush()
+        return 0
+
+    cdef int flush(self) except -1:
+        if self.gather is not NULL and self.gather.size:
+            self.left_at = tg_ticks()
+            self.put_gathered(self.gather)
+        return 0
+
+    cdef int end_gather(self) except -1:
+        """Write what is gathered; what is sent from now on is not gathered."""
+        cdef tg_gather *gather = self.gather
+        self.gather = NULL
+        try:
+            if gather.size:
+                self.put_gathered(gather)
+        finally:
+            tg_gather_return(gather)
+        return 0
+
+    cdef int put_gathered(self, tg_gather *gather) except -1:
+        """Send to the socket, as long as the transport has nothing that comes before; the rest is the transport's."""
+        cdef Py_ssize_t size = gather.size, sent = 0
+        gather.size = 0
+        if self.write is None:
+            return 0
+        if self.descriptor == UNKNOWN:
+            self.find_descriptor()
+        if self.descriptor >= 0:
+            if self.behind:
+                self.behind = self.transport.get_write_buffer_size() != 0
+            if not self.behind:
+                sent = tg_send(self.descriptor, gather.data, size)
+        if sent < size:
+            self.put(PyBytes_FromStringAndSize(<char *> gather.data + sent, size - sent))
+        return 0
+
+    cdef int find_descriptor(self) except -1:
+        """See whether the transport is one of uvloop's that have a socket: these write at the end of the iteration only.
+
+        It is safe during a read callback: the transport, which called, closes its socket only after connection_lost().
+        """
+        self.descriptor = NONE
+        if type(self.transport).__module__ == "uvloop.loop" and self.transport.get_extra_info("sslcontext") is None:
+            sock = self.transport.get_extra_info("socket")
+            if sock is not None:
+                self.descriptor = sock.fileno()
+        return 0
+
+    cdef int put(self, object data, object lines=None) except -1:
+        if self.write is None:
+            return 0
+        self.behind = True
+        try:
+            if lines is None:
+                self.write(data)
+            else:
+                self.transport.writelines(lines)
+        except Exception as exc:
+            self._write_failed(exc)
+        return 0
+
+    def _send_frame(self, uint8_t first, const uint8_t[::1] payload not None):
+        """Write a frame whose first byte (FIN, RSV, opcode) is `first`: for control frames, fragments, extensions."""
+        cdef const uint8_t *p = &payload[0] if payload.shape[0] else &first  # not NULL: memcpy() must not see it
+        self.check()
+        self.send_frame(first, p, payload.shape[0], None)
+
+    def _count_sent(self, Py_ssize_t size):
+        """Count payload that Python framed."""
+        tg_count_bytes(self.counts, TG_SENT, size)
+
+    def _count_message_sent(self, uint8_t opcode, Py_ssize_t size):
+        """Count a message that Python framed, of so much payload."""
+        if opcode != TEXT and opcode != BINARY:
+            raise ValueError(f"a message is text (1) or binary (2), not {opcode}")
+        tg_count_message(self.counts, TG_SENT, opcode, size)
+
+    def _flush(self):
+        """Write what is gathered, before something else is done with the transport."""
+        self.flush()
+
+    def _write_bytes(self, data):
+        """Write ready bytes, in order with frames."""
+        self.flush()
+        self.put(data)
