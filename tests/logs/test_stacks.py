@@ -25,10 +25,19 @@ logs.begin("supervisor", "info", file="log")
 logs.become("worker 0")
 logs.show_stacks()
 
-def signal_soon(number):
+asked, asking = os.pipe()
+
+def signal_now():
+    os.write(asking, b"x")
+
+def logged(words):
+    with open("log") as log:
+        return words in log.read()
+
+def signal_when_asked(number):
     # From another process, as the supervisor does it: this one may be where nothing else gets to run.
     if not (child := os.fork()):
-        time.sleep(0.3)
+        os.read(asked, 1)
         os.kill(os.getppid(), number)
         os._exit(0)
     return child
@@ -65,10 +74,12 @@ def test_of_every_thread_and_the_process_goes_on(tmp_path: Path) -> None:
             stop.wait()
         stop = threading.Event()
         thread = threading.Thread(target=elsewhere)
-        child = signal_soon({STACKS})
+        child = signal_when_asked({STACKS})
         thread.start()
         def blocked():
-            time.sleep(1)
+            signal_now()
+            while not logged("in elsewhere") or not logged("in blocked"):
+                time.sleep(0.01)
         blocked()
         os.waitpid(child, 0)
         stop.set()
@@ -84,10 +95,10 @@ def test_from_code_that_holds_the_interpreter(tmp_path: Path) -> None:
         tmp_path,
         f"""
         def match():
+            signal_now()
             re.match("(a*)*b", "a" * 24)
-        child = signal_soon({STACKS})
-        until = time.monotonic() + 1
-        while time.monotonic() < until:
+        child = signal_when_asked({STACKS})
+        while not logged("in match"):
             match()
         os.waitpid(child, 0)
         """,
@@ -100,8 +111,9 @@ def test_of_one_that_is_aborted(tmp_path: Path) -> None:
         tmp_path,
         """
         def blocked():
-            time.sleep(20)
-        signal_soon(signal.SIGABRT)
+            signal_now()
+            time.sleep(1000)
+        signal_when_asked(signal.SIGABRT)
         blocked()
         """,
         -signal.SIGABRT,
