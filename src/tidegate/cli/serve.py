@@ -160,6 +160,7 @@ def run(config: Config, load: Callable[[], Config], file: str | None = None) -> 
     from ..admin import main as admin
     from ..admin.status import status
     from ..metrics import users
+    from ..process.place import Place
     from ..supervisor import estate, upgrade
     from ..supervisor.service import Service
     from ..supervisor.supervisor import Supervisor
@@ -181,14 +182,14 @@ def run(config: Config, load: Callable[[], Config], file: str | None = None) -> 
 
         return check.start(with_workers(config))
     setproctitle("tidegate: supervisor")
-    directory = os.getcwd()
+    place = Place(config.working_dir)
     prepared(config)
     try:
         logs.begin("supervisor", file=config.log_file, **config.log_options())
     except OSError as error:
         mistake = ConfigError(settings()["log_file"].flag, config.log_file, "a path that can be written", str(error))
         raise click.UsageError(str(mistake)) from None
-    service = Service(config, preload_counted, directory)
+    service = Service(config, preload_counted, place)
     outcome = Supervisor(
         with_workers(config),
         signals,

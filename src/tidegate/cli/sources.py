@@ -29,6 +29,7 @@ import msgspec
 
 from ..config import Config, Setting, settings
 from ..kinds import ConfigError, Kind, write_number
+from ..process.place import here
 from ..version import version
 
 __all__ = ["FileError", "Loader", "MissingSetting", "Origin", "Resolved", "UnknownSetting", "as_toml"]
@@ -165,8 +166,8 @@ class Loader:
         self._given = dict(given)
         self._environment = {name: text for name, text in environment.items() if name.startswith(PREFIX)}
         self.path = path or self._environment.get(CONFIG) or None
-        # The daemon may go to another directory before it reads the file again.
-        self._absolute = os.path.abspath(self.path) if self.path is not None else ""
+        # The daemon may go to another directory before it reads the file again, and this one be another by then.
+        self._absolute = os.path.join(here(), self.path) if self.path is not None else ""
 
     @property
     def file(self) -> str | None:

@@ -3,6 +3,7 @@
     streams         its standard input, output and error
     forks           what a child gets that an application forks from it
     surroundings    what an application that is imported may change of it
+    place           the directory that it is in, by its name
 
 What must not live here: what any of the processes is for.
 """

@@ -18,6 +18,7 @@ What must not live here: forking and watching (supervisor.py), whose queue is wh
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -214,18 +215,37 @@ class Operations:
             self._say(operation, words)
         self._say(operation, f"generation {generation.number} boots")
         try:
+            moved = self._follow()
             if config.reload == "rolling":
                 yield from self._roll(operation, kept, generation)
             else:
                 yield from self._succeed(kept, generation, "reload")
         except (Failed, GeneratorExit):
             supervisor.retire(added)
+            supervisor.service.place.back()
             raise
         supervisor.retire(surplus)
         supervisor.wake(generation)
+        supervisor.service.place.stay()
+        if moved:  # to where other files are
+            supervisor.changes.close()
+            supervisor.changes.open()
         self._decide(operation, True, f"generation {generation.number} serves with {_workers(len(kept))}")
         yield from _until(lambda: not any(slot.leaving for slot in supervisor.workers))
         logger.info("generation %d has ended", before.number)
+
+    def _follow(self) -> bool:
+        """Go where the working directory is now; whether that is elsewhere."""
+        place = self.supervisor.service.place
+        try:
+            moved = place.follow()
+        except OSError as error:
+            raise Failed(
+                f"--working-dir {place.name} cannot be entered: {(error.strerror or str(error)).lower()}"
+            ) from None
+        if moved:
+            logger.info("%s leads to %s now", place.name, os.getcwd())
+        return moved
 
     def _roll(self, operation: _Operation, slots: Sequence[Slot], generation: Generation) -> Steps:
         """Slot by slot, so that there is never more than one worker too many."""
@@ -286,7 +306,7 @@ class Operations:
         try:
             trial = Trial(supervisor)
         except OSError as error:
-            raise Failed(f"it could not be started: {error.strerror or error}") from None
+            raise Failed(f"it could not be started: {_where(error)}") from None
         try:
             while not trial.ended():
                 supervisor.poll.after(GLANCE, self.advance)
@@ -298,7 +318,7 @@ class Operations:
         try:
             execute(supervisor)
         except OSError as error:
-            raise Failed(f"it could not be started: {error.strerror or error}") from None
+            raise Failed(f"it could not be started: {_where(error)}") from None
 
     # Their parts.
 
@@ -375,6 +395,11 @@ def _complaint(handle: Handle) -> str:
     if handle.overdue:
         return f"{handle} was not ready within {handle.generation.config.boot_timeout:g} s"
     return f"{handle} {handle.end}" if handle.ended is not None else f"{handle} drains without an order"
+
+
+def _where(error: OSError) -> str:
+    """What is wrong, and with which file."""
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
 
 
 def _workers(number: int) -> str:

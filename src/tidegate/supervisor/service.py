@@ -25,6 +25,7 @@ from .. import logs
 from ..config import Config
 from ..kinds import ConfigError, Fd, Systemd
 from ..process import forks, surroundings
+from ..process.place import Place
 from . import activation, privileges, processors
 from .handle import Handle
 from .listeners import Listeners
@@ -107,7 +108,7 @@ class Service:
     Parameters:
         config: the settings.
         load: imports an application; what it raises says why it could not.
-        directory: where the program was started; a path of its command line is relative to it, wherever the daemon is.
+        place: where the program was started, and where it is.
 
     Attributes:
         notify: the way to the service manager.
@@ -115,9 +116,10 @@ class Service:
         identity: whom the daemon becomes; None: it stays who it is.
     """
 
-    def __init__(self, config: Config, load: Callable[[str], object] | None = None, directory: str = os.curdir) -> None:
+    def __init__(self, config: Config, load: Callable[[str], object] | None = None, place: Place | None = None) -> None:
         self.config = config
-        self.directory = directory
+        self.place = place or Place()
+        self.place.arrived()
         self.notify = Notify.from_environment()
         self.environment = dict(self.notify.environment)
         self.identity: privileges.Identity | None = None
@@ -176,7 +178,7 @@ class Service:
             if not os.access(path, os.R_OK):
                 raise ServiceError(USAGE, f"{identity} may not read {path}: move it, or let others enter its folders")
         if not os.access(".", os.R_OK | os.X_OK):
-            logger.warning("%s may not read %s: no application can be imported from there", identity, os.getcwd())
+            logger.warning("%s may not read %s: no application can be imported from there", identity, self.place.name)
 
     def preload(self, signals: Signals) -> None:
         """Import the application, if that is asked for: those that are forked from here share its memory.

@@ -282,6 +282,7 @@ class Supervisor:
         Raises:
             OSError: there is no process, memory or file descriptor to be had.
         """
+        self.service.place.rescue()
         row = None if slot.index is None else self.scoreboard.assign(slot.index, generation.number)
         handle = Handle(slot, generation, row)
         try:

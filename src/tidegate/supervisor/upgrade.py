@@ -73,22 +73,20 @@ class Trial:
         environment = _environment(supervisor, "check", number)
         environment.pop("NOTIFY_SOCKET", None)  # it does not speak for the daemon
         environment.pop(metric_files.VARIABLE, None)  # nor count for it
-        here = os.getcwd()
         try:
-            os.chdir(supervisor.service.directory)
-            self.pid = os.posix_spawn(
-                sys.executable,
-                _command(),
-                environment,
-                file_actions=[(os.POSIX_SPAWN_DUP2, self._output, 1), (os.POSIX_SPAWN_DUP2, self._output, 2)],
-                setsigmask=(),
-                setpgroup=0,
-            )
+            with supervisor.service.place.at_start() as environment["PWD"]:
+                self.pid = os.posix_spawn(
+                    sys.executable,
+                    _command(),
+                    environment,
+                    file_actions=[(os.POSIX_SPAWN_DUP2, self._output, 1), (os.POSIX_SPAWN_DUP2, self._output, 2)],
+                    setsigmask=(),
+                    setpgroup=0,
+                )
         except BaseException:
             os.close(self._output)
             raise
         finally:
-            os.chdir(here)
             os.close(number)
         supervisor.foreign[self.pid] = None
 
@@ -178,17 +176,16 @@ def execute(supervisor: Supervisor) -> None:
     supervisor.changes.close()
     # A signal waits for the new program, which hears it when it is ready to.
     supervisor.signals.block()
-    here = os.getcwd()
+    environment = _environment(supervisor, "take", number)
     try:
         for descriptor in kept:
             os.set_inheritable(descriptor, True)
-        os.chdir(supervisor.service.directory)
-        os.execve(sys.executable, _command(), _environment(supervisor, "take", number))
+        with supervisor.service.place.at_start() as environment["PWD"]:
+            os.execve(sys.executable, _command(), environment)
     except OSError:
         for descriptor in kept:
             os.set_inheritable(descriptor, False)
         os.close(number)
-        os.chdir(here)
         supervisor.signals.unblock()
         supervisor.changes.open()
         raise

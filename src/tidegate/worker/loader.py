@@ -22,6 +22,7 @@ from typing import Any
 from ..app import App, is_map
 from ..logs.lines import shorten
 from ..process import streams
+from .fresh import refresh
 
 __all__ = ["LoadError", "load", "trace_of"]
 
@@ -49,9 +50,10 @@ def load(target: str) -> App:
         LoadError: there is no such module or attribute, importing the module raised, or it is not an application.
     """
     module_name, _, attribute = target.partition(":")
-    directory = os.getcwd()
-    if directory not in sys.path:
-        sys.path.insert(0, directory)
+    with contextlib.suppress(OSError):  # the current directory has been removed: there may be other places
+        if (directory := os.getcwd()) not in sys.path:
+            sys.path.insert(0, directory)
+    refresh()
     pid = os.getpid()
     try:
         found = _attribute(target, _import(target, module_name), attribute)
@@ -86,13 +88,23 @@ def _import(target: str, name: str) -> ModuleType:
 
 def _no_module(name: str) -> str:
     """What to say about a module that does not exist."""
-    directory = os.getcwd()
     parent, _, last = name.rpartition(".")
     if parent:
         return f"the package {parent} has no module {last}"
+    try:
+        directory = os.getcwd()
+    except OSError:
+        return f"there is no module {name} where Python looks for modules, and {_gone()} has been removed"
     modules = {path.stem for path in Path(directory).glob("*.py")}
     modules |= {path.parent.name for path in Path(directory).glob("*/__init__.py")}
     return f"there is no module {name} in {directory} or where Python looks for modules{_hint(last, modules)}"
+
+
+def _gone() -> str:
+    """The name of a current directory that has been removed."""
+    with contextlib.suppress(OSError):
+        return os.readlink("/proc/self/cwd").removesuffix(" (deleted)")
+    return "the current directory"
 
 
 def _hint(name: str, names: set[str]) -> str:

@@ -1,0 +1,145 @@
+"""The directory that a process is in, by its name: where that leads to is another matter after a deploy.
+
+    here     the name of the current directory, as whoever started the process has it
+    Place    where the daemon is, once it has `arrived`: `follow` goes where its name leads now, and `back` or `stay`
+             ends that; `at_start` is where the program was started
+
+A deploy makes another folder and lets a symbolic link lead there, or puts it in the place of the one before. Whoever
+entered that one is in it still, even if it has been removed.
+
+What must not live here: which directory that is (config.py), what is done there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+__all__ = ["Place", "here"]
+
+_OPEN = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def here() -> str:
+    """The current directory: as a shell calls it, which knows by way of which links it has come, else as it is."""
+    name = os.environ.get("PWD", "")
+    with contextlib.suppress(OSError):
+        if os.path.isabs(name) and os.path.samefile(name, os.curdir):
+            return name
+    try:
+        return os.getcwd()
+    except OSError:  # it has been removed
+        return name if os.path.isabs(name) else os.sep
+
+
+class Place:
+    """A working directory.
+
+    Parameters:
+        working_dir: the one that was asked for, relative to where the program was started; None: that one.
+
+    Attributes:
+        start: where the program was started.
+        name: the working directory.
+    """
+
+    def __init__(self, working_dir: str | None = None) -> None:
+        self.asked = working_dir is not None
+        self.start = here()
+        self.name = os.path.join(self.start, working_dir or "")
+        self._former: int | None = None
+        self._path = ""  # what the name led to when it was followed last
+
+    def arrived(self) -> None:
+        """It has been entered."""
+        self._path = _path()
+
+    def follow(self) -> bool:
+        """Go where the name leads now; whether that is elsewhere. It stays possible to go back.
+
+        Raises:
+            OSError: there is no such directory any more, and it was asked for.
+        """
+        former = os.open(os.curdir, _OPEN)
+        path = self._path
+        try:
+            os.chdir(self.name)
+        except OSError as error:
+            os.close(former)
+            # Root may have entered it, and who we have become may not: it is the same that it was, as far as we know.
+            if self.asked and not isinstance(error, PermissionError):
+                raise
+            return False
+        if _is_current(former):
+            os.close(former)
+            return False
+        self.stay()
+        self._former = former
+        self.arrived()
+        _replace(path, self._path)
+        return True
+
+    def stay(self) -> None:
+        """Be here for good."""
+        if self._former is not None:
+            os.close(self._former)
+            self._former = None
+
+    def back(self) -> None:
+        """Be again where it was before it followed the name."""
+        if self._former is None:
+            return
+        os.fchdir(self._former)
+        path = self._path
+        self.arrived()
+        _replace(path, self._path)
+        self.stay()
+
+    def rescue(self) -> None:
+        """If the directory has been removed, go where its name leads now, should that be anywhere."""
+        if not _path():
+            with contextlib.suppress(OSError):
+                self.follow()
+            self.stay()
+
+    @contextlib.contextmanager
+    def at_start(self) -> Iterator[str]:
+        """For a moment where the program was started, or if that is gone, in the working directory; its name.
+
+        Raises:
+            OSError: both are gone; it names the one.
+        """
+        former = os.open(os.curdir, _OPEN)
+        try:
+            for name in (self.start, self.name):
+                try:
+                    os.chdir(name)
+                except OSError as error:
+                    if name == self.name:
+                        raise type(error)(error.errno, error.strerror, self.start) from None
+                else:
+                    break
+            yield name
+        finally:
+            os.fchdir(former)
+            os.close(former)
+
+
+def _path() -> str:
+    """The current directory as it is; empty if it has been removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
+def _is_current(directory: int) -> bool:
+    return os.path.samestat(os.fstat(directory), os.stat(os.curdir))
+
+
+def _replace(before: str, now: str) -> None:
+    """Import from the one folder, if that is where it was imported from, and from the other no more."""
+    if before and now:
+        sys.path[:] = [now if entry == before else entry for entry in sys.path]
