@@ -16,6 +16,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
 
 from tests.harness import Daemon, wait_until
+from tests.patience import PATIENCE
 
 RAISED = {
     "SystemExit": "sys.exit('DATABASE_URL is not set')",
@@ -80,7 +81,7 @@ async def test_a_reload_tells_the_reason_and_changes_nothing(where: str, what: s
                 [sys.executable, "-m", "tidegate", "reload", "--control", str(daemon.directory / "control.sock")],
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=PATIENCE,
                 check=False,
             )
             assert done.returncode == 1

@@ -16,6 +16,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.harness import Daemon, wait_until
+from tests.patience import PATIENCE
 from tidegate.process.place import Place, here
 
 RELEASE = "async def handler(websocket):\n    await websocket.send({!r})\n    async for _ in websocket: pass\n"
@@ -150,7 +151,7 @@ class Deployed(Daemon):
     def ask(self, command: str) -> tuple[int, str]:
         """A command of the control socket."""
         argv = [sys.executable, "-m", "tidegate", command, "--control", self.control]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False, cwd="/")
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, check=False, cwd="/")
         return done.returncode, done.stdout + done.stderr
 
     @property
@@ -166,7 +167,7 @@ def test_a_reload_and_an_upgrade_follow_the_link(tree: Path, options: tuple[str,
         release(tree, 2)
         worker = wait_until(lambda: found[0] if len(found := daemon.workers()) == 1 else 0, "a single worker")
         daemon.signal(signal.SIGKILL, worker)
-        wait_until(lambda: daemon.workers() not in ([], [worker]), "another worker is there", 30)
+        wait_until(lambda: daemon.workers() not in ([], [worker]), "another worker is there")
         daemon.wait_ready()
         assert daemon.word == "release 1"  # as its siblings have it
         assert daemon.ask("reload")[0] == 0
@@ -191,7 +192,7 @@ def test_a_release_that_fails_leaves_the_daemon_in_the_one_before(tree: Path) ->
         assert "nothing_of_this_name" in said
         worker = wait_until(lambda: found[0] if len(found := daemon.workers()) == 1 else 0, "a single worker")
         daemon.signal(signal.SIGKILL, worker)
-        wait_until(lambda: daemon.workers() not in ([], [worker]), "another worker is there", 30)
+        wait_until(lambda: daemon.workers() not in ([], [worker]), "another worker is there")
         daemon.wait_ready()
         assert daemon.word == "release 1"
         (tree / "current").unlink()
@@ -211,11 +212,11 @@ def test_a_folder_that_is_removed_and_made_again(tree: Path, preload: tuple[str,
         worker = wait_until(lambda: found[0] if len(found := daemon.workers()) == 1 else 0, "a single worker")
         daemon.signal(signal.SIGKILL, worker)
         if preload:
-            wait_until(lambda: daemon.workers() not in ([], [worker]), "another worker is there", 30)
+            wait_until(lambda: daemon.workers() not in ([], [worker]), "another worker is there")
             daemon.wait_ready()
             assert daemon.word == "release 1"
         else:
-            wait_until(lambda: f"{tree / '1'} has been removed" in daemon.log, "the reason", 30)
+            wait_until(lambda: f"{tree / '1'} has been removed" in daemon.log, "the reason")
         (tree / "2").rename(tree / "1")
         daemon.wait_ready()
         if not preload:

@@ -21,6 +21,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedOK
 
 from tests.harness import Daemon, wait_until
+from tests.patience import PATIENCE
 
 CARELESS = """
     import json, locale, os, signal, socket, sys
@@ -103,11 +104,11 @@ async def test_workers_are_as_the_application_has_made_them_and_the_daemon_goes_
             daemon.signal(signal.SIGHUP)
             with pytest.raises(ConnectionClosedOK):
                 await websocket.recv()
-        wait_until(lambda: not set(before) & set(daemon.workers()), "the old workers end", 30)
+        wait_until(lambda: not set(before) & set(daemon.workers()), "the old workers end")
         log = daemon.directory / "log"
         daemon.signal(signal.SIGUSR2)
-        wait_until(lambda: "has taken over from" in log.read_text(), "the upgrade", 60)
-        wait_until(lambda: "generation 3 serves" in log.read_text(), "the upgrade's reload", 60)
+        wait_until(lambda: "has taken over from" in log.read_text(), "the upgrade")
+        wait_until(lambda: "generation 3 serves" in log.read_text(), "the upgrade's reload")
         async with connect(uri, ssl=trust) as websocket:
             await websocket.send("how are you")
             assert json.loads(await websocket.recv()) == FOUND
@@ -116,7 +117,7 @@ async def test_workers_are_as_the_application_has_made_them_and_the_daemon_goes_
         # A worker that is killed comes back, and a stop is heeded.
         victim = wait_until(lambda: found[0] if len(found := daemon.workers()) == 2 else 0, "two workers")
         daemon.signal(signal.SIGKILL, victim)
-        wait_until(lambda: len(set(daemon.workers()) - {victim}) == 2, "another worker", 30)
+        wait_until(lambda: len(set(daemon.workers()) - {victim}) == 2, "another worker")
         daemon.wait_ready()
         assert daemon.stop() == 0
         assert not (daemon.directory / "pid").exists()
@@ -150,7 +151,7 @@ assert os.environ["KEPT"] == "2"
 def surround(change: str, changed: str, tmp_path: Path) -> None:
     program = PROGRAM.format(change=textwrap.dedent(change), changed=textwrap.dedent(changed))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, timeout=30, check=True, env=environment)
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, timeout=PATIENCE, check=True, env=environment)
 
 
 def test_nothing_that_is_changed_is_nothing_that_is_put_back(tmp_path: Path) -> None:

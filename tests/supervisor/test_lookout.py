@@ -18,7 +18,7 @@ import pytest
 from tests.harness import require
 from tests.patience import PATIENCE
 from tidegate.supervisor.changes import Said, Task
-from tidegate.supervisor.lookout import concerns, folders, stamps
+from tidegate.supervisor.lookout import concerns, folders, holds, stamps
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,18 @@ def test_a_package_elsewhere_is_watched_too(path: Path) -> None:
     (path / "elsewhere" / "chat_elsewhere").mkdir()
     (path / "elsewhere" / "chat_elsewhere" / "__init__.py").write_text("")
     assert folders("chat_elsewhere.rooms:handler") == [str(path / "here"), str(path / "elsewhere" / "chat_elsewhere")]
+
+
+def test_a_folder_that_has_come_with_something_in_it(tmp_path: Path) -> None:
+    (tmp_path / "words" / "deep").mkdir(parents=True)
+    (tmp_path / "words" / "deep" / "notes.txt").touch()
+    (tmp_path / "node_modules").mkdir()
+    (tmp_path / "node_modules" / "setup.py").touch()
+    watched = [str(tmp_path)]
+    assert not holds(watched, str(tmp_path / "words"))
+    assert not holds(watched, str(tmp_path / "node_modules"))
+    (tmp_path / "words" / "deep" / "one.py").touch()
+    assert holds(watched, str(tmp_path / "words"))
 
 
 def test_stamps(tmp_path: Path) -> None:

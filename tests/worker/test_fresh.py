@@ -15,8 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 PRELUDE = """
 import os, py_compile, sys
+from tests.patience import PATIENCE
 from tidegate.worker.fresh import refresh
 sys.path.insert(0, os.getcwd())
 """
@@ -32,7 +35,7 @@ def run(program: str, folder: Path) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.stderr == ""

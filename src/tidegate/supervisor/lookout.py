@@ -2,6 +2,7 @@
 
     folders     where the application's modules are: the current directory, and its package if that is elsewhere
     concerns    whether a path is one of them
+    holds       whether there are such in a folder
     main        look out, until the parent has closed its end of standard input, which is a socket
 
 What must not live here: what is done about a change (changes.py).
@@ -21,7 +22,7 @@ import msgspec
 
 from .changes import Said, Task
 
-__all__ = ["concerns", "folders", "main", "stamps"]
+__all__ = ["concerns", "folders", "holds", "main", "stamps"]
 
 LOOK = 500  # milliseconds between two looks at single files, and at the parent
 QUIET = 100  # milliseconds without another change, until changes are told: an editor, or git, makes many at once
@@ -33,7 +34,10 @@ OTHERS = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 def folders(application: str) -> list[str]:
     """Where the modules of an application are, without what is in another of these folders."""
-    here = os.getcwd()
+    try:
+        here = os.getcwd()
+    except OSError:  # it has been removed
+        return []
     found = [here]
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -58,6 +62,11 @@ def concerns(watched: Iterable[str], path: str) -> bool:
     return False
 
 
+def holds(watched: Iterable[str], path: str) -> bool:
+    """Whether a folder that has appeared holds any: what was in it before it was watched, nobody tells."""
+    return any(concerns(watched, os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names)
+
+
 def stamps(files: Sequence[str]) -> list[tuple[int, int, int] | None]:
     """What changes of each file when it is written to or replaced; None if it is not there."""
     found: list[tuple[int, int, int] | None] = []
@@ -73,14 +82,14 @@ def stamps(files: Sequence[str]) -> list[tuple[int, int, int] | None]:
 
 def main(task: Task, parent: socket.socket) -> None:
     """Tell the parent of changes until it has gone."""
-    from watchfiles import watch
+    from watchfiles import Change, watch
 
     watched = folders(task.application)
     before = stamps(task.files)
     known = False
     for changes in watch(
         *watched,
-        watch_filter=lambda _, path: concerns(watched, path),
+        watch_filter=lambda change, path: concerns(watched, path) or (change is Change.added and holds(watched, path)),
         debounce=LONGEST,
         step=QUIET,
         rust_timeout=LOOK,
