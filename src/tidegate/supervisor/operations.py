@@ -45,6 +45,7 @@ Tell: TypeAlias = Callable[[bool | None, str], None]
 """Told of progress (None and what happens), and at the end whether it was done, and how."""
 
 GLANCE = 0.2  # seconds between two looks at what nobody tells
+LET_GO = 2.0  # seconds for old workers to stop accepting; one that takes longer is blocked, and accepts nobody
 
 
 class Failed(Exception):
@@ -230,6 +231,7 @@ class Operations:
         if moved:  # to where other files are
             supervisor.changes.close()
             supervisor.changes.open()
+        yield from self._let_go()
         self._decide(operation, True, f"generation {generation.number} serves with {_workers(len(kept))}")
         yield from _until(lambda: not any(slot.leaving for slot in supervisor.workers))
         logger.info("generation %d has ended", before.number)
@@ -333,6 +335,13 @@ class Operations:
             raise Failed(f"a socket for one more worker could not be bound: {error.strerror or error}") from None
         return added
 
+    def _let_go(self) -> Steps:
+        """Wait a moment until the old workers accept nobody: who connects after a reload is to meet a new one."""
+        leaving = [handle for slot in self.supervisor.workers for handle in slot.leaving]
+        deadline = time.monotonic() + LET_GO
+        self.supervisor.poll.after(LET_GO, self.advance)
+        yield from _until(lambda: not any(map(_may_accept, leaving)) or time.monotonic() >= deadline)
+
     def _succeed(self, slots: Sequence[Slot], generation: Generation, why: str) -> Steps:
         """Let workers of this generation take over in these slots, or leave them to whoever has them."""
         supervisor = self.supervisor
@@ -386,6 +395,11 @@ def _at(stage: str, handles: Sequence[Handle]) -> bool:
         if handle.ended is not None or handle.stage not in _LINE or handle.ordered:
             raise Failed(_complaint(handle))
     return all(_LINE.index(handle.stage) >= _LINE.index(stage) for handle in handles)
+
+
+def _may_accept(handle: Handle) -> bool:
+    """Whether one that has been told to drain has not heard of it yet."""
+    return handle.ended is None and handle.stage == "ready"
 
 
 def _complaint(handle: Handle) -> str:

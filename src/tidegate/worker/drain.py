@@ -1,8 +1,8 @@
 """How a worker takes leave of its clients.
 
     Orders     how urgently to end, as told so far; it only ever gets more urgent
-    Drain      `run`: stop accepting; close connections with 1001, each at its own moment, idle ones first; wait for
-               their ends and for handlers; cut what is left. `rest`: close connections so, and refuse new ones
+    Drain      `begin`: stop accepting; `run`: close connections with 1001, each at its own moment, idle ones first;
+               wait for their ends and for handlers; cut what is left. `rest`: close connections so, and refuse new ones
 
 Spread, because clients that are disconnected in one second come back in the next one, all of them. Idle ones first,
 because whoever is talking may be done before its turn comes.
@@ -75,6 +75,12 @@ class Drain:
         self._timeout = timeout
         self._closings: set[asyncio.Task[None]] = set()
 
+    def begin(self) -> None:
+        """Accept nobody more, if others accept from the same sockets: they have it to themselves from now on."""
+        if self._orders.leave_queue:
+            for server in self._servers:
+                server.stop_accepting()
+
     async def run(self) -> int:
         """Take leave; the number of handlers that did not end even though they were cancelled."""
         loop = asyncio.get_running_loop()
@@ -122,8 +128,7 @@ class Drain:
     async def _hand_over(self) -> None:
         """Let others accept, and handshakes in progress succeed: nobody is refused."""
         loop = asyncio.get_running_loop()
-        for server in self._servers:
-            server.stop_accepting()
+        self.begin()
         deadline = loop.time() + HANDSHAKES
         await asyncio.sleep(GLANCE)  # who was accepted in this turn of the loop is not known before the next one
         while any(server.handshakes for server in self._servers) and loop.time() < deadline:

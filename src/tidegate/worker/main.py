@@ -194,8 +194,10 @@ class Worker:
                 self._booting = False
                 self._tell("ready")
                 await self._wait()
+                drain = self._drain()
+                drain.begin()
                 self._tell("draining")
-                self.stubborn = await self._drain().run()
+                self.stubborn = await drain.run()
         except asyncio.CancelledError as error:
             if self._orders.level:
                 raise
