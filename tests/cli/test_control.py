@@ -91,6 +91,7 @@ def test_no_daemon(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert out == ""
     assert err.startswith(f"tidegate stop: no daemon listens on {path} (")
     assert "--control PATH or TIDEGATE_CONTROL" in err
+    assert "started without --control or RUNTIME_DIRECTORY has none" in err
     assert err.count("\n") == 1
 
 

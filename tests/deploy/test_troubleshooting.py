@@ -6,6 +6,7 @@ What must not live here: names of metrics and options (test_guides.py), what the
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -101,6 +102,35 @@ def test_handshakes_that_are_refused() -> None:
             assert handshake(daemon) == 503
         said('`tidegate_limit_rejections_total{limit="daemon"}` grows: `--max-connections` is reached')
         daemon.wait_metric("tidegate_limit_rejections_total", 1, limit="daemon")
+
+
+def asked_in_1_0(address: str, path: str) -> bytes:
+    """The status line."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), PATIENCE) as client:
+        client.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        with client.makefile("rb") as answer:
+            return answer.readline()
+
+
+def test_http_1_0() -> None:
+    with Daemon(HANDLER) as daemon:
+        said("`version_not_supported`, 505: HTTP/1.0")
+        assert asked_in_1_0(daemon.address, "/").startswith(b"HTTP/1.1 505 ")
+        daemon.wait_metric("tidegate_handshakes_total", 1, result="version_not_supported")
+        said("the admin address answers it")
+        assert asked_in_1_0(daemon.admin, "/readyz").startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_second_daemon() -> None:
+    said("give it `--admin 127.0.0.1:9466`, say, or none")
+    with (
+        Daemon(HANDLER) as daemon,
+        Daemon(HANDLER, "--admin", daemon.admin, admin=False, wait=False) as second,
+    ):
+        assert second.wait() == 4
+        said("`the admin address ... could not be bound`")
+        assert f"the admin address {daemon.admin} could not be bound" in second.log
 
 
 def test_a_proxy_that_is_not_trusted_is_one_client() -> None:

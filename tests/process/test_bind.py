@@ -101,6 +101,31 @@ async def test_a_unix_socket(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+async def test_no_name_is_in_the_abstract() -> None:
+    with Daemon(ECHO, "--bind", "unix:@name", bind=False) as daemon:
+        path = daemon.directory / "@name"
+        assert stat.S_ISSOCK(path.stat().st_mode)
+        async with unix_connect(str(path)) as client:
+            await client.send("hello")
+            assert await client.recv() == "hello"
+        assert daemon.stop() == 0
+        assert not path.exists()
+
+
+@pytest.mark.skipif(not ipv6(), reason="this machine has no IPv6")
+async def test_every_address_of_ipv6_is_none_of_ipv4() -> None:
+    port = free_port()
+    with Daemon(ECHO, "--bind", f"[::]:{port}", bind=False) as daemon:
+        assert await echoes(f"ws://[::1]:{port}/")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port)).close()
+        assert daemon.stop() == 0
+    with Daemon(ECHO, "--bind", f"[::]:{port}", "--bind", f"0.0.0.0:{port}", bind=False) as daemon:
+        for host in ("[::1]", "127.0.0.1"):
+            assert await echoes(f"ws://{host}:{port}/")
+        assert daemon.stop() == 0
+
+
 async def test_a_unix_socket_that_nobody_listens_on_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with Daemon(ECHO, "--bind", f"unix:{path}", bind=False) as daemon:

@@ -178,7 +178,10 @@ class Asking:
                 return
 
 
-_ADVICE: Final = "name the socket that its --control has, with --control PATH or TIDEGATE_CONTROL"
+_ADVICE: Final = (
+    "name the socket that its --control has, with --control PATH or TIDEGATE_CONTROL; a daemon that is started without"
+    " --control or RUNTIME_DIRECTORY has none"
+)
 
 
 def conduct(ctx: click.Context, request: Request, *, gone: bool = False) -> int:
