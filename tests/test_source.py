@@ -25,7 +25,19 @@ LINES_OF_A_FUNCTION = 80
 # The root of the package, in floors; each folder is a floor of its own.
 ROOT_FLOORS = {
     "words": {
-        *("typing", "version", "exceptions", "datastructures", "frames", "kinds", "addresses", "config", "app", "older")
+        *(
+            "typing",
+            "version",
+            "exceptions",
+            "datastructures",
+            "frames",
+            "kinds",
+            "addresses",
+            "config",
+            "app",
+            "older",
+            "redaction",
+        )
     },
     "grammar": {"uri", "headers", "http11", "proxy", "forwarded", "proxy_protocol", "extensions"},
     "chapters": {"handshake", "client", "closing", "keepalive", "limits", "protocol"},
@@ -40,7 +52,7 @@ MAY_IMPORT = {
     "_core": {"_core"},
     "asyncio": {"words", "grammar", "chapters", "_core", "asyncio"},
     "bus": {"words", "_core", "bus"},
-    "logs": {"logs"},  # every process has one
+    "logs": {"logs", "redaction"},  # every process has one
     "process": {"logs", "process"},
     "metrics": {"words", "_core", "metrics"},
     # Its HTTP is our own server's.

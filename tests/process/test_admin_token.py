@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.harness import ECHO, Daemon, wait_until
 from tests.patience import PATIENCE
+from tests.rawclient import RawClient
 
 OLD, NEW = "0123456789abcdef", "fedcba9876543210"
 
@@ -44,3 +45,33 @@ def test_a_reload_changes_it(tmp_path: Path) -> None:
         assert daemon.get("/readyz")[0] == 200
         assert OLD not in daemon.log
         assert NEW not in daemon.log
+
+
+def test_it_is_not_handed_to_what_an_application_starts() -> None:
+    """Neither after the start nor after a reload and an upgrade, which know it all the same."""
+    application = """
+        import os, subprocess, sys
+
+        show = "import os; print([name for name in os.environ if name.startswith('TIDEGATE_')])"
+
+        async def handler(websocket):
+            child = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True)
+            await websocket.send(child.stdout.strip())
+    """
+    environment = {"TIDEGATE_ADMIN_TOKEN": OLD, "TIDEGATE_PING_INTERVAL": "7"}
+
+    def told(daemon: Daemon) -> str:
+        with RawClient(daemon.port).open() as client:
+            _, payload = client.frame()
+            return payload.decode()
+
+    with Daemon(application, env=environment) as daemon:
+        for number in (None, signal.SIGHUP, signal.SIGUSR2):
+            before = set(daemon.workers())
+            if number is not None:
+                daemon.signal(number)
+                wait_until(lambda before=before: not before & set(daemon.workers()), "other workers", 60)  # type: ignore[misc]
+                wait_until(lambda: daemon.get("/readyz")[0] == 200, "it serves", 60)
+            assert told(daemon) == "['TIDEGATE_PING_INTERVAL']"
+            assert daemon.get("/status")[0] == 401
+            assert daemon.get("/status", bearer(OLD))[0] == 200

@@ -256,6 +256,53 @@ def hostile() -> Any:
     )
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_secrets_are_masked_at_every_level(form: str) -> None:
+    """Of requests, of answers, of the admin address, of the access log, and of exceptions."""
+    application = """
+        import logging
+        from http import HTTPStatus
+        from tidegate import App
+
+        async def handler(websocket):
+            logging.info("Cookie: %s", websocket.request.headers["Cookie"])
+            raise ValueError("no " + websocket.request.headers["Authorization"] + " for you")
+
+        def answer(connection, request, response):
+            response.headers["Set-Cookie"] = request.headers["Cookie"]
+
+        app = App(handler, process_response=answer)
+    """
+    token = "0123456789abcdef-secret"
+    options = ("--log-level", "debug", "--log-format", form, "--access-log", "--trusted-proxies", "127.0.0.1")
+    environment = {"TIDEGATE_ADMIN_TOKEN": token}
+    with Daemon(application, *options, target="application:app", wait=False, env=environment) as daemon:
+        wait_until(lambda: daemon.get("/readyz")[0] == 200, "it serves")
+        assert daemon.get("/status", {"Authorization": f"Bearer {token}"})[0] == 200
+        headers = {
+            "Cookie": "session=cookie-secret",
+            "Authorization": "Basic YWxhZGRpbjpzZWNyZXQ=",
+            "Proxy-Authorization": "Digest response=proxy-secret",
+            "Sec-WebSocket-Protocol": "chat, x.bearer.c3VicHJvdG9jb2wtc2VjcmV0",
+            "Referer": "https://user:referer-secret@example.com/?code=code-secret",
+        }
+        with RawClient(daemon.port) as client:
+            client.send(RawClient.request(path="/?room=blue&access_token=query-secret", headers=headers))
+            assert client.response()[0] == 101
+            client.close_frame()
+        with RawClient(daemon.port) as client:
+            client.send(b"GET / HTTP/1.1\r\nAuthorization : Bearer broken0-secret\r\n\r\n")
+            assert client.response()[0] == 400
+        wait_until(lambda: "for you" in daemon.log, "the handler's error")
+        assert daemon.stop() == 0
+        log = daemon.log
+    assert "secret" not in log.replace("secrets", "")
+    assert "YWxhZGRpbjpzZWNyZXQ" not in log
+    assert "c3VicHJvdG9jb2wtc2VjcmV0" not in log
+    assert "room=blue&access_token=***" in log
+    assert "Authorization: Basic ***" in log
+
+
 def test_hostile_clients_forge_nothing() -> None:
     """Whatever they send, JSON can be parsed, each line is one of ours, and there is one for each connection."""
     sent = 0

@@ -16,6 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from ..http11 import parse_request
+from ..redaction import redact
 
 if TYPE_CHECKING:
     from .server import ServerConnection
@@ -49,7 +50,7 @@ def log_handshake(
     extra = {
         "websocket": connection,
         "method": None if request is None else request.method,
-        "path": None if request is None else _cut("path", request.path),
+        "path": None if request is None else _cut("path", redact(request.path)),
         "status": status,
         "error": failure,
         "user_agent": _cut("user_agent", agents[0]) if agents else None,

@@ -33,6 +33,7 @@ from ..http11 import USER_AGENT, Request, ResponseParser
 from ..older import CLIENT as OLDER_ARGUMENTS
 from ..older import accepts
 from ..protocol import OPEN
+from ..redaction import redact
 from ..uri import WebSocketURI, parse_uri
 from .connection import Connection
 from .deadlines import Deadlines
@@ -82,7 +83,7 @@ class ClientConnection(Connection):
         super().connection_made(transport)
         request = cast(Request, self._request)
         if self._slow:
-            self.logger.debug("> %s %s %s", request.method, request.path, request.protocol)
+            self.logger.debug("> %s %s %s", request.method, redact(request.path), request.protocol)
             self._log_headers(">", request.headers)
         self._write_bytes(request.serialize())
 
@@ -148,7 +149,7 @@ class ClientConnection(Connection):
 
     def _log_headers(self, direction: str, headers: Headers) -> None:
         for name, value in headers.raw_items():
-            self.logger.debug("%s %s: %s", direction, name, value)
+            self.logger.debug("%s %s", direction, redact(f"{name}: {value}"))
 
     # The end.
 

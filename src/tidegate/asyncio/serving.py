@@ -17,6 +17,7 @@ from ..exceptions import InvalidHandshake
 from ..handshake import accept, check_host, finalize, refuse, reject, rejection
 from ..http11 import Request, RequestParser, Response, has_body
 from ..protocol import CLOSED, CONNECTING, OPEN
+from ..redaction import redact
 from .access import log_close, log_handshake
 from .connection import Connection
 from .settings import Settings
@@ -306,7 +307,7 @@ class ServerConnection(Connection):
         """Log the head of a request or response, line by line, and the size of its body."""
         head, _, body = message.partition(b"\r\n\r\n")
         for line in head.decode("iso-8859-1").split("\r\n"):
-            self.logger.debug("%s %s", direction, line)
+            self.logger.debug("%s %s", direction, redact(line))
         if body:
             self.logger.debug("%s [body] (%d bytes)", direction, len(body))
 

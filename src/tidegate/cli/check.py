@@ -28,6 +28,7 @@ from ..process import forks
 from ..supervisor import privileges, processors
 from ..supervisor.handle import LAST_WORDS
 from ..supervisor.metric_files import MetricFiles
+from ..supervisor.service import forget_secrets
 from ..supervisor.signals import name_of
 from ..worker.pipe import Level, Order, Pipe, Report
 from . import CONTEXT, Command
@@ -72,6 +73,7 @@ def start(config: Config) -> int:
     from ..worker import main as worker
 
     prepared(config)
+    forget_secrets()
     identity = _identity(config)
     logs.begin("check", config.log_level)
     scoreboard = Scoreboard.create()
@@ -80,7 +82,7 @@ def start(config: Config) -> int:
     if config.admin is not None:
         files.make()
         if identity is not None and files.folder is not None:
-            os.chown(files.folder, identity.uid, identity.gid)
+            os.chown(files.folder, identity.uid, identity.gid, follow_symlinks=False)
     ours, theirs = socket.socketpair()
     listener = _unreachable()
     parent = os.getpid()

@@ -22,6 +22,8 @@ import time
 from itertools import islice
 from typing import Any, Final
 
+from ..redaction import redact, redact_trace
+
 __all__ = ["FORMATS", "KEYS", "Json", "Text", "escape", "shorten"]
 
 KEYS: Final = ("time", "level", "role", "logger", "message", "connection", "remote")
@@ -102,7 +104,11 @@ class _Lines(logging.Formatter):
         """The traceback of a record; "" if it has none."""
         if record.exc_info and record.exc_info[0] is not None and not record.exc_text:
             record.exc_text = self.formatException(record.exc_info)
-        return shorten(record.exc_text or "", self._most)
+        return shorten(redact_trace(record.exc_text or ""), self._most)
+
+    def message(self, record: logging.LogRecord) -> str:
+        """What a record says, without secrets."""
+        return redact(record.getMessage())
 
 
 class Text(_Lines):
@@ -115,7 +121,7 @@ class Text(_Lines):
         if connection is not None:
             identity, remote = _connection(connection)
             head = f"{head} [{' '.join(escape(part) for part in (remote, identity) if part)}]"
-        message, *more = escape(shorten(record.getMessage(), self._most), "\n").split("\n")
+        message, *more = escape(shorten(self.message(record), self._most), "\n").split("\n")
         if record.name == ACCESS:
             message += "".join(
                 f" {key}={_bare(value, self._most)}" for key, value in _added(record).items() if value is not None
@@ -136,7 +142,7 @@ class Json(_Lines):
             "level": record.levelname.lower(),
             "role": self.role,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": self.message(record),
         }
         connection = getattr(record, "websocket", None)
         if connection is not None:

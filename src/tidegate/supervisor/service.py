@@ -17,12 +17,12 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, MutableMapping
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from .. import logs
-from ..config import Config
+from ..config import Config, settings
 from ..kinds import ConfigError, Fd, Systemd
 from ..process import forks, surroundings
 from ..process.place import Place
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .._core.scoreboard import Scoreboard
     from .control import Control
 
-__all__ = ["Service", "ServiceError", "Stopped", "prepare"]
+__all__ = ["Service", "ServiceError", "Stopped", "forget_secrets", "prepare"]
 
 logger = logging.getLogger("tidegate.supervisor")
 
@@ -67,6 +67,16 @@ class ServiceError(Exception):
 
 class Stopped(BaseException):
     """A signal to end came while the application was being imported."""
+
+
+def forget_secrets(environment: MutableMapping[str, str] = os.environ) -> dict[str, str]:
+    """Take settings that are secret out of the environment; what they were.
+
+    The settings have been read. What an application starts would inherit them, and a command that shows its
+    environment would show them.
+    """
+    names = [setting.environment for setting in settings().values() if setting.secret]
+    return {name: environment.pop(name) for name in names if name in environment}
 
 
 def prepare(config: Config) -> None:
@@ -112,7 +122,7 @@ class Service:
 
     Attributes:
         notify: the way to the service manager.
-        environment: what a manager had put into the environment, for who starts the daemon anew in the same process.
+        environment: what was taken out of the environment, for who starts the daemon anew in the same process.
         identity: whom the daemon becomes; None: it stays who it is.
     """
 
@@ -121,7 +131,7 @@ class Service:
         self.place = place or Place()
         self.place.arrived()
         self.notify = Notify.from_environment()
-        self.environment = dict(self.notify.environment)
+        self.environment = self.notify.environment | forget_secrets()
         self.identity: privileges.Identity | None = None
         self._load = load
         self._pidfile = Pidfile(config.pidfile) if config.pidfile is not None else None
