@@ -48,6 +48,11 @@ def test_x_forwarded_for(values: list[str], client: tuple[str, int] | None) -> N
         (["for=203.0.113.9,for=192.0.2.1", "for=10.0.0.1"], ("192.0.2.1", 0)),
         (['for="_a,b";host="x, for=1.2.3.4", for=192.0.2.1, for=10.0.0.1'], ("192.0.2.1", 0)),
         (['for="192.0.\\2.1"'], ("192.0.2.1", 0)),
+        # What is quoted is no parameter, whatever it looks like.
+        (['by="x;for=203.0.113.9";for=192.0.2.1'], ("192.0.2.1", 0)),
+        (['host="x;for=203.0.113.9"'], None),
+        (['host="x\\";for=203.0.113.9";for=192.0.2.1'], ("192.0.2.1", 0)),
+        (["for=203.0.113.9;for=192.0.2.1"], None),  # a parameter that may be there once
         (["proto=https"], None),
         (["for=_hidden"], None),
         (["for=unknown, for=10.0.0.1"], ("10.0.0.1", 0)),

@@ -20,10 +20,11 @@ X_FORWARDED_FOR = "x-forwarded-for"
 FORWARDED = "forwarded"
 
 # RFC 7239, 4. A parameter's value is a token or a quoted string; a forwarded-element has parameters between semicolons.
-_VALUE = r'(?:[!#$%&\'*+\-.^_`|~0-9A-Za-z]+|"(?:[^"\\]|\\.)*")'
-_PARAMETER = rf"[!#$%&'*+\-.^_`|~0-9A-Za-z]+={_VALUE}"
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_VALUE = rf'(?:{_TOKEN}|"(?:[^"\\]|\\.)*")'
+_PARAMETER = rf"{_TOKEN}={_VALUE}"
 _element = re.compile(rf"[ \t]*((?:{_PARAMETER})?(?:;(?:{_PARAMETER})?)*)[ \t]*(?:,|$)")
-_for = re.compile(rf"(?:^|;)for=({_VALUE})", re.IGNORECASE)
+_parameter = re.compile(rf"(?:^|;)({_TOKEN})=({_VALUE})")  # each in turn: a quoted value may look like another
 _quoted_pair = re.compile(r"\\(.)")
 
 
@@ -69,8 +70,9 @@ def _elements(values: Sequence[str]) -> Iterator[str | None]:
                 yield None
                 break
             place = match.end()
-            told = _for.search(match[1])
-            yield None if told is None else _unquoted(told[1])
+            told = [value for name, value in _parameter.findall(match[1]) if name.lower() == "for"]
+            # A parameter may be there once (RFC 7239, 4): of two, nobody knows who wrote which.
+            yield _unquoted(told[0]) if len(told) == 1 else None
 
 
 def _unquoted(value: str) -> str:

@@ -7,6 +7,7 @@ What must not live here: counting itself (test_limits.py), PROXY headers and TLS
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.asyncio.test_handshake import results
+from tests.patience import PATIENCE
 from tests.rawclient import RawClient
 from tidegate._core.scoreboard import LIMITS, Row, use
 from tidegate.addresses import Networks
@@ -21,6 +23,7 @@ from tidegate.asyncio.client import connect
 from tidegate.asyncio.gate import Gate, descriptors
 from tidegate.asyncio.server import Server, ServerConnection, serve
 from tidegate.exceptions import InvalidStatus
+from tidegate.http11 import Request
 from tidegate.limits import Limiter
 
 MANY = (2**30, 2**30)
@@ -71,6 +74,54 @@ async def gone(server: Server) -> None:
     """Return when the server has lost all connections."""
     while server._all:
         await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("limited", ["connections", "address"])
+async def test_a_hook_that_goes_on_counts_as_the_connection_that_is_gone(limited: str, row: Row) -> None:
+    """It is cancelled, and may have something to finish. Who asks and leaves must not have many of them run at once."""
+    entered, finish, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow(connection: ServerConnection, request: Request) -> None:
+        if request.path == "/slow":
+            entered.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await finish.wait()
+            await finish.wait()
+            ended.set()
+
+    limiter = {
+        "connections": Limiter(connections=1, of_all=lambda: row.connections_of_all),
+        "address": Limiter(per_address=1),
+    }[limited]
+    async with gated(limiter, process_request=slow) as server:
+        assert server._gate is not None
+        with RawClient(server.sockets[0].getsockname()[1]) as client:
+            client.send(RawClient.request(path="/slow"))
+            await asyncio.wait_for(entered.wait(), PATIENCE)
+        await gone(server)
+        status, _ = await refused(server)
+        assert status == (429 if limited == "address" else 503)
+        assert row.words("connections_handshaking") == (1,)
+        finish.set()
+        await asyncio.wait_for(ended.wait(), PATIENCE)
+        while server.handler_tasks:
+            await asyncio.sleep(0.001)
+        async with connect(uri(server)):
+            pass
+    assert results(row)["disconnected"] == 1
+    assert row.words("connections_handshaking") == (0,)
+    assert server._gate.staying == 0
+
+
+async def test_hooks_that_stay_count_like_descriptors(row: Row) -> None:
+    async with gated(limits=(2**20, 2**20)) as server:
+        assert server._gate is not None
+        server._gate.staying = 2**20 + 1
+        assert await refused(server) == (503, "5")
+        server._gate.staying = 0
+        async with connect(uri(server)):
+            pass
+    assert rejections(row) == {"descriptors": 1}
 
 
 async def test_all_connections(row: Row) -> None:

@@ -70,8 +70,8 @@ def test_it_is_not_handed_to_what_an_application_starts() -> None:
             before = set(daemon.workers())
             if number is not None:
                 daemon.signal(number)
-                wait_until(lambda before=before: not before & set(daemon.workers()), "other workers", 60)  # type: ignore[misc]
-                wait_until(lambda: daemon.get("/readyz")[0] == 200, "it serves", 60)
+                wait_until(lambda before=before: not before & set(daemon.workers()), "other workers")  # type: ignore[misc]
+                wait_until(lambda: daemon.get("/readyz")[0] == 200, "it serves")
             assert told(daemon) == "['TIDEGATE_PING_INTERVAL']"
             assert daemon.get("/status")[0] == 401
             assert daemon.get("/status", bearer(OLD))[0] == 200

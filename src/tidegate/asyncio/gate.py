@@ -87,6 +87,9 @@ class Gate:
         header: of requests, in which trusted proxies tell the client's address; None: they do not.
         tls: what TLS is made of, if it is.
         limits: as `descriptors()` returns.
+
+    Attributes:
+        staying: hooks that go on although their clients have left. Each counts as a connection, in every limit.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class Gate:
         self._header = header if trusted else None
         self._busy, self._last = descriptors() if limits is None else limits
         self._unseen = 0
+        self.staying = 0
         self._plain = not limiter.by_address and self._header is None
 
     @property
@@ -145,11 +149,12 @@ class Gate:
         visit = connection._visit
         transport = connection.transport
         number = self._number(transport)
-        if number < self._busy and self._plain and not self.limiter.full():
+        few = number + self.staying < self._busy
+        if few and self._plain and not self.limiter.full():
             return True
         if visit is None:
             visit = connection._visit = Visit(connection._opened_at)
-        if number >= self._busy:
+        if not few:
             visit.refusal = DESCRIPTORS, RETRY_AFTER
         elif self.limiter.full():
             visit.refusal = "daemon", RETRY_AFTER

@@ -221,11 +221,21 @@ class Server(OlderServer):
         self.handler_tasks.discard(task)
         self._check_closed()
 
-    def _lost(self, connection: ServerConnection) -> None:
+    def _lost(self, connection: ServerConnection, stays: bool = False) -> None:
+        """There is no such connection any more; a hook that `stays` takes its place among those that are counted."""
         self._all.discard(connection)
-        if self._gate is not None and connection._visit is not None:
-            self._gate.gone(connection._visit)
+        if self._gate is not None:
+            self._gate.staying += stays
+            if connection._visit is not None and not stays:
+                self._gate.gone(connection._visit)
         self._check_closed()
+
+    def _gone(self, connection: ServerConnection) -> None:
+        """The hook that stayed when its connection was lost has ended."""
+        if self._gate is not None:
+            self._gate.staying -= 1
+            if connection._visit is not None:
+                self._gate.gone(connection._visit)
 
     def _check_closed(self) -> None:
         if self._closing and not self._all and not self.handler_tasks and not self._settled:

@@ -56,7 +56,7 @@ class ServerConnection(Connection):
         TypeError, ValueError: for limits that cannot be meant.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_hooks", "_parser", "_visit", "server")
+    __slots__ = ("__dict__", "__weakref__", "_departed", "_hooks", "_parser", "_visit", "server")
 
     username: str
     handler: Handler
@@ -67,6 +67,7 @@ class ServerConnection(Connection):
         self.server = server
         self._parser: RequestParser | None = None
         self._hooks: asyncio.Task[Any] | None = None  # the task that runs hooks, as long as it does
+        self._departed: tuple[str, float] | None = None  # how the handshake ended, as long as hooks go on after it
         self._visit: Visit | None = None  # what the server's gate, if it has one, remembers of this connection
 
     def respond(self, status: StatusLike, text: str) -> Response:
@@ -130,6 +131,8 @@ class ServerConnection(Connection):
         if self._parser is not None and len(self._parser.rest) + len(data) <= self.server.EARLY_DATA:
             self._parser.rest += data
         elif self._parser is not None:
+            if self._hooks is not None:
+                self._hooks.cancel()
             self._refuse_with(refuse(HTTPStatus.BAD_REQUEST, "Too much data before the response.\n"))
 
     def _request_received(self, parser: RequestParser) -> None:
@@ -160,8 +163,11 @@ class ServerConnection(Connection):
             response, chosen = await self._hooked_response(request)
         finally:
             self._hooks = None
+            if self._departed is not None:
+                self._row.handshake(*self._departed)
             if self._state == CLOSED:
                 self._settings.deadlines.clear(self)
+                self.server._gone(self)
         if response is None or self._answered or self.transport.is_closing():
             return  # refused meanwhile: timeout, or the connection is gone
         if response.status_code == 101 and self.server._refusing:
@@ -356,9 +362,13 @@ class ServerConnection(Connection):
         """The handshake ends without an answer."""
         if not self._answered:
             self._response = b""
-            self._row.handshake(result, monotonic() - self._opened_at)
-            log_handshake(self, monotonic() - self._opened_at, failure=result)
+            taken = monotonic() - self._opened_at
+            log_handshake(self, taken, failure=result)
             self.server._handshaking.discard(self)
+            if self._hooks is None:
+                self._row.handshake(result, taken)
+            else:  # which takes as much of the server as a connection, and counts as one until it ends
+                self._departed = result, taken
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not (opened := self._state != CONNECTING):
@@ -366,12 +376,15 @@ class ServerConnection(Connection):
         self.server._open.discard(self)
         left = None if self._hooks is None or self._deadline is None else self._deadline - self.loop.time()
         super().connection_lost(exc)
-        if left is not None:
-            self._settings.deadlines.set(self, max(left, 0))  # a hook has its time, though nobody waits for it
+        if self._hooks is not None:
+            self._hooks.cancel()  # nobody waits for what it decides
+            self._parser = None
+            if left is not None:
+                self._settings.deadlines.set(self, max(left, 0))  # one that goes on all the same is told again
         self._log_event("connection closed")
         if opened:
             log_close(self)
-        self.server._lost(self)
+        self.server._lost(self, stays=self._hooks is not None)
 
 
 def _unavailable() -> Response:

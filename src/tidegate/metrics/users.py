@@ -15,6 +15,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
+import stat
 from collections.abc import Iterator
 
 from prometheus_client import values
@@ -71,11 +72,15 @@ def _on_failure(error: OSError) -> None:
         logger.warning(why, error)
 
 
+LARGEST = 2**26
+"""Bytes of a file that is read: a million values of labels."""
+
+
 class Users(Collector):
     """Collects what the processes of an application have counted.
 
-    A metric with the name of one of the daemon's own is left out, and files that cannot be read leave out everything:
-    both are logged, for the daemon's own metrics must be there whatever an application does.
+    A metric with the name of one of the daemon's own is left out, and so is a file that cannot be read: both are
+    logged, for the daemon's own metrics must be there whatever an application does.
 
     Parameters:
         folder: where their files are.
@@ -90,24 +95,56 @@ class Users(Collector):
         return []  # what there is, only the files know
 
     def collect(self) -> Iterator[Metric]:
-        try:
-            files = glob.glob(os.path.join(glob.escape(self._folder), "*.db"))
-            found = list(MultiProcessCollector.merge(files))  # type: ignore[no-untyped-call,unused-ignore]
-        except Exception as error:  # whatever is in the files
-            self._tell("", "the metrics of the application cannot be read: %r", error)
-            return
-        for metric in found:
+        for metric in self._read():
             if self._taken.isdisjoint({metric.name, *(sample.name for sample in metric.samples)}):
                 yield metric
             else:
                 why = "the application's metric %s is left out: tidegate has one of this name"
                 self._tell(metric.name, why, metric.name)
 
+    def _read(self) -> list[Metric]:
+        """What is in the files, without those that cannot be read, whatever they are."""
+        files = list(filter(self._is_readable, glob.glob(os.path.join(glob.escape(self._folder), "*.db"))))
+        try:
+            return _merged(files)
+        except Exception as error:
+            why = repr(error)
+        # One of them spoils it: the others count.
+        sound = []
+        for path in files:
+            try:
+                _merged([path])
+            except Exception as error:
+                self._tell(path, "%s is left out of the metrics of the application: %r", path, error)
+            else:
+                sound.append(path)
+        try:
+            return _merged(sound)
+        except Exception as error:
+            self._tell("", "the metrics of the application cannot be read: %r, %s", error, why)
+            return []
+
+    def _is_readable(self, path: str) -> bool:
+        """Whether it is a file whose reading ends: a pipe would wait for a writer, and a sparse one may be endless."""
+        try:
+            status = os.lstat(path)
+        except OSError:  # it is gone
+            return False
+        if stat.S_ISREG(status.st_mode) and status.st_size <= LARGEST:
+            return True
+        why = "%s is left out of the metrics of the application: it is no file of at most %d bytes"
+        self._tell(path, why, path, LARGEST)
+        return False
+
     def _tell(self, what: str, message: str, *arguments: object) -> None:
         """Log it, once."""
         if what not in self._told:
             self._told.add(what)
             logger.warning(message, *arguments)
+
+
+def _merged(files: list[str]) -> list[Metric]:
+    return list(MultiProcessCollector.merge(files))  # type: ignore[no-untyped-call,unused-ignore]
 
 
 def _stem(name: str) -> str:
