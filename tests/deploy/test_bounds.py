@@ -1,0 +1,157 @@
+"""The table of bounds in the operating guide: each row is what the code's constants and the settings' defaults say.
+
+What must not live here: whether the code keeps them (the tests of each part, tests/process/test_limits.py,
+tests/benchmarks).
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.harness import ROOT
+from tidegate import headers, http11, proxy_protocol
+from tidegate._core import turns
+from tidegate.admin import entrance, feed
+from tidegate.admin import main as admin
+from tidegate.asyncio import gate, serving
+from tidegate.asyncio.server import Server
+from tidegate.client import MAX_REDIRECTS
+from tidegate.config import settings
+from tidegate.kinds import SIZE, SLOTS
+from tidegate.limits import KEPT
+from tidegate.logs import delivery, lines
+from tidegate.metrics import users
+from tidegate.supervisor import control, requests
+from tidegate.worker.pipe import Pipe
+
+TEXT = (ROOT / "deploy" / "guides" / "operating.md").read_text(encoding="utf-8")
+
+
+def setting(name: str) -> str:
+    """A setting with its default: `--max-size` (1MiB)."""
+    found = settings()[name]
+    return f"`{found.flag}` ({found.write(found.default)})"
+
+
+def only(name: str) -> str:
+    """A setting that has no default."""
+    assert settings()[name].default is None
+    return f"`{settings()[name].flag}`"
+
+
+def size(number: int) -> str:
+    return SIZE.write(number)
+
+
+RESERVE = "a sixteenth of `--open-files`, at least 32"
+BODY = size(http11.MAX_BODY_SIZE)
+
+# Row -> its bound, and whether that is on by default.
+BOUNDS: dict[str, tuple[str, bool]] = {
+    # Before a connection is open.
+    "connections that nobody has accepted": (f"{setting('backlog')} of each worker, and `net.core.somaxconn`", True),
+    "connections of the daemon": (only("max_connections"), False),
+    "connections of a worker": (f"its open files less {RESERVE}", True),
+    "connections of an address": (only("max_connections_per_address"), False),
+    "handshakes of an address": (only("handshake_rate"), False),
+    "addresses that are remembered, beyond those present": (f"{KEPT:,}, with `--handshake-rate` alone", True),
+    "time of a handshake, TLS, PROXY header and hooks included": (setting("open_timeout"), True),
+    "PROXY header": (size(proxy_protocol.MAX_SIZE), True),
+    "head of a request": (
+        f"{size(http11.MAX_HEAD_SIZE)}, {http11.MAX_NUM_HEADERS} headers, {size(http11.MAX_LINE_LENGTH)} a line",
+        True,
+    ),
+    "items of a list in a header": (f"{headers.MAX_LIST_ITEMS}", True),
+    "bytes that come before the answer of a hook": (size(Server.EARLY_DATA), True),
+    "hooks of clients that have left": ("cancelled, and counted as connections until they end", True),
+    "refused connections": (
+        f"{serving.REFUSED_WITHIN:g} s for the request, {gate.LINGER:g} s until the client closes",
+        True,
+    ),
+    # An open connection.
+    "a message, whole or in fragments, after inflating": (setting("max_size"), True),
+    "frames that wait for the handler": (f"{setting('max_queue')}, each of `--max-size`, at every moment", True),
+    "small fragments of one message": ("joined as they come: `--max-size` bounds them, not their number", True),
+    "work for one connection in a turn of the event loop": (
+        f"{turns.SECONDS * 1000:g} ms and {size(turns.BYTES)} of input",
+        True,
+    ),
+    "work for a task that sends or receives and never waits": (f"{turns.SECONDS * 1000:g} ms", True),
+    "bytes that wait for a client: `send()`": (
+        f"{setting('write_limit')}, and a message of each task that sends",
+        True,
+    ),
+    "bytes that wait for a client: `broadcast()`": (setting("broadcast_limit"), True),
+    "pongs that a client does not read": ("the last one", True),
+    "silence of a client": (f"{setting('ping_interval')} and {setting('ping_timeout')}", True),
+    "time of a closing handshake": (setting("close_timeout"), True),
+    # The daemon's own.
+    "workers": (f"{SLOTS}", True),
+    "time without a turn of a worker's loop": (setting("worker_timeout"), True),
+    "lines of the log that cannot be written yet": (
+        f"{size(delivery.Threaded.LIMIT)} of a worker, {size(delivery.Patient.LIMIT)} of the supervisor",
+        True,
+    ),
+    "a line of the log": (size(lines._LONGEST_LINE), True),
+    "what a process tells the supervisor": (f"{size(Pipe.LONGEST)} a line", True),
+    "control socket": (
+        f"{control.CLIENTS} clients, {size(requests.LONGEST)} a request, {size(control.UNSENT)} of answers,"
+        f" {control.SILENCE:g} s of silence",
+        True,
+    ),
+    "admin address": (
+        f"{entrance.CONNECTIONS} connections, {entrance.BACKLOG} in the queue, {admin.OPEN_TIMEOUT:g} s for a request",
+        True,
+    ),
+    "listeners of /live": (f"{feed.LISTENERS}, {size(feed.LIMIT)} each", True),
+    "a file of the application's metrics": (size(users.LARGEST), True),
+    # A client made with connect().
+    "a response to `connect()`": (
+        f"{size(http11.MAX_HEAD_SIZE)} of head, {BODY} of body, {http11.MAX_INTERIM_RESPONSES} interim responses,"
+        f" {MAX_REDIRECTS} redirects",
+        True,
+    ),
+}
+
+
+def rows() -> dict[str, tuple[str, str, str]]:
+    section = re.search(r"^## Bounds\n(.*?)(?=^## )", TEXT, re.MULTILINE | re.DOTALL)
+    assert section is not None
+    found = [line.strip("|").split("|") for line in section[1].splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line] for line in found[2:]]
+    assert [cell.strip() for cell in found[0]] == ["queue or buffer", "bound", "by default", "beyond it"]
+    table = {name: (bound, default, beyond) for name, bound, default, beyond in cells}
+    assert len(table) == len(cells), "a row is there twice"
+    return table
+
+
+def test_every_queue_has_a_row() -> None:
+    assert list(rows()) == list(BOUNDS)
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_row(name: str) -> None:
+    bound, default, beyond = rows()[name]
+    expected, on = BOUNDS[name]
+    assert bound == expected
+    assert default == ("yes" if on else "no")
+    assert beyond
+
+
+def test_the_reserve_of_descriptors() -> None:
+    """As the row of a worker's connections says."""
+    assert [limit - gate.descriptors(limit)[0] for limit in (256, 512, 1024, 65536)] == [32, 32, 64, 4096]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in settings() if name.startswith(("max_", "write_", "broadcast_")) or name.endswith("_timeout")],
+)
+def test_every_setting_that_bounds_something_is_named(name: str) -> None:
+    recycling = {"max_lifetime", "max_connections_served", "max_rss"}  # which bound a worker's life
+    ends = {"graceful_timeout", "boot_timeout"}
+    if name not in recycling | ends:
+        table = " ".join(bound for bound, _, _ in rows().values())
+        assert f"`{settings()[name].flag}`" in table
