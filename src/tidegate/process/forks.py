@@ -8,7 +8,7 @@ clients from noticing the end of a worker; and it has signal handlers by which n
     handled         the present handler of a signal is the daemon's
     keep, closed    a descriptor is the daemon's, or no longer
     lend_nothing    what else such a child must do
-    release         in the child: sockets by their address, and descriptors that are the daemon's, lead to /dev/null
+    release         in the child: sockets by their address, and descriptors that are the daemon's, lead nowhere
     addresses       those of sockets
 
 In the child, before any code of the application: the signals do what they do in every Python program, the title is the
@@ -102,13 +102,15 @@ def _local(sock: socket.socket) -> Address | None:
 def release(at: Collection[Address]) -> None:
     """Let go of what is kept, of the sockets that are bound to these addresses, and of their clients' connections.
 
-    Their numbers stay taken: whoever still has one, such as an event loop, must not close somebody else's by it.
+    Their numbers stay taken, by a socket at its end: whoever still has one, such as an event loop, must not close
+    somebody else's by it, and libuv aborts a process that finds no socket where it had one.
     """
     doomed = [number for number in _open() if number in _kept or _is_at(number, at)]
-    null = os.open(os.devnull, os.O_RDWR)
+    ended, other = socket.socketpair()
+    other.close()
     for number in doomed:
-        os.dup2(null, number, inheritable=False)
-    os.close(null)
+        os.dup2(ended.fileno(), number, inheritable=False)
+    ended.close()
 
 
 def _open() -> list[int]:
