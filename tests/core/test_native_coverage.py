@@ -108,7 +108,7 @@ def test_every_native_line_runs(tmp_path: Path) -> None:
     assert modules <= set(measured), "a module that no test imports"
     missed, excused = [], set()
     for name, counts in sorted(measured.items()):
-        assert len(counts) > 5, f"{name} was not measured"
+        assert len(counts) >= (5 if name.endswith(".pyx") else 1), f"{name} was not measured"
         source = (copied / NATIVE / name).read_text().split("\n")
         for number, count in sorted(counts.items()):
             text = source[number - 1].partition("  #")[0].strip()

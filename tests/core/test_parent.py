@@ -79,6 +79,12 @@ def test_nothing_happens_while_the_parent_lives() -> None:
     lived("time.sleep(2)", wait=wait)
 
 
+def test_it_may_end_before() -> None:
+    program = "import os; from tidegate._core.parent import end_with_parent as end; print(end(os.getppid(), 1))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
 def test_an_alarm_that_would_never_ring_is_refused() -> None:
     with pytest.raises(ValueError, match="a second or more"):
         end_with_parent(os.getppid(), 0)
