@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, binding=False
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, binding=False, auto_pickle=False
 """The way in of one connection: bytes parsed to frames (RFC 6455 section 5), turn by turn, and the reader woken.
 
 `Channel` is the asyncio protocol that uvloop or asyncio calls. What a read brings is parsed and handled within the read
@@ -140,7 +140,9 @@ cdef class Channel(Inbox):
 
     def data_received(self, data):
         """Called by the transport."""
-        cdef bytes chunk = data if PyBytes_CheckExact(data) else bytes(data)
+        cdef bytes chunk = data if PyBytes_CheckExact(data) else bytes(memoryview(data))
+        if self.turns is None:
+            self.check()  # which raises
         if self._state == CONNECTING or self.discarding:
             if not self.discarding:
                 self._handshake_received(chunk)

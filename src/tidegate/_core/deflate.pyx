@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, binding=False
+# cython: language_level=3, boundscheck=False, wraparound=False, binding=False, auto_pickle=False
 """Compressing and decompressing the messages of one connection (RFC 7692 section 7.2).
 
 Compressors are made when they are first needed, and let go when they are idle: a window costs more than all else that a

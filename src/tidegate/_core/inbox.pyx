@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, binding=False
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, binding=False, auto_pickle=False
 """Frames between the parser and the reader: a ring of those that wait, and the waiter of the task that wants the next.
 
 Its bound is `max_queue` (queue_high), where the parser stops unless a reader waits for the rest of a message; then

@@ -141,6 +141,7 @@ cdef class Awaitable:
             elif self.kind == SEND:
                 ended = self.send_step(result)
             elif self.kind == TURN:
+                self.channel.check()
                 ended = self.end_step(result)
             else:
                 ended = self.recv_step(result)

@@ -7,6 +7,7 @@ row for each worker process, the supervisor's facts, and for each slot the sum o
 What must not live here: names, help and labels of metrics (metrics/catalog), who is hung or ready (supervisor, admin).
 """
 
+from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple, TypeAlias, final
 
 HandshakeResult: TypeAlias = str
@@ -53,7 +54,7 @@ class Field(NamedTuple):
     ticks: float
     """Of a histogram: what its sum counts, per second; of one that is in bytes: per byte."""
 
-FIELDS: Final[dict[str, Field]]
+FIELDS: Final[Mapping[str, Field]]
 BOUNDS: Final[dict[str, tuple[float, ...]]]
 OPERATION_BOUNDS: Final[tuple[float, ...]]
 """The bounds of the durations of reloads and drains, in seconds."""

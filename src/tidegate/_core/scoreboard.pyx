@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, binding=False
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, binding=False, auto_pickle=False
 """The scoreboard: what every worker counts, in memory that the supervisor makes and everybody can read.
 
 A `Row` is what one process counts, with one writer and no lock; a `Scoreboard` is the shared file with a row for each
@@ -19,6 +19,7 @@ import mmap
 import os
 import time
 from collections import namedtuple
+from types import MappingProxyType
 
 
 cdef extern from "scoreboard.h" nogil:
@@ -132,7 +133,8 @@ cdef dict _table():
     return fields
 
 
-FIELDS = _table()
+cdef dict _fields = _table()
+FIELDS = MappingProxyType(_fields)  # offsets are used as they are
 BOUNDS = {name: field.bounds for name, field in FIELDS.items() if field.bounds}
 OPERATION_BOUNDS = tuple([TG_OPERATIONS[i] for i in range(TG_OPERATION_BOUNDS)])
 OPERATION_TICKS = TG_NANOSECONDS
@@ -143,7 +145,6 @@ cdef dict _slow_actions = {name: i for i, name in enumerate(SLOW_ACTIONS)}
 cdef dict _initiators = {name: i for i, name in enumerate(INITIATORS)}
 cdef dict _stages = {name: i for i, name in enumerate(STAGES)}
 cdef dict _reasons = {name: i for i, name in enumerate(EXIT_REASONS)}
-cdef dict _fields = FIELDS
 
 
 cdef int _index(dict names, object name, str what) except -1:
@@ -354,6 +355,9 @@ cdef class Snapshot:
     cdef readonly tuple slots
 
 
+cdef object _made = object()
+
+
 @cython.final
 cdef class Scoreboard:
     cdef readonly int fd
@@ -361,12 +365,11 @@ cdef class Scoreboard:
     cdef Py_buffer _view
     cdef tg_header *_header
 
-    def __cinit__(self, *args):
+    def __cinit__(self, made=None):
         self.fd = -1
         self._header = NULL
-
-    def __init__(self):
-        raise TypeError("a Scoreboard is made by Scoreboard.create() or Scoreboard.attach()")
+        if made is not _made:  # whatever calls __new__, copy and pickle too: no method looks for a header again
+            raise TypeError("a Scoreboard is made by Scoreboard.create() or Scoreboard.attach()")
 
     def __dealloc__(self):
         if self._header != NULL:
@@ -374,7 +377,7 @@ cdef class Scoreboard:
 
     @staticmethod
     def create(uint64_t rows=ROWS, uint64_t slots=SLOTS):
-        cdef Scoreboard self = Scoreboard.__new__(Scoreboard)
+        cdef Scoreboard self = Scoreboard.__new__(Scoreboard, _made)
         if not 1 <= slots <= rows <= 65536:
             raise ValueError(f"rows and slots must be 1 <= slots <= rows <= 65536, not {slots} slots and {rows} rows")
         size = tg_size(rows, slots)
@@ -399,7 +402,7 @@ cdef class Scoreboard:
 
     @staticmethod
     def attach(int fd):
-        cdef Scoreboard self = Scoreboard.__new__(Scoreboard)
+        cdef Scoreboard self = Scoreboard.__new__(Scoreboard, _made)
         cdef tg_header *header
         size = os.fstat(fd).st_size
         if size < <Py_ssize_t>sizeof(tg_header):

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, binding=False
+# cython: language_level=3, boundscheck=False, wraparound=False, binding=False, auto_pickle=False
 """Fair turns: what one connection may do in a turn of the event loop before the others have theirs.
 
 A connection's bytes are parsed, inflated and handled within the read callback that brings them, so a peer decides how much

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, binding=False
+# cython: language_level=3, boundscheck=False, wraparound=False, binding=False, auto_pickle=False
 """The future that a reading task waits on, and how it is woken: inside the read callback, by C calls.
 
 What must not live here: anything about frames or messages.

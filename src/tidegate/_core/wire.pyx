@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, binding=False
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, binding=False, auto_pickle=False
 """Bytes to frames and back, as Python sees them: header, mask, UTF-8 (RFC 6455 sections 5.2, 5.3, 8.1).
 
 `frames` and the tests call these; the hot path (channel) uses the same C directly. What must not live here: state of a

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, binding=False
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, binding=False, auto_pickle=False
 """The way out of one connection: messages framed, gathered while a read callback lasts, written to the transport.
 
 What is sent leaves at once if nothing else waits to be handled, so that work that blocks does not hold it up; otherwise, and
