@@ -17,7 +17,7 @@ import trustme
 
 from tests.asyncio.ends import serving, until
 from tests.cli.terminal import Terminal
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, complaints
 from tidegate.asyncio.server import ServerConnection
 from tidegate.cli.connect import visible
 from tidegate.http11 import Request, Response
@@ -58,7 +58,7 @@ async def run(
     )
     async with asyncio.timeout(PATIENCE * 2):
         output, notes = await process.communicate(given if descriptor is None else None)
-    return process.returncode, output.decode(), notes.decode().splitlines()
+    return process.returncode, output.decode(), complaints(notes.decode()).splitlines()
 
 
 # Pipes

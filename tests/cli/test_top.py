@@ -24,7 +24,7 @@ from tests.cli.asked import run as run_here
 from tests.cli.asked import words
 from tests.cli.terminal import Terminal
 from tests.harness import Daemon, wait_until
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, complaints
 from tidegate.asyncio.client import connect
 from tidegate.asyncio.server import ServerConnection
 from tidegate.cli import top
@@ -63,7 +63,7 @@ async def run(*arguments: str, **environment: str) -> tuple[int | None, str, str
     """Run the command with pipes: status, standard output, standard error."""
     async with piped(*arguments, **environment) as process, asyncio.timeout(PATIENCE * 2):
         out, err = await process.communicate()
-    return process.returncode, out.decode(), err.decode()
+    return process.returncode, out.decode(), complaints(err.decode())
 
 
 @contextlib.asynccontextmanager

@@ -185,9 +185,10 @@ async def test_a_signal_to_every_process_is_one_order(order: str) -> None:
         clients = await open_clients(daemon, 10)
         pids = [daemon.pid, *(pid for pid in daemon.titles() if pid != daemon.pid)]
         began = asyncio.get_running_loop().time()
+        daemon.signal(signal.SIGSTOP)  # so that it learns of all at once, as if no time had passed between
         for pid in pids if order == "supervisor first" else reversed(pids):
             daemon.signal(signal.SIGTERM, pid)
-            await asyncio.sleep(0.01)
+        daemon.signal(signal.SIGCONT)
         ends = await ends_of(clients)
         assert {code for code, _ in ends} == {1001}
         assert await stopped(daemon) == 0

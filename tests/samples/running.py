@@ -16,11 +16,9 @@ from pathlib import Path
 
 import psutil
 
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, complaints
 
 PROGRAMS = Path(__file__).parent / "programs"
-# What asyncio's debug mode says of a machine that is slow, which is no mistake of a program.
-_slow = re.compile(r"^Executing <.*> took \d+\.\d+ seconds\n", re.MULTILINE)
 _import = re.compile(r"^(import|from) websockets\b", re.MULTILINE)
 
 
@@ -47,7 +45,7 @@ class Program:
         async with asyncio.timeout(PATIENCE):
             output, errors = await self.process.communicate(None if given is None else given.encode())
         self.output += output.decode()
-        self.errors += _slow.sub("", errors.decode())
+        self.errors += complaints(errors.decode())
         return self.process.returncode
 
     async def stop(self) -> int | None:
