@@ -42,6 +42,11 @@ class Loop:
             callback(*arguments)
         return bool(ready)
 
+    def run(self) -> None:
+        """Turn as long as there is something to do."""
+        while self.turn():
+            pass
+
 
 class Transport(asyncio.Transport):
     """Remembers what is asked of it. `full` makes it call pause_writing() at each write, as a full buffer does."""
@@ -173,8 +178,7 @@ class Recorder(MessageChannel):
 
     def turn(self) -> None:
         """Turn the loop as long as there is something to do."""
-        while self.hand_turned.turn():
-            pass
+        self.hand_turned.run()
 
     def lose(self, well: bool = False) -> None:
         """The transport is gone."""
@@ -229,9 +233,8 @@ def finish(awaitable: Any) -> Any:
     """The value of an awaitable that waits for nothing but its next turn, which on a slow machine it may have to."""
     try:
         waited_for = awaitable.send(None)
-        if isinstance(waited_for._loop, Loop):
-            while waited_for._loop.turn():
-                pass
+        if (run := getattr(waited_for._loop, "run", None)) is not None:
+            run()
             waited_for = awaitable.send(None)
     except StopIteration as stop:
         return stop.value

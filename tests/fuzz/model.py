@@ -46,7 +46,7 @@ class Model:
     client: bool = False
     max_size: int | None = None
     max_fragment: int | None = None
-    high: int | None = None  # frames that a closing connection keeps for readers who do not come
+    high: int | None = None  # frames that wait for readers; what follows waits unread, or is dropped while closing
     deflating: Deflating | None = None
 
     buffer: bytes = b""
@@ -58,27 +58,41 @@ class Model:
     closing: bool = False  # a close frame was sent
     ended: bool = False  # nothing more is read
     dropping: bool = False
+    held: bool = False  # a data frame waits unread, and what follows it
+    reader: bool = False  # somebody takes each message as it comes
+    lost: bool = False  # the connection is gone; what came before that can still be read
 
     # The message that is being received.
     opcode: int = 0
     compressed: bool = False
     size: int = 0
     text: bytes = b""
+    deflated: bool = False  # there were bytes of it
     zlib: Any = None
 
     def feed(self, chunk: bytes) -> None:
         """Take more bytes."""
         self.buffer += chunk
+        if not self.held:
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Read what there is, as far as there is room."""
+        self.held = False
         try:
             while not self.ended and self.step():
-                pass
+                if self.lost and self.has_whole_message():
+                    return  # the rest is read when it is asked for
         except Failed as failed:
             self.end(failed.args[0])
+
+    def full(self) -> bool:
+        return not self.reader and self.high is not None and len(self.queue) >= max(self.high, 1)
 
     def end(self, code: int) -> None:
         """Give up on the peer, saying why if that can still be said."""
         self.ended = True
-        if not self.closing:
+        if not self.closing and not self.lost:
             self.answers.append((CLOSE, code))
             self.closing = True
 
@@ -94,6 +108,9 @@ class Model:
         length = int.from_bytes(self.buffer[2 : 2 + extra], "big") if extra else second & 0x7F
         fin, rsv, opcode = first >= 0x80, first >> 4 & 7, first & 15
         self.check(fin, rsv, opcode, second >= 0x80, length)
+        if opcode < 8 and self.full() and not self.closing and not (self.lost and not self.has_whole_message()):
+            self.held = True
+            return False
         payload = self.buffer[start : start + length]
         if second & 0x80:
             key = self.buffer[start - 4 : start]
@@ -149,7 +166,7 @@ class Model:
             self.opcode, self.size, self.text, self.compressed = 0, 0, b"", False
 
     def keep(self, frame: Frame) -> None:
-        if self.closing and self.high is not None and len(self.queue) > self.high:
+        if self.closing and not self.lost and self.full():
             self.dropping = True
         if not self.dropping:
             self.queue.append(frame)
@@ -158,8 +175,11 @@ class Model:
         """RFC 7692 7.2.2; a final block ends a stream of zlib, and what follows is another (7.2.3.4)."""
         assert self.deflating is not None
         out = b""
+        if not data and not self.deflated:
+            return out  # of an empty message some peers make nothing
+        self.deflated = not fin
         room = self.room()
-        rest = data + EMPTY_BLOCK if fin else data
+        rest = data + EMPTY_BLOCK if fin and not data.endswith(EMPTY_BLOCK) else data  # which some peers leave there
         for _ in range(STREAMS):
             if self.zlib is None:
                 self.zlib = zlib.decompressobj(wbits=-self.deflating.bits)
@@ -182,6 +202,9 @@ class Model:
 
     def control(self, opcode: int, payload: bytes) -> None:
         """RFC 6455 5.5."""
+        if self.lost:
+            self.ended = opcode == CLOSE
+            return
         self.controls.append((opcode, payload))
         if opcode == PING:
             self.answers.append((PONG, payload))
@@ -196,8 +219,13 @@ class Model:
 
     # What a reader does.
 
-    def has_message(self) -> bool:
+    def has_whole_message(self) -> bool:
         return any(frame.fin for frame in self.queue)
+
+    def has_message(self) -> bool:
+        if self.lost and not self.has_whole_message():
+            self.go_on()
+        return self.has_whole_message()
 
     def take(self, decode: bool | None = None) -> str | bytes:
         """The first message. Raises Failed if it cannot be decoded."""
@@ -213,6 +241,8 @@ class Model:
     def take_frames(self) -> list[Frame]:
         count = next(i for i, frame in enumerate(self.queue) if frame.fin) + 1
         taken, self.queue = self.queue[:count], self.queue[count:]
+        if self.held and self.high is not None and len(self.queue) <= self.high // 4:
+            self.go_on()
         return taken
 
 

@@ -120,6 +120,8 @@ class Subject:
         """What asyncio does with bytes from the peer. Nothing may ever be raised."""
         assert self.line.reading
         self.connection.data_received(chunk)
+        self.loop.run()
+        self.model.reader = self.reader is not None
         self.model.feed(chunk)
         if self.reader is not None:
             self.reader.check(self.model)
@@ -127,7 +129,9 @@ class Subject:
 
     def take(self, decode: bool | None = None) -> Any:
         """The next message, which must be there."""
-        return finish(self.connection.recv(decode))
+        message = finish(self.connection.recv(decode))
+        self.loop.run()  # what had no room has some
+        return message
 
     def send(self, message: Any) -> None:
         """Send what can be sent at once."""
@@ -153,7 +157,7 @@ class Subject:
     def lose(self, exc: Exception | None = None) -> None:
         """The transport is gone."""
         self.connection.connection_lost(exc)
-        self.model.ended = True
+        self.model.lost = True
         self.loop.run()
 
     def check(self) -> None:
@@ -193,6 +197,7 @@ class Subject:
         if self.reader is not None:
             self.reader.stop()
             self.reader = None
+            self.model.reader = False
         if self.connection._state != CLOSED:
             self.check()
             self.lose()
@@ -236,6 +241,8 @@ class Reader:
     def check(self, model: Model) -> None:
         """It has taken all that is there, and what is there is right."""
         self.subject.loop.run()
+        if model.held:
+            model.go_on()
         expected = []
         while model.has_message():
             expected.append(model.take(self.decode))

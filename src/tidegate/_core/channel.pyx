@@ -31,7 +31,6 @@ from tidegate._core.writer cimport (
     OPEN,
     TEXT,
     UNKNOWN,
-    tg_gather_lend,
 )
 
 
@@ -180,9 +179,7 @@ cdef class Channel(Inbox):
         cdef double until = turns.until
         cdef bint whole = False
         cdef Py_ssize_t size = 0 if self.chunk is None else PyBytes_GET_SIZE(self.chunk) - self.place
-        self.gather = tg_gather_lend()
-        if self.gather is NULL:
-            raise MemoryError
+        self.begin_gather()
         self.now = tg_now()
         turns.until = self.now + share
         if self.turn == turns.number:
@@ -240,7 +237,7 @@ cdef class Channel(Inbox):
             self.bytes_read = 0
         self.seconds += seconds
         self.bytes_read += size
-        if self.seconds > TURN_SECONDS / 8 or size >= FULL_READ:
+        if self.seconds > TURN_SECONDS / 8 or self.bytes_read > TURN_BYTES / 8:
             self.turns.mark()  # more may come in the same turn
         return self.seconds >= TURN_SECONDS or self.bytes_read >= TURN_BYTES
 
@@ -306,7 +303,8 @@ cdef class Channel(Inbox):
         """Whether the frame whose header was just parsed must wait: data for room, the end for a handler between turns."""
         if self.header.opcode & 8:
             return self.header.opcode == CLOSE and (self.reader_yielded or self.yielded_writers != 0)
-        return self._state != CLOSING and self.full()
+        # While closing there is room for nobody, but a reader who is there is waited for.
+        return self.full() and (self._state != CLOSING or self.reader is not NULL)
 
     cdef int parse_header(self, const uint8_t *p, Py_ssize_t n) except -1:
         """Parse the header of the next frame: 1 when it is complete and the frame may come."""

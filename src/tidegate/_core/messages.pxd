@@ -20,7 +20,7 @@ cdef class Awaitable:
     cdef int send_step(self, PyObject **result) except -1
     cdef int end_step(self, PyObject **result) except -1
     cdef int delegate(self, object value, PyObject **result) except -1
-    cdef void end(self)
+    cdef void end(self) noexcept
 
 
 cdef class MessageChannel(Channel):

@@ -253,7 +253,7 @@ cdef class Awaitable:
         result[0] = <PyObject *> value
         return ended
 
-    cdef void end(self):
+    cdef void end(self) noexcept:
         if self.channel is not None and self.channel.reader is <PyObject *> self:
             self.channel.reader = NULL
             self.channel.reader_yielded = False
@@ -405,11 +405,16 @@ async def nothing():
     return None
 
 
+cdef object known = None  # a class whose objects are MessageChannels
+
+
 cdef inline Awaitable awaitable(object channel, uint8_t kind, object argument):
     cdef Awaitable made
-    channel = <MessageChannel?> channel  # functions that mocks can look at do not check what they are methods of
+    global known
+    if type(channel) is not known:  # functions that mocks can look at do not check what they are methods of
+        known = type(<MessageChannel?> channel)
     made = Awaitable.__new__(Awaitable)
-    made.channel = channel
+    made.channel = <MessageChannel> channel
     made.kind = kind
     made.argument = argument
     return made

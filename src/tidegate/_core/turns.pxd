@@ -51,7 +51,6 @@ cdef class Turns:
     cdef int look(self) except -1
     cdef int mark(self) except -1
     cdef int join(self, TurnTaker taker) except -1
-    cdef int check_thread(self) except -1
     cdef int fail(self, TurnTaker taker, object exception) except -1
 
     cdef inline int used_up(self) except -1:

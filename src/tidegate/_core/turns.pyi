@@ -1,10 +1,10 @@
 import asyncio
 
-SECONDS: float
-"""Of one connection's work in a turn of the event loop."""
-
 BYTES: int
 """That are read from one connection in a turn."""
+
+def seconds() -> float: ...
+def set_seconds(seconds: float) -> None: ...
 
 class TurnTaker: ...
 

@@ -24,8 +24,7 @@ from cpython.dict cimport PyDict_GetItem
 from tidegate._core.scoreboard cimport tg_now
 
 TURN_SECONDS = 0.001
-SECONDS = TURN_SECONDS  # for Python
-BYTES = TURN_BYTES
+BYTES = TURN_BYTES  # for Python
 
 # Until 3.13 the running task of each loop is in this dictionary; a look costs a tenth of calling current_task().
 cdef dict current_tasks = asyncio_tasks._current_tasks if sys.version_info < (3, 14) else None
@@ -42,6 +41,17 @@ cdef PyObject *running_task(object loop) except? NULL:
         return NULL if task is None else <PyObject *> task
     cdef PyObject *found = PyDict_GetItem(current_tasks, loop)
     return NULL if found is NULL or <object> found is None else found
+
+
+def seconds():
+    """Return the budget of a turn, in seconds."""
+    return TURN_SECONDS
+
+
+def set_seconds(double seconds):
+    """Set the budget of a turn: for measurements, whose results must not depend on the clock."""
+    global TURN_SECONDS
+    TURN_SECONDS = seconds
 
 
 def _raise(exception):
@@ -146,13 +156,4 @@ cdef class Turns:
             taker.fail_turn(exception)
         except Exception as exc:
             self.loop.call_exception_handler({"message": "a connection could not go on", "exception": exc})
-        return 0
-
-    cdef int check_thread(self) except -1:
-        """Refuse another thread than the loop's: nothing here is locked."""
-        if PyThread_get_thread_ident() != self.thread:
-            raise RuntimeError(
-                "a connection can be used only in the thread of its event loop; from another thread, "
-                "use asyncio.run_coroutine_threadsafe() or loop.call_soon_threadsafe()"
-            )
         return 0

@@ -5,7 +5,7 @@ from libc.stdint cimport uint8_t, uint64_t
 
 from tidegate._core.deflate cimport Deflate
 from tidegate._core.scoreboard cimport Row, tg_row
-from tidegate._core.turns cimport Turns, TurnTaker
+from tidegate._core.turns cimport PyThread_get_thread_ident, Turns, TurnTaker
 
 
 # protocol.State and the opcodes, as the hot path knows them.
@@ -64,13 +64,18 @@ cdef class Writer(TurnTaker):
 
     cdef int count_in(self, Row row) except -1
     cdef int take_side(self, bint client) except -1
-    cdef int check(self) except -1
+    cdef int refuse(self) except -1
     cdef bint more_to_handle(self)
     cdef int send_message(self, object message, object text) except -1
     cdef int send_deflated(self, object message, object text) except -1
     cdef int send_frame(self, uint8_t first, const uint8_t *p, Py_ssize_t n, object owner) except -1
+    cdef int begin_gather(self) except -1
     cdef int flush(self) except -1
     cdef int end_gather(self) except -1
     cdef int put_gathered(self, tg_gather *gather) except -1
     cdef int find_descriptor(self) except -1
     cdef int put(self, object data, object lines=*) except -1
+
+    cdef inline int check(self) except -1:
+        """Refuse another thread, since nothing is locked, and what `serve()` or `connect()` has not made."""
+        return 0 if self.turns is not None and self.turns.thread == PyThread_get_thread_ident() else self.refuse()

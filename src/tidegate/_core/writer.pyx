@@ -51,11 +51,14 @@ cdef class Writer(TurnTaker):
         self.client = client
         return self.count_in(client_row) if client else 0
 
-    cdef int check(self) except -1:
-        """Refuse what would be done in another thread, or with a connection that `serve()` or `connect()` has not made."""
+    cdef int refuse(self) except -1:
+        """Say why check() does not let it pass."""
         if self.turns is None:
             raise RuntimeError("a connection is made by serve() or connect(), and by nothing else")
-        return self.turns.check_thread()
+        raise RuntimeError(
+            "a connection can be used only in the thread of its event loop; from another thread, "
+            "use asyncio.run_coroutine_threadsafe() or loop.call_soon_threadsafe()"
+        )
 
     @property
     def _row(self):
@@ -161,6 +164,13 @@ cdef class Writer(TurnTaker):
             self.put(data)
         elif not self.more_to_handle() and tg_ticks() - self.left_at > TG_GLANCE:
             self.flush()
+        return 0
+
+    cdef int begin_gather(self) except -1:
+        """Gather what is sent from now on."""
+        self.gather = tg_gather_lend()
+        if self.gather is NULL:
+            raise MemoryError
         return 0
 
     cdef int flush(self) except -1:
