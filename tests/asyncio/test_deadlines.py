@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 
@@ -119,3 +121,62 @@ async def test_one_that_clears_another_of_the_same_moment() -> None:
     deadlines.set(end, 0.1)
     await end.passed
     assert len(calls) == 1
+
+
+class NoMemory:
+    """A loop that has no memory to be told anything."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.timers: list[Callable[[], None]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Any:
+        self.timers = [callback]
+        return self
+
+    def cancel(self) -> None:
+        self.timers = []
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        raise MemoryError
+
+
+def test_deadlines_pass_though_one_fails_and_that_cannot_be_told() -> None:
+    """The timer goes on, and the others of the same moment have their turn."""
+    passed = []
+
+    class Item:
+        def __init__(self, fails: bool) -> None:
+            self._deadline: float | None = None
+            self.fails = fails
+
+        def _on_deadline(self, now: float) -> None:
+            passed.append(self)
+            if self.fails:
+                raise MemoryError
+
+    loop = NoMemory()
+    deadlines = Deadlines(cast(asyncio.AbstractEventLoop, loop))
+    group = [Item(number % 2 == 1) for number in range(10)]
+    later = Item(False)
+    for item in group:
+        deadlines.set(item, 1)
+    deadlines.set(later, 2)
+    loop.now += 1.2
+    raised = 0
+    while len(passed) < len(group):
+        (sweep,) = loop.timers
+        try:
+            sweep()
+        except MemoryError:
+            raised += 1
+    assert raised == 5
+    assert set(passed) == set(group)
+    loop.now += 2
+    (sweep,) = loop.timers
+    sweep()
+    assert passed[-1] is later
+    assert deadlines._timer is None

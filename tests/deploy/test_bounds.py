@@ -75,10 +75,10 @@ BOUNDS: dict[str, tuple[str, bool]] = {
     "frames that wait for the handler": (f"{setting('max_queue')}, each of `--max-size`, at every moment", True),
     "small fragments of one message": ("joined as they come: `--max-size` bounds them, not their number", True),
     "work for one connection in a turn of the event loop": (
-        f"{turns.SECONDS * 1000:g} ms and {size(turns.BYTES)} of input",
+        f"{turns.seconds() * 1000:g} ms and {size(turns.BYTES)} of input",
         True,
     ),
-    "work for a task that sends or receives and never waits": (f"{turns.SECONDS * 1000:g} ms", True),
+    "work for a task that sends or receives and never waits": (f"{turns.seconds() * 1000:g} ms", True),
     "bytes that wait for a client: `send()`": (
         f"{setting('write_limit')}, and a message of each task that sends",
         True,

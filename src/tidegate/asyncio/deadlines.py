@@ -79,14 +79,25 @@ class Deadlines:
     def _sweep(self) -> None:
         now = self.loop.time()
         self._timer = None
-        # A loop's timer may fire a little early, by the resolution of its clock.
-        while self._moments and self._moments[0] <= now + SHORTEST_QUANTUM:
-            moment = heapq.heappop(self._moments)
-            for bounded in self._due.pop(moment):
+        try:
+            # A loop's timer may fire a little early, by the resolution of its clock.
+            while self._moments and self._moments[0] <= now + SHORTEST_QUANTUM:
+                self._pass(heapq.heappop(self._moments), now)
+        finally:
+            self._arm()
+
+    def _pass(self, moment: float, now: float) -> None:
+        group = self._due.pop(moment)
+        try:
+            while group:
+                bounded = group.pop()
                 if bounded._deadline == moment:  # else one before it in the group has changed it
                     bounded._deadline = None
                     self._call(bounded, now)
-        self._arm()
+        finally:
+            if group:  # the loop could not even be told what failed: the others have their deadlines all the same
+                self._due.setdefault(moment, set()).update(group)
+                heapq.heappush(self._moments, moment)
 
     def _call(self, bounded: Bounded, now: float) -> None:
         try:

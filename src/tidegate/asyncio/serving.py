@@ -241,7 +241,7 @@ class ServerConnection(Connection):
             response, chosen = self._with_server_header(rejection(exc)), False
             raw = response.serialize()
         status = response.status_code
-        if self._parser is not None and not has_body(self._parser.method, status):
+        if status != 101 and self._parser is not None and not has_body(self._parser.method, status):
             raw = raw[: len(raw) - len(response.body)]
         if self._slow:
             self._log_head(">", raw)
