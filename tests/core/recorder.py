@@ -7,12 +7,14 @@ defines, which here write down what they are told. What must not live here: test
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tests.rawclient import frame
+from tidegate._core import turns
 from tidegate._core.messages import MessageChannel
 from tidegate._core.wire import parse_header
 from tidegate.exceptions import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK
@@ -20,6 +22,17 @@ from tidegate.protocol import State
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 MASK = b"\x12\x34\x56\x78"
+
+
+@contextlib.contextmanager
+def long_turns() -> Iterator[None]:
+    """No turn ends meanwhile: what a connection does in one must not depend on the clock, or on who else runs."""
+    before = turns.seconds()
+    turns.set_seconds(1e9)
+    try:
+        yield
+    finally:
+        turns.set_seconds(before)
 
 
 class Loop:

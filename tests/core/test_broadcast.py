@@ -92,3 +92,11 @@ def test_within_a_read_it_comes_after_what_was_sent_before() -> None:
     channel = Answering()
     channel.feed(b"\x89\x81\0\0\0\0x", text("a"))
     assert channel.transport_.written == b"\x8a\x01x" + b"\x81\x06to all" + b"\x8a\x01x"
+
+
+@pytest.mark.parametrize("opcode", [0, 3, 8, 255])
+def test_what_is_broadcast_is_text_or_binary(opcode: int) -> None:
+    channel = Recorder()
+    with pytest.raises(ValueError, match="text \\(1\\) or binary \\(2\\)"):
+        broadcast([channel], opcode, b"x")
+    assert channel.transport_.writes == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections.abc
+import contextlib
 import gc
 import inspect
 import sys
@@ -616,3 +617,41 @@ async def test_eager_tasks() -> None:
     ready = asyncio.Task(channel.recv(), loop=loop, eager_start=True)  # type: ignore[call-arg]
     assert ready.done()
     assert await ready == "b"
+
+
+# The iterator has what an asynchronous generator has.
+
+
+async def test_an_iterator_is_closed_as_a_generator_is() -> None:
+    channel = Recorder(asyncio.get_running_loop())
+    channel.data_received(text("a") + text("b") + text("c"))
+    async with contextlib.aclosing(aiter(channel)) as messages:
+        assert await anext(messages) == "a"
+    assert [message async for message in messages] == []
+    assert await messages.aclose() is None
+    assert [await anext(aiter(channel)) for _ in range(2)] == ["b", "c"]
+
+
+async def test_an_iterator_that_is_sent_to() -> None:
+    channel = Recorder(asyncio.get_running_loop())
+    channel.data_received(text("a") + text("b"))
+    messages = aiter(channel)
+    with pytest.raises(TypeError, match="just-started"):
+        messages.asend("nobody reads this")
+    assert await messages.asend(None) == "a"
+    assert await messages.asend("nor this") == "b"
+
+
+@pytest.mark.parametrize(
+    "thrown", [(ZeroDivisionError("x"),), (ZeroDivisionError, "x"), (ZeroDivisionError, ZeroDivisionError("x"), None)]
+)
+async def test_what_is_thrown_ends_the_iterator(thrown: tuple[Any, ...]) -> None:
+    channel = Recorder(asyncio.get_running_loop())
+    channel.data_received(text("a"))
+    messages = aiter(channel)
+    with pytest.raises(ZeroDivisionError, match="x"):
+        await messages.athrow(*thrown)
+    assert [message async for message in messages] == []
+    with pytest.raises(ZeroDivisionError) as caught:
+        await aiter(channel).athrow(ZeroDivisionError, None, None)
+    assert caught.value.args == ()

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from tests.core.recorder import CLOSE, PING, Recorder, binary, control, finish, in_callback, more, text
+from tests.core.recorder import CLOSE, PING, Loop, Recorder, binary, control, finish, in_callback, more, text
 from tidegate._core import turns
 from tidegate._core.deflate import Deflate
+from tidegate.exceptions import ConnectionClosedError
 from tidegate.protocol import State
 
 
@@ -297,6 +298,34 @@ def test_what_ends_the_program_passes_through_the_loop() -> None:
         channel.turn()
 
 
+def test_a_task_that_cannot_go_on_in_its_turn_is_told_to_the_loop() -> None:
+    class Full(Loop):
+        def call_soon(self, callback: Callable[..., Any], *arguments: Any, context: Any = None) -> None:
+            if context is not None:  # as for a task
+                raise MemoryError
+            super().call_soon(callback, *arguments)
+
+    class Task:
+        def wake(self, _: Any) -> None:
+            raise AssertionError
+
+    loop = Full()
+    channel = Recorder(loop)  # type: ignore[arg-type]
+    use_up()
+    awaitable = channel.send("a")
+    try:
+        awaitable.send(None)
+    except StopIteration:
+        use_up()
+        awaitable = channel.send("b")
+        waiter = awaitable.send(None)
+        waiter.add_done_callback(Task().wake)
+    loop.run()
+    (told,) = loop.exceptions
+    assert isinstance(told["exception"], MemoryError)
+    awaitable.close()
+
+
 async def test_the_line_of_a_loop_goes_with_its_connections() -> None:
     """Nothing keeps an event loop alive that is closed."""
 
@@ -368,6 +397,53 @@ def test_a_long_message_that_had_no_room_can_be_read_after_the_end() -> None:
     channel.feed(text("a", fin=False) + more(b"b", fin=False) * 50 + more(b"c") + text("d"))
     channel.lose()
     assert channel.take_all() == ["a" + "b" * 50 + "c", "d"]
+
+
+def test_a_reader_that_yields_at_the_end_goes_on_after_it() -> None:
+    channel, seen = Recorder(), []
+    handler = spinning(channel, seen)()
+    waiter = handler.send(None)
+
+    def go_on(_: Any) -> None:
+        try:
+            handler.send(None).add_done_callback(go_on)
+        except ConnectionClosedError:
+            seen.append("closed")
+
+    waiter.add_done_callback(go_on)
+    channel.data_received(text("a") + text("b") + text("c"))
+    channel.lose()
+    channel.turn()
+    assert seen[:1] == ["a"]
+    assert seen[-1] == "closed"
+
+
+async def test_a_handler_that_gives_up_before_the_close_frame_is_looked_at() -> None:
+    channel = Recorder(asyncio.get_running_loop())
+
+    async def handler() -> None:
+        await channel.recv()
+        channel._discard()
+
+    task = asyncio.create_task(handler())
+    await asyncio.sleep(0)
+    await in_callback(channel.data_received, text("x") + control(CLOSE))
+    await task
+    assert channel.controls == []
+
+
+async def test_what_is_gathered_when_the_connection_ends_goes_nowhere() -> None:
+    channel = Recorder(asyncio.get_running_loop())
+
+    async def handler() -> None:
+        await channel.send(await channel.recv())
+        channel._disconnect()
+
+    task = asyncio.create_task(handler())
+    await asyncio.sleep(0)
+    await in_callback(channel.data_received, text("x") + text("y"))
+    await task
+    assert channel.transport_.writes == []
 
 
 def test_closing_reads_what_had_no_room() -> None:

@@ -70,6 +70,23 @@ async def test_in_a_task_the_reader_goes_on_soon() -> None:
     await task
 
 
+async def test_tasks_that_are_written_in_python_go_on_soon() -> None:
+    """nest_asyncio has such tasks: a loop that a handler runs in itself could not go on within the read callback."""
+    channel, got = Recorder(asyncio.get_running_loop()), []
+    task = asyncio.tasks._PyTask(collect(channel, got))  # type: ignore[attr-defined]
+    await settle()
+
+    def read() -> None:
+        channel.feed(text("a"))
+        assert got == []
+
+    await in_callback(read)
+    await settle()
+    assert got == ["a"]
+    channel.lose(well=True)
+    await task
+
+
 async def test_in_its_own_context_the_reader_goes_on_soon() -> None:
     """A context that is entered cannot be entered again."""
     channel, got = Recorder(asyncio.get_running_loop()), []

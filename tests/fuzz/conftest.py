@@ -9,13 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tidegate._core import turns
+from tests.core.recorder import long_turns
 
 
 @pytest.fixture(autouse=True)
 def _long_turns() -> Iterator[None]:
-    """What a connection does in a turn must not depend on the clock: each conversation goes the same way each time."""
-    before = turns.seconds()
-    turns.set_seconds(1e9)
-    yield
-    turns.set_seconds(before)
+    """Each conversation goes the same way each time."""
+    with long_turns():
+        yield

@@ -213,8 +213,6 @@ cdef class Awaitable:
         cdef Channel channel = self.channel
         if self.stage == WAITING:  # for its turn, with the message written
             return self.end_step(result)
-        if channel is None:
-            raise TypeError("it is made by send(), and by nothing else")
         channel.check()
         if not channel.send_message(self.argument, self.text):
             self.inner = channel._send_slowly(self.argument, self.text)
