@@ -206,10 +206,9 @@ cdef class Channel(Inbox):
 
     cdef int settle(self, bint over) except -1:
         """After a turn: read on, wait for room, or get into line for the next one."""
-        if self.write is None or self.gather is not NULL:
-            if self.reader_yielded:
-                self.turns.join(self)
-        elif self.chunk is not None and self.held and self.must_wait() and self.header.opcode != CLOSE:
+        if self.write is None:
+            return 0
+        if self.chunk is not None and self.held and self.must_wait() and self.header.opcode != CLOSE:
             self.pause_reading()
             self.counts.pauses[TG_RECEIVED] += not self.no_room
             self.no_room = True
