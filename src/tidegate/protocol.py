@@ -1,6 +1,6 @@
 """The two enumerations that every part of a connection speaks of (RFC 6455 sections 4 and 7).
 
-The native channel knows their numbers; `_core/channel.pxd` repeats them and a test holds them together. What must not
+The native channel knows their numbers; `_core/writer.pxd` repeats them and a test holds them together. What must not
 live here: I/O, or the rules of one chapter (`handshake`, `closing`, `keepalive`).
 """
 

@@ -1,4 +1,16 @@
-"""The native hot path: wire (bytes <-> frames), channel (one connection), scoreboard (counters in shared memory).
+"""The native hot path, from the socket to the handler and back.
+
+    channel      what asyncio calls: bytes parsed to frames, turn by turn
+    inbox        frames that wait to be read, and who waits for them
+    messages     recv(), send() and iteration, awaited without a frame of Python's
+    writer       messages framed, gathered and written
+    turns        how long a connection, or a task, has the event loop before the others have their turn
+    waiter       the future that a reading task waits on
+    deflate      permessage-deflate of one connection
+    broadcast    one message to many connections
+    wire         headers, masking keys, UTF-8
+    scoreboard   counters in shared memory
+    parent       the end of a process whose parent has gone
 
 What must not live here: anything rarer than a message.
 """
