@@ -339,7 +339,7 @@ def test_the_close_reason_is_not_checked_here() -> None:
 
 
 def test_numbers_that_two_languages_share() -> None:
-    """channel.pxd repeats what protocol.py and closing.py say."""
+    """writer.pxd repeats what protocol.py and closing.py say."""
     assert list(State) == [0, 1, 2, 3]
     assert Side.SERVER == 0
     assert [code for code, _ in FAILURES] == [1002] * 7 + [1009, 1007, 1002]

@@ -40,10 +40,6 @@ EXCLUDED = {
         "raise MemoryError": NO_MEMORY,
         "cdef int find_room(self) except -1:": ABSTRACT,
     },
-    "messages.pyx": {
-        "def __next__(self):": "it gives the type its slot, which is then replaced",
-        "return self.send(None)": "as the line above",
-    },
     "scoreboard.pyx": {
         "raise MemoryError()": "of calloc(), which no test makes fail",
         "if _current._owner is not None:": FORKED,
