@@ -22,6 +22,7 @@ What must not live here: helpers that are imported by name (tests/harness.py).
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -42,6 +43,12 @@ def echo_daemon() -> Iterator[Daemon]:
     """An echo server with two workers, shared by a module's tests: none of them may stop or break it."""
     with Daemon(ECHO, workers=2) as daemon:
         yield daemon
+
+
+def pytest_configure() -> None:
+    """A shell that starts a run in the background has it ignore SIGINT, and all that it starts: tests send it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

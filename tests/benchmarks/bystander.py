@@ -10,7 +10,6 @@ What must not live here: judging the result.
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 import os
 import socket
@@ -203,13 +202,8 @@ def most_memory(pid: int) -> float:
 def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 8.0
     print(HEAD)
-    rows = {}
     for name in sys.argv[2:] or ATTACKS:
-        rows[name] = beside(name, seconds)
-        print(f"{name:34s} {rows[name]}", flush=True)
-    if path := os.environ.get("TIDEGATE_BENCHMARK_JSON"):
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump({name: row._asdict() for name, row in rows.items()}, file, indent=1)
+        print(f"{name:34s} {beside(name, seconds)}", flush=True)
 
 
 if __name__ == "__main__":

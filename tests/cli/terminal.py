@@ -46,7 +46,10 @@ class Terminal:
 
     async def __aenter__(self) -> Self:
         asyncio.get_running_loop().add_reader(self._master, self._read)
-        environment = {**os.environ, "TERM": "xterm", "LANG": "C.UTF-8"}
+        # A size in the environment would be believed, whatever that of the window is.
+        size = {"COLUMNS", "LINES"}
+        environment = {name: value for name, value in os.environ.items() if name not in size}
+        environment |= {"TERM": "xterm", "LANG": "C.UTF-8"}
         self.before = termios.tcgetattr(self._slave)
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,

@@ -53,6 +53,11 @@ DIFFERENCES: dict[str, tuple[set[str], str]] = {
         "answer",
         "a response after which we close says Connection: close (RFC 9112 9.6)",
     ),
+    **each(
+        "too_many_fragments",
+        "recv",
+        "small fragments are joined, and `max_size` bounds a message however many it has; theirs has 4,096 at most",
+    ),
     **each("handshake_method_unknown", "answer", "a method that no standard knows is no request: 400 and not 405"),
     **each(
         "process_request_returns_junk process_request_returns_junk_async process_response_returns_junk"

@@ -348,10 +348,8 @@ cdef object recv = MessageChannel.recv
 
 # Who looks at the class, as unittest.mock does, is told that these are to be awaited.
 for method in (MessageChannel.recv, MessageChannel.send, MessageChannel._recv_frame, MessageChannel._end_step):
-    if hasattr(inspect, "markcoroutinefunction"):
-        inspect.markcoroutinefunction(method)
-    else:  # CPython 3.11
-        method._is_coroutine = asyncio.coroutines._is_coroutine
+    getattr(inspect, "markcoroutinefunction", id)(method)
+    method._is_coroutine = getattr(asyncio.coroutines, "_is_coroutine", None)  # what CPython 3.11 looks at
 
 
 @cython.final

@@ -407,6 +407,8 @@ async def too_many_fragments(lib: Any, record: Record) -> None:
         peer.send(TEXT, b"a", fin=False)
         for _ in range(4096):
             peer.send(CONT, b"", fin=False)
+        peer.send(CONT, b"!")
+        peer.send(CLOSE, b"\x03\xe8")
         frames = peer.listen()
         record("recv", await outcome(websocket.recv()))
         record("frames", await frames)
