@@ -88,11 +88,16 @@ async def running(
             await found.stop()
 
 
+ACCEPTS = 0x10000
+"""The flag of a Unix socket that listens, in /proc/net/unix; one that is bound does not yet."""
+
+
 def _listens(pid: int, address: int | str) -> bool:
     """Whether a process listens, without a word to it, which it might complain of."""
-    connections = psutil.Process(pid).net_connections("unix" if isinstance(address, str) else "tcp")
     if isinstance(address, str):
-        return any(connection.laddr == address for connection in connections)
+        rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+        return any(row[-1] == address and int(row[3], 16) & ACCEPTS for row in rows)
     return any(
-        connection.status == psutil.CONN_LISTEN and connection.laddr.port == address for connection in connections
+        connection.status == psutil.CONN_LISTEN and connection.laddr.port == address
+        for connection in psutil.Process(pid).net_connections("tcp")
     )
