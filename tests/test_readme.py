@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import struct
 
 from websockets.sync.client import connect
 
@@ -20,12 +21,31 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
 def test_first_two_blocks_are_run_and_test() -> None:
+    """Each is one command to paste: a line whose steps stop at the first that fails."""
     (language, run), (other, test), *_ = BLOCKS
     assert language == other == "sh"
-    assert run.splitlines()[-1] == ".venv/bin/tidegate demo"
-    assert test.splitlines()[-1] == ".venv/bin/pytest"
-    for line in (run + test).splitlines():
-        assert shlex.split(line)[0] in ("python3", ".venv/bin/pip", ".venv/bin/tidegate", ".venv/bin/pytest")
+    assert steps(run)[-1] == ".venv/bin/tidegate demo"
+    assert steps(test)[-1] == ".venv/bin/pytest"
+    for step in steps(run) + steps(test):
+        assert shlex.split(step)[0] in ("python3", ".venv/bin/pip", ".venv/bin/tidegate", ".venv/bin/pytest")
+
+
+def steps(block: str) -> list[str]:
+    """The steps of a block that is one line."""
+    (line,) = block.splitlines()
+    return line.split(" && ")
+
+
+def test_it_shows_the_admin_page() -> None:
+    """A picture of some size that is no burden to whoever clones the project, before any command."""
+    (name,) = re.findall(r"^!\[[^\]]+\]\((.*\.png)\)$", README, re.MULTILINE)
+    assert README.index(name) < README.index("```")
+    picture = (ROOT / name).read_bytes()
+    assert picture.startswith(b"\x89PNG\r\n")
+    assert len(picture) < 150 * 1024
+    width, height = struct.unpack_from(">II", picture, 16)
+    assert width >= 800
+    assert height >= 400
 
 
 def test_it_is_a_page() -> None:

@@ -42,7 +42,8 @@ NEEDED = ("openssl", "nginx", "prometheus", "curl", "gcc")
 def commands(block: str) -> list[str]:
     """Its commands, without what they are given on standard input."""
     block = re.sub(r"<<'(\w+)'\n.*?^\1$", "", block, flags=re.MULTILINE | re.DOTALL)
-    return [line for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+    lines = [line for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+    return [command.strip() for line in lines for command in line.split(" && ")]
 
 
 def test_there_are_few_commands() -> None:
@@ -94,11 +95,10 @@ class Newcomer:
         self.environment = {**kept, **moved, "NO_PROXY": "localhost,127.0.0.1", "no_proxy": "localhost,127.0.0.1"}
         self.sessions: set[int] = set()
 
-    def run(self, text: str, timeout: float) -> str:
-        """What commands have written, of which none has failed; what they leave behind goes on."""
+    def start(self, text: str) -> subprocess.Popen[bytes]:
+        """Run commands in a shell of their own; `said()` is what they write."""
         text = re.sub("|".join(PORTS), lambda match: self.ports[match[0]], text)
-        output = self.directory / "output"
-        with output.open("wb") as file:
+        with (self.directory / "output").open("wb") as file:
             shell = subprocess.Popen(
                 ["bash", "-euo", "pipefail", "-c", text],
                 cwd=self.directory,
@@ -108,11 +108,26 @@ class Newcomer:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-            self.sessions.add(shell.pid)
-            status = shell.wait(timeout)
-        said = output.read_text(encoding="utf-8", errors="replace")
-        assert status == 0, said[-8000:]
-        return said
+        self.sessions.add(shell.pid)
+        return shell
+
+    def said(self) -> str:
+        return (self.directory / "output").read_text(encoding="utf-8", errors="replace")
+
+    def run(self, text: str, timeout: float) -> str:
+        """What commands have written, of which none has failed; what they leave behind goes on."""
+        status = self.start(text).wait(timeout)
+        assert status == 0, self.said()[-8000:]
+        return self.said()
+
+    def shows(self, port: str) -> bool:
+        """Whether a page is there, at what the README calls this port."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"http://127.0.0.1:{self.ports[port]}/", timeout=PATIENCE) as response:
+                return b"<html" in response.read()
+        except OSError:
+            return False
 
     def ask(self, query: str) -> list[dict[str, Any]]:
         """What Prometheus answers."""
@@ -156,9 +171,11 @@ def newcomer(checkout: Path) -> Iterator[Newcomer]:
 
 @pytest.mark.slow
 def test_newcomer(newcomer: Newcomer) -> None:
-    *install, demo = commands(INSTALL)
-    assert demo.endswith("tidegate demo")
-    newcomer.run("\n".join(install), timeout=LONG)
+    demo = newcomer.start(INSTALL)
+    wait_until(lambda: demo.poll() is not None or newcomer.shows("8765"), "the demo's page", timeout=LONG)
+    assert demo.poll() is None, newcomer.said()[-8000:]
+    assert newcomer.shows("9465")  # the admin page
+    newcomer.leave()
     (newcomer.directory / "echo.py").write_text(PROGRAM, encoding="utf-8")
 
     said = newcomer.run(SERVE, timeout=PATIENCE)
