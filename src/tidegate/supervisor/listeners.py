@@ -29,7 +29,7 @@ import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -146,7 +146,14 @@ def _process(pid: int) -> str:
 
 
 class Listener(ABC):
-    """One address, and the sockets that are bound to it."""
+    """One address, and the sockets that are bound to it.
+
+    Attributes:
+        kind: the word for its class in what is left to another program, which may be of another release: it stays as it
+            is, whatever the class is called.
+    """
+
+    kind: ClassVar[str]
 
     def __init__(self) -> None:
         self._sockets: dict[int, socket.socket] = {}  # by slot; under 0 alone when it is shared
@@ -191,7 +198,7 @@ class Listener(ABC):
     def left(self) -> ListenerLeft:
         """What the program that is started anew in this process must know of it."""
         return ListenerLeft(
-            kind=type(self).__name__,
+            kind=self.kind,
             name=self.name,
             place=self.place,
             sockets={slot: sock.fileno() for slot, sock in self._sockets.items()},
@@ -251,6 +258,7 @@ class Listener(ABC):
 class TcpListener(Listener):
     """A TCP port of one address; every slot has its own socket in its SO_REUSEPORT group."""
 
+    kind = "TcpListener"
     shared = not BALANCES
 
     def __init__(self, family: socket.AddressFamily, address: Place) -> None:
@@ -323,6 +331,8 @@ class TcpListener(Listener):
 
 class UnixListener(Listener):
     """A Unix socket. Its file is removed at the end, and one that nobody listens on is replaced at the start."""
+
+    kind = "UnixListener"
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -407,6 +417,8 @@ class FdListener(Listener):
     outlive the daemon.
     """
 
+    kind = "FdListener"
+
     def __init__(self, number: int) -> None:
         super().__init__()
         self._number = number
@@ -469,22 +481,34 @@ def _places(address: Address) -> Sequence[SocketAddress | Unix | Fd]:
             return [address]
 
 
+def _made_from(left: ListenerLeft) -> Listener:
+    match left.kind, left.place:
+        case TcpListener.kind, (int(family), str(host), int(port), *rest):
+            return TcpListener(socket.AddressFamily(family), (host, port, *rest))  # type: ignore[arg-type]
+        case UnixListener.kind, (str(path),):
+            return UnixListener(path)
+        case FdListener.kind, (int(number),):
+            return FdListener(number)
+        case _:
+            raise EstateError(f"{left.name} is listened on in a way that this tidegate does not know ({left.kind})")
+
+
+def check(left: ListenerLeft) -> None:
+    """Check that this program can take the listener over, and touch nothing of it.
+
+    Raises:
+        EstateError: it is of a kind that there is not, or no more.
+    """
+    _made_from(left)
+
+
 def take(left: ListenerLeft) -> Listener:
     """A listener of the program before this one in this process.
 
     Raises:
-        EstateError: it is of a kind that there is no more.
+        EstateError: it is of a kind that there is not, or no more.
     """
-    listener: Listener
-    match left.kind, left.place:
-        case "TcpListener", (int(family), *address):
-            listener = TcpListener(socket.AddressFamily(family), tuple(address))  # type: ignore[arg-type]
-        case "UnixListener", (str(path),):
-            listener = UnixListener(path)
-        case "FdListener", (int(number),):
-            listener = FdListener(number)
-        case _:
-            raise EstateError(f"{left.name} is listened on in a way that this tidegate does not know ({left.kind})")
+    listener = _made_from(left)
     listener.take(left)
     return listener
 

@@ -38,37 +38,37 @@ FILE: Final = "control.sock"
 LONGEST: Final = 4096
 
 
-class _Command(msgspec.Struct, frozen=True, tag_field="command", tag=str.lower, forbid_unknown_fields=True):
-    """A request; its name is the command's."""
+class _Command(msgspec.Struct, frozen=True, tag_field="command", forbid_unknown_fields=True):
+    """A request. Its tag is the command's name, in every release: it stays as it is, whatever the class is called."""
 
 
-class Status(_Command, frozen=True):
+class Status(_Command, frozen=True, tag="status"):
     """How the daemon is: the answer has it as an object."""
 
 
-class Reload(_Command, frozen=True):
+class Reload(_Command, frozen=True, tag="reload"):
     """Hand over to the next generation; with `force` whatever is under way is given up for it."""
 
     force: bool = False
 
 
-class Scale(_Command, frozen=True):
+class Scale(_Command, frozen=True, tag="scale"):
     """Have so many workers."""
 
     workers: int
 
 
-class Drain(_Command, frozen=True):
+class Drain(_Command, frozen=True, tag="drain"):
     """Close every connection and refuse new ones, until a reload."""
 
 
-class Stop(_Command, frozen=True):
+class Stop(_Command, frozen=True, tag="stop"):
     """End. The connection ends with the daemon."""
 
     how: Literal["drain", "close", "cut"] = "drain"
 
 
-class Upgrade(_Command, frozen=True):
+class Upgrade(_Command, frozen=True, tag="upgrade"):
     """Start the program anew in the same process, as it is installed now."""
 
 

@@ -28,7 +28,7 @@ from ..config import Config, settings
 from ..process import streams
 from ..version import version
 from . import estate as estates
-from . import metric_files
+from . import listeners, metric_files
 from .estate import Estate, EstateError, SlotLeft
 from .handle import Generation, Slot
 
@@ -160,6 +160,9 @@ def check(config: Config, estate: Estate) -> None:
     for name, text in estate.fixed.items():
         if now.get(name, text) != text:
             raise EstateError(f"{settings()[name].flag} cannot change from {text} to {now[name]} in a running daemon")
+    # What is found out later, in the daemon's own process, would end it.
+    for listener in (*estate.listeners, *([estate.control] if estate.control is not None else [])):
+        listeners.check(listener)
 
 
 def execute(supervisor: Supervisor) -> None:
@@ -210,6 +213,7 @@ def resume(supervisor: Supervisor, estate: Estate) -> Tell | None:
     try:
         supervisor.scoreboard = Scoreboard.attach(estate.scoreboard)
     except ValueError:  # of another layout: the workers that are there count on where nobody looks
+        os.close(estate.scoreboard)
         supervisor.scoreboard = Scoreboard.create()
         estate, rows = _without_rows(estate), False
     if config.admin is not None:
@@ -228,8 +232,12 @@ def resume(supervisor: Supervisor, estate: Estate) -> Tell | None:
 
 
 def _slot(supervisor: Supervisor, generation: Generation, left: SlotLeft) -> Slot:
+    from .._core.scoreboard import EXIT_REASONS
+
     slot = Slot.take(generation, left)
     for handle in slot.children:
+        if handle.why not in EXIT_REASONS:  # a word of another release, for which there is no counter
+            handle.why = "stopped"
         supervisor.follow(handle)
         if handle.ordered:
             supervisor.limit(handle)
