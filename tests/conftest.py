@@ -30,12 +30,22 @@ from hypothesis import HealthCheck, settings
 
 from tests.harness import ECHO, Daemon
 from tests.patience import LONG, SLOWNESS
+from tidegate._core.scoreboard import Row, use
 
 pytest_plugins = ("tests.hangs", "tests.parallel")
 
 # How long an example takes, or making it, says more about the machine than about the code.
 settings.register_profile("tidegate", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tidegate")
+
+
+@pytest.fixture
+def row() -> Iterator[Row]:
+    """What connections are counted in that a test makes in this process."""
+    mine = Row()
+    before = use(mine)
+    yield mine
+    use(before)
 
 
 @pytest.fixture(scope="module")

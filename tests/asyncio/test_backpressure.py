@@ -6,7 +6,6 @@ import asyncio
 import gc
 import tracemalloc
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,20 +13,11 @@ import pytest
 from tests.asyncio.ends import BINARY, PING, PONG, Peer, Serving, connected, outcome, serving, until
 from tests.patience import PATIENCE
 from tests.rawclient import RawClient, frame
-from tidegate._core.scoreboard import Row, use
+from tidegate._core.scoreboard import Row
 from tidegate.asyncio.server import ServerConnection
 from tidegate.exceptions import ConnectionClosedError
 
 SMALL = 4096  # bytes of a receive buffer that is soon full
-
-
-@pytest.fixture
-def row() -> Iterator[Row]:
-    """The row that connections of a test are counted in."""
-    mine = Row()
-    before = use(mine)
-    yield mine
-    use(before)
 
 
 async def send_until_stuck(websocket: ServerConnection, message: Any) -> tuple[int, asyncio.Task[None]]:

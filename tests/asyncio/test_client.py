@@ -23,7 +23,7 @@ import tidegate
 from tests.rawclient import frame
 from tests.rawserver import Peer, RawServer
 from tidegate import ConnectionClosedError, ConnectionClosedOK, Headers, State
-from tidegate._core.scoreboard import Row, use
+from tidegate._core.scoreboard import Row
 from tidegate.asyncio.client import ClientConnection, connect
 from tidegate.asyncio.server import ServerConnection, serve
 from tidegate.extensions.base import ClientExtensionFactory, Extension, ServerExtensionFactory
@@ -542,22 +542,17 @@ async def test_what_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert [record for record in caplog.records if record.name == "tidegate.client"] == []
 
 
-async def test_clients_are_not_counted_as_connections_of_a_server() -> None:
-    row = Row()
-    before = use(row)
-    try:
-        async with serve(echo, "127.0.0.1", 0) as server, connect(uri_of(server)) as websocket:
-            await websocket.send("hello")
-            assert await websocket.recv() == "hello"
-            assert await (await websocket.ping()) > 0
-            assert row.words("connections_open") == (1,)
-            assert sum(row.words("messages")) == 2
-        assert sum(row.words("closes")) == 1
-        assert sum(row.words("handshakes")) == 1
-        assert row.words("connections_open") == row.words("connections_closing") == (0,)
-        assert sum(row.words("ping_rtt")) == 0
-    finally:
-        use(before)
+async def test_clients_are_not_counted_as_connections_of_a_server(row: Row) -> None:
+    async with serve(echo, "127.0.0.1", 0) as server, connect(uri_of(server)) as websocket:
+        await websocket.send("hello")
+        assert await websocket.recv() == "hello"
+        assert await (await websocket.ping()) > 0
+        assert row.words("connections_open") == (1,)
+        assert sum(row.words("messages")) == 2
+    assert sum(row.words("closes")) == 1
+    assert sum(row.words("handshakes")) == 1
+    assert row.words("connections_open") == row.words("connections_closing") == (0,)
+    assert sum(row.words("ping_rtt")) == 0
 
 
 async def test_nothing_is_left_behind() -> None:

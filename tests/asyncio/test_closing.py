@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ import pytest
 from tests.asyncio.ends import BINARY, CLOSE, CONT, PING, PONG, Peer, close, connected, outcome, until
 from tests.patience import PATIENCE
 from tests.rawclient import frame
-from tidegate._core.scoreboard import CLOSE_CODES, INITIATORS, Row, use
+from tidegate._core.scoreboard import CLOSE_CODES, INITIATORS, Row
 from tidegate.asyncio.server import ServerConnection
 from tidegate.exceptions import (
     ConnectionClosed,
@@ -28,15 +28,6 @@ from tidegate.frames import Close
 from tidegate.protocol import State
 
 FIN = 0x80
-
-
-@pytest.fixture
-def row() -> Iterator[Row]:
-    """The row that connections of a test are counted in."""
-    mine = Row()
-    before = use(mine)
-    yield mine
-    use(before)
 
 
 def closes(row: Row) -> dict[tuple[str, str], int]:

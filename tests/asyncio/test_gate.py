@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 from tests.asyncio.test_handshake import results
 from tests.patience import PATIENCE
 from tests.rawclient import RawClient
-from tidegate._core.scoreboard import LIMITS, Row, use
+from tidegate._core.scoreboard import LIMITS, Row
 from tidegate.addresses import Networks
 from tidegate.asyncio.client import connect
 from tidegate.asyncio.gate import Gate, descriptors
@@ -27,15 +27,6 @@ from tidegate.http11 import Request
 from tidegate.limits import Limiter
 
 MANY = (2**30, 2**30)
-
-
-@pytest.fixture
-def row() -> Iterator[Row]:
-    """What the connections of a test are counted in."""
-    row = Row()
-    before = use(row)
-    yield row
-    use(before)
 
 
 async def tell_address(websocket: ServerConnection) -> None:

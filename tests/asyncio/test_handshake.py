@@ -17,7 +17,7 @@ from websockets.asyncio.client import connect
 
 from tests.asyncio.ends import REQUEST, close, connected, serving, until
 from tests.rawclient import RawClient, frame
-from tidegate._core.scoreboard import HANDSHAKE_RESULTS, Row, use
+from tidegate._core.scoreboard import HANDSHAKE_RESULTS, Row
 from tidegate.asyncio.server import ServerConnection
 from tidegate.datastructures import Headers
 from tidegate.exceptions import NegotiationError
@@ -44,15 +44,6 @@ def as_coroutine_function(hook: Hook) -> Hook:
 
 
 BOTH = pytest.mark.parametrize("made", [as_function, as_coroutine_function])
-
-
-@pytest.fixture
-def row() -> Any:
-    """The row that connections of a test are counted in."""
-    mine = Row()
-    before = use(mine)
-    yield mine
-    use(before)
 
 
 def results(row: Row) -> dict[str, int]:

@@ -12,7 +12,7 @@ import pytest
 from tests.asyncio.ends import PATIENCE, PING, PONG, close, connected, outcome, until
 from tests.asyncio.test_tcp_info import stop_answering
 from tests.rawclient import frame
-from tidegate._core.scoreboard import Row, use
+from tidegate._core.scoreboard import Row
 from tidegate.exceptions import ConnectionClosedError
 from tidegate.protocol import State
 
@@ -32,22 +32,17 @@ async def test_a_client_that_answers_is_kept() -> None:
         assert websocket.state is State.OPEN
 
 
-async def test_a_client_that_does_not_answer_is_closed() -> None:
-    mine = Row()
-    before = use(mine)
-    try:
-        async with connected(ping_interval=0.01, ping_timeout=0.02, close_timeout=0.02) as (websocket, peer):
-            waiting = asyncio.create_task(outcome(websocket.recv()))
-            assert (await peer.frame())[0] == FIN | PING
-            assert await peer.close_frame() == (1011, "keepalive ping timeout")
-            await peer.end()
-            exc = await waiting
-            assert isinstance(exc, ConnectionClosedError)
-            assert str(exc) == "sent 1011 (internal error) keepalive ping timeout; no close frame received"
-            assert websocket.close_code == 1006
-    finally:
-        use(before)
-    assert mine.words("pong_timeouts") == (1,)
+async def test_a_client_that_does_not_answer_is_closed(row: Row) -> None:
+    async with connected(ping_interval=0.01, ping_timeout=0.02, close_timeout=0.02) as (websocket, peer):
+        waiting = asyncio.create_task(outcome(websocket.recv()))
+        assert (await peer.frame())[0] == FIN | PING
+        assert await peer.close_frame() == (1011, "keepalive ping timeout")
+        await peer.end()
+        exc = await waiting
+        assert isinstance(exc, ConnectionClosedError)
+        assert str(exc) == "sent 1011 (internal error) keepalive ping timeout; no close frame received"
+        assert websocket.close_code == 1006
+    assert row.words("pong_timeouts") == (1,)
 
 
 @pytest.mark.parametrize("answer", [frame(b"", PONG), frame(b"else", PONG), frame(b"a message")])

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.asyncio.test_gate import MANY, gone, row, tell_address
+from tests.asyncio.test_gate import MANY, gone, tell_address
 from tests.asyncio.test_handshake import results
 from tests.patience import PATIENCE
 from tests.rawclient import RawClient
@@ -26,8 +26,6 @@ from tidegate.asyncio.client import connect
 from tidegate.asyncio.gate import Gate
 from tidegate.asyncio.server import Server, ServerConnection, serve, unix_serve
 from tidegate.limits import Limiter
-
-__all__ = ["row"]
 
 VERSION_1 = b"PROXY TCP4 192.0.2.1 203.0.113.1 56324 443\r\n"
 VERSION_2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0f\xc0\0\2\1\xcb\0\x71\1\xdc\x04\1\xbb\x04\0\0"

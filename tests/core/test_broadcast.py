@@ -8,7 +8,7 @@ import pytest
 
 from tests.core.recorder import BINARY, TEXT, Recorder, text
 from tidegate._core.broadcast import broadcast
-from tidegate._core.scoreboard import Row, use
+from tidegate._core.scoreboard import Row
 from tidegate._core.wire import build_header
 from tidegate.protocol import State
 
@@ -65,19 +65,14 @@ def test_what_is_no_channel(wrong: Any) -> None:
         broadcast([wrong], TEXT, b"x")
 
 
-def test_it_is_counted_once_for_each() -> None:
-    mine = Row()
-    before = use(mine)
-    try:
-        channels = [Recorder() for _ in range(3)]
-    finally:
-        use(before)
+def test_it_is_counted_once_for_each(row: Row) -> None:
+    channels = [Recorder() for _ in range(3)]
     broken = channels[0]
     broken.transport_.broken = RuntimeError("no more")
     broadcast(channels, TEXT, "é".encode())
     broadcast(channels, BINARY, b"abc")
-    assert mine.words("messages") == (0, 0, 2, 2)
-    assert mine.words("bytes") == (0, 2 * 2 + 3 * 2)
+    assert row.words("messages") == (0, 0, 2, 2)
+    assert row.words("bytes") == (0, 2 * 2 + 3 * 2)
 
 
 def test_within_a_read_it_comes_after_what_was_sent_before() -> None:

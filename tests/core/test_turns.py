@@ -118,12 +118,18 @@ def test_what_is_thrown_away_counts_as_well(state: State) -> None:
     assert channel.transport_.reading
 
 
-def test_a_reader_that_has_used_up_its_turn_goes_on_in_the_next() -> None:
+def used_up() -> Recorder:
+    """A channel whose reader has taken "a" and used up its turn, with "b" there."""
     channel = Recorder()
     channel.feed(text("a") + text("b"))
     use_up()
     assert channel.take() == "a"  # with which its turn begins
     use_up()
+    return channel
+
+
+def test_a_reader_that_has_used_up_its_turn_goes_on_in_the_next() -> None:
+    channel = used_up()
     awaitable = channel.recv()
     waiter = awaitable.send(None)  # "b" is there, and it is the others' turn
     woken: list[Any] = []
@@ -137,11 +143,7 @@ def test_a_reader_that_has_used_up_its_turn_goes_on_in_the_next() -> None:
 
 
 def test_a_reader_that_is_cancelled_between_turns_loses_nothing() -> None:
-    channel = Recorder()
-    channel.feed(text("a") + text("b"))
-    use_up()
-    assert channel.take() == "a"  # with which its turn begins
-    use_up()
+    channel = used_up()
     awaitable = channel.recv()
     awaitable.send(None)
     with pytest.raises(asyncio.CancelledError):

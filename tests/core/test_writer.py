@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import math
 from bisect import bisect_left
-from collections.abc import Iterator
 from time import monotonic
 from typing import Any
 
@@ -26,7 +25,7 @@ from tests.core.recorder import (
     text,
 )
 from tidegate._core.channel import slow_connections
-from tidegate._core.scoreboard import BOUNDS, DIRECTIONS, OPCODES, Row, use
+from tidegate._core.scoreboard import BOUNDS, DIRECTIONS, OPCODES, Row
 from tidegate._core.wire import build_header
 from tidegate.protocol import State
 
@@ -285,15 +284,6 @@ def sizes(direction: str, row: Row) -> dict[int, int]:
     """Bucket -> how many messages."""
     *buckets, _ = row.words(f"message_size_{direction}")
     return {i: count for i, count in enumerate(buckets) if count}
-
-
-@pytest.fixture
-def row() -> Iterator[Row]:
-    """The row that channels made by a test write to."""
-    mine = Row()
-    before = use(mine)
-    yield mine
-    use(before)
 
 
 def test_received_messages_are_counted(row: Row) -> None:

@@ -103,8 +103,8 @@ async def test_a_killed_worker_costs_nobody_but_its_own_clients() -> None:
         assert daemon.metrics().total("tidegate_worker_exits_total", worker=0) == 1
         assert daemon.metrics().total("tidegate_worker_spawns_total", worker=0) == 2
         assert daemon.get("/readyz")[0] == 200
-        assert "was killed by signal 9 (SIGKILL)" in daemon.log
         assert await asyncio.to_thread(daemon.stop) == 0
+        assert "was killed by signal 9 (SIGKILL)" in daemon.log
 
 
 def test_a_killed_admin_process_is_replaced() -> None:
@@ -146,8 +146,8 @@ async def test_a_worker_that_vanishes_is_a_crash_whatever_its_status(status: int
             await client.wait_closed()
         await asyncio.to_thread(daemon.wait_metric, "tidegate_worker_exits_total", 1, reason="crash")
         assert daemon.metrics().total("tidegate_worker_exits_total") == 1
-        assert f"exited with status {status}: the next one follows at once" in daemon.log
         assert daemon.stop() == 0
+        assert f"exited with status {status}: the next one follows at once" in daemon.log
 
 
 @pytest.mark.parametrize("state", ["serves", "blocked", "boots"])

@@ -170,9 +170,9 @@ async def test_in_a_handler_a_task_a_callback_or_a_hook_it_harms_no_bystander() 
                 await bystander.send(what)
                 assert await bystander.recv() == what
         assert daemon.workers() == [worker]
+        assert daemon.stop() == 0
         for words in ("connection handler failed", "process_request failed", "SystemExit: by order", "Own: by order"):
             assert words in daemon.log
-        assert daemon.stop() == 0
 
 
 LIFESPAN = """
@@ -215,8 +215,8 @@ async def test_a_lifespan_that_ends_while_it_serves_has_the_worker_drain(how: st
         async with connect(daemon.uri) as websocket:
             await websocket.send("served")
             assert await websocket.recv() == "served"
-        assert "lost the database" in daemon.log
         assert daemon.stop() == 0
+        assert "lost the database" in daemon.log
 
 
 async def test_signals_that_an_application_sets_as_a_script_does_end_no_worker() -> None:

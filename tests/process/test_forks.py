@@ -163,8 +163,8 @@ async def test_one_that_returns_to_the_event_loop_is_ended_and_one_that_exits_ha
             assert await websocket.recv() == "7"
             await other.send("still there")
             assert await other.recv() == "still there"
-        assert "has returned to the event loop" in daemon.log
         assert daemon.stop() == 0
+        assert "has returned to the event loop" in daemon.log
 
 
 PRELOADED = """

@@ -132,10 +132,10 @@ async def test_a_worker_that_is_blocked(how: str) -> None:
             (client,) = await clients_of(daemon, next(pid for pid in daemon.workers() if pid != other), 1)
             await client.close()
         assert exits(daemon) == exits(daemon, worker=0, reason="hung") == 1
+        assert await asyncio.to_thread(daemon.stop) == 0
         assert daemon.log.count("its stacks follow") == 1
         assert daemon.log.count(f"in {how}") == 2  # in the end, too
         assert f"worker 0 (pid {victim}) was killed by signal 6 (SIGABRT), because it hung" in daemon.log
-        assert await asyncio.to_thread(daemon.stop) == 0
 
 
 @pytest.mark.slow
@@ -146,10 +146,10 @@ async def test_a_worker_that_is_stopped() -> None:
         async with undisturbed(daemon, other):
             daemon.signal(signal.SIGSTOP, victim)
             await until(lambda: replaced(daemon, victim), "a successor")
-        assert "(it is stopped); its stacks follow" in daemon.log
         assert exits(daemon) == exits(daemon, worker=0, reason="hung") == 1
-        assert "SIGKILL), because it hung" in daemon.log
         assert await asyncio.to_thread(daemon.stop) == 0
+        assert "(it is stopped); its stacks follow" in daemon.log
+        assert "SIGKILL), because it hung" in daemon.log
 
 
 @pytest.mark.slow
@@ -206,9 +206,9 @@ async def test_the_admin_process(number: int) -> None:
             daemon.signal(number, admin)
             await until(lambda: admin_of(daemon) not in (admin, None), "another admin process")
             await until(lambda: daemon.get("/readyz")[0] == 200, "readiness")
-        assert ("because it hung" in daemon.log) == (number == signal.SIGSTOP)
         assert daemon.metrics().total("tidegate_worker_spawns_total") == 1
         assert await asyncio.to_thread(daemon.stop) == 0
+        assert ("because it hung" in daemon.log) == (number == signal.SIGSTOP)
 
 
 @pytest.mark.slow

@@ -114,7 +114,7 @@ def test_in_the_background_of_a_terminal_a_daemon_writes_its_log_and_serves(tmp_
         supervisor = psutil.Process(int(pidfile.read_text()))
         assert daemon.process is not None
         try:
-            assert "ready: 2 of 2 workers" in wait_until(lambda: daemon.log, "its log is on the terminal")
+            wait_until(lambda: "ready: 2 of 2 workers" in daemon.log, "its log is on the terminal")
             with connect(daemon.uri) as websocket:
                 websocket.send("served")
                 assert websocket.recv() == "served"
