@@ -55,10 +55,16 @@ def echo_daemon() -> Iterator[Daemon]:
         yield daemon
 
 
-def pytest_configure() -> None:
-    """A shell that starts a run in the background has it ignore SIGINT, and all that it starts: tests send it."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """What is started by tests ignores no signal, though this run does: they send it.
+
+    A shell that starts a run in the background has it ignore SIGINT, `nohup` SIGHUP, and all that it starts as well.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)  # ignored here still, and not by those who are started
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
