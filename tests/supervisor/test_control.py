@@ -6,13 +6,14 @@ What must not live here: real operations and commands (tests/process/test_contro
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import resource
 import socket
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -20,23 +21,27 @@ import pytest
 from tests.patience import PATIENCE
 from tidegate._core.scoreboard import Scoreboard
 from tidegate.supervisor import control as module
+from tidegate.supervisor import requests
 from tidegate.supervisor.control import Control
+from tidegate.supervisor.operations import Operations
 from tidegate.supervisor.places import AddressError
 from tidegate.supervisor.poll import Poll
+from tidegate.supervisor.requests import Request
 from tidegate.worker.pipe import Level
 
 
-class Operations:
-    """Knows reload and scale, and is told by the case how they end."""
+class Asked:
+    """Knows those that are `known`, and is told by the case how they end."""
 
     def __init__(self) -> None:
+        self.known = ("reload", "scale", "rest")
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.tell: list[Callable[[bool | None, str], None]] = []
         self.current: str | None = None
         self.at_once: tuple[bool, str] | None = None
 
     def knows(self, name: str) -> bool:
-        return name in ("reload", "scale", "rest")
+        return name in self.known
 
     def request(self, name: str, tell: Callable[[bool | None, str], None], **arguments: Any) -> None:
         self.asked.append((name, arguments))
@@ -50,7 +55,7 @@ class Stage:
 
     def __init__(self, path: Path) -> None:
         self.poll = Poll()
-        self.operations = Operations()
+        self.operations = Asked()
         self.scoreboard = Scoreboard.create(rows=1, slots=1)
         self.left = 3
         self.stopped: list[Level] = []
@@ -297,6 +302,55 @@ def test_an_operation_that_there_is_not(stage: Stage) -> None:
     (answer,) = stage.ask(b'{"command":"upgrade"}\n')
     assert answer["done"] is False
     assert answer["text"].startswith("upgrade is not possible with this daemon, which is tidegate ")
+
+
+EXAMPLES: dict[type[Request], Request] = {
+    requests.Status: requests.Status(),
+    requests.Reload: requests.Reload(force=True),
+    requests.Scale: requests.Scale(4),
+    requests.Drain: requests.Drain(),
+    requests.Stop: requests.Stop("close"),
+    requests.Upgrade: requests.Upgrade(),
+}
+
+
+@pytest.mark.parametrize("kind", get_args(Request))
+def test_every_request_has_something_that_does_it(stage: Stage, kind: type[Request]) -> None:
+    """Its own: none is taken for another one."""
+    name = kind.__struct_config__.tag
+    stage.operations.known = ("reload", "scale", "rest", "upgrade")
+    answer = stage.heard(stage.client(requests.encode(EXAMPLES[kind])), 1)[0]
+    assert "is not possible" not in answer.get("text", "")
+    done = {
+        "reload": [("reload", {"force": True})],
+        "scale": [("scale", {"workers": 4})],
+        "drain": [("rest", {})],
+        "upgrade": [("upgrade", {})],
+    }
+    assert stage.operations.asked == done.get(str(name), [])
+    assert stage.stopped == ([Level.CLOSE] if kind is requests.Stop else [])
+    assert ("status" in answer) == (kind is requests.Status)
+
+
+def test_the_operations_that_requests_ask_for_are_there() -> None:
+    """With these arguments."""
+    operations = Operations(None)  # type: ignore[arg-type]
+    for kind, name in module._OPERATIONS.items():
+        assert operations.knows(name)
+        given = {field.name for field in msgspec.structs.fields(kind)} - {"force"}
+        assert list(inspect.signature(operations._table[name]).parameters)[1:][: len(given)] == sorted(given)
+
+
+class Dance(requests._Command, frozen=True, tag="dance"):
+    """A request for which there is no operation."""
+
+
+def test_a_request_that_nothing_does_is_refused(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "read_request", lambda line: Dance())
+    (answer,) = stage.ask(b"dance\n")
+    assert answer["done"] is False
+    assert answer["text"].startswith("dance is not possible with this daemon, which is tidegate ")
+    assert stage.operations.asked == stage.stopped == []
 
 
 @pytest.mark.parametrize(("how", "level"), [("drain", Level.DRAIN), ("close", Level.CLOSE), ("cut", Level.CUT)])

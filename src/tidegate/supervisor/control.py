@@ -56,6 +56,13 @@ EXHAUSTED = 1.0  # seconds without accepting, when there are no descriptors
 
 _CREDENTIALS = struct.Struct("3i")
 _LEVELS: Final = {"drain": Level.DRAIN, "close": Level.CLOSE, "cut": Level.CUT}
+# The operation that does what is asked for; its arguments are the request's fields.
+_OPERATIONS: Final[dict[type[Request], str]] = {
+    requests.Reload: "reload",
+    requests.Scale: "scale",
+    requests.Drain: "rest",
+    requests.Upgrade: "upgrade",
+}
 
 
 class Control:
@@ -74,6 +81,11 @@ class Control:
         self._clients: set[Client] = set()
         self._stopping: set[Client] = set()  # those who wait for the daemon's end
         self._glance: Timer | None = None
+        self._table: dict[type[Request], Callable[[Client, Any], None]] = {
+            requests.Status: self._tell_status,
+            requests.Stop: self._stop,
+            **dict.fromkeys(_OPERATIONS, self._operate),
+        }
 
     # Open and close.
 
@@ -216,21 +228,20 @@ class Control:
             client,
             requests.encode(request).decode().strip(),
         )
-        if isinstance(request, requests.Status):
-            self._tell_status(client)
-        elif isinstance(request, requests.Stop):
-            self._stop(client, request)
-        else:
-            self._operate(client, request)
+        self._table.get(type(request), self._refuse)(client, request)
+
+    def _refuse(self, client: Client, request: Request) -> None:
+        """Tell that this daemon has nothing that does what is asked for."""
+        name = requests.name_of(request)
+        client.tell(False, f"{name} is not possible with this daemon, which is tidegate {version}")
 
     def _operate(self, client: Client, request: Request) -> None:
-        operations = self.supervisor.operations
-        name, arguments = _operation(request)
+        operations, name = self.supervisor.operations, _OPERATIONS[type(request)]
         if not operations.knows(name):
-            client.tell(False, f"{name} is not possible with this daemon, which is tidegate {version}")
+            self._refuse(client, request)
             return
         client.upgrades = name == "upgrade"
-        operations.request(name, client.tell, **arguments)
+        operations.request(name, client.tell, **msgspec.structs.asdict(request))
         # If it is decided already, that is the answer.
         client.accept()
 
@@ -249,7 +260,7 @@ class Control:
                 client.tell(None, f"stopping, connections left: {left}")
         self._glance = self.supervisor.poll.after(GLANCE, lambda: self._tell_connections(left))
 
-    def _tell_status(self, client: Client) -> None:
+    def _tell_status(self, client: Client, request: requests.Status) -> None:
         if self._describe is None:
             client.tell(False, "this daemon has no status")
             return
@@ -262,17 +273,6 @@ class Control:
         current = self.supervisor.operations.current
         doing = f"{current} is under way" if current is not None else ""
         client.answer(Answer(done=True, text=doing, status=msgspec.Raw(found)))
-
-
-def _operation(request: Request) -> tuple[str, dict[str, Any]]:
-    """The name and the arguments of the operation that does it."""
-    if isinstance(request, requests.Reload):
-        return "reload", {"force": request.force}
-    if isinstance(request, requests.Scale):
-        return "scale", {"workers": request.workers}
-    if isinstance(request, requests.Drain):
-        return "rest", {}
-    return "upgrade", {}
 
 
 class Client:

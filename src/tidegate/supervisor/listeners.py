@@ -477,7 +477,7 @@ def _places(address: Address) -> Sequence[SocketAddress | Unix | Fd]:
                 return matching
             names = ", ".join(dict.fromkeys(given for _, given in found))
             raise AddressError(address, f"systemd has passed no socket of that name; there is {names}")
-        case _:
+        case Unix() | Fd():
             return [address]
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "Stop",
     "Upgrade",
     "encode",
+    "name_of",
     "read_request",
     "socket_path",
 ]
@@ -95,13 +96,13 @@ class RequestError(ValueError):
     """A line that is no request: its text says what would be."""
 
 
+def name_of(request: Request) -> str:
+    """The command's name."""
+    return str(request.__struct_config__.tag)
+
+
 _EXAMPLES: Final[dict[str, Request]] = {
-    "status": Status(),
-    "reload": Reload(),
-    "scale": Scale(4),
-    "drain": Drain(),
-    "stop": Stop(),
-    "upgrade": Upgrade(),
+    name_of(request): request for request in (Status(), Reload(), Scale(4), Drain(), Stop(), Upgrade())
 }
 
 _decoder: Final[msgspec.json.Decoder[Request]] = msgspec.json.Decoder(Request)
