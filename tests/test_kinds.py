@@ -211,6 +211,13 @@ def test_an_error_has_what_it_says() -> None:
     error = caught.value
     assert (error.option, error.value, error.allowed) == ("--workers", "many", "a whole number from 1 to 256, or auto")
     assert str(error) == "--workers 'many' is not allowed: give a whole number from 1 to 256, or auto"
+    assert error.remedy == "give a whole number from 1 to 256, or auto"
+
+
+def test_an_error_whose_remedy_is_no_other_value() -> None:
+    error = ConfigError("--user", "me", reason="only root may", remedy="start it as root")
+    assert str(error) == "--user 'me' is not allowed (only root may): start it as root"
+    assert str(error.given_as("TIDEGATE_USER")) == "TIDEGATE_USER 'me' is not allowed (only root may): start it as root"
 
 
 @pytest.mark.parametrize(("text", "rate"), [("10", 10.0), ("0.5", 0.5), ("10,50", (10.0, 50)), ("1.5, 3", (1.5, 3))])

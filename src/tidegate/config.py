@@ -465,7 +465,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(setting.flag, setting.write(self.drain), allowed)
         if self.reload_on_change and self.preload:
             setting, other = settings()["reload_on_change"], settings()["preload"]
-            raise ConfigError(setting.flag, "true", f"no {other.flag}, with which a reload takes no new code")
+            reason = f"with {other.flag} a reload takes no new code"
+            raise ConfigError(setting.flag, "true", reason=reason, remedy=f"leave out {other.flag}")
         if self.admin is not None and not self.admin.loopback and self.admin_token is None:
             setting, needed = settings()["admin"], settings()["admin_token"]
             reason = "others than this machine could see what the daemon does"

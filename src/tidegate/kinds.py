@@ -69,15 +69,21 @@ class ConfigError(ValueError):
         value: what was given.
         allowed: what may be given.
         reason: what is wrong with the value, where ``allowed`` alone does not say it.
+        remedy: what to do, where another value is not the remedy, or not the only one.
     """
 
-    def __init__(self, option: str, value: str, allowed: str, reason: str = "") -> None:
+    def __init__(self, option: str, value: str, allowed: str = "", reason: str = "", *, remedy: str = "") -> None:
         super().__init__(option, value, allowed, reason)
         self.option, self.value, self.allowed, self.reason = option, value, allowed, reason
+        self.remedy = remedy or f"give {allowed}"
 
     def __str__(self) -> str:
         reason = f" ({self.reason})" if self.reason else ""
-        return f"{self.option} {_SHORT.repr(self.value)} is not allowed{reason}: give {self.allowed}"
+        return f"{self.option} {_SHORT.repr(self.value)} is not allowed{reason}: {self.remedy}"
+
+    def given_as(self, option: str) -> ConfigError:
+        """Return the same error for the name under which the setting was given."""
+        return ConfigError(option, self.value, self.allowed, self.reason, remedy=self.remedy)
 
 
 # Addresses.

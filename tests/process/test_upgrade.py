@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import pytest
 from tests.harness import ECHO, ROOT, Daemon, wait_until
 from tests.process.clients import Crowd
 from tests.process.test_reload import generations
+from tests.releases.between import between
 
 
 class Versions:
@@ -141,6 +143,32 @@ async def test_an_application_that_does_not_start_any_more(daemon: Daemon) -> No
     assert "nothing_of_that_name" in daemon.log
     assert daemon.workers() == before
     assert daemon.stop() == 0
+
+
+BREAKS = """
+def change(task, state):
+    if task == "take":
+        with open("application.py", "w") as file:
+            file.write("import nothing_of_that_name")
+"""
+
+
+async def test_a_preloaded_application_that_breaks_after_the_check(tmp_path: Path) -> None:
+    """The next program has begun, and no worker of its own can: those before it stay, and it says what to do."""
+    with Daemon(ECHO, "--preload", "--settle", "0", env=between(tmp_path, BREAKS)) as daemon:
+        before = daemon.workers()
+        daemon.signal(signal.SIGUSR2)
+        await asyncio.to_thread(wait_until, lambda: "upgrade: failed" in daemon.log, "a refusal")
+        words = "(the application could not be imported when this program began): mend it, and upgrade again"
+        assert f"upgrade: failed: --preload 'true' is not allowed {words}" in daemon.log
+        assert "nothing_of_that_name" in daemon.log
+        assert daemon.workers() == before
+        between(tmp_path, BREAKS.replace("take", "nothing"))
+        (daemon.directory / "application.py").write_text(textwrap.dedent(ECHO))
+        await asyncio.to_thread(upgrade, daemon)
+        assert len(daemon.workers()) == 1
+        assert daemon.workers() != before
+        assert daemon.stop() == 0
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,8 @@ from tests.harness import ECHO, Daemon, wait_until
 from tests.process.clients import Crowd
 from tests.process.test_reload import generations
 from tests.process.test_upgrade import upgrade
+from tests.releases.between import between
 
-BETWEEN = """
-import json, os
-task, form, number = (os.environ.get("TIDEGATE_UPGRADE") or "none 0 0").split()
-if task != "none":
-    state = json.loads(os.pread(int(number), 2**20, 0))
-    change(task, state)
-    os.ftruncate(int(number), 0)
-    os.pwrite(int(number), json.dumps(state).encode(), 0)
-"""
 LAYOUT = """
 def change(task, state):
     if task == "take":
@@ -47,13 +38,6 @@ STAGE = """
 def change(task, state):
     state["slots"][0]["current"]["stage"] = "warming_up"
 """
-
-
-def between(folder: Path, change: str) -> dict[str, str]:
-    """The environment in which what one program leaves is changed before the next one runs."""
-    program = textwrap.dedent(change) + BETWEEN
-    (folder / "sitecustomize.py").write_text(program, encoding="utf-8")
-    return {"PYTHONPATH": str(folder)}
 
 
 async def test_a_scoreboard_of_another_layout_is_begun_anew(tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ def say(*lines):
 def test_nothing_is_needed_where_nothing_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "watchfiles", None)
     require(Config(application="a:b"))
-    with pytest.raises(ConfigError, match=r"pip install 'tidegate\[reload\]'"):
+    with pytest.raises(
+        ConfigError, match=r"\(watchfiles is not installed\): install it: pip install 'tidegate\[reload\]'$"
+    ):
         require(Config(application="a:b", reload_on_change=True))
 
 

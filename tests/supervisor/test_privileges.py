@@ -56,7 +56,7 @@ def test_who_is_unknown_is_a_mistake() -> None:
         identify("no_such_user", None)
     with pytest.raises(ConfigError, match=r"--group 'no_such_group' is not allowed .there is no such group."):
         identify("nobody", "no_such_group")
-    with pytest.raises(ConfigError, match="a number of no known user has no group"):
+    with pytest.raises(ConfigError, match=r"a number of no known user has no group.: give --group as well$"):
         identify("3999999", None)
 
 
@@ -128,8 +128,9 @@ def test_only_root_may() -> None:
                           "group": fails(identify, None, "daemon")}))
     """)
     assert told["same"] is True
-    assert "--user 'daemon' is not allowed (only root may become somebody else)" in str(told["other"])
-    assert "--group 'daemon'" in str(told["group"])
+    why = "is not allowed (only root may become somebody else): start the daemon as root, or leave out"
+    assert f"--user 'daemon' {why} --user" in str(told["other"])
+    assert f"--group 'daemon' {why} --group" in str(told["group"])
 
 
 def test_a_group_of_sockets_can_be_joined_afterwards() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ..kinds import SLOTS
+from ..kinds import SLOTS, ConfigError
 from ..supervisor.requests import Scale
 from .control import conduct, control_command
 
@@ -23,7 +23,7 @@ class _Workers(click.IntRange):
         try:
             return int(super().convert(value, param, ctx))
         except click.BadParameter:
-            raise click.UsageError(f"WORKERS {value!r} is not allowed: give {self.allowed}", ctx) from None
+            raise click.UsageError(str(ConfigError("WORKERS", str(value), self.allowed)), ctx) from None
 
 
 def _scale(ctx: click.Context, /, *, workers: int, **_: Any) -> int:

@@ -187,7 +187,8 @@ def run(config: Config, load: Callable[[], Config], file: str | None = None) -> 
     try:
         logs.begin("supervisor", file=config.log_file, **config.log_options())
     except OSError as error:
-        mistake = ConfigError(settings()["log_file"].flag, config.log_file, "a path that can be written", str(error))
+        reason = (error.strerror or str(error)).lower()
+        mistake = ConfigError(settings()["log_file"].flag, config.log_file, "a path that can be written", reason)
         raise click.UsageError(str(mistake)) from None
     service = Service(config, preload_counted, place)
     outcome = Supervisor(

@@ -234,7 +234,7 @@ def _as_called(error: ConfigError, origins: Mapping[str, Origin]) -> ConfigError
     """The error with the name under which its setting was given, wherever that was."""
     for name, setting in settings().items():
         if setting.flag == error.option and origins[name].option:
-            return ConfigError(origins[name].option, error.value, error.allowed, error.reason)
+            return error.given_as(origins[name].option)
     return error
 
 

@@ -65,7 +65,8 @@ def require(config: Config) -> None:
     """
     if config.reload_on_change and importlib.util.find_spec("watchfiles") is None:
         flag = settings()["reload_on_change"].flag
-        raise ConfigError(flag, "true", "it after pip install 'tidegate[reload]'", "watchfiles is not installed")
+        reason, remedy = "watchfiles is not installed", "install it: pip install 'tidegate[reload]'"
+        raise ConfigError(flag, "true", reason=reason, remedy=remedy)
 
 
 class Changes:

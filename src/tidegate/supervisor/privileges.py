@@ -69,12 +69,13 @@ def identify(user: str | None, group: str | None) -> Identity | None:
     elif known is not None:
         gid = known.pw_gid
     else:
-        raise ConfigError("--user", str(user), "a --group with it", "a number of no known user has no group")
+        raise ConfigError("--user", str(user), "--group as well", "a number of no known user has no group")
     if (uid, gid) == (os.getuid(), os.getgid()) == (os.geteuid(), os.getegid()) and uid != 0:
         return None  # as under systemd's User=, where the option is not needed but right
     if os.geteuid() != 0:
         option, value = ("--user", user) if user is not None else ("--group", group)
-        raise ConfigError(option, str(value), "it to a daemon that root starts", "only root may become somebody else")
+        reason, remedy = "only root may become somebody else", f"start the daemon as root, or leave out {option}"
+        raise ConfigError(option, str(value), reason=reason, remedy=remedy)
     if known is not None:
         groups = tuple(os.getgrouplist(known.pw_name, gid))
         return Identity(uid, gid, groups, known.pw_name, known.pw_dir)

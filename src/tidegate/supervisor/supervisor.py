@@ -679,7 +679,8 @@ def _never(error: ServiceError) -> Callable[[], Config]:
     """What a reload calls for settings with which no worker could be forked."""
 
     def load() -> Config:
-        raise ConfigError("--preload", "yes", "an application that can be imported", str(error))
+        reason = "the application could not be imported when this program began"
+        raise ConfigError("--preload", "true", reason=reason, remedy=f"mend it, and upgrade again\n{error}")
 
     return load
 
