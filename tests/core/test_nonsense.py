@@ -6,15 +6,16 @@ with nonsense; it may raise anything, and must end by itself. What must not live
 
 from __future__ import annotations
 
+import pkgutil
 import subprocess
 import sys
 
 import pytest
 
-from tests.harness import ROOT
 from tests.patience import PATIENCE
+from tidegate import _core
 
-MODULES = sorted(path.stem for path in (ROOT / "src" / "tidegate" / "_core").glob("*.pyx"))
+MODULES = sorted(module.name for module in pkgutil.iter_modules(_core.__path__))
 
 FIND = """
 import importlib, sys
