@@ -111,6 +111,9 @@ USES_THE_FRONT = {"cli.demo_application"}
 # What time is, the chapters are told. Only the Date header falls back on the clock.
 MAY_ASK_THE_TIME = {"handshake"}
 
+# Types and style. .pre-commit-config.yaml has them, too.
+TOOLS = ("mypy", "ruff check", "ruff format --check")
+
 # Modules whose tests are elsewhere, and where.
 TESTED_IN = {
     "_core.broadcast": "tests/asyncio/test_broadcast.py",
@@ -280,7 +283,7 @@ def test_tests_mirror_the_source() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["mypy", "ruff check", "ruff format --check"])
+@pytest.mark.parametrize("command", TOOLS)
 def test_tools(command: str) -> None:
     """The types are strict, and the style is one."""
     done = subprocess.run(
