@@ -27,13 +27,13 @@ from tidegate.worker import main as worker
 
 README = ROOT / "README.md"
 OPERATING = ROOT / "deploy" / "guides" / "operating.md"
-PAGES = [README, *sorted((ROOT / "deploy" / "guides").glob("*.md"))]
+PAGES = [README, *sorted((ROOT / "deploy" / "guides").glob("*.md")), *sorted((ROOT / ".github").glob("*.md"))]
 TEXTS = {path: path.read_text(encoding="utf-8") for path in PAGES}
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 
 # Options of other programs.
-FOREIGN = {"--retry", "--retry-connrefused", "--storage", "--web"}
+FOREIGN = {"--no-deps", "--retry", "--retry-connrefused", "--storage", "--strict", "--web"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -98,7 +98,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @each_page
 def test_paths_are_there(page: Path) -> None:
     for span in spans(page):
-        if re.fullmatch(r"(deploy|src|tests|grafana|\.ci)(/[\w.]+)*/?", span):
+        if re.fullmatch(r"(deploy|src|tests|grafana|\.ci|\.github)(/[\w.]+)*/?", span):
             assert (ROOT / span).exists(), span
 
 
