@@ -22,6 +22,7 @@ What must not live here: helpers that are imported by name (tests/harness.py).
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Iterator
 
@@ -57,10 +58,15 @@ def echo_daemon() -> Iterator[Daemon]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop() -> None:
-    """What is started by tests ignores no signal, though this run does: they send it.
+    """Before the first test, set up the process that tests run in.
 
-    A shell that starts a run in the background has it ignore SIGINT, `nohup` SIGHUP, and all that it starts as well.
+    What is started by tests ignores no signal, though this run does: they send it. A shell that starts a run in the
+    background has it ignore SIGINT, `nohup` SIGHUP, and all that it starts as well.
+
+    What thousands of tests are made of stays as long as the process: those that collect garbage need not look at it.
     """
+    gc.collect()
+    gc.freeze()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:

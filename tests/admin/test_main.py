@@ -63,6 +63,7 @@ def test_a_client_that_sends_nothing_does_not_delay_the_end(admin: Admin) -> Non
         assert idle.recv(65536).startswith(b"HTTP/1.1 503 ")
 
 
+@pytest.mark.slow
 def test_scrapes_leave_nothing_behind(admin: Admin) -> None:
     process = psutil.Process(admin.pid)
     for _ in range(20):

@@ -163,10 +163,13 @@ async def test_who_sends_no_request_is_counted_as_well(row: Row) -> None:
             pass
 
 
-async def test_a_refused_client_that_stays_is_cut(monkeypatch: pytest.MonkeyPatch, row: Row) -> None:
-    monkeypatch.setattr("tidegate.asyncio.gate.LINGER", 0.05)
+@pytest.mark.parametrize("asks", [False, True])
+async def test_a_refused_client_that_stays_is_cut(asks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidegate.asyncio.serving.REFUSED_WITHIN", 0.05)  # for the request
+    monkeypatch.setattr("tidegate.asyncio.gate.LINGER", 0.05)  # for leaving
     async with gated(Limiter(per_address=1)) as server, connect(uri(server)):
-        with RawClient(server.sockets[0].getsockname()[1]):
+        with RawClient(server.sockets[0].getsockname()[1]) as client:
+            client.send(client.request() if asks else b"")
             while len(server._all) < 2:
                 await asyncio.sleep(0.001)
             while len(server._all) > 1:

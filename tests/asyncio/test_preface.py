@@ -161,7 +161,8 @@ async def test_who_leaves_before_the_header(row: Row) -> None:
     assert results(row) == {"disconnected": 1}
 
 
-async def test_a_closing_server_answers_before_the_header(row: Row) -> None:
+async def test_a_closing_server_answers_before_the_header(monkeypatch: pytest.MonkeyPatch, row: Row) -> None:
+    monkeypatch.setattr("tidegate.asyncio.serving.REFUSED_WITHIN", 0.5)  # for the end of the request
     async with gated(gate()) as server:
         client = RawClient(server.sockets[0].getsockname()[1])
         while not server._all:

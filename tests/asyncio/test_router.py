@@ -489,6 +489,7 @@ APPLICATION = """
 """
 
 
+@pytest.mark.asyncio(loop_factories=["asyncio"])  # which is the client's alone
 @pytest.mark.parametrize("target", ["application:url_map", "application:app"])
 async def test_the_daemon_routes(target: str) -> None:
     with Daemon(APPLICATION, target=target) as daemon:

@@ -425,7 +425,7 @@ async def test_a_client_that_does_not_answer_is_cut() -> None:
 @pytest.mark.parametrize("wait", [Server.wait_closed, Server.serve_forever])
 @pytest.mark.parametrize("clients", [0, 1])
 async def test_who_waits_for_the_end_goes_on_before_the_block_is_left(wait: Any, clients: int) -> None:
-    async with serve(echo, "127.0.0.1", 0) as server:
+    async with serve(echo, "127.0.0.1", 0, close_timeout=0.1) as server:  # whose close frame no peer answers
         waiting = asyncio.create_task(wait(server))
         await asyncio.sleep(0)
         peers = [await Peer.connect(server.sockets[0].getsockname()[1]) for _ in range(clients)]

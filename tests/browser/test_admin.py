@@ -165,6 +165,7 @@ def test_numbers_are_those_of_metrics(page: Page, daemon: Daemon) -> None:
     assert page.problems == []  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_charts_move(page: Page, daemon: Daemon) -> None:
     lines = {name: page.locator(f"#chart-{name} path").last for name in CHARTS[:3]}
     with clients(daemon.uri, 3, 10):
@@ -178,6 +179,7 @@ def test_charts_move(page: Page, daemon: Daemon) -> None:
     assert page.problems == []  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_reconnects_after_the_admin_process_is_killed(page: Page, daemon: Daemon) -> None:
     expect(page.locator("#events li").first).to_be_visible()
     page.wait_for_function("() => points.length >= 3")
@@ -196,6 +198,7 @@ def test_reconnects_after_the_admin_process_is_killed(page: Page, daemon: Daemon
     assert all("WebSocket" in problem for problem in page.problems)  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_says_what_happens(page: Page, daemon: Daemon) -> None:
     events = page.locator("#events")
     expect(events).to_have_attribute("aria-live", "polite")
@@ -214,6 +217,7 @@ def test_says_what_happens(page: Page, daemon: Daemon) -> None:
     assert page.problems == []  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_supervisor_that_is_stuck(page: Page) -> None:
     """As /livez says it: after ten seconds, which this test does not wait for."""
     expect(page.locator("#state")).to_have_text("ready")
@@ -228,8 +232,10 @@ def test_a_supervisor_that_is_stuck(page: Page) -> None:
     assert shown == ["ready", "stuck: the supervisor has not run for 10 s"]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [320, 390, 1280])
+@pytest.mark.parametrize("scheme", [pytest.param("light", marks=pytest.mark.slow), "dark"])
+@pytest.mark.parametrize(
+    "width", [320, pytest.param(390, marks=pytest.mark.slow), pytest.param(1280, marks=pytest.mark.slow)]
+)
 def test_widths_and_colours(browser: Browser, daemon: Daemon, width: int, scheme: str) -> None:
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)  # type: ignore[arg-type]
     with contextlib.closing(context), clients(daemon.uri, 2, 5):
@@ -283,7 +289,14 @@ def test_nobody_else_is_asked(page: Page, daemon: Daemon) -> None:
     assert sorted(asked) == [f"http://{daemon.admin}/", f"ws://{daemon.admin}/live"]
 
 
-@pytest.mark.parametrize("path", ["/ops/tidegate/", "/without", "/without/"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/ops/tidegate/",
+        pytest.param("/without", marks=pytest.mark.slow),
+        pytest.param("/without/", marks=pytest.mark.slow),
+    ],
+)
 def test_below_a_path_behind_a_reverse_proxy(
     context: BrowserContext, daemon: Daemon, tmp_path: Path, path: str
 ) -> None:
@@ -300,6 +313,7 @@ def test_below_a_path_behind_a_reverse_proxy(
         expect(page.locator("body")).to_contain_text("ready")
 
 
+@pytest.mark.slow
 def test_the_token_below_a_path(context: BrowserContext, tmp_path: Path) -> None:
     """It is kept for this daemon alone: there may be others on the host."""
     with Daemon(ECHO, env={"TIDEGATE_ADMIN_TOKEN": TOKEN}) as daemon, proxied(daemon, tmp_path) as proxy:
@@ -319,6 +333,7 @@ def test_the_token_below_a_path(context: BrowserContext, tmp_path: Path) -> None
         expect(page.locator("#link")).to_have_text("live")
 
 
+@pytest.mark.slow
 def test_the_terminal_shows_what_is_below_a_path(daemon: Daemon, tmp_path: Path) -> None:
     with proxied(daemon, tmp_path) as proxy:
         for path in ("/ops/tidegate", "/ops/tidegate/", "/without/"):

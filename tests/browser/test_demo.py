@@ -68,6 +68,7 @@ def test_says_1001_at_sigterm_and_reconnects(page: Page, demo: Daemon) -> None:
         expect(page.locator("#state")).to_have_text("connected")
 
 
+@pytest.mark.slow
 def test_narrow_screen_needs_no_sideways_scrolling(page: Page) -> None:
     page.set_viewport_size({"width": 320, "height": 640})
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 320

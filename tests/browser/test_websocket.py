@@ -79,7 +79,9 @@ def test_binary(page: Page) -> None:
     assert page.evaluate(script, sent) == sent
 
 
-@pytest.mark.parametrize("size", [125, 126, 65535, 65536, 10_000_000])
+@pytest.mark.parametrize(
+    "size", [126, 65536, *(pytest.param(size, marks=pytest.mark.slow) for size in (125, 65535, 10_000_000))]
+)
 def test_sizes(page: Page, size: int) -> None:
     script = """async (size) => {
         const sent = new Uint8Array(size).map((_, index) => index * 31 >> 3);
@@ -90,6 +92,7 @@ def test_sizes(page: Page, size: int) -> None:
     assert page.evaluate(script, size)
 
 
+@pytest.mark.slow
 def test_subprotocol_is_the_servers_choice(page: Page) -> None:
     assert connect(page, "first", "second") == {"type": "open", "protocol": "second"}
 
@@ -104,6 +107,7 @@ def test_server_closes(page: Page) -> None:
     assert event == {"type": "close", "code": 4001, "reason": "that will do", "wasClean": True}
 
 
+@pytest.mark.slow
 def test_too_big_is_1009(page: Page) -> None:
     event = page.evaluate("async () => { socket.send(new Uint8Array(2 ** 24 + 1)); return await next() }")
     assert event["code"] == 1009

@@ -227,6 +227,7 @@ async def test_no_more_than_a_table_for_a_terminal_that_cannot(daemon: Daemon) -
         assert terminal.is_as_before()
 
 
+@pytest.mark.slow
 async def test_the_admin_process_and_the_daemon_go_and_come_back() -> None:
     with Daemon(workers=1) as daemon:
         async with Terminal("top", "--admin", daemon.admin) as terminal:

@@ -232,7 +232,7 @@ HEADS: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize("name", HEADS)
 def test_headers_that_break_the_protocol(name: str) -> None:
     wire, reason = HEADS[name]
-    for place in range(len(wire)):
+    for place in range(min(len(wire), 200)):  # the longest payload has nothing new to say
         channel = Recorder()
         channel.feed(*cut(text("before") + wire, len(text("before")) + place))
         channel.turn()

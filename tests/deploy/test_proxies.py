@@ -140,7 +140,7 @@ async def served(front: Front) -> bool:
         return False
 
 
-@pytest.mark.parametrize("name", ["nginx", "haproxy", "caddy"])
+@pytest.mark.parametrize("name", ["nginx", "haproxy", pytest.param("caddy", marks=pytest.mark.slow)])
 async def test_who_comes_during_a_drain_is_told_when_to_come_back(name: str) -> None:
     """By the daemon, or by a proxy that knows already."""
     with Front(KINDS[name]) as front:

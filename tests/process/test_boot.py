@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,12 @@ SLOW = """
 """
 
 
-@pytest.mark.parametrize("turn", range(20))
+def turns(number: int, quick: int) -> list[Any]:
+    """So many, of which only the first few are not slow."""
+    return [*range(quick), *(pytest.param(turn, marks=pytest.mark.slow) for turn in range(quick, number))]
+
+
+@pytest.mark.parametrize("turn", turns(20, quick=4))
 def test_a_signal_at_any_moment_of_a_boot(turn: int) -> None:
     moment = random.Random(turn).uniform(0, 0.9)
     with Daemon(SLOW, *AGES, target="application:app", workers=3, wait=False) as daemon:
@@ -51,7 +57,7 @@ def test_a_signal_at_any_moment_of_a_boot(turn: int) -> None:
         assert "in time" not in daemon.log  # nobody had to be killed
 
 
-@pytest.mark.parametrize("turn", range(10))
+@pytest.mark.parametrize("turn", turns(10, quick=3))
 def test_a_signal_before_the_first_line(turn: int) -> None:
     """The interpreter itself takes a moment until anybody could heed a signal: then it ends by it, alone."""
     with Daemon(SLOW, *AGES, target="application:app", workers=3, wait=False) as daemon:

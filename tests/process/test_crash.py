@@ -150,7 +150,9 @@ async def test_a_worker_that_vanishes_is_a_crash_whatever_its_status(status: int
         assert f"exited with status {status}: the next one follows at once" in daemon.log
 
 
-@pytest.mark.parametrize("state", ["serves", "blocked", "boots"])
+@pytest.mark.parametrize(
+    "state", ["serves", pytest.param("blocked", marks=pytest.mark.slow), pytest.param("boots", marks=pytest.mark.slow)]
+)
 async def test_nobody_stays_behind_a_supervisor_that_was_killed(state: str) -> None:
     """With the port, for ever: a worker whose event loop does not turn cannot notice that it is alone."""
     source = """

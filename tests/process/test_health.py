@@ -115,7 +115,9 @@ def replaced(daemon: Daemon, victim: int) -> bool:
     return len(daemon.workers()) == 2 and victim not in daemon.workers() and daemon.get("/readyz")[0] == 200
 
 
-@pytest.mark.parametrize("how", ["sleep", "backtrack", "add"])
+@pytest.mark.parametrize(
+    "how", [pytest.param("sleep", marks=pytest.mark.slow), "backtrack", pytest.param("add", marks=pytest.mark.slow)]
+)
 async def test_a_worker_that_is_blocked(how: str) -> None:
     """In a call that lets other threads run, and in such that do not."""
     with Daemon(APPLICATION, *TIMEOUT, workers=2) as daemon:
@@ -197,7 +199,7 @@ async def test_a_worker_that_is_killed() -> None:
         assert await asyncio.to_thread(daemon.stop) == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
 async def test_the_admin_process(number: int) -> None:
     with Daemon(APPLICATION, *TIMEOUT) as daemon:
         (worker,) = daemon.workers()

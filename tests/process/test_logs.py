@@ -114,7 +114,7 @@ def lines_of(*paths: Path) -> list[str]:
     return [line for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("form", ["text", pytest.param("json", marks=pytest.mark.slow)])
 async def test_clients_go_on_while_nobody_reads_the_log(form: str) -> None:
     with Reader() as reader, Daemon(TALKATIVE, "--log-format", form, workers=2, stderr=reader.writer) as daemon:
         await lose_lines(daemon)

@@ -109,6 +109,7 @@ def test_reloads(daemon: Daemon) -> None:
     assert daemon.stop() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGHUP, signal.SIGKILL, signal.SIGUSR2], ids=["reload", "crash", "upgrade"])
 def test_processor_time_never_shrinks(how: signal.Signals) -> None:
     """Whoever ends has left it in the slot: at least the second that each worker takes at its start."""
@@ -204,6 +205,7 @@ def test_no_counter_ever_goes_back() -> None:
         assert daemon.stop() == 0
 
 
+@pytest.mark.slow
 def test_slots_come_and_go() -> None:
     with Daemon(ECHO, *QUICK) as daemon:
         daemon.signal(signal.SIGTTIN)
@@ -270,6 +272,7 @@ def test_nobody_tells_of_a_unix_socket() -> None:
         assert not list(metrics.select("tidegate_accept_queue_limit", worker="shared"))
 
 
+@pytest.mark.slow
 def test_a_worker_that_must_be_killed() -> None:
     options = ("--graceful-timeout", "0.2", "--worker-timeout", "none")
     with Daemon(ECHO, *QUICK, *options, drain=0.1) as daemon:

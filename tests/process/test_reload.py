@@ -90,7 +90,12 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("broken", BROKEN)
+QUICKER = {"syntax", "crashes after it is ready"}
+
+
+@pytest.mark.parametrize(
+    "broken", [name if name in QUICKER else pytest.param(name, marks=pytest.mark.slow) for name in BROKEN]
+)
 @pytest.mark.parametrize("form", ["generation", pytest.param("rolling", marks=pytest.mark.slow)])
 async def test_a_broken_application_changes_nothing(broken: str, form: str) -> None:
     options = ("--settle", "0.8", "--boot-timeout", "1", "--reload", form)

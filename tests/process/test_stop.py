@@ -178,7 +178,7 @@ async def first(clients: Sequence[ClientConnection]) -> ClientConnection:
     return ends[done.pop()]
 
 
-@pytest.mark.parametrize("order", ["supervisor first", "supervisor last"])
+@pytest.mark.parametrize("order", ["supervisor first", pytest.param("supervisor last", marks=pytest.mark.slow)])
 async def test_a_signal_to_every_process_is_one_order(order: str) -> None:
     """As systemd's KillMode=control-group and supervisord's stopasgroup send it: a drain, not cut short, no noise."""
     with Daemon(ECHO, drain=1, workers=2) as daemon:
@@ -206,7 +206,7 @@ async def test_handlers_are_awaited_and_the_lifespan_is_left_after_them() -> Non
         assert words == ["lifespan entered", *["handler ended"] * 3, "lifespan left"]
 
 
-@pytest.mark.parametrize("attribute", ["handler", "stubborn"])
+@pytest.mark.parametrize("attribute", ["handler", pytest.param("stubborn", marks=pytest.mark.slow)])
 async def test_a_handler_that_never_returns_is_cut_at_the_timeout(attribute: str) -> None:
     with Daemon(ENDLESS, "--graceful-timeout", "1", target=f"application:{attribute}") as daemon:
         (client,) = await open_clients(daemon, 1)

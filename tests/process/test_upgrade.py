@@ -71,6 +71,7 @@ def upgrade(daemon: Daemon) -> None:
     wait_until(lambda: len(re.findall(r"generation \d+ has ended", daemon.log)) > count, "the upgrade")
 
 
+@pytest.mark.slow
 async def test_to_another_version_and_back(daemon: Daemon, versions: Versions) -> None:
     assert version(daemon) == "1.1.1"
     versions.add("2.2.2")
