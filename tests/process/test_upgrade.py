@@ -172,6 +172,32 @@ async def test_a_preloaded_application_that_breaks_after_the_check(tmp_path: Pat
         assert daemon.stop() == 0
 
 
+async def test_a_log_that_cannot_be_opened_any_more(tmp_path: Path) -> None:
+    """The check tells, before the program that would need it is there."""
+    folder = tmp_path / "log"
+    folder.mkdir()
+    with Daemon(ECHO, "--log-file", str(folder / "tidegate.log"), "--settle", "0") as daemon:
+        before = daemon.workers()
+        moved = folder.rename(tmp_path / "moved") / "tidegate.log"
+        daemon.signal(signal.SIGUSR2)
+        await asyncio.to_thread(wait_until, lambda: "upgrade: failed" in moved.read_text(), "a refusal")
+        assert f"--log-file '{folder}/tidegate.log' is not allowed (no such file or directory)" in moved.read_text()
+        assert daemon.workers() == before
+        assert daemon.stop() == 0
+
+
+async def test_a_pid_file_that_cannot_be_written_any_more(tmp_path: Path) -> None:
+    """It is missed by whoever looks for it, and not by those who are connected."""
+    path = tmp_path / "run" / "pid"
+    path.parent.mkdir()
+    with Daemon(ECHO, "--pidfile", str(path), "--settle", "0") as daemon:
+        path.parent.rename(tmp_path / "moved")
+        await asyncio.to_thread(upgrade, daemon)
+        assert f"{path} could not be written: no such file or directory: the daemon goes on without it" in daemon.log
+        assert generations(daemon) == {2}
+        assert daemon.stop() == 0
+
+
 @pytest.mark.slow
 async def test_several_addresses_and_a_unix_socket(tmp_path: Path, versions: Versions) -> None:
     from websockets.asyncio.client import unix_connect
@@ -199,9 +225,10 @@ async def test_a_signal_to_end_at_any_moment(versions: Versions) -> None:
 
 async def test_a_worker_that_dies_while_nobody_looks(daemon: Daemon) -> None:
     """Between two programs, or right before: its slot is filled."""
+    before = daemon.workers()  # and none that the next program has begun by now
     daemon.signal(signal.SIGUSR2)
     await asyncio.to_thread(wait_until, lambda: daemon.log.count("tidegate 1.1.1 started") == 2, "the next program")
-    for pid in daemon.workers():
+    for pid in before:
         with_suppress_kill(pid)
     await asyncio.to_thread(wait_until, lambda: generations(daemon) == {2} and len(daemon.workers()) == 2, "both")
     assert daemon.stop() == 0

@@ -32,7 +32,7 @@ from ..supervisor.service import forget_secrets
 from ..supervisor.signals import name_of
 from ..worker.pipe import Level, Order, Pipe, Report
 from . import CONTEXT, Command
-from .serve import loader, parameters, prepared, resolve, with_workers
+from .serve import loader, log_file, parameters, prepared, resolve, with_workers
 
 __all__ = ["command", "start"]
 
@@ -65,14 +65,22 @@ command = Command(
 )
 
 
-def start(config: Config) -> int:
-    """Start a worker, stop it, and say how it went; the exit status. In the worker, which is forked, its own."""
+def start(config: Config, *, takes_over: bool = False) -> int:
+    """Start a worker, stop it, and say how it went; the exit status. In the worker, which is forked, its own.
+
+    Parameters:
+        config: the settings.
+        takes_over: whether it is for an upgrade. Then this is the daemon's own user, who must be able to open its log.
+    """
     from .. import logs
     from .._core.parent import end_with_parent
     from .._core.scoreboard import Scoreboard
     from ..worker import main as worker
 
     prepared(config)
+    if takes_over:
+        with log_file(config) as path:
+            logs.try_file(path)
     forget_secrets()
     identity = _identity(config)
     logs.begin("check", config.log_level)

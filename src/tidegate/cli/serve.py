@@ -11,8 +11,9 @@ admin).
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import click
@@ -28,6 +29,7 @@ __all__ = [
     "command",
     "given",
     "loader",
+    "log_file",
     "parameters",
     "prepared",
     "resolve",
@@ -180,16 +182,12 @@ def run(config: Config, load: Callable[[], Config], file: str | None = None) -> 
     if left is not None and left.task == "check":
         from . import check
 
-        return check.start(with_workers(config))
+        return check.start(with_workers(config), takes_over=True)
     setproctitle("tidegate: supervisor")
     place = Place(config.working_dir)
     prepared(config)
-    try:
-        logs.begin("supervisor", file=config.log_file, **config.log_options())
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        mistake = ConfigError(settings()["log_file"].flag, config.log_file, "a path that can be written", reason)
-        raise click.UsageError(str(mistake)) from None
+    with log_file(config) as path:
+        logs.begin("supervisor", file=path, **config.log_options())
     service = Service(config, preload_counted, place)
     outcome = Supervisor(
         with_workers(config),
@@ -215,6 +213,17 @@ def prepared(config: Config) -> None:
         changes.require(config)
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
+
+
+@contextlib.contextmanager
+def log_file(config: Config) -> Iterator[str]:
+    """Give the path of the log, to be opened; UsageError when that cannot be done."""
+    try:
+        yield config.log_file
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        mistake = ConfigError(settings()["log_file"].flag, config.log_file, "a path that can be written", reason)
+        raise click.UsageError(str(mistake)) from None
 
 
 def with_workers(config: Config) -> Config:

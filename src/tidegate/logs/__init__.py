@@ -1,6 +1,6 @@
 """The daemon's log: one line per event, from each of its processes, into one file or to standard error.
 
-    begin      in the supervisor: open the log
+    begin      in the supervisor: open the log; `try_file` tells beforehand whether that can be done
     become     in a child: another name, and a thread that writes, so that the event loop never waits for the log
     reopen     somebody has moved the file
     give       before the process becomes another user
@@ -39,6 +39,7 @@ __all__ = [
     "lost",
     "reopen",
     "show_stacks",
+    "try_file",
 ]
 
 OFF: Final = logging.CRITICAL + 1
@@ -71,6 +72,15 @@ def begin(role: str, level: str, *, format: str = "text", file: str = STANDARD_E
         logging.basicConfig(handlers=[_handler], force=True)
     adopt(_handler)
     become(role, level, format=format, access=access, thread=False)
+
+
+def try_file(file: str) -> None:
+    """Open a file as `begin()` does, and close it.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    Output(file).close()
 
 
 def become(

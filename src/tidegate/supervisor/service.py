@@ -155,8 +155,12 @@ class Service:
         except ConfigError as error:
             raise ServiceError(USAGE, str(error)) from None
 
-    def bound(self, *listeners: Listeners | Control) -> None:
+    def bound(self, *listeners: Listeners | Control, resumed: bool = False) -> None:
         """All is bound: write the pid file, and become somebody else, who is given what listens.
+
+        Parameters:
+            listeners: what listens.
+            resumed: whether a daemon goes on in another program: then a pid file is no reason to end.
 
         Raises:
             ServiceError: the one or the other cannot be done.
@@ -169,7 +173,9 @@ class Service:
             try:
                 self._pidfile.write()
             except PidfileError as error:
-                raise ServiceError(NOT_BOUND if error.living else USAGE, str(error)) from None
+                if not resumed:
+                    raise ServiceError(NOT_BOUND if error.living else USAGE, str(error)) from None
+                logger.warning("%s: the daemon goes on without it", error)
         if self.identity is not None:
             try:
                 for given in listeners:

@@ -201,7 +201,7 @@ class Supervisor:
     def _resume(self, estate: Estate) -> None:
         """Go on where the program before this one in this process has stopped, and hand over to new workers."""
         tell = upgrade.resume(self, estate)
-        self.service.bound(self.listeners)
+        self.service.bound(self.listeners, resumed=True)
         self._collect()  # whoever ended meanwhile
         forks.lend_nothing(self._let_go)
         try:
