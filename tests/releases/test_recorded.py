@@ -10,6 +10,7 @@ What must not live here: how it is recorded (record.py), upgrades of real daemon
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import socket
@@ -28,6 +29,7 @@ from tidegate.kinds import Fd, Tcp, Unix
 from tidegate.supervisor import estate, listeners, requests, upgrade
 from tidegate.supervisor.estate import EstateError, ListenerLeft
 from tidegate.supervisor.listeners import Listeners
+from tidegate.supervisor.pidfile import Pidfile
 from tidegate.supervisor.requests import Answer
 from tidegate.worker.pipe import Order, Pipe, Report
 
@@ -160,6 +162,45 @@ def test_words_are_read_as_they_were_meant() -> None:
 
 def test_the_sign_of_life_of_the_recorded_admin_process_is_read() -> None:
     assert through_a_pipe('{"stage":"ready","error":null,"exit":null}\n', Report) == Report("ready")
+
+
+# What keeps a second daemon away, also one of another release.
+
+
+def lock_of(name: str) -> str:
+    """The abstract name; such names have no more bytes than paths of sockets."""
+    whole = f"tidegate/{name}"
+    return whole if len(whole) < 107 else f"tidegate/{hashlib.sha256(name.encode()).hexdigest()}"
+
+
+def test_locks_of_addresses_have_the_names_that_they_had(tmp_path: Path) -> None:
+    file, long = tmp_path / "socket", tmp_path / ("long" * 20) / "socket"
+    long.parent.mkdir()
+    bound = Listeners()
+    try:
+        with contextlib.chdir(long.parent):  # a path of so many bytes is no address
+            bound.bind([Tcp("127.0.0.1", 0), Unix(str(file)), Unix("socket")], 1)
+        port = bound.at(0)[0].getsockname()[1]
+        assert len(lock_of(f"unix/{long}")) == len("tidegate/") + 64
+        for name in (f"tcp/127.0.0.1:{port}", f"unix/{file}", f"unix/{long}"):
+            with socket.socket(socket.AF_UNIX) as other, pytest.raises(OSError, match="Address already in use"):
+                other.bind(f"\0{lock_of(name)}")
+    finally:
+        with contextlib.chdir(long.parent):
+            bound.close()
+
+
+def test_a_pid_file_of_the_recorded_release_is_that_of_this_process(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    path.write_text(f"{os.getpid()}\n")
+    inode = path.stat().st_ino
+    file = Pidfile(str(path))
+    file.write()
+    assert (path.read_text(), path.stat().st_ino) == (f"{os.getpid()}\n", inode)
+    file.remove()
+    file.write()
+    with path.open() as anew:
+        assert anew.read() == f"{os.getpid()}\n"
 
 
 # The settings: the next release is started with the command line and the environment of the one before.
