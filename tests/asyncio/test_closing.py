@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import zlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from tests.asyncio.ends import BINARY, CLOSE, CONT, PING, PONG, Peer, close, connected, outcome, until
 from tests.patience import PATIENCE
-from tests.rawclient import frame
+from tests.rawclient import RawClient, frame
 from tidegate._core.scoreboard import CLOSE_CODES, INITIATORS, Row
 from tidegate.asyncio.server import ServerConnection
 from tidegate.exceptions import (
@@ -233,6 +234,24 @@ async def test_closing_twice_is_closing_once() -> None:
         peer.send(close(4000))
         await peer.end()
         peer.close()
+
+
+async def test_a_message_that_is_still_being_compressed_is_sent_before_we_close() -> None:
+    request = RawClient.request(headers={"Sec-WebSocket-Extensions": "permessage-deflate"})
+    async with connected(request=request, compression="deflate") as (websocket, peer):
+        message = ("tide" * 2**20).encode()
+        sending = asyncio.create_task(websocket.send(message))
+        await asyncio.sleep(0)
+        async with closing(websocket, 1000):
+            first, payload = await peer.frame()
+            assert first == FIN | 0x40 | BINARY
+            assert zlib.decompressobj(wbits=-15).decompress(payload + b"\x00\x00\xff\xff") == message
+            assert await peer.close_frame() == (1000, "")
+            peer.send(close(1000))
+            await peer.end()
+            peer.close()
+        with contextlib.suppress(ConnectionClosed):
+            await sending
 
 
 async def test_both_at_once() -> None:

@@ -2,7 +2,8 @@
 
 A steady client has 64 bytes echoed each 5 ms while an attacker sends, or does not read, as fast as it can. The worker
 is alone on a processor if there are two. Prints a table, a row for each attack: quantiles of the steady client's
-latency, in milliseconds, how many of its echoes came, and the most memory that the worker has had.
+latency, in milliseconds, how many of its echoes came, the most memory that the worker has had, and how often the
+attacker was cut off.
 
 What must not live here: judging the result.
 """
@@ -80,7 +81,7 @@ ATTACKS: dict[str, Attack] = {
 
 
 class Row(NamedTuple):
-    """What the steady client saw, and the worker's memory."""
+    """What the steady client saw, the worker's memory, and how often the attacker lost its connection."""
 
     p50: float
     p99: float
@@ -88,13 +89,14 @@ class Row(NamedTuple):
     echoes: int
     expected: int
     mebibytes: float
+    cuts: int
 
     def __str__(self) -> str:
         echoes = f"{self.echoes}/{self.expected}"
-        return f"{self.p50:7.2f} {self.p99:7.2f} {self.longest:8.2f} {echoes:>11s} {self.mebibytes:6.0f}"
+        return f"{self.p50:7.2f} {self.p99:7.2f} {self.longest:8.2f} {echoes:>11s} {self.mebibytes:6.0f} {self.cuts:5d}"
 
 
-HEAD = f"{'attack':34s} {'p50':>7s} {'p99':>7s} {'longest':>8s} {'echoes':>11s} {'MiB':>6s}"
+HEAD = f"{'attack':34s} {'p50':>7s} {'p99':>7s} {'longest':>8s} {'echoes':>11s} {'MiB':>6s} {'cuts':>5s}"
 
 
 def opened(port: int, path: str, headers: dict[str, str] | None = None) -> socket.socket:
@@ -124,18 +126,20 @@ def steady(port: int, seconds: float, results: Any) -> None:
     results.put(sorted(took))
 
 
-def attack(port: int, kind: Attack, stop: Callable[[], bool]) -> None:
-    """Attack until it is time to stop; whoever is cut off comes back."""
+def attack(port: int, kind: Attack, stop: Callable[[], bool], cuts: Any) -> None:
+    """Attack until it is time to stop; whoever is cut off is counted in `cuts`, and comes back."""
     while not stop():
         sock = opened(port, kind.path, kind.headers)
         if kind.reads:
             threading.Thread(target=_drain, args=(sock,), daemon=True).start()
         sock.settimeout(0.2)
         sent = 0
-        with contextlib.suppress(ConnectionError):
+        try:
             while not stop():
                 with contextlib.suppress(TimeoutError):
                     sent += sock.send(kind.data[sent % len(kind.data) :]) if kind.data else _wait()
+        except ConnectionError:
+            cuts.value += 1
         sock.close()
 
 
@@ -156,18 +160,20 @@ def _drain(sock: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def attacking(port: int, name: str) -> Iterator[None]:
-    """The attacker, in a process of its own for as long as the block lasts."""
+def attacking(port: int, name: str) -> Iterator[Any]:
+    """The attacker, in a process of its own for as long as the block lasts; how often it was cut off, as `value`."""
+    fork = multiprocessing.get_context("fork")
+    cuts = fork.Value("i")
     if name == "a peer that left":  # in the middle of what a handler sends it
         opened(port, "/send").close()
     if name in ("none", "a peer that left"):
-        yield
+        yield cuts
         return
-    stop = multiprocessing.get_context("fork").Event()
-    process = multiprocessing.get_context("fork").Process(target=attack, args=(port, ATTACKS[name], stop.is_set))
+    stop = fork.Event()
+    process = fork.Process(target=attack, args=(port, ATTACKS[name], stop.is_set, cuts))
     process.start()
     try:
-        yield
+        yield cuts
     finally:
         stop.set()
         process.join(PATIENCE)
@@ -182,7 +188,7 @@ def beside(name: str, seconds: float) -> Row:
         (worker,) = daemon.workers()
         results = fork.SimpleQueue()
         bystander = fork.Process(target=steady, args=(daemon.port, seconds, results))
-        with attacking(daemon.port, name):
+        with attacking(daemon.port, name) as cuts:
             bystander.start()
             took = results.get()
             bystander.join()
@@ -190,7 +196,7 @@ def beside(name: str, seconds: float) -> Row:
         assert daemon.workers() == [worker], "the worker was replaced"
         daemon.stop(3)
     at = [took[int(len(took) * part)] * 1000 for part in (0.5, 0.99)]
-    return Row(*at, took[-1] * 1000, len(took), int(seconds / EVERY), peak)
+    return Row(*at, took[-1] * 1000, len(took), int(seconds / EVERY), peak, cuts.value)
 
 
 def most_memory(pid: int) -> float:

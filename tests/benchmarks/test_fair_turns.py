@@ -23,6 +23,7 @@ def test_nobody_waits_for_an_attacker() -> None:
         print(f"{name:34s} {row}")
         assert row.echoes > 0
         assert row.mebibytes < MOST
+        assert row.cuts == 0
 
 
 def test_the_bystander_that_is_measured() -> None:

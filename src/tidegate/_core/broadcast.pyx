@@ -60,6 +60,7 @@ def broadcast(connections, uint8_t opcode, bytes payload not None):
             data = shared.get(key)
             if data is None:
                 data = shared[key] = frame(0xC0 | opcode, compressed(channel.deflate, payload))
+            channel.finish_message()
             channel.deflate.release()
         try:
             if channel.gather is not NULL:

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint64_t
 
+from tidegate._core.deflate cimport Inflation
 from tidegate._core.inbox cimport Inbox
 from tidegate._core.wire cimport tg_frame, tg_utf8
 
@@ -15,8 +16,8 @@ cdef class Channel(Inbox):
     cdef bytes chunk
     cdef Py_ssize_t place
     cdef list unread
-    cdef bint reading_paused
-    cdef bint discarding  # nothing more is read: RFC 6455 sections 1.4 and 7.1.7
+    cdef uint8_t reading_paused
+    cdef uint8_t discarding  # nothing more is read: RFC 6455 sections 1.4 and 7.1.7
 
     # What this turn of the loop's has cost by now.
     cdef uint64_t turn  # its number
@@ -27,13 +28,14 @@ cdef class Channel(Inbox):
     cdef tg_frame header  # of the frame whose payload is being read
     cdef uint8_t head[14]  # a header that came in pieces
     cdef uint8_t head_size
-    cdef bint held  # the header is complete and checked, and its frame waits for room
-    cdef bint in_payload
+    cdef uint8_t held  # the header is complete and checked, and its frame waits for room
+    cdef uint8_t in_payload
     cdef uint8_t message_opcode  # of the message being received in frames, 0 between messages
     cdef uint8_t rsv_allowed
     cdef public bint _extended  # Python extensions see each frame
-    cdef bint encoded  # the message being received is as an extension made it
+    cdef uint8_t encoded  # the message being received is as an extension made it
     cdef tg_utf8 utf8
+    cdef Inflation inflation  # of a frame that is complete and not all inflated
     cdef bytes partial  # a payload that came in pieces, unmasked; longer than what has arrived
     cdef uint64_t partial_size
     cdef uint64_t message_size  # of the frames before this one
@@ -49,7 +51,10 @@ cdef class Channel(Inbox):
     cdef int parse_header(self, const uint8_t *p, Py_ssize_t n) except -1
     cdef int check_header(self) except -1
     cdef bint must_wait(self)
+    cdef Py_ssize_t room(self)
     cdef int receive_encoded(self, bytes payload) except -1
+    cdef int inflate(self) except -1
+    cdef int receive_decoded(self, bytes payload, Py_ssize_t limit) except -1
     cdef int receive_control(self, object payload) except -1
     cdef int receive_whole(self, const uint8_t *p, Py_ssize_t n) except -1
     cdef int begin_partial(self) except -1

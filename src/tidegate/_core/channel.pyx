@@ -109,7 +109,7 @@ cdef class Channel(Inbox):
         """Read nothing more (RFC 6455 sections 1.4, 7.1.7), but let the end of the stream be seen."""
         self.discarding = True
         self.held = False
-        self.chunk = self.partial = None
+        self.chunk = self.partial = self.inflation = None
         self.unread = None
         self._resume_reading()
 
@@ -199,7 +199,7 @@ cdef class Channel(Inbox):
             turns.until = until
             if not whole:  # an exception, in the middle of a frame perhaps: what follows makes no sense any more
                 self.discarding = True
-                self.chunk = self.partial = None
+                self.chunk = self.partial = self.inflation = None
                 self.unread = None
             self.end_gather()
         return self.settle(self.charge(size, tg_now_about() - self.now))
@@ -261,6 +261,11 @@ cdef class Channel(Inbox):
         cdef const uint8_t *p
         cdef Py_ssize_t n
         while self.chunk is not None:
+            if self.inflation is not None:
+                self.inflate()
+                if self.turns.used_up():
+                    return 0
+                continue
             chunk = self.chunk
             n = PyBytes_GET_SIZE(chunk) - self.place
             if n == 0 and not self.held:
@@ -439,25 +444,44 @@ cdef class Channel(Inbox):
             return self.receive_encoded(payload)
         return self.receive_data(payload)
 
-    cdef int receive_encoded(self, bytes payload) except -1:
-        """A data frame is complete, as an extension made it (RFC 6455 5.8); its limits and its UTF-8 are to be checked."""
-        cdef tg_frame *h = &self.header
+    cdef Py_ssize_t room(self):
+        """How long the frame may be once it is decoded; -1 for no limit."""
         cdef Py_ssize_t limit = -1
         if self.max_message_size >= 0:
             limit = self.max_message_size - self.message_size
         if self.max_fragment_size >= 0 and (limit < 0 or self.max_fragment_size < limit):
             limit = self.max_fragment_size
-        if self._extended:
-            payload = self._frame_decoded(h.opcode, bool(h.fin), h.rsv, payload, None if limit < 0 else limit)
-            if payload is None:
-                return 0
-        else:
+        return limit
+
+    cdef int receive_encoded(self, bytes payload) except -1:
+        """A data frame is complete, as an extension made it (RFC 6455 5.8)."""
+        cdef tg_frame *h = &self.header
+        cdef Py_ssize_t limit = self.room()
+        if not self._extended:
+            self.inflation = self.deflate.inflation(payload, h.fin, limit)
+            return self.inflate()
+        payload = self._frame_decoded(h.opcode, bool(h.fin), h.rsv, payload, None if limit < 0 else limit)
+        return 0 if payload is None else self.receive_decoded(payload, limit)
+
+    cdef int inflate(self) except -1:
+        """Inflate until the frame is whole, or the budget is used up."""
+        cdef bytes payload
+        while True:
             try:
-                payload = self.deflate.decompress(payload, h.fin, limit)
+                payload = self.inflation.proceed()
             except TooLong:
-                return self.fail(TOO_BIG, (None, limit, self.message_size))
+                return self.fail(TOO_BIG, (None, self.room(), self.message_size))
             except ZlibError as exc:
                 return self.fail(UNDECODABLE, exc)
+            if payload is not None:
+                self.inflation = None
+                return self.receive_decoded(payload, self.room())
+            if self.turns.used_up():
+                return 0
+
+    cdef int receive_decoded(self, bytes payload, Py_ssize_t limit) except -1:
+        """A data frame is complete and decoded; its limits and its UTF-8 are to be checked."""
+        cdef tg_frame *h = &self.header
         if 0 <= limit < PyBytes_GET_SIZE(payload):
             return self.fail(TOO_BIG, (PyBytes_GET_SIZE(payload), limit, self.message_size))
         h.length = PyBytes_GET_SIZE(payload)

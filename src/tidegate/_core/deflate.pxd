@@ -1,5 +1,17 @@
 """Compression of one connection's messages."""
 
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t
+
+
+# A message larger than this is compressed in pieces of this size.
+cdef enum:
+    COMPRESSED_AT_ONCE = 1 << 14
+
+
+cdef class Compression
+cdef class Inflation
+
 
 cdef class Deflate:
     # Parameters of RFC 7692 7.1, as they concern this side.
@@ -16,8 +28,42 @@ cdef class Deflate:
     cdef bint busy  # something was sent since rest()
     cdef readonly bint out_message  # in the middle of one that goes out
 
+    cdef object need_compressor(self)
     cpdef bytes compress(self, object data, bint fin=*)
     cpdef bytes decompress(self, object data, bint fin, Py_ssize_t limit)
-    cdef bytes inflate(self, bytes data, Py_ssize_t limit)
+    cdef Compression compression(self, bytes data)
+    cdef Inflation inflation(self, bytes data, bint fin, Py_ssize_t limit)
     cpdef rest(self)
     cpdef release(self)
+
+
+cdef class Compression:
+    """A message that goes out, compressed piece by piece."""
+
+    cdef Deflate deflate
+    cdef bytes message
+    cdef uint8_t opcode  # of the message, for the writer
+    cdef PyObject *sender  # the Awaitable that sends it, borrowed: it lets go when it ends
+    cdef Py_ssize_t at
+    cdef list pieces
+
+    cdef bytes proceed(self)
+    cdef int give_up(self) except -1
+
+
+cdef class Inflation:
+    """A frame that came in, inflated piece by piece."""
+
+    cdef Deflate deflate
+    cdef bytes source  # what the peer sent
+    cdef Py_ssize_t at
+    cdef bytes unconsumed  # of what was given to the decompressor
+    cdef list pieces
+    cdef Py_ssize_t size  # of them
+    cdef Py_ssize_t limit
+    cdef bint fin
+    cdef int streams  # after the first
+
+    cdef bytes proceed(self)
+    cdef bytes next_source(self)
+    cdef bytes next_stream(self)

@@ -21,22 +21,22 @@ cdef class Inbox(Writer):
 
     # Frames that wait, as a ring; and behind them small ones of an unfinished message, joined.
     cdef Arrival *ring
+    cdef bytes joined  # longer than what it has
+    cdef Py_ssize_t joined_size
     cdef uint32_t ring_capacity
     cdef uint32_t ring_start
     cdef uint32_t queued
     cdef uint32_t messages_queued  # of them, frames that end a message
     cdef uint32_t unfinished  # of them, frames of a message whose end has not come
-    cdef bytes joined  # longer than what it has
-    cdef Py_ssize_t joined_size
-    cdef bint no_room  # the parser waits for some
-    cdef bint dropping  # frames are read and not kept: from the first that found no room on, so that there is no gap
+    cdef uint8_t no_room  # the parser waits for some
+    cdef uint8_t dropping  # frames are read and not kept: from the first that found no room on, so that there is no gap
 
     # Who reads.
     cdef public bint _streaming  # recv_streaming() is in the middle of a message
-    cdef bint want_bytes  # the last reader asked for texts as bytes
+    cdef uint8_t want_bytes  # the last reader asked for texts as bytes
+    cdef uint8_t reader_takes_frames  # rather than whole messages
+    cdef uint8_t reader_yielded  # there is something for it, and it waits for its next turn
     cdef PyObject *reader  # the Awaitable that reads, borrowed: it lets go when it ends
-    cdef bint reader_takes_frames  # rather than whole messages
-    cdef bint reader_yielded  # there is something for it, and it waits for its next turn
     cdef Waiter waiter
     cdef double now  # tg_now() of the current turn
     cdef double handling  # arrival of the message the handler is busy with, 0 for none

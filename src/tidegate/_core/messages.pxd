@@ -18,6 +18,8 @@ cdef class Awaitable:
     cdef int recv_step(self, PyObject **result) except -1
     cdef int wait(self, bint frames, PyObject **result) except -1
     cdef int send_step(self, PyObject **result) except -1
+    cdef int compress_step(self, PyObject **result) except -1
+    cdef int pass_turn(self, PyObject **result) except -1
     cdef int end_step(self, PyObject **result) except -1
     cdef int delegate(self, object value, PyObject **result) except -1
     cdef void end(self) noexcept

@@ -13,7 +13,7 @@ from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 
 from tidegate._core.waiter cimport Waiter
-from tidegate._core.writer cimport CLOSED
+from tidegate._core.writer cimport BEGUN, CLOSED, DECLINED, OPEN
 
 
 cdef extern from "Python.h":
@@ -33,7 +33,7 @@ cdef extern from "messages.h":
 
 # What an Awaitable is of.
 cdef enum:
-    MESSAGE, ITERATION, FRAME, SEND, TURN
+    MESSAGE, ITERATION, FRAME, SEND, TURN, COMPRESSED_SEND
 
 # How far it is.
 cdef enum:
@@ -41,7 +41,8 @@ cdef enum:
 
 # Its name, by what it is of.
 cdef const char **NAMES = [
-    "Connection.recv", "Connection.__anext__", "Connection._recv_frame", "Connection.send", "Connection._end_step"
+    "Connection.recv", "Connection.__anext__", "Connection._recv_frame", "Connection.send", "Connection._end_step",
+    "Connection.send",
 ]
 
 
@@ -140,6 +141,8 @@ cdef class Awaitable:
                 raise RuntimeError("cannot reuse already awaited coroutine")
             elif self.kind == SEND:
                 ended = self.send_step(result)
+            elif self.kind == COMPRESSED_SEND:
+                ended = self.compress_step(result)
             elif self.kind == TURN:
                 self.channel.check()
                 ended = self.end_step(result)
@@ -211,10 +214,16 @@ cdef class Awaitable:
 
     cdef int send_step(self, PyObject **result) except -1:
         cdef Channel channel = self.channel
+        cdef int sent
         if self.stage == WAITING:  # for its turn, with the message written
             return self.end_step(result)
         channel.check()
-        if not channel.send_message(self.argument, self.text):
+        sent = channel.send_message(self.argument, self.text)
+        if sent == BEGUN:
+            channel.compression.sender = <PyObject *> self
+            self.kind = COMPRESSED_SEND
+            return self.compress_step(result)
+        if sent == DECLINED:
             self.inner = channel._send_slowly(self.argument, self.text)
         elif channel._write_paused:
             self.inner = channel._drain()
@@ -223,18 +232,44 @@ cdef class Awaitable:
         self.stage = DELEGATED
         return self.delegate(None, result)
 
+    cdef int compress_step(self, PyObject **result) except -1:
+        """Compress a message piece by piece, over as many turns as that takes, and send it.
+
+        Whoever sends something meanwhile finishes it; if the call is cancelled before that, nothing of it is sent.
+        """
+        cdef Channel channel = self.channel
+        if self.stage == WAITING:
+            channel.yielded_writers -= 1
+            self.stage = CREATED
+        while channel.compression is not None and channel.compression.sender is <PyObject *> self:
+            if channel._state != OPEN:
+                channel.give_up_message()
+                self.inner = channel._send_slowly(self.argument, self.text)  # which says how it ended
+                self.stage = DELEGATED
+                return self.delegate(None, result)
+            if not channel.compress() and channel.turns.used_up():
+                return self.pass_turn(result)
+        if channel._write_paused:
+            self.inner = channel._drain()
+            self.stage = DELEGATED
+            return self.delegate(None, result)
+        return self.end_step(result)
+
+    cdef int pass_turn(self, PyObject **result) except -1:
+        """Wait for the next turn, with something written or to be written."""
+        cdef Waiter waiter = Waiter.of(self.channel.loop)
+        waiter.arm()
+        self.channel.turns.join(waiter)
+        self.channel.yielded_writers += 1
+        self.stage = WAITING
+        Py_INCREF(waiter)
+        result[0] = <PyObject *> waiter
+        return 0
+
     cdef int end_step(self, PyObject **result) except -1:
         """Return None, in the next turn if this one's budget is used up."""
-        cdef Waiter waiter
         if self.stage == CREATED and self.channel.turns.used_up():
-            waiter = Waiter.of(self.channel.loop)
-            waiter.arm()
-            self.channel.turns.join(waiter)
-            self.channel.yielded_writers += 1
-            self.stage = WAITING
-            Py_INCREF(waiter)
-            result[0] = <PyObject *> waiter
-            return 0
+            return self.pass_turn(result)
         Py_INCREF(None)
         result[0] = <PyObject *> None
         return 1
@@ -257,6 +292,9 @@ cdef class Awaitable:
             self.channel.reader_yielded = False
         elif self.stage == WAITING:
             self.channel.yielded_writers -= 1
+        if self.kind == COMPRESSED_SEND and self.channel.compression is not None:
+            if self.channel.compression.sender is <PyObject *> self:
+                self.channel.give_up_message()
         self.stage = ENDED
         self.inner = None
 

@@ -15,7 +15,7 @@ cdef extern from "pythread.h":
 
 # Bytes that are read from one connection in a turn.
 cdef enum:
-    TURN_BYTES = 1 << 21
+    TURN_BYTES = 1 << 19
 
 # Seconds of one connection's work in a turn.
 cdef double TURN_SECONDS

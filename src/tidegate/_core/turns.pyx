@@ -7,8 +7,8 @@ time for a task that sends or receives without ever having to wait. Who has used
 the line once a turn, from its front, for `TURN_SECONDS` all together, however many stand there.
 
 The figure, measured with one attacker and a steady echo beside it: at 0.5 ms the echo's p99 goes from 0.4 ms to about 1,
-at 1 ms to 2; a tenth of that would spend a tenth of the loop on its own iterations. One message is never divided: to
-inflate or to compress 1 MiB takes as long as it takes.
+at 1 ms to 2; a tenth of that would spend a tenth of the loop on its own iterations. A large message is inflated and
+compressed in pieces (deflate.pyx), over several turns; what a handler or broadcast() does with it is never divided.
 
 What must not live here: what is done in a turn.
 """

@@ -3,7 +3,7 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint64_t
 
-from tidegate._core.deflate cimport Deflate
+from tidegate._core.deflate cimport Compression, Deflate
 from tidegate._core.scoreboard cimport Row, tg_row
 from tidegate._core.turns cimport PyThread_get_thread_ident, Turns, TurnTaker
 
@@ -18,6 +18,10 @@ cdef enum:
     BINARY = 2
     CLOSE = 8
 
+
+# What send_message() did.
+cdef enum:
+    DECLINED, SENT, BEGUN
 
 # A Writer's descriptor: there is none to be used, or nobody has looked.
 cdef enum:
@@ -43,13 +47,13 @@ cdef class Writer(TurnTaker):
     cdef readonly object loop
     cdef Turns turns
     cdef object write  # transport.write, bound once
-    cdef bint scatter  # the transport takes the parts of a frame as well as the whole
     cdef int descriptor  # of the socket, to which what is gathered can go at once; NONE or UNKNOWN
-    cdef bint behind  # something was given to the transport, which may have some of it still
+    cdef uint8_t scatter  # the transport takes the parts of a frame as well as the whole
+    cdef uint8_t behind  # something was given to the transport, which may have some of it still
+    cdef uint8_t client  # which side masks
     cdef PyObject *row  # a Row, owned: garbage collection must not take it away, for counts points into it
     cdef tg_row *counts
 
-    cdef bint client  # which side masks
     cdef Deflate deflate  # permessage-deflate, when it was negotiated and nothing else was
 
     # State (protocol.State), and why the ordinary way out is not to be taken.
@@ -58,6 +62,7 @@ cdef class Writer(TurnTaker):
     cdef public bint _sending  # in the middle of a fragmented message
     cdef public bint _write_paused
 
+    cdef Compression compression  # of a message that is not all compressed
     cdef unsigned int yielded_writers  # tasks that have written, and go on in their next turn
     cdef tg_gather *gather  # only during a read callback
     cdef uint64_t left_at  # tg_ticks() when something of this read callback's left
@@ -68,6 +73,10 @@ cdef class Writer(TurnTaker):
     cdef bint more_to_handle(self)
     cdef int send_message(self, object message, object text) except -1
     cdef int send_deflated(self, object message, object text) except -1
+    cdef bint compress(self) except -1
+    cdef int finish_message(self) except -1
+    cdef int give_up_message(self) except -1
+    cdef int send_compressed(self, uint8_t opcode, Py_ssize_t size, bytes compressed) except -1
     cdef int send_frame(self, uint8_t first, const uint8_t *p, Py_ssize_t n, object owner) except -1
     cdef int begin_gather(self) except -1
     cdef int flush(self) except -1

@@ -11,6 +11,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromSt
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.string cimport memcpy
 
+from tidegate._core.deflate cimport COMPRESSED_AT_ONCE
 from tidegate._core.scoreboard cimport TG_SENT, current_row, tg_count_bytes, tg_count_message
 from tidegate._core.turns cimport TG_GLANCE, tg_ticks
 from tidegate._core.wire cimport new_key, tg_build_header, tg_unmask
@@ -81,13 +82,16 @@ cdef class Writer(TurnTaker):
         return False
 
     cdef int send_message(self, object message, object text) except -1:
-        """Frame and write a message if it is as simple as most: 1; 0 if Python has to look at it."""
+        """Frame and write a message if it is as simple as most: SENT; DECLINED if Python has to look at it.
+
+        BEGUN if it is so large that it is compressed in pieces: then it is `self.compression`, and sent by compress().
+        """
         cdef const char *p
         cdef Py_ssize_t n
         cdef uint8_t opcode
         cdef Py_buffer view
         if self._state != OPEN or self._sending or self._slow:
-            return 0
+            return DECLINED
         if self.deflate is not None:
             return self.send_deflated(message, text)
         if isinstance(message, str):
@@ -101,7 +105,7 @@ cdef class Writer(TurnTaker):
         elif isinstance(message, (bytes, bytearray, memoryview)):
             opcode = TEXT if text is True else BINARY
             if isinstance(message, memoryview) and not message.c_contiguous:
-                return 0
+                return DECLINED
             PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
             try:
                 n = view.len
@@ -109,15 +113,16 @@ cdef class Writer(TurnTaker):
             finally:
                 PyBuffer_Release(&view)
         else:
-            return 0
+            return DECLINED
         tg_count_bytes(self.counts, TG_SENT, n)
         tg_count_message(self.counts, TG_SENT, opcode, n)
-        return 1
+        return SENT
 
     cdef int send_deflated(self, object message, object text) except -1:
         """send_message() with compression (RFC 7692 section 6)."""
+        self.finish_message()
         cdef uint8_t opcode
-        cdef bytes data, compressed
+        cdef bytes data
         if isinstance(message, str):
             opcode = BINARY if text is False else TEXT
             data = message.encode()
@@ -125,14 +130,42 @@ cdef class Writer(TurnTaker):
             opcode = TEXT if text is True else BINARY
             data = bytes(message)
         else:
-            return 0
-        compressed = self.deflate.compress(data)
+            return DECLINED
+        if PyBytes_GET_SIZE(data) > COMPRESSED_AT_ONCE:
+            self.compression = self.deflate.compression(data)
+            self.compression.opcode = opcode
+            return BEGUN
+        return self.send_compressed(opcode, PyBytes_GET_SIZE(data), self.deflate.compress(data))
+
+    cdef bint compress(self) except -1:
+        """Compress a piece of the message: whether that was the last one, and it is sent."""
+        cdef Compression compression = self.compression
+        cdef bytes compressed = compression.proceed()
+        if compressed is None:
+            return False
+        self.compression = None
+        return self.send_compressed(compression.opcode, PyBytes_GET_SIZE(compression.message), compressed)
+
+    cdef int finish_message(self) except -1:
+        """Send what is being compressed, now: something else is to be sent after it."""
+        while self.compression is not None:
+            self.compress()
+        return 0
+
+    cdef int give_up_message(self) except -1:
+        """Let go what is being compressed, of which nothing was sent."""
+        self.compression.give_up()
+        self.compression = None
+        return 0
+
+    cdef int send_compressed(self, uint8_t opcode, Py_ssize_t size, bytes compressed) except -1:
+        """Write a message that was of `size` bytes."""
         self.send_frame(
             0xC0 | opcode, <const uint8_t *> PyBytes_AS_STRING(compressed), PyBytes_GET_SIZE(compressed), compressed
         )
-        tg_count_bytes(self.counts, TG_SENT, PyBytes_GET_SIZE(data))
-        tg_count_message(self.counts, TG_SENT, opcode, PyBytes_GET_SIZE(data))
-        return 1
+        tg_count_bytes(self.counts, TG_SENT, size)
+        tg_count_message(self.counts, TG_SENT, opcode, size)
+        return SENT
 
     cdef int send_frame(self, uint8_t first, const uint8_t *p, Py_ssize_t n, object owner) except -1:
         """Write one frame; `owner` is the bytes object that p points into, if there is one that may go out uncopied."""
@@ -237,6 +270,10 @@ cdef class Writer(TurnTaker):
         cdef const uint8_t *p = &payload[0] if payload.shape[0] else &first  # not NULL: memcpy() must not see it
         self.check()
         self.send_frame(first, p, payload.shape[0], None)
+
+    def _finish_message(self):
+        """Send what is being compressed, before something else is compressed."""
+        self.finish_message()
 
     def _count_sent(self, Py_ssize_t size):
         """Count payload that Python framed."""

@@ -655,6 +655,8 @@ class Connection(MessageChannel, OlderConnection):
             self._use_extensions()
 
     def _encode_and_send(self, opcode: Opcode, fin: bool, payload: bytes) -> None:
+        if opcode not in (Opcode.PING, Opcode.PONG):
+            self._finish_message()
         if self._slow:
             self._log_frame(">", opcode, fin, payload)
         first = (FIN if fin else 0) | opcode
