@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +23,13 @@ from tests.rawclient import frame
 KIB, MIB = 1 << 10, 1 << 20
 TRUSTED = MIB  # what a header alone makes the channel allocate, at most
 OVERHEAD = 128 * KIB  # of a subject, its models, and whatever the interpreter puts aside
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_objects() -> None:
+    """What the tests before have left is looked at by no collection: each example makes one."""
+    gc.collect()
+    gc.freeze()
 
 
 @contextmanager
