@@ -80,7 +80,7 @@ BROKEN = {
         "async def serve(websocket): ...\nhandler = tidegate.App(serve, lifespan=lifespan)\n",
         "no database",
     ),
-    "never ready": ("import time\ntime.sleep(60)\n", "not ready within 1 s"),
+    "never ready": ("import time\ntime.sleep(60)\n", "not ready within 3 s"),
     "crashes after it is ready": (
         "import tidegate, contextlib, asyncio, os\n@contextlib.asynccontextmanager\nasync def lifespan():\n"
         "    asyncio.get_running_loop().call_later(0.3, os._exit, 9)\n    yield\n"
@@ -98,7 +98,8 @@ QUICKER = {"syntax", "crashes after it is ready"}
 )
 @pytest.mark.parametrize("form", ["generation", pytest.param("rolling", marks=pytest.mark.slow)])
 async def test_a_broken_application_changes_nothing(broken: str, form: str) -> None:
-    options = ("--settle", "0.8", "--boot-timeout", "1", "--reload", form)
+    boot_timeout = "3" if broken == "never ready" else "60"
+    options = ("--settle", "0.8", "--boot-timeout", boot_timeout, "--reload", form)
     with Daemon(ECHO, *options, workers=2, drain=0.2) as daemon:
         before = daemon.workers()
         text, words = BROKEN[broken]
