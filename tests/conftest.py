@@ -50,6 +50,13 @@ def row() -> Iterator[Row]:
 
 
 @pytest.fixture(scope="module")
+def few_objects() -> None:
+    """For a module that collects garbage all the time: what the tests before it have left is looked at no more."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module")
 def echo_daemon() -> Iterator[Daemon]:
     """An echo server with two workers, shared by a module's tests: none of them may stop or break it."""
     with Daemon(ECHO, workers=2) as daemon:

@@ -22,6 +22,8 @@ from tidegate.asyncio.server import ServerConnection
 from tidegate.exceptions import ConnectionClosed, InvalidHandshake
 from tidegate.http11 import Request, Response
 
+pytestmark = pytest.mark.usefixtures("few_objects")
+
 Handler = Callable[[ServerConnection], Awaitable[None]]
 
 

@@ -25,11 +25,7 @@ TRUSTED = MIB  # what a header alone makes the channel allocate, at most
 OVERHEAD = 128 * KIB  # of a subject, its models, and whatever the interpreter puts aside
 
 
-@pytest.fixture(scope="module", autouse=True)
-def few_objects() -> None:
-    """What the tests before have left is looked at by no collection: each example makes one."""
-    gc.collect()
-    gc.freeze()
+pytestmark = pytest.mark.usefixtures("few_objects")
 
 
 @contextmanager

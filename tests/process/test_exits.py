@@ -51,7 +51,9 @@ def start(at_import: str = "", in_lifespan: str = "") -> str:
     return START.format(at_import=at_import, in_lifespan=in_lifespan or "pass")
 
 
-@pytest.mark.parametrize("what", RAISED)
+@pytest.mark.parametrize(
+    "what", [name if name == "SystemExit" else pytest.param(name, marks=pytest.mark.slow) for name in RAISED]
+)
 @pytest.mark.parametrize(("where", "options"), [("import", ()), ("import", ("--preload",)), ("lifespan", ())])
 def test_at_the_start_it_is_status_3_and_the_log_file_and_the_check_have_the_reason(
     where: str, options: tuple[str, ...], what: str, tmp_path: Path
