@@ -1,4 +1,4 @@
-"""A run of everything goes on as many processors as there are; a part of it that is named goes in one process.
+"""A run of everything goes in a process for each processor and one more; a part of it that is named goes in one.
 
 A file's tests stay together and in order, since they share what their fixtures make. `pytest -n 0` has everything in
 one process, `pytest -n 4 tests/process` a part in four. What must not live here: what single tests need.
@@ -27,7 +27,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     chosen = getattr(option, "numprocesses", 0) is not None or option.tx or option.usepdb or option.collectonly
     if everything and not chosen:
-        option.numprocesses = min(_MOST, max(2, len(os.sched_getaffinity(0))))
+        option.numprocesses = min(_MOST, len(os.sched_getaffinity(0)) + 1)  # one of them waits, for a daemon
     if getattr(option, "numprocesses", None) and option.dist in ("no", "load"):
         option.dist = "loadfile"
         option.loadscopereorder = False  # the order is this project's own
