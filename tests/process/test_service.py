@@ -412,8 +412,11 @@ def test_nothing_is_left_open_for_programs_that_are_started(place: Path) -> None
             for process in daemon.processes():
                 infos = Path(f"/proc/{process.pid}/fdinfo")
                 for info in infos.iterdir() if process.pid != victim else ():
-                    flags = int(info.read_text().splitlines()[1].split()[1], 8)
-                    target = os.readlink(f"/proc/{process.pid}/fd/{info.name}")
+                    try:
+                        flags = int(info.read_text().splitlines()[1].split()[1], 8)
+                        target = os.readlink(f"/proc/{process.pid}/fd/{info.name}")
+                    except FileNotFoundError:  # it has been closed meanwhile
+                        continue
                     assert int(info.name) <= 2 or flags & os.O_CLOEXEC, (daemon.titles()[process.pid], target)
 
 
