@@ -1,6 +1,6 @@
 """X-Forwarded-For and Forwarded: which hop is the client.
 
-What must not live here: whether a peer is asked at all (asyncio/test_gate.py).
+What must not live here: whether a peer is asked at all (asyncio/test_admission.py).
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.addresses import Networks
 from tidegate.forwarded import FORWARDED, X_FORWARDED_FOR, client_of
+from tidegate.networks import Networks
 
 TRUSTED = Networks(["10.0.0.0/8", "fd00::/8"])
 

@@ -1,6 +1,6 @@
 """Limits of connections and of handshakes a second, with time as the test says.
 
-What must not live here: answers to clients (asyncio/test_gate.py).
+What must not live here: answers to clients (asyncio/test_admission.py).
 """
 
 from __future__ import annotations

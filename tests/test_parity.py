@@ -2,7 +2,7 @@
 
 What is expected is read from the installed `websockets`, and from tables where its documentation promises more than can
 be read there. Whatever is not the same is on a list with its reason, and nothing is on a list that is the same.
-What must not live here: behaviour (tests/differential), and what older names do (tests/test_older.py).
+What must not live here: behaviour (tests/differential), and what older names do (tests/test__compat.py).
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ def test_name(module: str, name: str) -> None:
         assert name in ours.__all__
     if inspect.isclass(theirs) and issubclass(theirs, Exception) and not is_legacy(theirs):
         lineage = [kind.__name__ for kind in theirs.__mro__]
-        assert [kind.__name__ for kind in found.__mro__ if kind.__module__ != "tidegate.older"] == lineage
+        assert [kind.__name__ for kind in found.__mro__ if kind.__module__ != "tidegate._compat"] == lineage
 
 
 @pytest.mark.parametrize(("module", "name"), NAMES, ids=[dotted(*pair) for pair in NAMES])

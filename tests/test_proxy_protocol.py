@@ -1,6 +1,6 @@
 """The PROXY protocol: headers of both versions, in pieces, and what is none.
 
-What must not live here: connections (asyncio/test_preface.py).
+What must not live here: connections (asyncio/test_transport_setup.py).
 """
 
 from __future__ import annotations

@@ -31,11 +31,9 @@ ROOT_FLOORS = {
             "exceptions",
             "datastructures",
             "frames",
-            "kinds",
-            "addresses",
-            "config",
+            "networks",
             "app",
-            "older",
+            "_compat",
             "redaction",
         )
     },
@@ -47,6 +45,8 @@ ROOT_FLOORS = {
 # Floor -> the floors that it may import, and single modules as doors into others.
 MAY_IMPORT = {
     "words": {"words"},
+    "config": {"words", "process", "config"},
+    "ipc": {"words", "config", "logs", "ipc"},
     "grammar": {"words", "grammar", "_core.deflate"},  # an extension holds what works for it
     "chapters": {"words", "grammar", "chapters"},
     "_core": {"_core"},
@@ -54,23 +54,20 @@ MAY_IMPORT = {
     "bus": {"words", "_core", "bus"},
     "logs": {"logs", "redaction"},  # every process has one
     "process": {"logs", "process"},
-    "metrics": {"words", "_core", "metrics"},
+    "metrics": {"words", "config", "_core", "metrics"},
     # Its HTTP is our own server's.
-    "admin": {"words", "logs", "process", "grammar", "_core", "asyncio", "metrics", "admin", "limits", "protocol"},
-    "worker": {
-        *("words", "logs", "process", "grammar", "chapters", "_core", "asyncio", "bus", "worker", "metrics.users"),
+    "admin": {
+        *("words", "config", "ipc", "logs", "process", "grammar", "_core", "asyncio", "metrics", "admin"),
+        *("limits", "protocol"),
     },
-    "supervisor": {
-        "words",
-        "logs",
-        "process",
-        "_core",
-        "supervisor",
-        "worker.pipe",
-    },  # its children's lives it is given
+    "worker": {
+        *("words", "config", "ipc", "logs", "process", "grammar", "chapters", "_core", "asyncio", "bus", "worker"),
+        "metrics.application",
+    },
+    "supervisor": {"words", "config", "ipc", "logs", "process", "_core", "supervisor"},  # given its children's lives
     "cli": {
-        *("words", "logs", "process", "grammar", "_core", "asyncio", "metrics", "admin", "supervisor", "worker"),
-        *("cli", "front"),
+        *("words", "config", "ipc", "logs", "process", "grammar", "_core", "asyncio", "metrics", "admin"),
+        *("supervisor", "worker", "cli", "front"),
     },
     "front": {"words", "cli"},
 }
@@ -117,7 +114,7 @@ TOOLS = ("mypy", "ruff check", "ruff format --check")
 # Modules whose tests are elsewhere, and where.
 TESTED_IN = {
     "_core.broadcast": "tests/asyncio/test_broadcast.py",
-    "asyncio.serving": "tests/asyncio/test_server_handlers.py",
+    "asyncio.server_connection": "tests/asyncio/test_server_handlers.py",
     "cli.demo_application": "tests/browser/test_demo.py",
 }
 

@@ -113,7 +113,7 @@ def __getattr__(name: str) -> Any:
     if module is None:
         if name.startswith("__"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return importlib.import_module(f"{__name__}.older").lookup(__name__, name)
+        return importlib.import_module(f"{__name__}._compat").lookup(__name__, name)
     value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     globals()[name] = value
     return value

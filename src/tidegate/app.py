@@ -1,7 +1,7 @@
 """`App`: a handler together with what only Python can say about how it is served.
 
-Whatever is a number or a word is a setting of the command (config.py); an App has the rest, the objects. It is checked
-when it is made, so that a mistake shows where it was written.
+Whatever is a number or a word is a setting of the command (config/schema.py); an App has the rest, the objects. It is
+checked when it is made, so that a mistake shows where it was written.
 
 What must not live here: settings, loading an App from a module (worker/loader.py), serving it.
 """
@@ -16,7 +16,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from .older import takes_path
+from ._compat import takes_path
 
 if TYPE_CHECKING:
     from ssl import SSLContext

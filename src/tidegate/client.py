@@ -15,6 +15,7 @@ import urllib.parse
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ._compat import lookup
 from .datastructures import Headers
 from .exceptions import (
     InvalidHeader,
@@ -36,7 +37,6 @@ from .headers import (
     validate_subprotocols,
 )
 from .http11 import Request, Response
-from .older import lookup
 from .typing import Subprotocol
 from .uri import WebSocketURI
 

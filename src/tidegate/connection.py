@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .older import NAMES, lookup
+from ._compat import NAMES, lookup
 
 
 def __getattr__(name: str) -> Any:

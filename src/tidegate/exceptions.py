@@ -44,7 +44,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .older import OlderClosed, OlderStatus, lookup, warn
+from ._compat import OlderClosed, OlderStatus, lookup, warn
 
 if TYPE_CHECKING:
     from .frames import Close

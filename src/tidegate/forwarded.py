@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from .addresses import Networks, host_of
+from .networks import Networks, host_of
 
 __all__ = ["FORWARDED", "X_FORWARDED_FOR", "client_of"]
 

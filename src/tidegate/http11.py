@@ -15,6 +15,7 @@ import sys
 
 import httptools
 
+from ._compat import take_body
 from .datastructures import Headers
 from .exceptions import (
     HeaderLineTooLong,
@@ -27,7 +28,6 @@ from .exceptions import (
     TooManyHeaders,
     UnexpectedBody,
 )
-from .older import take_body
 from .version import version
 
 __all__ = [

@@ -8,7 +8,7 @@ exactly. One address is counted by each worker alone: the system spreads a clien
 random, so each enforces its share, and as much more as keeps a client within the limit from being refused for their
 uneven spread. A rate is enforced in equal parts, so that over time the parts are the whole.
 
-Time is an argument. What must not live here: answers, addresses (addresses.py), I/O.
+Time is an argument. What must not live here: answers, addresses (networks.py), I/O.
 """
 
 from __future__ import annotations

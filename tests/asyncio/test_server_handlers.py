@@ -438,7 +438,7 @@ async def test_a_server_that_refuses_answers_when_it_is_asked() -> None:
 
 
 async def test_a_server_that_refuses_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tidegate.asyncio.serving.REFUSED_WITHIN", 0.1)
+    monkeypatch.setattr("tidegate.asyncio.server_connection.REFUSED_WITHIN", 0.1)
     async with serving(echo) as made:
         made.server.refuse()
         peer = await made.raw()

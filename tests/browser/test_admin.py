@@ -1,6 +1,6 @@
 """The admin page in Chromium: its numbers are those of /metrics, its charts move, and it comes back.
 
-What must not live here: what /live says (tests/admin/test_live.py), who may ask (tests/admin/test_access.py).
+What must not live here: what /live says (tests/admin/test_live.py), who may ask (tests/admin/test_authorization.py).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import pytest
 
 from tests.harness import ROOT
 from tidegate.cli import reference
-from tidegate.config import settings
+from tidegate.config.schema import settings
 from tidegate.metrics.catalog import CATALOG
 
 

@@ -17,9 +17,9 @@ import pytest
 
 from tests.patience import PATIENCE
 from tidegate.cli import COMMANDS, main, serve, tidegate
-from tidegate.config import Config, settings
-from tidegate.kinds import SWITCH, Tcp, Unix
-from tidegate.supervisor import cgroup
+from tidegate.config.schema import Config, settings
+from tidegate.config.types import SWITCH, Tcp, Unix
+from tidegate.supervisor.system import cgroup
 
 
 @pytest.fixture

@@ -13,18 +13,20 @@ import pytest
 from tests.harness import ROOT
 from tidegate import headers, http11, proxy_protocol
 from tidegate._core import turns
-from tidegate.admin import entrance, feed
+from tidegate.admin import admission as admin_admission
+from tidegate.admin import feed
 from tidegate.admin import main as admin
-from tidegate.asyncio import gate, serving
+from tidegate.asyncio import admission, server_connection
 from tidegate.asyncio.server import Server
 from tidegate.client import MAX_REDIRECTS
-from tidegate.config import settings
-from tidegate.kinds import SIZE, SLOTS
+from tidegate.config.schema import settings
+from tidegate.config.types import SIZE, SLOTS
+from tidegate.ipc import control_protocol
+from tidegate.ipc.pipe import Pipe
 from tidegate.limits import KEPT
-from tidegate.logs import delivery, lines
-from tidegate.metrics import users
-from tidegate.supervisor import control, requests
-from tidegate.worker.pipe import Pipe
+from tidegate.logs import formatters, writers
+from tidegate.metrics import application
+from tidegate.supervisor import control
 
 TEXT = (ROOT / "deploy" / "guides" / "operating.md").read_text(encoding="utf-8")
 
@@ -67,7 +69,7 @@ BOUNDS: dict[str, tuple[str, bool]] = {
     "bytes that come before the answer of a hook": (size(Server.EARLY_DATA), True),
     "hooks of clients that have left": ("cancelled, and counted as connections until they end", True),
     "refused connections": (
-        f"{serving.REFUSED_WITHIN:g} s for the request, {gate.LINGER:g} s until the client closes",
+        f"{server_connection.REFUSED_WITHIN:g} s for the request, {admission.LINGER:g} s until the client closes",
         True,
     ),
     # An open connection.
@@ -91,22 +93,23 @@ BOUNDS: dict[str, tuple[str, bool]] = {
     "workers": (f"{SLOTS}", True),
     "time without a turn of a worker's loop": (setting("worker_timeout"), True),
     "lines of the log that cannot be written yet": (
-        f"{size(delivery.Threaded.LIMIT)} of a worker, {size(delivery.Patient.LIMIT)} of the supervisor",
+        f"{size(writers.Threaded.LIMIT)} of a worker, {size(writers.Patient.LIMIT)} of the supervisor",
         True,
     ),
-    "a line of the log": (size(lines._LONGEST_LINE), True),
+    "a line of the log": (size(formatters._LONGEST_LINE), True),
     "what a process tells the supervisor": (f"{size(Pipe.LONGEST)} a line", True),
     "control socket": (
-        f"{control.CLIENTS} clients, {size(requests.LONGEST)} a request, {size(control.UNSENT)} of answers,"
+        f"{control.CLIENTS} clients, {size(control_protocol.LONGEST)} a request, {size(control.UNSENT)} of answers,"
         f" {control.SILENCE:g} s of silence",
         True,
     ),
     "admin address": (
-        f"{entrance.CONNECTIONS} connections, {entrance.BACKLOG} in the queue, {admin.OPEN_TIMEOUT:g} s for a request",
+        f"{admin_admission.CONNECTIONS} connections, {admin_admission.BACKLOG} in the queue, "
+        f"{admin.OPEN_TIMEOUT:g} s for a request",
         True,
     ),
     "listeners of /live": (f"{feed.LISTENERS}, {size(feed.LIMIT)} each", True),
-    "a file of the application's metrics": (size(users.LARGEST), True),
+    "a file of the application's metrics": (size(application.LARGEST), True),
     # A client made with connect().
     "a response to `connect()`": (
         f"{size(http11.MAX_HEAD_SIZE)} of head, {BODY} of body, {http11.MAX_INTERIM_RESPONSES} interim responses,"
@@ -142,7 +145,7 @@ def test_row(name: str) -> None:
 
 def test_the_reserve_of_descriptors() -> None:
     """As the row of a worker's connections says."""
-    assert [limit - gate.descriptors(limit)[0] for limit in (256, 512, 1024, 65536)] == [32, 32, 64, 4096]
+    assert [limit - admission.descriptors(limit)[0] for limit in (256, 512, 1024, 65536)] == [32, 32, 64, 4096]
 
 
 @pytest.mark.parametrize(

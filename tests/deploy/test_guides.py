@@ -19,8 +19,8 @@ import pytest
 from tests.harness import ROOT
 from tidegate import logs
 from tidegate.cli import COMMANDS, Commands, control, reference, tidegate
-from tidegate.cli.sources import OTHERS, Loader
-from tidegate.config import settings
+from tidegate.config.schema import settings
+from tidegate.config.sources import OTHERS, Loader
 from tidegate.metrics.catalog import CATALOG
 from tidegate.supervisor.signals import HEARD
 from tidegate.worker import main as worker

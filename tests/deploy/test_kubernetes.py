@@ -14,8 +14,8 @@ import yaml
 
 from tests.deploy.fronts import DEPLOY
 from tests.deploy.image import stages
-from tidegate.cli.sources import Loader
-from tidegate.config import settings
+from tidegate.config.schema import settings
+from tidegate.config.sources import Loader
 from tidegate.metrics.catalog import CATALOG
 
 FOLDER = DEPLOY / "kubernetes"

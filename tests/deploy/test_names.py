@@ -14,8 +14,8 @@ from tests.deploy.fronts import DEPLOY
 from tests.harness import ROOT
 from tidegate import cli
 from tidegate.cli.serve import command
-from tidegate.cli.sources import Loader
-from tidegate.config import settings
+from tidegate.config.schema import settings
+from tidegate.config.sources import Loader
 from tidegate.metrics.catalog import CATALOG
 
 # Options of other programs, which these files show how to call.

@@ -17,7 +17,7 @@ from tests.harness import ROOT, require
 from tests.patience import PATIENCE
 from tidegate._core.scoreboard import CLOSE_CODES, EXIT_REASONS, HANDSHAKE_RESULTS, LIMITS, STAGES
 from tidegate.metrics.catalog import CATALOG
-from tidegate.metrics.facts import BACKOFF
+from tidegate.metrics.derived import BACKOFF
 
 FOLDER = ROOT / "deploy" / "prometheus"
 ALERTS = FOLDER / "alerts.yml"

@@ -22,7 +22,7 @@ from tests.deploy.fronts import KINDS, Front, caddy_version, read
 from tests.harness import wait_until
 from tests.patience import PATIENCE
 from tests.process.clients import Crowd
-from tidegate.config import settings
+from tidegate.config.schema import settings
 
 STAYING = 10
 

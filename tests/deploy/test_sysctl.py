@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.deploy.fronts import DEPLOY, find, read
 from tests.harness import require
-from tidegate.config import settings
+from tidegate.config.schema import settings
 
 KERNEL = "sysctl/60-tidegate.conf"
 LIMITS = "sysctl/60-tidegate.limits.conf"

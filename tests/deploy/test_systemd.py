@@ -16,7 +16,7 @@ import pytest
 
 from tests.harness import ROOT, require
 from tidegate.cli.serve import command
-from tidegate.config import settings
+from tidegate.config.schema import settings
 
 UNITS = ROOT / "deploy" / "systemd"
 SERVICE = UNITS / "tidegate.service"

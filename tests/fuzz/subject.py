@@ -16,7 +16,7 @@ from tests.core.recorder import Transport, finish
 from tests.fuzz.model import CLOSE, PONG, Deflating, Model
 from tidegate.asyncio.connection import Connection
 from tidegate.asyncio.deadlines import Deadlines
-from tidegate.asyncio.settings import Settings
+from tidegate.asyncio.options import Settings
 from tidegate.exceptions import ConnectionClosed
 from tidegate.extensions.permessage_deflate import PerMessageDeflate
 from tidegate.protocol import CLOSED, OPEN

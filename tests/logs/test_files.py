@@ -1,6 +1,6 @@
 """Opening a file by a path that leads through folders of others: whose links are followed, and whose are not.
 
-Each case is tried as root and as an ordinary user. What must not live here: what is written (test_output.py).
+Each case is tried as root and as an ordinary user. What must not live here: what is written (test_stream.py).
 """
 
 from __future__ import annotations

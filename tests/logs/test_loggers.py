@@ -1,6 +1,6 @@
 """What an application does to logging, and that the daemon's log has the daemon's lines all the same.
 
-What must not live here: lines and where they go (test_lines.py, test_output.py).
+What must not live here: lines and where they go (test_formatters.py, test_stream.py).
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def test_a_library_that_looks_at_every_record_sees_them() -> None:
 def test_a_program_without_a_daemon_configures_them_like_all_others() -> None:
     program = """
         import logging, logging.config
-        from tidegate.asyncio import server, access
+        from tidegate.asyncio import server, access_log
         logging.config.dictConfig({"version": 1})
         assert type(logging.getLogger("tidegate.access")) is logging.Logger
         assert logging.getLogger("tidegate.access").disabled

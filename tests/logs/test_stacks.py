@@ -1,6 +1,6 @@
 """Stacks in the log, from processes that do as they like.
 
-What must not live here: who asks for them (tests/supervisor/test_watch.py).
+What must not live here: who asks for them (tests/supervisor/test_health.py).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from prometheus_client.registry import CollectorRegistry
 from tidegate._core.scoreboard import BOUNDS, EXIT_REASONS, Row, Scoreboard
 from tidegate.metrics.catalog import CATALOG
 from tidegate.metrics.collect import ScoreboardCollector, families, histogram
-from tidegate.metrics.system import Observer
+from tidegate.metrics.procfs import Observer
 
 
 def values(board: Scoreboard) -> dict[str, float]:

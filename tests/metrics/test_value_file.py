@@ -16,13 +16,13 @@ from prometheus_client.mmap_dict import MmapedDict
 from tests.harness import require
 from tests.patience import PATIENCE
 from tidegate.metrics import value_file
-from tidegate.metrics.users import VARIABLE
+from tidegate.metrics.application import VARIABLE
 from tidegate.metrics.value_file import SIZE, ValueFile
 
 # Fill what is left of the disk, then count: what has a place already, what has none, in a second file, and in a child.
 FULL = """
 import logging, os, sys
-from tidegate.metrics.users import count_as
+from tidegate.metrics.application import count_as
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 count_as("0")
 from prometheus_client import Counter, Gauge, values

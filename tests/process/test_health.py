@@ -1,7 +1,7 @@
 """Processes that are killed, stopped, blocked or worn out: replaced in time, with a trace in the log, and nobody else
 is any the worse for it.
 
-What must not live here: who is judged by what (tests/supervisor/test_watch.py), ends without a hang (test_crash.py).
+What must not live here: who is judged by what (tests/supervisor/test_health.py), ends without a hang (test_crash.py).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Daemons at their limits: too few descriptors, too many connections, addresses that come too often, proxies.
 
-What must not live here: answers of one server (tests/asyncio/test_gate.py), counting (tests/test_limits.py).
+What must not live here: answers of one server (tests/asyncio/test_admission.py), counting (tests/test_limits.py).
 """
 
 from __future__ import annotations

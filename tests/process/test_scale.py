@@ -1,6 +1,6 @@
 """More workers and fewer of them, slots whose workers keep dying, daemons that rest: nobody is refused meanwhile.
 
-What must not live here: steering by itself (tests/supervisor/test_steering.py).
+What must not live here: steering by itself (tests/supervisor/sockets/test_reuseport.py).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Upgrades in place: another program takes the supervisor's process, under load, and nobody notices.
 
-What must not live here: what is left from one program to the other (tests/supervisor/test_estate.py).
+What must not live here: what is left from one program to the other (tests/ipc/test_handover_state.py).
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ BROKEN = {
     "a worker that dies": lambda package: (package / "worker" / "main.py").write_text(
         "import os\ndef run(*arguments): os._exit(9)\n"
     ),
-    "another format": lambda package: (package / "supervisor" / "estate.py").write_text(
-        (package / "supervisor" / "estate.py").read_text().replace("FORMAT = 1", "FORMAT = 99")
+    "another format": lambda package: (package / "ipc" / "handover_state.py").write_text(
+        (package / "ipc" / "handover_state.py").read_text().replace("FORMAT = 1", "FORMAT = 99")
     ),
 }
 

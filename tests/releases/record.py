@@ -38,11 +38,11 @@ from tests.harness import ECHO, Daemon, wait_until
 from tests.patience import PATIENCE
 from tidegate._core import scoreboard
 from tidegate._core.scoreboard import FIELDS, Row, Scoreboard
-from tidegate.config import settings
-from tidegate.supervisor import estate, requests
-from tidegate.supervisor.estate import ChildLeft, Estate, ListenerLeft, SlotLeft
-from tidegate.supervisor.requests import Answer, Drain, Reload, Request, Scale, Status, Stop, Upgrade
-from tidegate.worker.pipe import Level, Order, Pipe, Report
+from tidegate.config.schema import settings
+from tidegate.ipc import control_protocol, handover_state
+from tidegate.ipc.control_protocol import Answer, Drain, Reload, Request, Scale, Status, Stop, Upgrade
+from tidegate.ipc.handover_state import ChildLeft, Estate, ListenerLeft, SlotLeft
+from tidegate.ipc.pipe import Level, Order, Pipe, Report
 
 FOLDER = Path(__file__).parent / "recorded"
 
@@ -160,14 +160,14 @@ def written() -> dict[str, dict[str, str]]:
     return {
         "reports": {name: on_the_pipe(word) for name, word in REPORTS.items()},
         "orders": {name: on_the_pipe(word) for name, word in ORDERS.items()},
-        "requests": {name: requests.encode(word).decode() for name, word in REQUESTS.items()},
-        "answers": {name: requests.encode(word).decode() for name, word in ANSWERS.items()},
+        "requests": {name: control_protocol.encode(word).decode() for name, word in REQUESTS.items()},
+        "answers": {name: control_protocol.encode(word).decode() for name, word in ANSWERS.items()},
     }
 
 
 def state() -> Any:
     """What the supervisor leaves."""
-    number = estate.write(STATE)
+    number = handover_state.write(STATE)
     try:
         return json.loads(os.pread(number, 2**20, 0))
     finally:

@@ -24,14 +24,16 @@ import pytest
 from tests.releases import record
 from tests.releases.record import recorded
 from tidegate._core.scoreboard import Scoreboard
-from tidegate.config import Config
-from tidegate.kinds import Fd, Tcp, Unix
-from tidegate.supervisor import estate, listeners, requests, upgrade
-from tidegate.supervisor.estate import EstateError, ListenerLeft
-from tidegate.supervisor.listeners import Listeners
-from tidegate.supervisor.pidfile import Pidfile
-from tidegate.supervisor.requests import Answer
-from tidegate.worker.pipe import Order, Pipe, Report
+from tidegate.config.schema import Config
+from tidegate.config.types import Fd, Tcp, Unix
+from tidegate.ipc import control_protocol, handover_state
+from tidegate.ipc.control_protocol import Answer
+from tidegate.ipc.handover_state import EstateError, ListenerLeft
+from tidegate.ipc.pipe import Order, Pipe, Report
+from tidegate.supervisor import upgrade
+from tidegate.supervisor.sockets import listeners
+from tidegate.supervisor.sockets.listeners import Listeners
+from tidegate.supervisor.system.pidfile import Pidfile
 
 LAYOUTS = sorted(path.stem for path in record.FOLDER.glob("scoreboard-*.json"))
 TODAY = f"scoreboard-{record.layout_of_today()}"
@@ -52,12 +54,12 @@ def kept(before: Any, now: Any, place: str = "$") -> Iterator[str]:
         yield f"{place} is {now!r} and was {before!r}"
 
 
-def read(content: bytes, task: str = "check") -> estate.Left:
+def read(content: bytes, task: str = "check") -> handover_state.Left:
     """What a program makes of this state; the variable and its form are fixed as well."""
     number = os.memfd_create("state")
     try:
         os.write(number, content)
-        left = estate.read({"TIDEGATE_UPGRADE": f"{task} 1 {number}"})
+        left = handover_state.read({"TIDEGATE_UPGRADE": f"{task} 1 {number}"})
     finally:
         with contextlib.suppress(OSError):
             os.close(number)
@@ -155,7 +157,7 @@ def test_words_are_read_as_they_were_meant() -> None:
     for name, line in words["orders"].items():
         assert through_a_pipe(line, Order) == record.ORDERS[name]
     for name, line in words["requests"].items():
-        assert requests.read_request(line.encode()) == record.REQUESTS[name]
+        assert control_protocol.read_request(line.encode()) == record.REQUESTS[name]
     for name, line in words["answers"].items():
         assert msgspec.json.decode(line, type=Answer) == record.ANSWERS[name]
 

@@ -9,7 +9,7 @@ import importlib
 
 import pytest
 
-from tidegate.older import GONE
+from tidegate._compat import GONE
 
 MODULES = (
     "asyncio.client asyncio.connection asyncio.router asyncio.server cli datastructures exceptions extensions"

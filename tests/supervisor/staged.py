@@ -16,12 +16,12 @@ from tests.patience import PATIENCE
 PRELUDE = """
 import os, select, signal, socket, sys, time
 from tidegate import logs
-from tidegate.config import Config
-from tidegate.kinds import Unix
+from tidegate.config.schema import Config
+from tidegate.config.types import Unix
 from tidegate.supervisor import supervisor as module
 from tidegate.supervisor.signals import Signals
 from tidegate.supervisor.supervisor import Supervisor
-from tidegate.worker.pipe import Level, Order, Pipe, Report
+from tidegate.ipc.pipe import Level, Order, Pipe, Report
 
 def obedient(config, slot, sockets, row, pipe):
     end = Pipe(pipe, Order)

@@ -20,14 +20,14 @@ import pytest
 
 from tests.patience import PATIENCE
 from tidegate._core.scoreboard import Scoreboard
+from tidegate.ipc import control_protocol
+from tidegate.ipc.control_protocol import Request
+from tidegate.ipc.pipe import Level
 from tidegate.supervisor import control as module
-from tidegate.supervisor import requests
 from tidegate.supervisor.control import Control
+from tidegate.supervisor.event_loop import Poll
 from tidegate.supervisor.operations import Operations
-from tidegate.supervisor.places import AddressError
-from tidegate.supervisor.poll import Poll
-from tidegate.supervisor.requests import Request
-from tidegate.worker.pipe import Level
+from tidegate.supervisor.sockets.addresses import AddressError
 
 
 class Asked:
@@ -305,12 +305,12 @@ def test_an_operation_that_there_is_not(stage: Stage) -> None:
 
 
 EXAMPLES: dict[type[Request], Request] = {
-    requests.Status: requests.Status(),
-    requests.Reload: requests.Reload(force=True),
-    requests.Scale: requests.Scale(4),
-    requests.Drain: requests.Drain(),
-    requests.Stop: requests.Stop("close"),
-    requests.Upgrade: requests.Upgrade(),
+    control_protocol.Status: control_protocol.Status(),
+    control_protocol.Reload: control_protocol.Reload(force=True),
+    control_protocol.Scale: control_protocol.Scale(4),
+    control_protocol.Drain: control_protocol.Drain(),
+    control_protocol.Stop: control_protocol.Stop("close"),
+    control_protocol.Upgrade: control_protocol.Upgrade(),
 }
 
 
@@ -319,7 +319,7 @@ def test_every_request_has_something_that_does_it(stage: Stage, kind: type[Reque
     """Its own: none is taken for another one."""
     name = kind.__struct_config__.tag
     stage.operations.known = ("reload", "scale", "rest", "upgrade")
-    answer = stage.heard(stage.client(requests.encode(EXAMPLES[kind])), 1)[0]
+    answer = stage.heard(stage.client(control_protocol.encode(EXAMPLES[kind])), 1)[0]
     assert "is not possible" not in answer.get("text", "")
     done = {
         "reload": [("reload", {"force": True})],
@@ -328,8 +328,8 @@ def test_every_request_has_something_that_does_it(stage: Stage, kind: type[Reque
         "upgrade": [("upgrade", {})],
     }
     assert stage.operations.asked == done.get(str(name), [])
-    assert stage.stopped == ([Level.CLOSE] if kind is requests.Stop else [])
-    assert ("status" in answer) == (kind is requests.Status)
+    assert stage.stopped == ([Level.CLOSE] if kind is control_protocol.Stop else [])
+    assert ("status" in answer) == (kind is control_protocol.Status)
 
 
 def test_the_operations_that_requests_ask_for_are_there() -> None:
@@ -341,12 +341,12 @@ def test_the_operations_that_requests_ask_for_are_there() -> None:
         assert list(inspect.signature(operations._table[name]).parameters)[1:][: len(given)] == sorted(given)
 
 
-class Dance(requests._Command, frozen=True, tag="dance"):
+class Dance(control_protocol._Command, frozen=True, tag="dance"):
     """A request for which there is no operation."""
 
 
 def test_a_request_that_nothing_does_is_refused(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "read_request", lambda line: Dance())
+    monkeypatch.setattr(control_protocol, "read_request", lambda line: Dance())
     (answer,) = stage.ask(b"dance\n")
     assert answer["done"] is False
     assert answer["text"].startswith("dance is not possible with this daemon, which is tidegate ")

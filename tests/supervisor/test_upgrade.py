@@ -11,12 +11,13 @@ import socket
 import msgspec
 import pytest
 
-from tests.supervisor.test_estate import ESTATE, LISTENER
-from tidegate.config import Config
-from tidegate.kinds import Tcp
-from tidegate.supervisor import listeners, upgrade
-from tidegate.supervisor.estate import EstateError
-from tidegate.supervisor.listeners import Listeners
+from tests.ipc.test_handover_state import ESTATE, LISTENER
+from tidegate.config.schema import Config
+from tidegate.config.types import Tcp
+from tidegate.ipc.handover_state import EstateError
+from tidegate.supervisor import upgrade
+from tidegate.supervisor.sockets import listeners
+from tidegate.supervisor.sockets.listeners import Listeners
 
 CONFIG = Config(application="application:handler")
 

@@ -15,8 +15,8 @@ import uvloop
 from websockets.asyncio.client import ClientConnection, connect
 
 from tidegate.asyncio.server import Server, ServerConnection, serve
+from tidegate.ipc.pipe import Level
 from tidegate.worker.drain import Drain, Orders
-from tidegate.worker.pipe import Level
 
 Handler = Callable[[ServerConnection], Awaitable[None]]
 

@@ -23,7 +23,7 @@ from tests.harness import ECHO, wait_until
 from tests.patience import PATIENCE
 from tests.rawclient import RawClient
 from tidegate._core.scoreboard import Scoreboard
-from tidegate.worker.pipe import Level, Order, Pipe, Report
+from tidegate.ipc.pipe import Level, Order, Pipe, Report
 
 LIFESPAN = """
     import asyncio
@@ -52,7 +52,7 @@ PROGRAM = """
 import os, socket, sys
 from tidegate import logs
 from tidegate._core.scoreboard import Scoreboard
-from tidegate.config import Config
+from tidegate.config.schema import Config
 from tidegate.supervisor.signals import Signals
 from tidegate.worker import main
 

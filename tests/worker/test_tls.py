@@ -1,6 +1,7 @@
 """TLS from settings: what works, and which file and reason an error names.
 
-What must not live here: connections by TLS (tests/asyncio/test_preface.py), daemons (tests/process/test_tls.py).
+What must not live here: connections by TLS (tests/asyncio/test_transport_setup.py), daemons
+(tests/process/test_tls.py).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from tidegate.config import Config
+from tidegate.config.schema import Config
 from tidegate.worker.tls import TlsError, make_context
 
 

@@ -30,7 +30,7 @@ from .._core.scoreboard import (
     Snapshot,
     Worker,
 )
-from ..metrics import facts, system
+from ..metrics import derived, procfs
 from . import health
 from .status import Connections, Totals, connections, totals
 
@@ -199,10 +199,10 @@ class _Reading:
         self.work = {
             _identity(worker): _Work(totals(worker.counts), _lag_words(worker.counts)) for worker in _workers(snapshot)
         }
-        self.processes: dict[int, system.Process] = {}
+        self.processes: dict[int, procfs.Process] = {}
         parents = {os.getpid(): None, snapshot.pid: None}
         for pid, parent in {**parents, **{worker.pid: snapshot.pid for worker in _workers(snapshot)}}.items():
-            if pid and (process := system.read(pid, parent)) is not None:
+            if pid and (process := procfs.read(pid, parent)) is not None:
                 self.processes[pid] = process
         # Those of the supervisor's children that it has waited for were workers: their time is none of now.
         self.cpu = {
@@ -250,8 +250,8 @@ class Watcher:
         rates = _rates(before.totals if before is not None else None, reading.totals, elapsed)
         latency = self._latency(snapshot)
         found = connections(counts)
-        version, python, _ = facts.versions()
-        ((_, tick_age),) = facts.tick_age(snapshot)
+        version, python, _ = derived.versions()
+        ((_, tick_age),) = derived.tick_age(snapshot)
         return Live(
             time=now,
             version=version,
@@ -261,7 +261,7 @@ class Watcher:
             started_at=snapshot.started_at,
             tick_age=tick_age,
             workers_desired=snapshot.desired,
-            workers_ready=facts.ready_slots(snapshot),
+            workers_ready=derived.ready_slots(snapshot),
             connections=found,
             totals=reading.totals,
             rates=rates,
@@ -348,7 +348,7 @@ def _pressure(snapshot: Snapshot) -> Pressure:
     counts = snapshot.counts
     reading, writing = counts.words("pauses")
     return Pressure(
-        accept_queue_length=sum(length for _, (length, _) in facts.accept_queues(snapshot)),
+        accept_queue_length=sum(length for _, (length, _) in derived.accept_queues(snapshot)),
         send_queue_bytes=counts.words("send_queue_bytes")[0],
         pauses_reading=reading,
         pauses_writing=writing,
@@ -415,8 +415,8 @@ def _live_workers(before: _Reading | None, reading: _Reading, now: float) -> Ite
                 lag=_lag(last and last.lag, work.lag),
                 heartbeat_age=max(0.0, reading.at - beat) if beat else None,
             )
-        if facts.in_backoff(slot, reading.snapshot):
-            yield LiveWorker(slot=slot.index, pid=None, stage=facts.BACKOFF)
+        if derived.in_backoff(slot, reading.snapshot):
+            yield LiveWorker(slot=slot.index, pid=None, stage=derived.BACKOFF)
 
 
 def _lag(before: tuple[int, int] | None, present: tuple[int, int]) -> float | None:

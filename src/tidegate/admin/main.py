@@ -23,10 +23,10 @@ from .. import logs
 from .._core.scoreboard import Scoreboard
 from ..asyncio.server import Server, serve
 from ..process import forks
-from .access import Access, select_subprotocol
-from .answers import Answers
-from .entrance import BACKLOG, Entrance
+from .admission import BACKLOG, Entrance
+from .authorization import Access, select_subprotocol
 from .feed import LIMIT, Feed
+from .routes import Answers
 
 TICK = 1.0
 """Seconds between two signs of life."""

@@ -10,7 +10,7 @@ import math
 from msgspec import Struct
 
 from .._core.scoreboard import Row, Snapshot, Worker
-from ..metrics import facts, system
+from ..metrics import derived, procfs
 from . import health
 
 
@@ -99,8 +99,8 @@ class Status(Struct):
 
 def status(snapshot: Snapshot, now: float) -> Status:
     """The status of the daemon at `now` (Unix time)."""
-    version, python, uvloop = facts.versions()
-    ((_, tick_age),) = facts.tick_age(snapshot)
+    version, python, uvloop = derived.versions()
+    ((_, tick_age),) = derived.tick_age(snapshot)
     return Status(
         version=version,
         python=python,
@@ -111,7 +111,7 @@ def status(snapshot: Snapshot, now: float) -> Status:
         uptime=max(0.0, now - snapshot.started_at),
         tick_age=tick_age,
         workers_desired=snapshot.desired,
-        workers_ready=facts.ready_slots(snapshot),
+        workers_ready=derived.ready_slots(snapshot),
         connections=connections(snapshot.counts),
         totals=totals(snapshot.counts),
         slots=[
@@ -119,7 +119,7 @@ def status(snapshot: Snapshot, now: float) -> Status:
                 slot=slot.index,
                 spawns=slot.spawns,
                 exits={reason: count for reason, count in slot.exits.items() if count},
-                backoff=slot.backoff_until - snapshot.taken_at if facts.in_backoff(slot, snapshot) else 0.0,
+                backoff=slot.backoff_until - snapshot.taken_at if derived.in_backoff(slot, snapshot) else 0.0,
                 workers=[_worker(worker, snapshot) for worker in slot.workers],
                 accept_queue=_queue(*slot.accept_queue),
             )
@@ -134,7 +134,7 @@ def status(snapshot: Snapshot, now: float) -> Status:
 
 def _worker(worker: Worker, snapshot: Snapshot) -> WorkerStatus:
     beat = worker.counts.heartbeat
-    process = system.read(worker.pid, snapshot.pid)
+    process = procfs.read(worker.pid, snapshot.pid)
     max_fds = process and process.max_fds
     return WorkerStatus(
         pid=worker.pid,

@@ -9,10 +9,10 @@ import traceback
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from .._compat import positional
 from .._core.broadcast import broadcast as native_broadcast
 from ..exceptions import ConcurrencyError
 from ..frames import Opcode
-from ..older import positional
 
 if TYPE_CHECKING:
     from ..typing import DataLike

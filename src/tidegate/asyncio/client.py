@@ -14,6 +14,8 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
+from .._compat import CLIENT as OLDER_ARGUMENTS
+from .._compat import accepts
 from ..client import (
     MAX_REDIRECTS,
     ClientOptions,
@@ -30,15 +32,13 @@ from ..datastructures import Headers, HeadersLike
 from ..exceptions import InvalidHandshake, InvalidMessage, SecurityError, StatusLineTooLong
 from ..extensions.permessage_deflate import enable_client_permessage_deflate
 from ..http11 import USER_AGENT, Request, ResponseParser
-from ..older import CLIENT as OLDER_ARGUMENTS
-from ..older import accepts
 from ..protocol import OPEN
 from ..redaction import redact
 from ..uri import WebSocketURI, parse_uri
 from .connection import Connection
 from .deadlines import Deadlines
 from .dialer import Dialer
-from .settings import Settings
+from .options import Settings
 
 if TYPE_CHECKING:
     from ..extensions.base import ClientExtensionFactory

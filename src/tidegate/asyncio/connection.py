@@ -16,6 +16,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
 
+from .._compat import OlderConnection
 from .._core.messages import MessageChannel
 from ..closing import FAILURES, Closing, failure
 from ..exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK, PayloadTooBig, ProtocolError
@@ -23,7 +24,6 @@ from ..extensions.permessage_deflate import PerMessageDeflate
 from ..frames import CONT, DATA_OPCODES, TEXT, CloseCode, Frame, Opcode
 from ..http11 import Request, Response, parse_request, parse_response
 from ..keepalive import Pings
-from ..older import OlderConnection
 from ..protocol import CLOSED, CLOSING, CONNECTING, OPEN, STATES, State
 from .fragments import control_payload, fragments, opcode_of
 from .logger import ConnectionExtra
@@ -33,7 +33,7 @@ from .waiters import Waiters
 if TYPE_CHECKING:
     from ..extensions.base import Extension
     from ..typing import Data, DataLike, LoggerLike, Subprotocol
-    from .settings import Settings
+    from .options import Settings
 
 __all__ = ["Connection"]
 

@@ -1,7 +1,7 @@
 """The server: `serve()`, and the server it returns, which listens and knows its connections.
 
-What must not live here: one connection's handshake and handler (serving.py), what either side of a connection does
-(connection.py).
+What must not live here: one connection's handshake and handler (server_connection.py), what either side of a connection
+does (connection.py).
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from types import NoneType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from .._compat import SERVER as OLDER_ARGUMENTS
+from .._compat import OlderServer, accepts, give_path
 from ..closing import Closing
 from ..datastructures import Headers
 from ..extensions.permessage_deflate import enable_server_permessage_deflate
 from ..frames import CloseCode
 from ..handshake import HandshakeOptions
 from ..http11 import SERVER, Request, Response
-from ..older import SERVER as OLDER_ARGUMENTS
-from ..older import OlderServer, accepts, give_path
 from .auth import basic_auth, guarded
 from .broadcast import broadcast
 from .deadlines import Deadlines
-from .serving import Handler, ServerConnection
-from .settings import Settings, check_functions
+from .options import Settings, check_functions
+from .server_connection import Handler, ServerConnection
 
 if TYPE_CHECKING:
     import re
 
     from ..extensions.base import ServerExtensionFactory
     from ..typing import LoggerLike, PathLike, Subprotocol
-    from .gate import Gate
+    from .admission import Gate
 
 __all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "unix_serve"]
 
@@ -206,7 +206,7 @@ class Server(OlderServer):
 
     def _made(self) -> asyncio.Protocol:
         if self._gate is not None and self._gate.has_preface:
-            from .preface import Preface
+            from .transport_setup import Preface
 
             return Preface(self, self._gate)
         # The server knows of it when TLS, if any, is up: of one that never comes so far nobody would tell the end.

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
-from ..kinds import ConfigError, Kind
+from ..config.types import ConfigError, Kind
 from ..process import streams
 from ..version import version
 

@@ -4,7 +4,7 @@ The settings are read as `tidegate serve` reads them, and a worker is forked tha
 the application as whom the daemon would become, enters its lifespan, listens where nobody can connect, and drains. The
 addresses of the configuration are left alone, for a daemon may be serving there.
 
-What must not live here: reading settings (sources.py), what a worker does (worker).
+What must not live here: reading settings (config/sources.py), what a worker does (worker).
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from typing import Any
 
 import click
 
-from ..config import Config
-from ..kinds import ConfigError
+from ..config.schema import Config
+from ..config.types import ConfigError
+from ..ipc.pipe import Level, Order, Pipe, Report
 from ..process import forks
-from ..supervisor import privileges, processors
-from ..supervisor.handle import LAST_WORDS
-from ..supervisor.metric_files import MetricFiles
-from ..supervisor.service import forget_secrets
+from ..supervisor.multiproc_dir import MetricFiles
 from ..supervisor.signals import name_of
-from ..worker.pipe import Level, Order, Pipe, Report
+from ..supervisor.system import cpu_affinity, privileges
+from ..supervisor.system.daemon import forget_secrets
+from ..supervisor.worker_handle import LAST_WORDS
 from . import CONTEXT, Command
 from .serve import loader, log_file, parameters, prepared, resolve, with_workers
 
@@ -119,7 +119,7 @@ def start(config: Config, *, takes_over: bool = False) -> int:
 def _identity(config: Config) -> privileges.Identity | None:
     """Whom the daemon would become; UsageError if it could not, or if its processors are not there."""
     try:
-        processors.check(config.cpu_affinity)
+        cpu_affinity.check(config.cpu_affinity)
         return privileges.identify(config.user, config.group)
     except ConfigError as error:
         raise click.UsageError(str(error), click.get_current_context()) from None

@@ -22,9 +22,9 @@ from typing import Any
 import click
 
 from ..asyncio.client import ClientConnection, connect
+from ..config.types import SECONDS
 from ..exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus, WebSocketException
 from ..frames import Opcode
-from ..kinds import SECONDS
 from ..typing import Data
 from . import CONTEXT, Command, Value
 

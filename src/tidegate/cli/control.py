@@ -21,9 +21,9 @@ from typing import Any, Final
 import click
 import msgspec
 
-from ..config import settings
-from ..kinds import DURATION, ConfigError
-from ..supervisor.requests import Answer, Request, encode, socket_path
+from ..config.schema import settings
+from ..config.types import DURATION, ConfigError
+from ..ipc.control_protocol import Answer, Request, encode, socket_path
 from . import CONTEXT, Command, Value
 
 __all__ = ["Asking", "ControlError", "conduct", "control_command", "path_of"]

@@ -21,9 +21,9 @@ from rich.text import Text
 
 from ..admin.health import LIVE_SECONDS
 from ..admin.live import EVENTS, HISTORY, Event, Live, LiveWorker, Point, Quantiles
-from ..metrics.facts import BACKOFF
+from ..metrics.derived import BACKOFF
 from .control import shown
-from .figures import bars, duration, latency, rate, size
+from .humanize import bars, duration, latency, rate, size
 from .status import LATE
 
 __all__ = ["Dashboard", "Told"]

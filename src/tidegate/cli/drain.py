@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ..supervisor.requests import Drain
+from ..ipc.control_protocol import Drain
 from .control import conduct, control_command
 
 __all__ = ["command"]

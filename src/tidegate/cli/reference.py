@@ -2,7 +2,7 @@
 
     python -m tidegate.cli.reference deploy/guides    writes configuration.md and metrics.md there
 
-    configuration    every setting, from config.py
+    configuration    every setting, from config/schema.py
     metrics          every metric, from metrics/catalog.py
 
 What must not live here: what a setting or a metric is for, which its declaration says; other pages.
@@ -15,7 +15,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..config import Setting, settings
+from ..config.schema import Setting, settings
 
 __all__ = ["PAGES", "configuration", "main", "metrics"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ..supervisor.requests import Reload
+from ..ipc.control_protocol import Reload
 from .control import conduct, control_command
 
 __all__ = ["command"]

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from ..kinds import SLOTS, ConfigError
-from ..supervisor.requests import Scale
+from ..config.types import SLOTS, ConfigError
+from ..ipc.control_protocol import Scale
 from .control import conduct, control_command
 
 __all__ = ["command"]

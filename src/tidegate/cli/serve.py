@@ -5,8 +5,8 @@
     loader        what a command line, the environment and a file say together
     run           the daemon with what a loader gives, for other commands too
 
-What must not live here: a setting (config.py), reading them (sources.py), what the processes do (supervisor, worker,
-admin).
+What must not live here: a setting (config/schema.py), reading them (config/sources.py), what the processes do
+(supervisor, worker, admin).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import click
 import msgspec
 from click.core import ParameterSource
 
-from ..config import Config, Setting, settings
-from ..kinds import SLOTS, SWITCH, ConfigError
+from ..config.schema import Config, Setting, settings
+from ..config.sources import CONFIG, Loader, Resolved, as_toml
+from ..config.types import SLOTS, SWITCH, ConfigError
 from . import CONTEXT, Command
-from .sources import CONFIG, Loader, Resolved, as_toml
 
 __all__ = [
     "command",
@@ -161,23 +161,24 @@ def run(config: Config, load: Callable[[], Config], file: str | None = None) -> 
     from .. import logs
     from ..admin import main as admin
     from ..admin.status import status
-    from ..metrics import users
+    from ..ipc import handover_state
+    from ..metrics.application import count_as
     from ..process.place import Place
-    from ..supervisor import estate, upgrade
-    from ..supervisor.service import Service
+    from ..supervisor import upgrade
     from ..supervisor.supervisor import Supervisor
+    from ..supervisor.system.daemon import Service
     from ..worker import main as worker
     from ..worker.loader import load as preload
 
     def preload_counted(application: str) -> None:
-        users.count_as("supervisor")
+        count_as("supervisor")
         preload(application)
 
     try:
-        left = estate.read(os.environ)
+        left = handover_state.read(os.environ)
         if left is not None:
             upgrade.check(config, left.estate)
-    except estate.EstateError as error:
+    except handover_state.EstateError as error:
         raise click.UsageError(str(error)) from None
     if left is not None and left.task == "check":
         from . import check
@@ -205,12 +206,12 @@ def run(config: Config, load: Callable[[], Config], file: str | None = None) -> 
 
 def prepared(config: Config) -> None:
     """Do first of all what the settings want of the process; UsageError when the system does not allow it."""
-    from ..supervisor import changes
-    from ..supervisor.service import prepare
+    from ..supervisor import auto_reload
+    from ..supervisor.system.daemon import prepare
 
     try:
         prepare(config)
-        changes.require(config)
+        auto_reload.require(config)
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
 
@@ -235,7 +236,7 @@ def with_workers(config: Config) -> Config:
 
 def usable_processors() -> int:
     """How many processors this process may use: its affinity, and the quotas of its control groups, rounded up."""
-    from ..supervisor import cgroup
+    from ..supervisor.system import cgroup
 
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(processors, cgroup.processors() or processors))

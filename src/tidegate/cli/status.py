@@ -13,9 +13,9 @@ import click
 import msgspec
 
 from ..admin.status import Connections, SlotStatus, Status, WorkerStatus
-from ..supervisor import requests
+from ..ipc import control_protocol
 from .control import DONE, FAILED, Asking, ControlError, control_command, path_of, shown
-from .figures import duration
+from .humanize import duration
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,7 +32,7 @@ def _status(ctx: click.Context, /, *, json: bool, **_: Any) -> int:
     line, and under `state` with --json.
     """
     try:
-        with Asking(path_of(ctx), requests.Status(), ctx.params["timeout"]) as asking:
+        with Asking(path_of(ctx), control_protocol.Status(), ctx.params["timeout"]) as asking:
             answer = list(asking.answers())[-1]
         if answer.done is False or answer.status is msgspec.UNSET:
             raise ControlError(FAILED, answer.text or "the daemon tells no status")

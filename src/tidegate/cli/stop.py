@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import click
 
-from ..supervisor.requests import Stop
+from ..ipc.control_protocol import Stop
 from .control import conduct, control_command
 
 __all__ = ["command"]

@@ -24,9 +24,9 @@ import msgspec
 
 from ..admin.live import Live
 from ..asyncio.client import connect
-from ..config import settings
+from ..config.schema import settings
+from ..config.types import ADMIN, ConfigError
 from ..exceptions import InvalidHandshake, InvalidStatus, WebSocketException
-from ..kinds import ADMIN, ConfigError
 from . import CONTEXT, Command
 from .connect import reason
 from .control import DONE, FAILED, INTERRUPTED, NOBODY, TIMED_OUT, shown

@@ -21,11 +21,11 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from .delivery import Handler, Patient
-from .lines import ACCESS, FORMATS
+from .formatters import ACCESS, FORMATS
 from .loggers import TOP, adopt
-from .output import STANDARD_ERROR, Output
 from .stacks import STACKS, show_stacks_on
+from .stream import STANDARD_ERROR, Output
+from .writers import Handler, Patient
 
 __all__ = [
     "STACKS",

@@ -5,7 +5,7 @@ have a name there lead to any file of the system, which would then be written to
 where only root or this user can have made it, which the folder that it is in tells; and descriptors, by which
 /dev/stdout leads to what the process has anyway.
 
-What must not live here: what is written (output.py).
+What must not live here: what is written (stream.py).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from .delivery import WRITTEN, Handler
+from .writers import WRITTEN, Handler
 
 __all__ = ["NAMES", "Own", "adopt"]
 

@@ -8,8 +8,8 @@ The source of a metric is one of
   read slot by slot, without it from the sum over all slots;
 - the name of a histogram in the row, whose bucket bounds are `scoreboard.BOUNDS`, since native code observes into it;
   or `Several` of them, one for each value of a label;
-- a function of the snapshot, from facts; of histograms of what was done to the daemon, `ByOutcome` of one;
-- `Told` by the system: a function of a reading, from system.
+- a function of the snapshot, from derived; of histograms of what was done to the daemon, `ByOutcome` of one;
+- `Told` by the system: a function of a reading, from procfs.
 
 What must not live here: how a value is read (collect), what prometheus_client calls things.
 """
@@ -32,7 +32,7 @@ from .._core.scoreboard import (
     SLOW_ACTIONS,
     Snapshot,
 )
-from . import facts, system
+from . import derived, procfs
 
 Words = Mapping[tuple[str, ...], tuple[str, int]]
 
@@ -55,10 +55,10 @@ class ByOutcome:
 class Told:
     """What is not in the scoreboard."""
 
-    of: Callable[[system.Reading], Iterator[facts.Sample]]
+    of: Callable[[procfs.Reading], Iterator[derived.Sample]]
 
 
-Source = Words | str | Several | ByOutcome | Told | Callable[[Snapshot], Iterator[facts.Sample]]
+Source = Words | str | Several | ByOutcome | Told | Callable[[Snapshot], Iterator[derived.Sample]]
 
 PREFIX = "tidegate_"
 
@@ -99,33 +99,34 @@ def closes() -> Words:
 
 CATALOG: tuple[Metric, ...] = (
     # The daemon
-    Metric("build_info", "gauge", "Always 1; the versions are its labels.", facts.build_info,
+    Metric("build_info", "gauge", "Always 1; the versions are its labels.", derived.build_info,
            labels=("version", "python", "uvloop")),
-    Metric("start_time_seconds", "gauge", "When the supervisor started, in Unix time.", facts.start_time,
+    Metric("start_time_seconds", "gauge", "When the supervisor started, in Unix time.", derived.start_time,
            unit="seconds"),
     Metric("config_hash_info", "gauge",
            "Always 1; the label is another one after a reload with other settings. Secrets are no part of it.",
-           facts.config_hash, labels=("hash",)),
-    Metric("ready", "gauge", "1 while /readyz answers 200.", facts.ready),
-    Metric("draining", "gauge", "1 once the daemon was told to stop.", facts.draining),
-    Metric("supervisor_tick_age_seconds", "gauge", "Time since the supervisor's loop last ran.", facts.tick_age,
+           derived.config_hash, labels=("hash",)),
+    Metric("ready", "gauge", "1 while /readyz answers 200.", derived.ready),
+    Metric("draining", "gauge", "1 once the daemon was told to stop.", derived.draining),
+    Metric("supervisor_tick_age_seconds", "gauge", "Time since the supervisor's loop last ran.", derived.tick_age,
            unit="seconds"),
     Metric("supervisor_log_messages_dropped_total", "counter",
            "Lines of the supervisor's log that were lost: they came faster than they could be written.",
-           facts.supervisor_log_dropped),
+           derived.supervisor_log_dropped),
     # Workers
-    Metric("workers_desired", "gauge", "Workers that should be ready.", facts.desired),
+    Metric("workers_desired", "gauge", "Workers that should be ready.", derived.desired),
     Metric("worker_stage", "gauge",
-           "Live workers of the slot at each stage; backoff: the slot waits before it gets another one.", facts.stages,
-           labels=("worker", "stage")),
-    Metric("worker_spawns_total", "counter", "Workers forked.", facts.spawns, labels=("worker",)),
-    Metric("worker_exits_total", "counter", "Workers that ended, by reason.", facts.exits, labels=("worker", "reason")),
+           "Live workers of the slot at each stage; backoff: the slot waits before it gets another one.",
+           derived.stages, labels=("worker", "stage")),
+    Metric("worker_spawns_total", "counter", "Workers forked.", derived.spawns, labels=("worker",)),
+    Metric("worker_exits_total", "counter", "Workers that ended, by reason.", derived.exits,
+           labels=("worker", "reason")),
     Metric("worker_start_time_seconds", "gauge", "When the slot's newest worker started, in Unix time.",
-           facts.worker_start_time, labels=("worker",), unit="seconds"),
+           derived.worker_start_time, labels=("worker",), unit="seconds"),
     Metric("worker_generation", "gauge", "Generation of the slot's newest worker: one more with each reload.",
-           facts.worker_generation, labels=("worker",)),
+           derived.worker_generation, labels=("worker",)),
     Metric("heartbeat_age_seconds", "gauge", "Time since the worker's event loop last ran: the slot's oldest.",
-           facts.heartbeat_age, labels=("worker",), unit="seconds"),
+           derived.heartbeat_age, labels=("worker",), unit="seconds"),
     Metric("event_loop_lag_seconds", "histogram",
            "How much later than planned the event loop ran a timer: high when a worker is saturated or blocked.",
            "event_loop_lag", labels=("worker",), unit="seconds"),
@@ -138,49 +139,49 @@ CATALOG: tuple[Metric, ...] = (
            words("log_messages_dropped"), labels=("worker",)),
     # What is done to the daemon
     Metric("reloads_total", "counter", "Reloads that ended, by result; a failure left the old workers serving.",
-           facts.reloads, labels=("result",)),
-    Metric("upgrades_total", "counter", "Upgrades in place that ended, by result.", facts.upgrades,
+           derived.reloads, labels=("result",)),
+    Metric("upgrades_total", "counter", "Upgrades in place that ended, by result.", derived.upgrades,
            labels=("result",)),
     Metric("last_reload_success", "gauge", "0 if the last reload or upgrade failed; 1 also when there was none yet.",
-           facts.last_reload_success),
+           derived.last_reload_success),
     Metric("last_reload_timestamp_seconds", "gauge",
            "When the last reload or upgrade ended, or failing that the daemon started, in Unix time.",
-           facts.last_reload_timestamp, unit="seconds"),
+           derived.last_reload_timestamp, unit="seconds"),
     Metric("reload_duration_seconds", "histogram",
            "From the beginning of a reload until the new workers served alone, without the drain of the old ones.",
-           ByOutcome(facts.reload_duration), labels=("result",), unit="seconds"),
+           ByOutcome(derived.reload_duration), labels=("result",), unit="seconds"),
     Metric("drain_duration_seconds", "histogram",
            "From the order to drain to the end of the worker; failure: it was killed, or crashed.",
-           ByOutcome(facts.drain_duration), labels=("result",), unit="seconds"),
+           ByOutcome(derived.drain_duration), labels=("result",), unit="seconds"),
     # Processes
     Metric("process_cpu_seconds_total", "counter",
            "Processor time of the slot's workers, with programs that they ran, and of supervisor and admin process.",
-           Told(system.sampled("cpu_seconds")), labels=("worker",), unit="seconds"),
+           Told(procfs.sampled("cpu_seconds")), labels=("worker",), unit="seconds"),
     Metric("process_resident_memory_bytes", "gauge", "Memory that the slot's workers take, with what they share.",
-           Told(system.sampled("resident_memory_bytes")), labels=("worker",), unit="bytes"),
+           Told(procfs.sampled("resident_memory_bytes")), labels=("worker",), unit="bytes"),
     Metric("process_open_fds", "gauge", "Open file descriptors of that worker of the slot that has most.",
-           Told(system.sampled("open_fds")), labels=("worker",)),
+           Told(procfs.sampled("open_fds")), labels=("worker",)),
     Metric("process_max_fds", "gauge", "Limit of open file descriptors of each of the slot's workers.",
-           Told(system.sampled("max_fds")), labels=("worker",)),
+           Told(procfs.sampled("max_fds")), labels=("worker",)),
     # The kernel's queues
     Metric("accept_queue_length", "gauge",
            "Connections that wait to be accepted, in the queues of the slot or in those that all share.",
-           facts.accept_queue_length, labels=("worker",)),
+           derived.accept_queue_length, labels=("worker",)),
     Metric("accept_queue_limit", "gauge", "Connections that may wait to be accepted; the system drops more.",
-           facts.accept_queue_limit, labels=("worker",)),
+           derived.accept_queue_limit, labels=("worker",)),
     Metric("listen_overflows_total", "counter",
            "Times that a queue of connections was full, of all programs in the network namespace.",
-           Told(system.tcp_counter("ListenOverflows"))),
+           Told(procfs.tcp_counter("ListenOverflows"))),
     Metric("listen_drops_total", "counter",
            "Connections that the system dropped before they were accepted, of all programs in the network namespace.",
-           Told(system.tcp_counter("ListenDrops"))),
+           Told(procfs.tcp_counter("ListenDrops"))),
     # Connections
     Metric("connections", "gauge", "Connections by state.",
            {(state,): (f"connections_{state}", 0) for state in ("handshaking", "open", "closing")},
            labels=("worker", "state")),
     Metric("connections_max", "gauge",
            "Connections that there may be: --max-connections, or fewer where the workers' limits of open files say so.",
-           facts.connections_max),
+           derived.connections_max),
     Metric("connections_accepted_total", "counter", "Connections accepted by the listening sockets.",
            words("connections_accepted"), labels=("worker",)),
     Metric("handshakes_total", "counter", "Opening handshakes that ended, by result.",
@@ -219,7 +220,7 @@ CATALOG: tuple[Metric, ...] = (
     Metric("send_queue_bytes", "gauge", "Bytes that wait for those slow clients, as of the last second.",
            words("send_queue_bytes"), labels=("worker",), unit="bytes"),
     Metric("send_queue_max_bytes", "gauge", "Bytes that wait for the slowest of them, as of the last second.",
-           facts.send_queue_max, labels=("worker",), unit="bytes"),
+           derived.send_queue_max, labels=("worker",), unit="bytes"),
     Metric("slow_consumers_total", "counter",
            "Clients for whom more than broadcast_limit waited, by what was done: close, with code 1013.",
            words("slow_consumers", SLOW_ACTIONS), labels=("action",)),

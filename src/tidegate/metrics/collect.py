@@ -14,8 +14,8 @@ from prometheus_client.utils import floatToGoString
 
 from .._core.scoreboard import BOUNDS, FIELDS, OPERATION_BOUNDS, OPERATION_TICKS, Row, Scoreboard, Snapshot
 from .catalog import CATALOG, ByOutcome, Metric, Several, Told
-from .facts import Sample
-from .system import Observer, Reading
+from .derived import Sample
+from .procfs import Observer, Reading
 
 Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 

@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from .._core.scoreboard import Scoreboard
+from .application import VARIABLE, Users
 from .collect import ScoreboardCollector
-from .users import VARIABLE, Users
 
 
 def registry(scoreboard: Scoreboard, before: Collection[int] = ()) -> CollectorRegistry:

@@ -7,7 +7,7 @@
 A deploy makes another folder and lets a symbolic link lead there, or puts it in the place of the one before. Whoever
 entered that one is in it still, even if it has been removed.
 
-What must not live here: which directory that is (config.py), what is done there.
+What must not live here: which directory that is (config/schema.py), what is done there.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ It is part of the supervisor's loop and waits for nobody: a client that does not
 dropped, and what it has asked for goes on. The file is for the daemon's user alone, and the system says who connects:
 that user, or root.
 
-What must not live here: what a request consists of (requests.py), what it does (operations.py, supervisor.py).
+What must not live here: what a request consists of (ipc/control_protocol.py), what it does (operations.py,
+supervisor.py).
 """
 
 from __future__ import annotations
@@ -24,20 +25,20 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
-from ..kinds import Unix
-from ..logs.lines import shorten
+from ..config.types import Unix
+from ..ipc import control_protocol
+from ..ipc.control_protocol import Answer, Request, RequestError
+from ..ipc.handover_state import ListenerLeft
+from ..ipc.pipe import Level
+from ..logs.formatters import shorten
 from ..version import version
-from ..worker.pipe import Level
-from . import requests
-from .estate import ListenerLeft
-from .listeners import UnixListener
-from .places import AddressError, reason_of
-from .requests import Answer, Request, RequestError
+from .sockets.addresses import AddressError, reason_of
+from .sockets.listeners import UnixListener
 
 if TYPE_CHECKING:
     from .._core.scoreboard import Snapshot
+    from .event_loop import Timer
     from .operations import Tell
-    from .poll import Timer
     from .supervisor import Supervisor
 
 __all__ = ["Control", "Describe"]
@@ -58,10 +59,10 @@ _CREDENTIALS = struct.Struct("3i")
 _LEVELS: Final = {"drain": Level.DRAIN, "close": Level.CLOSE, "cut": Level.CUT}
 # The operation that does what is asked for; its arguments are the request's fields.
 _OPERATIONS: Final[dict[type[Request], str]] = {
-    requests.Reload: "reload",
-    requests.Scale: "scale",
-    requests.Drain: "rest",
-    requests.Upgrade: "upgrade",
+    control_protocol.Reload: "reload",
+    control_protocol.Scale: "scale",
+    control_protocol.Drain: "rest",
+    control_protocol.Upgrade: "upgrade",
 }
 
 
@@ -82,8 +83,8 @@ class Control:
         self._stopping: set[Client] = set()  # those who wait for the daemon's end
         self._glance: Timer | None = None
         self._table: dict[type[Request], Callable[[Client, Any], None]] = {
-            requests.Status: self._tell_status,
-            requests.Stop: self._stop,
+            control_protocol.Status: self._tell_status,
+            control_protocol.Stop: self._stop,
             **dict.fromkeys(_OPERATIONS, self._operate),
         }
 
@@ -218,21 +219,21 @@ class Control:
     def ask(self, client: Client, line: bytes) -> None:
         """Do what a line says."""
         try:
-            request = requests.read_request(line)
+            request = control_protocol.read_request(line)
         except RequestError as error:
             client.tell(False, str(error))
             return
         logger.log(
-            logging.DEBUG if isinstance(request, requests.Status) else logging.INFO,
+            logging.DEBUG if isinstance(request, control_protocol.Status) else logging.INFO,
             "control: %s asks for %s",
             client,
-            requests.encode(request).decode().strip(),
+            control_protocol.encode(request).decode().strip(),
         )
         self._table.get(type(request), self._refuse)(client, request)
 
     def _refuse(self, client: Client, request: Request) -> None:
         """Tell that this daemon has nothing that does what is asked for."""
-        name = requests.name_of(request)
+        name = control_protocol.name_of(request)
         client.tell(False, f"{name} is not possible with this daemon, which is tidegate {version}")
 
     def _operate(self, client: Client, request: Request) -> None:
@@ -245,7 +246,7 @@ class Control:
         # If it is decided already, that is the answer.
         client.accept()
 
-    def _stop(self, client: Client, request: requests.Stop) -> None:
+    def _stop(self, client: Client, request: control_protocol.Stop) -> None:
         self._stopping.add(client)
         client.accept()
         self.supervisor.stop(_LEVELS[request.how], f"{client} asks for it")
@@ -260,7 +261,7 @@ class Control:
                 client.tell(None, f"stopping, connections left: {left}")
         self._glance = self.supervisor.poll.after(GLANCE, lambda: self._tell_connections(left))
 
-    def _tell_status(self, client: Client, request: requests.Status) -> None:
+    def _tell_status(self, client: Client, request: control_protocol.Status) -> None:
         if self._describe is None:
             client.tell(False, "this daemon has no status")
             return
@@ -329,7 +330,7 @@ class Client:
 
     def _on_readable(self) -> None:
         try:
-            data = self.sock.recv(requests.LONGEST + 1)
+            data = self.sock.recv(control_protocol.LONGEST + 1)
         except BlockingIOError:
             return
         except OSError:
@@ -342,7 +343,7 @@ class Client:
             self.drop()
         else:
             self._received += data
-            if b"\n" in self._received or len(self._received) > requests.LONGEST:
+            if b"\n" in self._received or len(self._received) > control_protocol.LONGEST:
                 self._ask()
 
     def _on_end(self) -> None:
@@ -385,7 +386,7 @@ class Client:
         if self.done:
             return
         self.done = answer.done is not None
-        self._unsent += requests.encode(answer)
+        self._unsent += control_protocol.encode(answer)
         if self._stuck is None:
             self._send()
         elif len(self._unsent) > UNSENT:

@@ -11,8 +11,8 @@ many turns of the supervisor's loop reads from top to bottom, and a signal is he
     rest       every connection is closed and new ones are refused, until the next reload
     upgrade    the program of the supervisor itself is started anew, and hands over to workers of its own
 
-What must not live here: forking and watching (supervisor.py), whose queue is whose (queues.py), who may ask
-(control.py).
+What must not live here: forking and watching (supervisor.py), whose queue is whose (sockets/accept_queues.py), who may
+ask (control.py).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..config import changed_fixed
-from ..kinds import SLOTS, ConfigError
+from ..config.schema import changed_fixed
+from ..config.types import SLOTS, ConfigError
+from ..ipc.pipe import Level
 from ..version import version
-from ..worker.pipe import Level
-from .handle import Generation, Handle, Slot
-from .places import AddressError
+from .sockets.addresses import AddressError
 from .upgrade import Trial, execute
+from .worker_handle import Generation, Handle, Slot
 
 if TYPE_CHECKING:
     from .supervisor import Supervisor

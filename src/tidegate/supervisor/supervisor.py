@@ -30,26 +30,28 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from .. import logs
-from ..config import Config
-from ..kinds import SLOTS, ConfigError, Tcp
+from ..config.schema import Config
+from ..config.types import SLOTS, ConfigError, Tcp
+from ..ipc import control_protocol
+from ..ipc.handover_state import Estate, EstateError
+from ..ipc.pipe import Level, Order, Report
 from ..process import forks
 from ..version import version
-from ..worker.pipe import Level, Order, Report
-from . import processors, requests, upgrade
-from .accounts import Accounts
-from .changes import Changes
+from . import upgrade
+from .auto_reload import Changes
 from .control import Control, Describe
-from .estate import Estate, EstateError
-from .handle import LAST_WORDS, AdminMain, Child, Generation, Handle, Slot, WorkerMain
-from .listeners import Listeners
-from .metric_files import MetricFiles
+from .counters import Accounts
+from .event_loop import Poll
+from .health import Watch
+from .multiproc_dir import MetricFiles
 from .operations import Operations
-from .places import AddressError, bind_admin
-from .poll import Poll
-from .queues import Queues
-from .service import Service, ServiceError, Stopped
 from .signals import Signals, has_terminal, name_of
-from .watch import Watch
+from .sockets.accept_queues import Queues
+from .sockets.addresses import AddressError, bind_admin
+from .sockets.listeners import Listeners
+from .system import cpu_affinity
+from .system.daemon import Service, ServiceError, Stopped
+from .worker_handle import LAST_WORDS, AdminMain, Child, Generation, Handle, Slot, WorkerMain
 
 if TYPE_CHECKING:
     from .._core.scoreboard import Scoreboard
@@ -183,7 +185,7 @@ class Supervisor:
         user = self.service.identity.uid if self.service.identity is not None else None
         self.listeners.bind(self.config.bind, len(self.workers), user)
         self.admin_sockets = bind_admin(self.config.admin, self.listeners.socket_addresses)
-        self.control.open(requests.socket_path(self.config.control, os.environ), user)
+        self.control.open(control_protocol.socket_path(self.config.control, os.environ), user)
         self.service.bound(self.listeners, self.control)
         if self.config.admin is not None:
             self.metric_files.make()
@@ -322,7 +324,7 @@ class Supervisor:
             for sock in self.admin_sockets:
                 sock.close()
             sockets = self.listeners.at(slot.index)
-            processors.pin(handle.generation.config.cpu_affinity, slot.index)
+            cpu_affinity.pin(handle.generation.config.cpu_affinity, slot.index)
             row = self.scoreboard.row(handle.row)
             life = partial(self._worker_main, handle.generation.config, slot.index, sockets, row, pipe)
             self.scoreboard.close()

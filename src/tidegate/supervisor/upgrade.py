@@ -7,7 +7,7 @@
 
 The process keeps its number, so that a pid file, a service manager and a container see no change.
 
-What must not live here: the form in which it is written down (estate.py), what a reload is (operations.py).
+What must not live here: the form in which it is written down (ipc/handover_state.py), what a reload is (operations.py).
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from .. import logs
-from ..config import Config, settings
+from ..config.schema import Config, settings
+from ..ipc import handover_state as estates
+from ..ipc.handover_state import Estate, EstateError, SlotLeft
 from ..process import streams
 from ..version import version
-from . import estate as estates
-from . import listeners, metric_files
-from .estate import Estate, EstateError, SlotLeft
-from .handle import Generation, Slot
+from . import multiproc_dir
+from .sockets import listeners
+from .worker_handle import Generation, Slot
 
 if TYPE_CHECKING:
     from .operations import Tell
@@ -72,7 +73,7 @@ class Trial:
         os.set_inheritable(number, True)
         environment = _environment(supervisor, "check", number)
         environment.pop("NOTIFY_SOCKET", None)  # it does not speak for the daemon
-        environment.pop(metric_files.VARIABLE, None)  # nor count for it
+        environment.pop(multiproc_dir.VARIABLE, None)  # nor count for it
         try:
             with supervisor.service.place.at_start() as environment["PWD"]:
                 self.pid = os.posix_spawn(

@@ -20,7 +20,7 @@ from typing import Any
 
 from ..asyncio.server import Server, ServerConnection
 from ..frames import CloseCode
-from .pipe import Level
+from ..ipc.pipe import Level
 
 __all__ = ["Drain", "Orders"]
 

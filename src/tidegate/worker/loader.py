@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from ..app import App, is_map
-from ..logs.lines import shorten
+from ..logs.formatters import shorten
 from ..process import streams
 from .fresh import refresh
 

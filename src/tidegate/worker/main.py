@@ -27,16 +27,16 @@ from setproctitle import setproctitle
 from .. import logs
 from .._core.scoreboard import Row, use
 from ..app import App, is_map
-from ..asyncio.gate import Gate
+from ..asyncio.admission import Gate
 from ..asyncio.server import Server, serve, unix_serve
-from ..config import Config
-from ..metrics import users
+from ..config.schema import Config
+from ..ipc.pipe import Level, Order, Pipe, Report, Stage
+from ..metrics import application
 from ..process import forks, streams, surroundings
+from .admission import make_gate
 from .drain import Drain, Orders
-from .entrance import make_gate
-from .gauges import measure_queues, tell_capacity, watch_collector
 from .loader import LoadError, load, trace_of
-from .pipe import Level, Order, Pipe, Report, Stage
+from .self_metrics import measure_queues, tell_capacity, watch_collector
 from .tls import TlsError, make_context
 
 __all__ = ["run"]
@@ -69,7 +69,7 @@ def run(config: Config, slot: int, sockets: list[socket.socket], row: Row, pipe:
     forks.keep(pipe.fileno())
     forks.lend_nothing(partial(forks.release, forks.addresses(sockets)))
     if config.admin is not None:
-        users.count_as(str(row.index))
+        application.count_as(str(row.index))
     supervisor = Pipe(pipe, Order)
     supervisor.send(Report("starting"), wait=True)
     pid = os.getpid()

@@ -9,7 +9,7 @@ import ssl
 from pathlib import Path
 from typing import NoReturn
 
-from ..config import Config, settings
+from ..config.schema import Config, settings
 
 __all__ = ["TlsError", "make_context"]
 

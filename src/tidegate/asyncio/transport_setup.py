@@ -1,0 +1,212 @@
+"""What comes before HTTP on a connection that was accepted: a proxy's PROXY header, and TLS.
+
+TLS is begun here, and not by the loop's create_server(), because the header comes before it, and so that connections
+are counted and bounded by `open_timeout` from their first moment on.
+
+What must not live here: grammar of the header (proxy_protocol.py), whom to believe (admission.py), anything of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from time import monotonic
+from typing import TYPE_CHECKING, Any, cast
+
+from .._core.scoreboard import current
+from ..proxy_protocol import BadHeader, HeaderParser
+from .access_log import log_handshake
+from .admission import Gate, Visit, full_address
+
+if TYPE_CHECKING:
+    from .server import Server
+
+__all__ = ["Preface"]
+
+
+class _Early(asyncio.Protocol):
+    """Keeps what a client sends after its TLS handshake until there is somebody to read it."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.lost = False
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+
+
+class Preface(asyncio.Protocol):
+    """A connection until it can begin its opening handshake; then a `ServerConnection` has its place.
+
+    Parameters:
+        server: the server that accepted it; it has this among its connections.
+        gate: what is to be expected.
+    """
+
+    def __init__(self, server: Server, gate: Gate) -> None:
+        self._server, self._gate = server, gate
+        self._settings = server._settings
+        self._row = current()
+        self._deadline: float | None = None
+        self._header: HeaderParser | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._request = None  # like a connection's: the server asks before it refuses one
+        self._over = False
+        self._id: uuid.UUID | None = None
+
+    @property
+    def id(self) -> uuid.UUID:
+        """As a connection's, for the log."""
+        if self._id is None:
+            self._id = uuid.uuid4()
+        return self._id
+
+    @property
+    def remote_address(self) -> Any:
+        """As a connection's, for the log."""
+        return self._visit.address or self.transport.get_extra_info("peername")
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._visit = Visit(monotonic())
+        self._row.accepted()
+        self._server._all.add(cast(Any, self))
+        self._server._handshaking.add(cast(Any, self))
+        if self._gate.cuts(transport):
+            self._row.limit_rejection("descriptors")
+            self._fail("limited")
+            return
+        self._settings.deadlines.set(self, self._settings.open_timeout)
+        if self._server._refusing:
+            self._refuse()
+        elif self._gate.expects_header(transport):
+            self._header = HeaderParser()
+        elif self._gate.tls is None:
+            self._become(self.transport, b"")
+
+    def data_received(self, data: bytes) -> None:
+        if self._over:
+            return
+        if self._header is not None:
+            try:
+                if not self._header.feed(data):
+                    return
+            except BadHeader as error:
+                self._bad_header(error)
+                return
+            data = self._read_header(self._header)
+        if self._gate.tls is None:
+            self._become(self.transport, data)
+        elif data:
+            self._start_tls(data)
+
+    def _read_header(self, parser: HeaderParser) -> bytes:
+        assert parser.header is not None
+        source = parser.header.source
+        self._visit.address = full_address(*source) if isinstance(source, tuple) else source
+        self._header = None
+        return parser.rest
+
+    def _bad_header(self, error: BadHeader) -> None:
+        logger = logging.LoggerAdapter(cast(logging.Logger, self._settings.logger), {"websocket": self})
+        peer = self.remote_address or "on a Unix socket"
+        logger.warning("no valid PROXY header from the proxy %s: %s", peer, error)
+        self._fail("bad_proxy_header")
+
+    # TLS.
+
+    def _start_tls(self, data: bytes) -> None:
+        """Begin TLS; `data` is the beginning of the client's first message."""
+        self.transport.pause_reading()
+        loop = self._settings.loop
+        # A task of the ordinary kind, whatever the loop's factory is: the order of what follows depends on it.
+        self._task = asyncio.Task(self._tls(), loop=loop)
+
+        def feed() -> None:
+            protocol = cast(asyncio.BufferedProtocol, self.transport.get_protocol())
+            place = 0
+            while place < len(data) and not self.transport.is_closing():
+                buffer = cast(memoryview, protocol.get_buffer(len(data) - place))
+                size = min(len(buffer), len(data) - place)
+                buffer[:size] = data[place : place + size]
+                protocol.buffer_updated(size)
+                place += size
+
+        # First the task's first step, by which TLS has the transport and waits to be connected; then, after that, the
+        # bytes that came already, and only then the next ones from the socket.
+        loop.call_soon(loop.call_soon, feed)
+
+    async def _tls(self) -> None:
+        settings, early = self._settings, _Early()
+        try:
+            # Deadlines bound the handshake already; here it just must not end sooner.
+            transport = await settings.loop.start_tls(
+                self.transport,
+                early,
+                cast(Any, self._gate.tls),
+                server_side=True,
+                ssl_handshake_timeout=None if settings.open_timeout is None else max(settings.open_timeout * 2, 1),
+                ssl_shutdown_timeout=settings.close_timeout or None,
+            )
+        except (OSError, asyncio.CancelledError) as error:  # ssl.SSLError is an OSError
+            if settings.logger.isEnabledFor(logging.DEBUG):
+                settings.logger.debug("TLS handshake failed: %s", error)
+            self._fail("tls_failed")
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            return
+        if self._over or early.lost or transport is None:
+            self._fail("disconnected")
+        else:
+            self._become(transport, early.data)
+
+    # Its end.
+
+    def _leave(self) -> None:
+        self._over = True
+        self._settings.deadlines.clear(self)
+        self._server._handshaking.discard(cast(Any, self))
+
+    def _become(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Make way for the connection, and give it what came already."""
+        self._leave()
+        connection = self._server._connect(self._settings, self._server)
+        connection._visit = self._visit
+        self._server._all.discard(cast(Any, self))
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
+        if data:
+            connection.data_received(data)
+
+    def _refuse(self) -> None:
+        """The server is closing: say so, if that can be said."""
+        if self._gate.tls is None:
+            self._become(self.transport, b"")
+        else:
+            self._fail("unavailable")
+
+    def _end(self, result: str) -> None:
+        """There will be no handshake."""
+        if self._over:
+            return
+        self._leave()
+        taken = monotonic() - self._visit.since
+        self._row.handshake(result, taken)
+        log_handshake(cast(Any, self), taken, failure=result)
+
+    def _fail(self, result: str) -> None:
+        self._end(result)
+        self.transport.abort()
+        if self._task is not None:  # the transport has another protocol, which tells nobody
+            self._server._lost(cast(Any, self))
+
+    def _on_deadline(self, now: float) -> None:
+        self._fail("timeout")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end("disconnected")
+        self._server._lost(cast(Any, self))

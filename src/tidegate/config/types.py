@@ -1,0 +1,456 @@
+"""Ways of writing the values of settings: text to value, value to text, and the words for what is allowed.
+
+    ConfigError    a setting that cannot be
+    Address        what to listen on: Tcp, Unix, Fd or Systemd
+    Kind           one way of writing; the kinds that there are follow it
+
+What must not live here: which settings there are (config/schema.py), click, files, the environment, sockets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from reprlib import Repr
+from typing import Any, TypeAlias
+
+__all__ = [
+    "ADDRESS",
+    "ADMIN",
+    "APPLICATION",
+    "CIPHERS",
+    "DURATION",
+    "FRAMES",
+    "HEADER",
+    "HOST",
+    "NETWORK",
+    "OPEN_FILES",
+    "ORIGIN",
+    "PATH",
+    "PROCESSORS",
+    "RATE",
+    "SECONDS",
+    "SECRET",
+    "SIZE",
+    "SLOTS",
+    "SWITCH",
+    "TIMEOUT",
+    "TOKEN",
+    "UMASK",
+    "USER",
+    "WORKERS",
+    "Address",
+    "ConfigError",
+    "Fd",
+    "Kind",
+    "Systemd",
+    "Tcp",
+    "Unix",
+    "choice",
+    "count",
+    "pair",
+    "parse_address",
+    "write_number",
+]
+
+SLOTS = 256  # the most workers: as many slots as the scoreboard has
+
+
+_SHORT = Repr()  # of a value of megabytes, both ends
+_SHORT.maxstring = 1000
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be: which one, what was given, and what is allowed.
+
+    Attributes:
+        option: the name under which it was given, such as ``--workers``.
+        value: what was given.
+        allowed: what may be given.
+        reason: what is wrong with the value, where ``allowed`` alone does not say it.
+        remedy: what to do, where another value is not the remedy, or not the only one.
+    """
+
+    def __init__(self, option: str, value: str, allowed: str = "", reason: str = "", *, remedy: str = "") -> None:
+        super().__init__(option, value, allowed, reason)
+        self.option, self.value, self.allowed, self.reason = option, value, allowed, reason
+        self.remedy = remedy or f"give {allowed}"
+
+    def __str__(self) -> str:
+        reason = f" ({self.reason})" if self.reason else ""
+        return f"{self.option} {_SHORT.repr(self.value)} is not allowed{reason}: {self.remedy}"
+
+    def given_as(self, option: str) -> ConfigError:
+        """Return the same error for the name under which the setting was given."""
+        return ConfigError(option, self.value, self.allowed, self.reason, remedy=self.remedy)
+
+
+# Addresses.
+
+
+@dataclass(frozen=True, slots=True)
+class Tcp:
+    """A TCP port of a host name or address; port 0 lets the system choose one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it. Of names, that is known of one."""
+        import ipaddress
+
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.lower() == "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class Unix:
+    """A Unix socket, by its path in the file system."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fd:
+    """A listening socket that was handed over by whoever started us, by its file descriptor."""
+
+    number: int
+
+    def __str__(self) -> str:
+        return f"fd://{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Systemd:
+    """The sockets that systemd has opened for us: all of them, or those of one name (FileDescriptorName=)."""
+
+    socket: str | None = None
+
+    def __str__(self) -> str:
+        return "systemd" if self.socket is None else f"systemd:{self.socket}"
+
+
+Address: TypeAlias = Tcp | Unix | Fd | Systemd
+
+
+def parse_address(text: str) -> Address:
+    """An address, as in ADDRESS.allowed below; ValueError says what is wrong."""
+    if text == "systemd":
+        return Systemd()
+    if text.startswith("systemd:"):
+        if not (name := text.removeprefix("systemd:")) or ":" in name or not name.isprintable():
+            raise ValueError("the name of a socket has one or more characters, and no colon")
+        return Systemd(name)
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        if not path or "\0" in path:
+            raise ValueError("the path is missing" if not path else "a path has no null characters")
+        return Unix(path)
+    if text.startswith("fd://"):
+        number = text.removeprefix("fd://")
+        if not (number.isascii() and number.isdigit()):
+            raise ValueError("the file descriptor must be a whole number")
+        return Fd(int(number))
+    return _parse_tcp(text)
+
+
+def _parse_tcp(text: str) -> Tcp:
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        raise ValueError("the port is missing" if not text.isdigit() else f"the host is missing, as in 0.0.0.0:{text}")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        if ":" not in host:
+            raise ValueError("brackets are for IPv6 addresses")
+    elif ":" in host:
+        raise ValueError(f"an IPv6 address goes into brackets, as in [::1]:{port or 8765}")
+    if not host or any(c in host for c in "[]/*@ \t"):
+        raise ValueError("0.0.0.0 is every address of IPv4, [::] of IPv6" if host in ("", "*") else "that is no host")
+    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise ValueError("the port must be a whole number from 0 to 65535")
+    return Tcp(host, int(port))
+
+
+# Kinds: ways of writing a value.
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One way of writing values.
+
+    Attributes:
+        metavar: how help stands for it.
+        allowed: what may be given, in words that follow "give".
+        read: text to value; a ValueError's text, if any, says what is wrong.
+        write: value to text, such that reading it gives the value.
+        bare: the types of values that a configuration file may have without quotes.
+    """
+
+    metavar: str
+    allowed: str
+    read: Callable[[str], Any]
+    write: Callable[[Any], str] = str
+    bare: tuple[type, ...] = ()
+
+    def or_else(self, word: str, value: object = None) -> Kind:
+        """The same, or a word that stands for a value of its own."""
+        return Kind(
+            f"{self.metavar}|{word}",
+            f"{self.allowed}, or {word}",
+            lambda text: value if text.lower() == word else self.read(text),
+            lambda given: word if given == value else self.write(given),
+            self.bare,
+        )
+
+
+def count(low: int, high: int) -> Kind:
+    """A whole number from `low` to `high`."""
+
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+            raise ValueError
+        return int(text)
+
+    return Kind("N", f"a whole number from {low} to {high}", read, bare=(int,))
+
+
+_SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_BYTES = {"": 1, "B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_NUMBER = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)", re.ASCII)
+
+
+def _number(text: str, units: dict[str, float] | dict[str, int]) -> float:
+    match = _NUMBER.fullmatch(text)
+    if match is None:
+        raise ValueError
+    number, unit = match.groups()
+    if unit not in units:
+        raise ValueError(f"the units are {', '.join(name for name in units if name)}")
+    return float(number) * units[unit]
+
+
+def _read_seconds(text: str) -> float:
+    if (seconds := _number(text, _SECONDS)) > 366 * 86400:
+        raise ValueError("that is more than a year")
+    return seconds
+
+
+def _read_positive_seconds(text: str) -> float:
+    if not (seconds := _read_seconds(text)):
+        raise ValueError("0 leaves no time")
+    return seconds
+
+
+def _read_timeout(text: str) -> float:
+    if (seconds := _read_seconds(text)) < 1:
+        raise ValueError("less than a second says nothing about a busy process")
+    return seconds
+
+
+def write_number(number: float) -> str:
+    """A number without an exponent, and without decimals if it is whole; reading it gives the same."""
+    text = repr(float(number)).removesuffix(".0")
+    if "e" not in text:
+        return text
+    from decimal import Decimal  # for the tiniest only
+
+    return format(Decimal(text), "f")
+
+
+def _read_size(text: str) -> int:
+    size = _number(text, _BYTES)
+    if size < 1 or not size.is_integer():
+        raise ValueError("that is no whole number of bytes above 0")
+    if size > 2**48:
+        raise ValueError("that is more than any machine has")
+    return int(size)
+
+
+def _write_size(size: int) -> str:
+    for unit in ("GiB", "MiB", "KiB"):
+        if size % _BYTES[unit] == 0:
+            return f"{size // _BYTES[unit]}{unit}"
+    return str(size)
+
+
+def pair(kind: Kind) -> Kind:
+    """A high-water mark, or a high-water and a low-water mark."""
+
+    def read(text: str) -> Any:
+        high, comma, low = text.partition(",")
+        if not comma:
+            return kind.read(high)
+        pair = kind.read(high.strip()), kind.read(low.strip())
+        if pair[1] > pair[0]:
+            raise ValueError("the low-water mark is above the high-water mark")
+        return pair
+
+    def write(value: Any) -> str:
+        return ",".join(map(kind.write, value)) if isinstance(value, tuple) else kind.write(value)
+
+    bare = (*kind.bare, list)
+    return Kind(f"{kind.metavar}[,LOW]", f"{kind.allowed}, or two of them as HIGH,LOW", read, write, bare)
+
+
+def choice(*words: str) -> Kind:
+    """One of `words`, in upper or lower case."""
+
+    def read(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError
+        return text.lower()
+
+    return Kind("|".join(words), " or ".join(words), read)
+
+
+# A host name, of letters, digits, hyphens and, by use, underscores; others are written in Punycode.
+_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?"
+
+_SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def _read_switch(text: str) -> bool:
+    try:
+        return _SWITCH[text.lower()]
+    except KeyError:
+        raise ValueError from None
+
+
+def _read_application(text: str) -> str:
+    module, _, attribute = text.partition(":")
+    if module.endswith(".py"):
+        raise ValueError(f"a module has no .py at its end: {module.removesuffix('.py')}:{attribute or 'handler'}")
+    if not all(name.isidentifier() for name in (*module.split("."), *attribute.split("."))):
+        raise ValueError
+    return text
+
+
+def _read_header(text: str) -> str:
+    if not text.isascii() or not text.isprintable():
+        raise ValueError("a header is printable ASCII")
+    return text
+
+
+def _read_token(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._~+/-]{16,}=*", text):  # RFC 6750 2.1
+        raise ValueError
+    return text
+
+
+def _read_network(text: str) -> str:
+    from ..networks import parse_network  # with ipaddress, for those who need it
+
+    return parse_network(text)
+
+
+def _read_host(text: str) -> str:
+    if ":" in text or "/" in text:
+        raise ValueError("a name has no scheme, no port and no path; addresses are known")
+    if not re.fullmatch(_NAME, text, re.ASCII) or len(text) > 253:
+        raise ValueError
+    return text.lower()
+
+
+def _read_origin(text: str) -> str:
+    """As browsers write it (RFC 6454 6.1), for that is what it is compared with."""
+    lower = text.lower()
+    if lower in ("none", "null"):
+        return lower
+    match = re.fullmatch(
+        rf"([a-z][a-z0-9+.-]*)://((?:\*\.)?{_NAME}|\[[0-9a-f:.]+\])(?::([0-9]{{1,5}}))?", lower, re.ASCII
+    )
+    if match is None:
+        raise ValueError("an origin ends after the host or the port, without a slash" if "://" in text else "")
+    if match[3] is not None and int(match[3]) == {"http": 80, "https": 443}.get(match[1]):
+        raise ValueError(f"browsers leave out the port {match[3]} of {match[1]}")
+    return lower
+
+
+def _read_rate(text: str) -> float | tuple[float, int]:
+    rate, comma, burst = text.partition(",")
+    if not (0 < (number := _number(rate.strip(), {"": 1.0})) <= 1_000_000):
+        raise ValueError("that is no rate")
+    return (number, _BURST.read(burst.strip())) if comma else number
+
+
+def _write_rate(rate: float | tuple[float, int]) -> str:
+    return f"{write_number(rate[0])},{rate[1]}" if isinstance(rate, tuple) else write_number(rate)
+
+
+def _read_path(text: str) -> str:
+    if not text or "\0" in text:
+        raise ValueError("a path has no null characters" if text else "that is no path")
+    return text
+
+
+def _read_user(text: str) -> str:
+    if not text or not text.isprintable() or any(c in text for c in ":/ ,") or text.startswith(("-", "+")):
+        raise ValueError
+    return text
+
+
+def _read_umask(text: str) -> int:
+    if not re.fullmatch(r"(0o)?[0-7]{1,4}", text, re.ASCII) or int(text, 8) > 0o777:
+        raise ValueError
+    return int(text, 8)
+
+
+def _read_processors(text: str) -> tuple[int, ...]:
+    """``0,2,4-7``; the order stays."""
+    processors: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", part.strip(), re.ASCII)
+        if match is None:
+            raise ValueError
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise ValueError(f"{part.strip()} goes backwards")
+        processors += range(first, last + 1)
+    return tuple(dict.fromkeys(processors))
+
+
+def _write_processors(processors: tuple[int, ...]) -> str:
+    return ",".join(map(str, processors))
+
+
+APPLICATION = Kind("MODULE:ATTRIBUTE", "MODULE:ATTRIBUTE, such as app:handler", _read_application)
+ADDRESS = Kind("ADDRESS", "HOST:PORT, [IPV6]:PORT, unix:PATH, fd://N, systemd or systemd:NAME", parse_address)
+ADMIN = Kind("HOST:PORT", "HOST:PORT or [IPV6]:PORT", _parse_tcp).or_else("none")
+WORKERS = count(1, SLOTS).or_else("auto", "auto")
+SWITCH = Kind("true|false", "true or false", _read_switch, lambda on: str(on).lower(), bare=(bool,))
+SECONDS = Kind("SECONDS", "seconds, such as 10, 0.5, 500ms or 2m", _read_seconds, write_number, bare=(int, float))
+DURATION = replace(SECONDS, allowed="seconds above 0, such as 10, 0.5, 500ms or 2m", read=_read_positive_seconds)
+TIMEOUT = replace(SECONDS, allowed="seconds from 1 up, such as 30, 2.5 or 2m", read=_read_timeout)
+SIZE = Kind("SIZE", "bytes, such as 65536, 64KiB or 1MiB", _read_size, _write_size, bare=(int,))
+FRAMES = count(1, 1_000_000)
+HEADER = Kind("TEXT", "printable ASCII", _read_header)
+HOST = Kind("NAME", "a host name, such as status.example.com", _read_host)
+ORIGIN = Kind(
+    "ORIGIN",
+    "an origin such as https://example.com or https://*.example.com, or none for requests without one",
+    _read_origin,
+)
+NETWORK = Kind("NETWORK", "a network such as 10.0.0.0/8 or 2001:db8::/32, an address, or unix", _read_network)
+_BURST = count(1, 1_000_000)
+RATE = Kind(
+    "RATE[,BURST]", "handshakes a second, such as 10, 0.5 or 10,50", _read_rate, _write_rate, (int, float, list)
+)
+CIPHERS = Kind("LIST", "ciphers as OpenSSL names them, such as ECDHE+AESGCM:ECDHE+CHACHA20", _read_header)
+SECRET = Kind("TEXT", "a text", str)
+TOKEN = Kind("TOKEN", "16 or more letters, digits and -._~+/", _read_token)
+PATH = Kind("PATH", "a path", _read_path)
+USER = Kind("NAME", "a name or a number", _read_user, bare=(int,))
+# In a configuration file it needs quotes: 0027 is no number of TOML's, and 27 is none of ours.
+UMASK = Kind("OCTAL", "an octal number from 000 to 777", _read_umask, "{:03o}".format)
+PROCESSORS = Kind("LIST", "processors, such as 0,2,4-7", _read_processors, _write_processors)
+OPEN_FILES = count(256, 2**30).or_else("max")

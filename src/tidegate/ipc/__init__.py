@@ -1,0 +1,8 @@
+"""What the processes of a daemon say to each other, and to commands; each word once, below all that speak it.
+
+    pipe                between the supervisor and a child: Report upwards, Order downwards
+    control_protocol    on the control socket, from commands to the supervisor
+    handover_state      from a supervisor to the program that replaces it, across an upgrade in place
+
+What must not live here: what any side does about a word.
+"""

@@ -1,0 +1,170 @@
+"""The words between a worker and its supervisor, and the pipe that carries them: a JSON object on each line.
+
+    Report      upwards: the stage that the worker has reached, and why it ends
+    Order       downwards: when to begin, how to end, and what to do in between
+    Pipe        one end; `send` and `receive` never wait for the other end to be well
+
+What must not live here: what either side makes of a word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Generic, Literal, TypeAlias, TypeVar
+
+import msgspec
+
+from ..logs.formatters import shorten
+
+__all__ = ["Level", "Order", "Pipe", "Report", "Stage"]
+
+# A worker that has booted accepts nobody before it is told to serve; then it is ready.
+Stage: TypeAlias = Literal["starting", "booted", "ready", "draining", "gone"]
+
+
+class Level(IntEnum):
+    """How urgently to end. An order to end may be followed by a more urgent one, never by a less urgent one."""
+
+    NONE = 0
+    DRAIN = 1  # close connections one by one within the drain window, wait for their ends
+    CLOSE = 2  # close all of them now, wait a moment for their ends
+    CUT = 3  # wait for nothing
+
+
+class Report(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a worker tells.
+
+    Attributes:
+        stage: the stage that it has reached.
+        error: why it ends, in full, if that is a failure.
+        exit: the status with which the daemon should end, were this its only worker.
+    """
+
+    stage: Stage
+    error: str | None = None
+    exit: int | None = None
+
+
+class Order(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a worker is told to do.
+
+    Attributes:
+        end: how to end.
+        leave_queue: in the end, whoever waits in the queue of a socket is left to others who accept from it.
+        serve: accept connections.
+        rest: close every connection as in a drain, and refuse new ones, but stay.
+        adopt: accept, besides its own, the connections of a slot that has no worker; its listening sockets come along.
+        release: the slot has a worker again, or is no more: close the sockets that were adopted for it.
+        sockets: how many come along.
+        reopen: open the log's file anew: somebody has moved it.
+    """
+
+    end: Level = Level.NONE
+    leave_queue: bool = False
+    serve: bool = False
+    rest: bool = False
+    adopt: int | None = None
+    release: int | None = None
+    sockets: int = 0
+    reopen: bool = False
+
+
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_INT = struct.Struct("i")
+Received = TypeVar("Received", Report, Order)
+
+
+class Pipe(Generic[Received]):
+    """One end of a socket pair.
+
+    Parameters:
+        sock: this end; the Pipe owns it.
+        receives: the kind of words that come from the other end.
+        line: what has come of a word already.
+    """
+
+    LONGEST = 2**20  # of a line, in bytes: more than that is not a report but a fault
+    SOCKETS = 64  # that come with one read, at most
+
+    def __init__(self, sock: socket.socket, receives: type[Received], line: bytes = b"") -> None:
+        self._socket = sock
+        self._takes = receives is Order  # nobody else is sent sockets
+        self._decoder: msgspec.json.Decoder[Received] = msgspec.json.Decoder(receives)
+        self.line = line
+        self._descriptors: list[int] = []  # that have come, and that nobody has taken
+        self.ended = False  # the other end is closed
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def send(self, word: Report | Order, sockets: Sequence[socket.socket] = (), *, wait: bool = False) -> bool:
+        """Whether the word went off. Without `wait`, an end that does not read for a long time gets no more words."""
+        if isinstance(word, Report) and word.error is not None:
+            word = msgspec.structs.replace(word, error=shorten(word.error))
+        line = msgspec.json.encode(word) + b"\n"
+        try:
+            if wait:
+                self._socket.sendall(line)
+                return True
+            if sockets:
+                numbers = [sock.fileno() for sock in sockets]
+                return socket.send_fds(self._socket, [line], numbers, socket.MSG_DONTWAIT) == len(line)
+            return self._socket.send(line, socket.MSG_DONTWAIT) == len(line)
+        except OSError:
+            return False
+
+    def receive(self) -> list[Received]:
+        """The words that have come, perhaps none; sets `ended` after the last one there can be.
+
+        A line that is no word is left out: it comes from an application that writes where it should not.
+        """
+        try:
+            for _ in range(16):  # more than a socket holds, and no end for one that is being filled all the time
+                data = self._read()
+                if not data:
+                    self.ended = True
+                    break
+                self.line += data
+        except BlockingIOError:
+            pass
+        except OSError:  # ECONNRESET: it ended with words of ours unread
+            self.ended = True
+        *lines, self.line = self.line.split(b"\n")
+        if len(self.line) > self.LONGEST:
+            self.line = b""
+        words = []
+        for line in lines:
+            try:
+                words.append(self._decoder.decode(line))
+            except msgspec.MsgspecError:
+                continue
+        return words
+
+    def _read(self) -> bytes:
+        """What there is; socket.recv_fds() would wait for it."""
+        # Without space for descriptors the system closes those that come.
+        space = socket.CMSG_SPACE(self.SOCKETS * _INT.size) if self._takes else 0
+        data, attached, _, _ = self._socket.recvmsg(65536, space, socket.MSG_DONTWAIT | _CLOEXEC)
+        for level, kind, numbers in attached:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                self._descriptors += (number for (number,) in _INT.iter_unpack(numbers))
+        return data
+
+    def take(self, number: int) -> list[socket.socket]:
+        """The sockets that came along with a word, in their order; fewer where the system had no descriptors left."""
+        taken, self._descriptors = self._descriptors[:number], self._descriptors[number:]
+        for descriptor in taken:
+            os.set_inheritable(descriptor, False)
+        return [socket.socket(fileno=descriptor) for descriptor in taken]
+
+    def close(self) -> None:
+        self._socket.close()
+        for descriptor in self._descriptors:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        self._descriptors.clear()

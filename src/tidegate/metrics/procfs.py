@@ -1,0 +1,216 @@
+"""What the system tells of a daemon: of each of its processes, and of its network. Nobody in it need be asked.
+
+    Observer    reads the scoreboard and the system together: a `Reading`
+    Reading     a `Snapshot`, with a `Usage` for each slot, for the supervisor and for this process, the admin's
+    read        one process
+
+So a worker that hangs can be seen at work, and one that has ended has left its processor time in the scoreboard. Where
+the system does not tell something, there is nothing of it.
+
+What must not live here: anything that the daemon counts by itself (scoreboard), names of metrics (catalog).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, NamedTuple, TypeVar
+
+from .._core.scoreboard import Scoreboard, Slot, Snapshot, Worker
+from .derived import Sample
+
+__all__ = ["Observer", "Process", "Reading", "Usage", "read", "sampled", "tcp_counter"]
+
+# Seconds for the scoreboard to tell of the end of a process that the system does not know any more.
+PATIENCE = 0.05
+
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+SUPERVISOR, ADMIN = "supervisor", "admin"
+
+_Number = TypeVar("_Number", int, float)
+
+
+class Process(NamedTuple):
+    """One process.
+
+    Attributes:
+        cpu_seconds: processor time that it took.
+        children_cpu_seconds: that its children took who have ended, and whom it has waited for.
+        resident_memory_bytes: memory that it takes, with what it shares.
+        open_fds: open file descriptors; None where the system does not tell.
+        max_fds: how many there may be; infinity for no limit, None where the system does not tell.
+    """
+
+    cpu_seconds: float
+    children_cpu_seconds: float
+    resident_memory_bytes: int
+    open_fds: int | None
+    max_fds: float | None
+
+
+class Usage(NamedTuple):
+    """What a slot takes, whose processes may be two, or none; see `Process`.
+
+    Attributes:
+        cpu_seconds: of all that there ever were.
+        resident_memory_bytes: of those that there are now.
+        open_fds: of the one that has most.
+        max_fds: of the one that may have least.
+    """
+
+    cpu_seconds: float
+    resident_memory_bytes: int | None = None
+    open_fds: int | None = None
+    max_fds: float | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The scoreboard and the system at one moment.
+
+    Attributes:
+        snapshot: the scoreboard.
+        usage: slot, "supervisor" or "admin" -> what it takes.
+        tcp: the system's counters of TCP, by its own names for them.
+    """
+
+    snapshot: Snapshot
+    usage: Mapping[str, Usage] = field(default_factory=dict)
+    tcp: Mapping[str, int] = field(default_factory=dict)
+
+
+class Observer:
+    """Reads, again and again; processor time never goes backwards from one reading to the next.
+
+    Parameters:
+        scoreboard: of the daemon.
+        before: the admin processes before this one that may not have ended yet.
+    """
+
+    def __init__(self, scoreboard: Scoreboard, before: Collection[int] = ()) -> None:
+        self._scoreboard = scoreboard
+        self._before = set(before)
+        self._retired = 0.0  # what those of them who have ended took, as it was told last
+        self._most: dict[str, float] = {}  # processor time as it was told last
+
+    def read(self) -> Reading:
+        """A reading; TimeoutError like `Scoreboard.read()`."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            snapshot = self._scoreboard.read()
+            if (own := read(os.getpid())) is None:
+                return Reading(snapshot)  # a system without /proc
+            workers = {worker.pid: read(worker.pid, snapshot.pid) for worker in _workers(snapshot)}
+            others = {pid: read(pid, snapshot.pid) for pid in self._before}
+            # One that is gone has left its processor time in its slot, or its parent is about to put it there.
+            entered = all(others.values()) or snapshot.admin_cpu_seconds > self._retired
+            if (all(workers.values()) and entered) or time.monotonic() > deadline:
+                break
+            time.sleep(0.001)
+        usage = {str(slot.index): _usage(slot, workers) for slot in snapshot.slots}
+        if (supervisor := read(snapshot.pid)) is not None:
+            usage[SUPERVISOR] = Usage(supervisor.cpu_seconds, *supervisor[2:])
+        if os.getpid() != snapshot.pid:
+            alive = {pid: other for pid, other in others.items() if other is not None}
+            self._before, self._retired = set(alive), snapshot.admin_cpu_seconds
+            ended = self._retired + sum(other.cpu_seconds for other in alive.values())
+            usage[ADMIN] = Usage(own.cpu_seconds + ended, *own[2:])
+        for name, used in usage.items():
+            self._most[name] = max(used.cpu_seconds, self._most.get(name, 0.0))
+            usage[name] = used._replace(cpu_seconds=self._most[name])
+        return Reading(snapshot, usage, _tcp())
+
+
+def _workers(snapshot: Snapshot) -> Iterator[Worker]:
+    for slot in snapshot.slots:
+        yield from (worker for worker in slot.workers if worker.pid)
+
+
+def _usage(slot: Slot, workers: Mapping[int, Process | None]) -> Usage:
+    found = [process for worker in slot.workers if (process := workers.get(worker.pid)) is not None]
+    return Usage(
+        slot.cpu_seconds + sum(process.cpu_seconds + process.children_cpu_seconds for process in found),
+        sum(process.resident_memory_bytes for process in found) if found else None,
+        max(_known(process.open_fds for process in found), default=None),
+        min(_known(process.max_fds for process in found), default=None),
+    )
+
+
+def _known(numbers: Iterable[_Number | None]) -> list[_Number]:
+    return [number for number in numbers if number is not None]
+
+
+def read(pid: int, parent: int | None = None) -> Process | None:
+    """What the system tells of a process; None if there is none of this number, or none with this parent."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:  # exact, unlike what the next file says of it
+            memory = int(file.read().split()[1]) * _PAGE
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # After the name of the program, which may have anything in it: see proc(5), whose field 3 comes first.
+            fields = file.read().rpartition(b")")[2].split()
+        if parent is not None and int(fields[1]) != parent:
+            return None
+        own, children = sum(map(int, fields[11:13])), sum(map(int, fields[13:15]))
+    except (OSError, ValueError, IndexError):
+        return None
+    return Process(own / _TICKS, children / _TICKS, memory, _open_fds(pid), _max_fds(pid))
+
+
+def _open_fds(pid: int) -> int | None:
+    folder = f"/proc/{pid}/fd"
+    try:
+        # Linux 6.2 and later tell how many there are, to everybody, and without making a name for each.
+        if size := os.stat(folder).st_size:
+            return size
+        return len(os.listdir(folder)) - (pid == os.getpid())  # without the one that this takes
+    except OSError:  # of others, or of our own that has changed its user
+        return None
+
+
+def _max_fds(pid: int) -> float | None:
+    try:
+        with open(f"/proc/{pid}/limits", "rb") as file:
+            limit = next(line for line in file if line.startswith(b"Max open files")).split()[3]
+        return math.inf if limit == b"unlimited" else int(limit)
+    except (OSError, StopIteration, IndexError, ValueError):
+        return None
+
+
+def _tcp() -> dict[str, int]:
+    """The kernel's counters of TCP that are more than the standards ask for, in this network namespace."""
+    try:
+        with open("/proc/self/net/netstat", encoding="ascii") as file:
+            names, values = [line.split()[1:] for line in file if line.startswith("TcpExt:")]
+        return dict(zip(names, map(int, values), strict=True))
+    except (OSError, ValueError):
+        return {}
+
+
+# Sources of metrics.
+
+
+def _sampled(name: str, reading: Reading) -> Iterator[Sample]:
+    for worker, usage in reading.usage.items():
+        if (value := getattr(usage, name)) is not None:
+            yield (worker,), value
+
+
+def _counted(name: str, reading: Reading) -> Iterator[Sample]:
+    if name in reading.tcp:
+        yield (), reading.tcp[name]
+
+
+def sampled(name: str) -> Callable[[Reading], Iterator[Sample]]:
+    """What is called so in `Usage`, of each slot and the other processes."""
+    assert name in Usage._fields
+    return partial(_sampled, name)
+
+
+def tcp_counter(name: str) -> Callable[[Reading], Iterator[Sample]]:
+    """What the kernel calls so."""
+    return partial(_counted, name)

@@ -1,0 +1,165 @@
+"""For developers: a reload whenever a file of the application has changed, as ``--reload-on-change`` asks for.
+
+The supervisor has no threads and looks at no folders: a process of its own does (file_watcher.py), which is no worker
+and has no slot. It says what has changed, and the supervisor asks itself for a reload, which does what every reload
+does: an application that cannot be loaded leaves the old workers where they are.
+
+    require    whether what it needs is installed
+    Changes    the process as its parent sees it: `open`, `close`, and `leave` (in another child)
+
+What must not live here: which files those are (file_watcher.py), what a reload is (operations.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..config.schema import Config, settings
+from ..config.types import ConfigError
+from ..ipc.pipe import Level
+
+if TYPE_CHECKING:
+    from .supervisor import Supervisor
+
+__all__ = ["Changes", "Said", "Task", "require"]
+
+logger = logging.getLogger("tidegate.supervisor")
+
+SHOWN = 3  # names of changed files in one line of the log
+LONGEST = 1 << 20  # bytes of what it says at once
+
+
+class Task(msgspec.Struct, frozen=True):
+    """What the process is to look at.
+
+    Attributes:
+        application: the target, whose package is looked at besides the current directory.
+        files: others.
+    """
+
+    application: str
+    files: list[str]
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What it says, in a line of JSON: at first what it watches, and then what has changed."""
+
+    watches: list[str] = []
+    changed: list[str] = []
+
+
+def require(config: Config) -> None:
+    """Check that what the settings ask for is installed.
+
+    Raises:
+        ConfigError: it is not; the text says how to install it.
+    """
+    if config.reload_on_change and importlib.util.find_spec("watchfiles") is None:
+        flag = settings()["reload_on_change"].flag
+        reason, remedy = "watchfiles is not installed", "install it: pip install 'tidegate[reload]'"
+        raise ConfigError(flag, "true", reason=reason, remedy=remedy)
+
+
+class Changes:
+    """The process that looks out for changes, if there is to be one.
+
+    Parameters:
+        supervisor: that is to reload.
+        file: the configuration file, if there is one.
+    """
+
+    def __init__(self, supervisor: Supervisor, file: str | None = None) -> None:
+        self.supervisor = supervisor
+        self.file = file
+        self._pid: int | None = None
+        self._pipe: socket.socket | None = None
+        self._heard = b""
+
+    def open(self) -> None:
+        """Begin, if the settings say so."""
+        config = self.supervisor.config
+        if not config.reload_on_change:
+            return
+        task = Task(config.application, [self.file] if self.file is not None else [])
+        self._pipe, theirs = socket.socketpair()
+        try:
+            self._pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-P", "-m", f"{__package__}.file_watcher", msgspec.json.encode(task).decode()],
+                {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)],
+                setsigmask=(),
+                setpgroup=0,
+            )
+        except OSError as error:
+            self._pipe.close()
+            self._pipe = None
+            logger.error("changes of files are not noticed: no process for it could be started (%s)", error)
+            return
+        finally:
+            theirs.close()
+        self._pipe.setblocking(False)
+        self.supervisor.poll.watch(self._pipe.fileno(), self._on_said)
+
+    def close(self) -> None:
+        """End it."""
+        if self._pipe is None:
+            return
+        self.supervisor.poll.forget(self._pipe.fileno())
+        self.leave()
+        if self._pid is not None:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):  # as process 1 we may have reaped it
+                os.kill(self._pid, signal.SIGKILL)
+                os.waitpid(self._pid, 0)
+            self._pid = None
+
+    def leave(self) -> None:
+        """In a child: have no part in it."""
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
+
+    def _on_said(self) -> None:
+        assert self._pipe is not None
+        try:
+            said = self._pipe.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            said = b""
+        *lines, self._heard = (self._heard + said).split(b"\n")
+        if not said or len(self._heard) > LONGEST:
+            self.close()
+            logger.error("changes of files are no longer noticed: the process for it has ended; SIGHUP still reloads")
+            return
+        for line in lines:
+            self._heed(msgspec.json.decode(line, type=Said))
+
+    def _heed(self, said: Said) -> None:
+        if said.watches:
+            logger.info("a reload follows each change of the Python files in %s", " and ".join(said.watches))
+        if not said.changed:
+            return
+        more = len(said.changed) - SHOWN
+        names = ", ".join(said.changed[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+        logger.info("changed: %s", names)
+        operations = self.supervisor.operations
+        # The reload that is under way may have read what was there before.
+        again = operations.current is not None and operations.current.name == "reload"
+        operations.request("reload", self._told, force=again)
+
+    def _told(self, done: bool | None, text: str) -> None:
+        """Whoever develops wants to see the new code, and no drain."""
+        if done:
+            for slot in self.supervisor.workers:
+                for handle in slot.leaving:
+                    handle.order(Level.CLOSE)

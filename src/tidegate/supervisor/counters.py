@@ -1,0 +1,95 @@
+"""What the supervisor counts of its own work and of its children, in the scoreboard.
+
+    look     at each tick: how many connections wait in the queues, which only whoever holds the sockets can ask; and
+             with which settings the daemon serves; and whether its files are still there
+    note     an operation has ended
+    ended    a child has: what it counted becomes its slot's, with the processor time that the system tells of it
+
+What must not live here: what workers count (their rows), names of metrics (metrics/catalog), what to do
+about any of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import TYPE_CHECKING
+
+from .. import logs
+from ..config.schema import Config, settings
+from .worker_handle import Generation, Handle
+
+if TYPE_CHECKING:
+    from .supervisor import Supervisor
+
+__all__ = ["Accounts", "fingerprint"]
+
+
+def fingerprint(config: Config) -> int:
+    """64 bits of the settings, from which nobody can tell what they are; secrets are no part of it."""
+    known = [
+        f"{name}={setting.write(getattr(config, name))}"
+        for name, setting in settings().items()
+        if not setting.secret and getattr(config, name) != setting.default
+    ]
+    return int.from_bytes(hashlib.blake2b("\n".join(known).encode(errors="surrogateescape"), digest_size=8).digest())
+
+
+class Accounts:
+    """The supervisor's entries in the scoreboard.
+
+    Parameters:
+        supervisor: whose.
+    """
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self._measured: set[int | None] = set()  # slots that have entries of their queues
+        self._hashed: Generation | None = None
+        self._lost: int | None = None  # lines of the log, by the program before this one in this process
+
+    def look(self) -> None:
+        """Enter the settings, and how full queues are: of each slot's own sockets, and (None) those that all share."""
+        supervisor = self.supervisor
+        self._look_after_files()
+        scoreboard = supervisor.scoreboard
+        if self._lost is None:
+            self._lost = scoreboard.log_messages_dropped
+        scoreboard.log_messages_dropped = self._lost + logs.lost()
+        if self._hashed is not supervisor.generation:
+            self._hashed = supervisor.generation
+            supervisor.scoreboard.config_hash = fingerprint(supervisor.config)
+        present = {None, *(slot.index for slot in (*supervisor.workers, *supervisor.retired))}
+        for index in present | self._measured:
+            length, limit = supervisor.listeners.queue(index) if index in present else (0, 0)
+            supervisor.scoreboard.accept_queue(index, length, limit)
+        self._measured = present
+
+    def _look_after_files(self) -> None:
+        """Notice that somebody has removed what others find us by."""
+        supervisor = self.supervisor
+        if supervisor.level:
+            return
+        supervisor.listeners.look()
+        supervisor.control.look()
+        if supervisor.metric_files.look():
+            supervisor.renew_admin()
+
+    def note(self, operation: str, done: bool, seconds: float) -> None:
+        """Enter the end of an operation; the reload that is a part of an upgrade counts as that."""
+        if operation == "reload":
+            self.supervisor.scoreboard.reloaded(done, seconds)
+        elif operation == "upgrade":
+            self.supervisor.scoreboard.upgraded(done)
+
+    def ended(self, handle: Handle) -> None:
+        """Enter the end of a child, which has been reaped."""
+        scoreboard = self.supervisor.scoreboard
+        if handle.slot.index is None:
+            scoreboard.retire_admin(handle.cpu_seconds)
+        if handle.row is None:
+            return
+        self.supervisor.metric_files.ended(handle.row)
+        scoreboard.retire(handle.row, handle.reason, handle.cpu_seconds)
+        if handle.ordered_at and handle.ready_at is not None:
+            scoreboard.drained(handle.parted, time.monotonic() - handle.ordered_at)

@@ -1,0 +1,247 @@
+"""Who hangs, and who has lived long enough: heartbeats, and the limits of a worker's life.
+
+    look       at each tick of the supervisor: judge every child that serves, then ask for the recycling of one
+
+A child that serves shows that its event loop turns: a worker by the heartbeat in its row, the admin process by a word
+on its pipe. After two seconds of silence others accept a worker's connections (sockets/accept_queues.py). After half of
+`worker_timeout` it shows its stacks in the log, once; after the whole of it, it is aborted, and killed if that does not
+end it. The end of a child fills its slot again (supervisor.py).
+
+Silence is counted in ticks of the supervisor, each for what a tick takes and no more: when the machine slept, or the
+supervisor itself was stopped, nobody is the worse for it. Children that boot or were told to end have limits of their
+own.
+
+What must not live here: how a worker is recycled (operations.py), whose turn to fork it is (supervisor.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from .. import logs
+from .._core.scoreboard import HANDSHAKE_RESULTS
+from ..config.types import write_number
+from .worker_handle import Handle
+
+if TYPE_CHECKING:
+    from .supervisor import Supervisor
+
+__all__ = ["Watch"]
+
+logger = logging.getLogger("tidegate.supervisor")
+
+# Seconds of silence after which nobody new should have to wait for a worker.
+SILENT = 2.0
+# The least seconds of silence that the admin process is ended for: it gives a sign each second.
+ADMIN_PATIENCE = 4.0
+
+# How far the limits of the slots are apart, as a part of each, so that workers born together do not go together.
+SPREAD = 0.2
+GOLDEN: Final = 0.618033988749895  # multiples of it, without their whole parts, are far apart however many there are
+# Seconds between two looks at the memory, and how many in a row must find too much.
+MEMORY_INTERVAL = 2.0
+MEMORY_LOOKS = 3
+# A worker that has served so many seconds has not been recycled too soon.
+STEADY = 60.0
+# Seconds that the next one in the slot serves at least, when one was recycled too soon; twice as long each time.
+UNSTEADY, UNSTEADY_MOST = 10.0, 3600.0
+# Seconds until recycling is tried again after it failed; twice as long each time.
+RETRY, RETRY_MOST = 30.0, 1800.0
+
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_OK: Final = HANDSHAKE_RESULTS.index("ok")
+# What the system says that a process does, in words.
+_STATES: Final = {
+    "R": "it runs",
+    "S": "it waits",
+    "D": "it waits for a device",
+    "T": "it is stopped",
+    "t": "a debugger has stopped it",
+}
+
+
+@dataclass(slots=True)
+class _Note:
+    """What is remembered of a child from tick to tick.
+
+    Attributes:
+        beat: its last sign of life.
+        silence: seconds without one.
+        shown: whether it has shown its stacks for it.
+        heavy: how many looks in a row found that it takes too much memory.
+    """
+
+    beat: float = 0.0
+    silence: float = 0.0
+    shown: bool = False
+    heavy: int = 0
+
+
+class Watch:
+    """What is known of the health of the supervisor's children.
+
+    Parameters:
+        supervisor: whose children.
+    """
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self._notes: dict[Handle, _Note] = {}
+        self._looked = time.monotonic()
+        self._weighed = 0.0  # when the memory was looked at
+        self._recycling: Handle | None = None  # who is to go
+        self._failures = 0  # of recycling, in a row
+        self._not_before = 0.0  # is another worker recycled
+        self._least: dict[int | None, float] = {}  # slot -> seconds that its worker serves in any case
+        self._phase = random.random()  # so that daemons that were started together do not go together either
+
+    def look(self, interval: float) -> None:
+        """Look at every child that serves; `interval` is in how many seconds the next look is due."""
+        now = time.monotonic()
+        step = min(now - self._looked, 2 * interval)
+        self._looked = now
+        supervisor = self.supervisor
+        if supervisor.level:
+            return
+        slots = (*supervisor.workers, supervisor.admin)
+        found = [handle for slot in slots for handle in (slot.current, slot.successor) if handle is not None]
+        serving = [handle for handle in found if handle.stage == "ready" and not handle.ordered and not handle.hung]
+        self._notes = {handle: self._notes.get(handle) or _Note() for handle in serving}
+        for handle, note in self._notes.items():
+            self._listen(handle, note, step)
+        self._weigh(now)
+        self._recycle(now)
+
+    # Heartbeats.
+
+    def _listen(self, handle: Handle, note: _Note, step: float) -> None:
+        """Judge it by its signs of life."""
+        limit, beat = self.supervisor.config.worker_timeout, self._beat(handle)
+        if not beat:
+            return
+        if beat != note.beat:
+            if note.shown:
+                logger.warning("%s goes on after %.1f s", handle, note.silence)
+            note.beat, note.silence, note.shown, handle.silent = beat, 0.0, False, False
+            return
+        note.silence += step
+        handle.silent = note.silence >= SILENT
+        if limit is None:
+            return
+        if handle.row is None:
+            limit = max(limit, ADMIN_PATIENCE)
+        if note.silence >= limit:
+            self._end(handle, note.silence)
+        elif note.silence >= limit / 2 and not note.shown:
+            note.shown = True
+            logger.warning(
+                "%s hangs: its event loop has not turned for %.1f s%s; its stacks follow",
+                handle,
+                note.silence,
+                _state(handle.pid),
+            )
+            handle.kill(logs.STACKS)
+
+    def _beat(self, handle: Handle) -> float:
+        """Its last sign of life; 0.0 before the first."""
+        return handle.heard if handle.row is None else self.supervisor.scoreboard.row(handle.row).heartbeat
+
+    def _end(self, handle: Handle, silence: float) -> None:
+        logger.error("%s has hung for %.1f s%s: it is aborted, and shows where", handle, silence, _state(handle.pid))
+        handle.hung = True
+        self.supervisor.abort(handle)
+
+    # Recycling.
+
+    def _weigh(self, now: float) -> None:
+        """Look at the memory that the workers take, now and then."""
+        limit = self.supervisor.config.max_rss
+        if limit is None or now < self._weighed + MEMORY_INTERVAL:
+            return
+        self._weighed = now
+        for handle, note in self._notes.items():
+            too_much = _memory(handle.pid) >= limit * self._share(handle.slot.index)
+            note.heavy = note.heavy + 1 if too_much else 0
+
+    def _recycle(self, now: float) -> None:
+        """Ask for the recycling of one worker, the oldest of those that are due, when nothing else is under way."""
+        supervisor = self.supervisor
+        if self._recycling is not None or now < self._not_before:
+            return
+        if supervisor.operations.current is not None or supervisor.resting:
+            return
+        due = [(handle, reason) for handle in self._notes if (reason := self._reason(handle)) is not None]
+        if not due:
+            return
+        handle, (why, text) = min(due, key=lambda pair: pair[0].ready_at or now)
+        logger.info("%s is to be recycled: %s", handle, text)
+        if why != "recycle_age":
+            self._steady(handle)
+        self._recycling = handle
+        supervisor.operations.request("recycle", self._told, handle=handle, why=why)
+
+    def _reason(self, handle: Handle) -> tuple[str, str] | None:
+        """Why the worker should be recycled: the scoreboard's word for it, and ours."""
+        config, served = self.supervisor.config, handle.served
+        slot = handle.slot
+        if handle.row is None or served is None or slot.current is not handle:
+            return None
+        share = self._share(slot.index)
+        if config.max_lifetime is not None and served >= config.max_lifetime * share:
+            return "recycle_age", f"it has served for {served:.0f} s"
+        if served < self._least.get(slot.index, 0.0):
+            return None
+        if config.max_connections_served is not None:
+            connections = self.supervisor.scoreboard.row(handle.row).words("handshakes")[_OK]
+            if connections >= config.max_connections_served * share:
+                return "recycle_connections", f"it has served {connections} connections"
+        if self._notes[handle].heavy >= MEMORY_LOOKS:
+            return "recycle_memory", f"it takes {_memory(handle.pid) / 2**20:.0f} MiB of memory"
+        return None
+
+    def _share(self, slot: int | None) -> float:
+        """What a slot has of every limit: around 1, and of no two slots the same."""
+        return 1.0 + SPREAD * ((self._phase + (slot or 0) * GOLDEN) % 1.0 - 0.5)
+
+    def _steady(self, handle: Handle) -> None:
+        """Keep a limit that every worker reaches at once from letting them all do nothing but come and go."""
+        served = handle.served or 0.0
+        before = self._least.pop(handle.slot.index, 0.0)
+        if served < max(STEADY, 2 * before):
+            least = self._least[handle.slot.index] = min(max(UNSTEADY, 2 * before), UNSTEADY_MOST)
+            text = "that was soon, after %s s: the next one has %s s at least; is the limit too low?"
+            logger.warning(text, write_number(round(served, 1)), write_number(least))
+
+    def _told(self, done: bool | None, text: str) -> None:
+        """What becomes of the recycling."""
+        if done is None:
+            return
+        self._recycling = None
+        self._failures = 0 if done else self._failures + 1
+        if not done:
+            delay = min(RETRY * 2.0 ** min(self._failures - 1, 20), RETRY_MOST)
+            self._not_before = time.monotonic() + delay
+
+
+def _state(pid: int) -> str:
+    """What a process does, in words that follow others; "" where the system does not tell."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            letter = file.read().rpartition(b")")[2].split()[0].decode()
+    except (OSError, IndexError):
+        return ""
+    return f" ({_STATES[letter]})" if letter in _STATES else ""
+
+
+def _memory(pid: int) -> int:
+    """Bytes of memory that a process takes, shared ones included; 0 where the system does not tell."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * _PAGE
+    except (OSError, IndexError, ValueError):
+        return 0

@@ -1,0 +1,154 @@
+"""The folder in which processes of the application count with prometheus_client: PROMETHEUS_MULTIPROC_DIR.
+
+    make    before anything of an application is imported: a fresh one for each daemon
+    take    after an upgrade in place: the one that was made before
+    look    now and then: another one, if somebody has removed it
+    ended   a worker has: what it alone could tell the present value of is forgotten
+    close   the daemon ends, and nobody reads them any more
+
+It is in $RUNTIME_DIRECTORY or in shared memory where that is possible, so that counting writes to no disk; or in the
+folder that the variable names at the start.
+
+What must not live here: what is in the files (prometheus_client, metrics/application.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import glob
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+
+from ..process import forks
+
+__all__ = ["MetricFiles"]
+
+logger = logging.getLogger("tidegate.supervisor")
+
+VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+PREFIX = "tidegate-metrics-"
+FRESH = 60.0  # seconds
+
+
+class MetricFiles:
+    """The folder of a daemon.
+
+    Attributes:
+        folder: its path; None: there is none.
+    """
+
+    def __init__(self) -> None:
+        self.folder: str | None = None
+        self._former: list[str] = []
+        # Every process of the daemon has it, and with it a shared lock: a folder without is of one that was killed.
+        self._claim = -1
+
+    def make(self) -> None:
+        """Make a folder, and let every process that is forked from now on count there.
+
+        One that cannot be made is no reason not to serve: each process then counts by itself.
+        """
+        reasons = []
+        for parent in _parents():
+            try:
+                self._use(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent))
+            except OSError as error:
+                reasons.append(str(error))
+                continue
+            _sweep(parent or tempfile.gettempdir())
+            return
+        os.environ.pop(VARIABLE, None)
+        logger.warning("metrics of the application are not collected: there is no folder for them: %s", reasons)
+
+    def take(self, folder: str | None, *, rows: bool) -> None:
+        """Go on with the folder that the program before this one has left.
+
+        Args:
+            folder: its path; None: it had none.
+            rows: whether workers that it has left keep their rows. If not, nobody may write in what is theirs.
+        """
+        if folder is not None and rows:
+            with contextlib.suppress(OSError):  # somebody has removed it
+                self._use(folder)
+                return
+        if folder is not None:
+            self._former.append(folder)
+            os.environ[VARIABLE] = os.path.dirname(folder)
+        self.make()
+
+    def look(self) -> bool:
+        """Whether there is another folder from now on, because somebody has removed the one that there was.
+
+        Cleaners of temporary files do so, and systemd when the last session of a user ends (RemoveIPC=).
+        """
+        if self.folder is None or self._is_ours(self.folder):
+            return False
+        before = self.folder
+        forks.closed(self._claim)
+        os.close(self._claim)
+        self._claim, self.folder = -1, None
+        os.environ[VARIABLE] = os.path.dirname(before)
+        self.make()
+        logger.warning(
+            "somebody has removed %s, and with it what the application had counted: %s, and the others count on"
+            " unseen until a reload",
+            before,
+            f"workers that start now count in {self.folder}" if self.folder else "workers that start now count alone",
+        )
+        return True
+
+    def _is_ours(self, folder: str) -> bool:
+        with contextlib.suppress(OSError):
+            return os.path.samestat(os.stat(folder), os.fstat(self._claim))
+        return False
+
+    def _use(self, folder: str) -> None:
+        self._claim = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(self._claim, fcntl.LOCK_SH)
+        forks.keep(self._claim)
+        self.folder = os.environ[VARIABLE] = folder
+
+    def ended(self, row: int) -> None:
+        """The worker that counted in this row has ended, and nobody has taken its place yet."""
+        if self.folder is not None:
+            # As prometheus_client does it, without which a supervisor can be: gauges of live processes.
+            for path in glob.glob(f"{glob.escape(self.folder)}/gauge_live*_{row}.db"):
+                with contextlib.suppress(OSError):  # it is gone, or the file system has become read-only
+                    os.remove(path)
+
+    def close(self) -> None:
+        """Remove it."""
+        for folder in (*self._former, *([self.folder] if self.folder is not None else [])):
+            shutil.rmtree(folder, ignore_errors=True)
+        if self._claim >= 0:
+            os.close(self._claim)
+        self._claim, self.folder, self._former = -1, None, []
+
+
+def _sweep(parent: str) -> None:
+    """Remove the folders of daemons that were killed."""
+    for folder in glob.glob(f"{glob.escape(parent)}/{PREFIX}*"):
+        with contextlib.suppress(OSError):  # it is in use, or somebody else's
+            claim = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # One that is not even a minute old may be about to be claimed.
+                if time.time() - os.fstat(claim).st_mtime > FRESH:
+                    shutil.rmtree(folder)
+            finally:
+                os.close(claim)
+
+
+def _parents() -> Iterator[str | None]:
+    """Where it could be, best first."""
+    for name in (VARIABLE, "RUNTIME_DIRECTORY"):
+        if given := os.environ.get(name):
+            yield given.partition(":")[0] if name == "RUNTIME_DIRECTORY" else given
+    if os.path.isdir("/dev/shm"):
+        yield "/dev/shm"
+    yield None

@@ -1,0 +1,10 @@
+"""The listening sockets of a daemon: from addresses to the queues that workers accept from.
+
+    addresses        what an address stands for on this machine; the sockets of the admin address
+    activation       sockets that systemd has passed
+    listeners        a socket for each slot and address, kept from worker to worker
+    reuseport        which slot's socket the kernel gives a connection to (SO_REUSEPORT)
+    accept_queues    connections that nobody has accepted yet, and who empties whose queue
+
+What must not live here: processes, signals.
+"""

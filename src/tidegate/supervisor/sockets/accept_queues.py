@@ -1,0 +1,118 @@
+"""Who accepts from the sockets of a slot that has no worker, for a while or for good, or one that hangs.
+
+Closing such a socket would reset everybody in its queue. So it stays open, new connections are steered around it, and
+another worker, who is lent the socket, accepts whoever comes there nevertheless. Where this system cannot steer, that
+is all who come. When a slot is no more and its queue has been empty for a while, its socket is closed.
+
+What must not live here: how to steer (sockets/reuseport.py), which slots there are (supervisor.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from ...ipc.pipe import Order
+from ..worker_handle import Handle, Slot
+from .listeners import Listeners
+
+__all__ = ["Queues"]
+
+# Seconds for connections that had begun when they were steered around a socket: SYNs answered again after 1 and 3 s.
+STRAGGLERS = 5.0
+# Seconds without a worker that a queue can wait.
+SOON = 0.2
+
+
+class Queues:
+    """The care for the queues of slots without a worker.
+
+    Parameters:
+        listeners: the addresses.
+    """
+
+    def __init__(self, listeners: Listeners) -> None:
+        self._listeners = listeners
+        self._lent: dict[int, Handle] = {}  # slot -> the worker that has its sockets besides its own
+        self._quiet: dict[int, float] = {}  # retired slot -> since when nobody has come to its queue
+        self._closing: set[int] = set()  # retired slots whose sockets nobody but us has any more
+        self._around: frozenset[int] = frozenset()
+        self._steered = True
+        self._listening: set[int] = set()
+
+    def listens(self, slot: int) -> None:
+        """The slot's sockets listen from now on."""
+        if slot not in self._listening:
+            self._listening.add(slot)
+            self._steer(self._around)
+
+    def care(self, workers: Sequence[Slot], retired: Sequence[Slot]) -> list[Slot]:
+        """Look after every queue; the retired slots whose sockets were closed, so that nothing is left of them.
+
+        To be called when a worker was forked, became ready or ended, and now and then.
+        """
+        now = time.monotonic()
+        orphans = {slot.index for slot in retired} | {slot.index for slot in workers if _waits(slot, now)}
+        orphans = {index for index in orphans if index in self._listening}
+        self._steer(frozenset(index for index in orphans if index is not None))
+        current = [slot.current for slot in workers if slot.ready]
+        keepers = [handle for handle in current if handle is not None and not handle.silent]
+        for index in orphans - self._closing:
+            if index is not None:
+                self._lend(index, keepers)
+        for index in set(self._lent) - orphans:
+            self._take_back(index)
+        return self._close_one(retired, now)
+
+    def _steer(self, around: frozenset[int]) -> None:
+        self._around = around
+        self._steered = self._listeners.steer(around)
+
+    def _lend(self, index: int, keepers: Sequence[Handle]) -> None:
+        """Let somebody accept from the sockets of a slot, unless somebody does."""
+        if self._lent.get(index) in keepers:
+            return
+        self._lent.pop(index, None)
+        sockets = self._listeners.own(index)
+        if not keepers or not sockets:
+            return
+        keeper = keepers[index % len(keepers)]
+        if keeper.pipe.send(Order(adopt=index, sockets=len(sockets)), sockets):
+            self._lent[index] = keeper
+
+    def _take_back(self, index: int) -> None:
+        keeper = self._lent.pop(index)
+        if keeper.ended is None:
+            keeper.pipe.send(Order(release=index))
+
+    def _close_one(self, retired: Sequence[Slot], now: float) -> list[Slot]:
+        """Close the sockets of one slot: the kernel numbers those that stay by the order in which others are closed."""
+        for slot in retired:
+            assert slot.index is not None
+            since = self._quiet.setdefault(slot.index, now)
+            shares = slot.index not in self._listening or not self._listeners.own(slot.index)
+            if slot.children or self._listeners.waiting(slot.index) or not self._steered:
+                self._quiet[slot.index] = now
+                self._closing.discard(slot.index)
+            elif shares or (slot.index in self._closing and now - since > 2 * STRAGGLERS):
+                self._forget(slot.index)
+                return [slot]
+            elif now - since > STRAGGLERS and slot.index not in self._closing:
+                self._closing.add(slot.index)
+                if slot.index in self._lent:
+                    self._take_back(slot.index)
+        return []
+
+    def _forget(self, index: int) -> None:
+        self._listeners.drop(index)
+        self._listening.discard(index)
+        self._closing.discard(index)
+        self._quiet.pop(index, None)
+        self._steer(self._around - {index})
+
+
+def _waits(slot: Slot, now: float) -> bool:
+    """Whether it has no worker and will not have one soon, or one that gives no sign of life."""
+    if slot.current is not None:
+        return slot.current.silent
+    return slot.retry is not None and slot.retry.when - now > SOON

@@ -1,0 +1,675 @@
+"""The addresses that the daemon listens on: bound once, before anything else, held until it ends.
+
+    Listeners     every address of `--bind`
+    Listener      one of them: `bind`, `at` (the socket of a slot), `listen`, `steer`, `drop`, `leave` (in a child),
+                  `close`
+      TcpListener     a socket of its own for each slot, in one SO_REUSEPORT group, where groups are balanced
+      UnixListener    one socket for all
+      FdListener      one socket for all, taken as it comes: from a descriptor's number, or from systemd
+    Claim         what keeps a second daemon by accident from joining the group
+
+A socket is bound at the start, and listens when a first worker of its slot has booted: until then it takes no
+connection, and from then on it stays open, whoever dies. A worker that ends leaves its queue to its successor.
+
+What must not live here: accepting, WebSocket, which worker serves what.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import logging
+import os
+import socket
+import stat
+import struct
+import sys
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import msgspec
+
+from ...config.types import Address, Fd, Systemd, Tcp, Unix
+from ...ipc.handover_state import EstateError, ListenerLeft
+from ..system.privileges import give
+from .activation import passed
+from .addresses import TWICE, AddressError, Place, SocketAddress, bind_each, check_other, reason_of, resolve, tcp_socket
+from .reuseport import Group
+
+__all__ = ["Listeners"]
+
+logger = logging.getLogger("tidegate.supervisor")
+
+# Elsewhere the last socket of a group gets every connection, or there are no groups.
+BALANCES = sys.platform == "linux"
+
+# Of <linux/tcp.h>'s struct tcp_info: tcpi_unacked, tcpi_sacked.
+_QUEUE = struct.Struct("=24xII")
+
+
+class Claim:
+    """An advisory lock on an address, held as long as this process lives; OSError when another daemon has it.
+
+    SO_REUSEPORT lets any process of the same user join an address, so the address itself keeps nobody away. On Linux
+    the lock is an abstract Unix socket: like a port it belongs to the network namespace, and vanishes with its owner.
+    Everybody may take such a name, so one that neither root nor the daemon's user has is as good as free: then there is
+    no lock, and the address itself must keep a second daemon away. Elsewhere it is a locked file.
+    """
+
+    def __init__(self, lock: socket.socket | int) -> None:
+        self._lock = lock
+
+    @classmethod
+    def on(cls, name: str, user: int | None = None) -> Claim | None:
+        """A claim that is new, of who will be `user`; None: a stranger keeps it from being made."""
+        if sys.platform != "linux":
+            return cls(cls._file(name))
+        lock = cls._abstract(name, {0, os.geteuid(), *([] if user is None else [user])})
+        return None if lock is None else cls(lock)
+
+    @classmethod
+    def take(cls, number: int) -> Claim:
+        """One that the program before this one in this process had."""
+        os.set_inheritable(number, False)
+        return cls(socket.socket(fileno=number) if sys.platform == "linux" else number)
+
+    def fileno(self) -> int:
+        return self._lock if isinstance(self._lock, int) else self._lock.fileno()
+
+    @staticmethod
+    def _abstract(name: str, ours: set[int]) -> socket.socket | None:
+        path = f"\0tidegate/{name}"
+        if len(path.encode()) > 107:
+            path = f"\0tidegate/{hashlib.sha256(name.encode()).hexdigest()}"
+        lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            lock.bind(path)
+            lock.listen(1)
+        except OSError as error:
+            lock.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return lock
+        pid, uid = _holder(path)
+        if uid in ours:
+            raise OSError(errno.EADDRINUSE, TWICE if pid == os.getpid() else f"another tidegate (pid {pid}) has it")
+        logger.warning("%s of another user has taken the name @%s, for whatever reason", _process(pid), path[1:])
+        return None
+
+    @staticmethod
+    def _file(name: str) -> int:
+        key = hashlib.sha256(name.encode()).hexdigest()[:16]
+        path = os.path.join(tempfile.gettempdir(), f"tidegate-{os.geteuid()}-{key}.lock")
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise OSError(errno.EADDRINUSE, "another tidegate has it") from None
+        return fd
+
+    def release(self) -> None:
+        if isinstance(self._lock, int):
+            if self._lock >= 0:
+                os.close(self._lock)
+            self._lock = -1
+        else:
+            self._lock.close()
+
+
+def _holder(path: str) -> tuple[int, int]:
+    """Process and user that have an abstract Unix socket; (0, -1): none of those that this user may look at.
+
+    It is not asked by connecting: its queue may be full, and whoever fills it would decide what is found.
+    """
+    name = "@" + path[1:]
+    with contextlib.suppress(OSError):
+        with open("/proc/net/unix", encoding="utf-8", errors="replace") as file:
+            fields = [line.split(None, 7) for line in file]
+        links = {f"socket:[{line[6]}]" for line in fields if len(line) == 8 and line[7].rstrip("\n") == name}
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):  # it is gone, or somebody else's
+                for number in os.listdir(f"/proc/{pid}/fd"):
+                    with contextlib.suppress(OSError):
+                        if os.readlink(f"/proc/{pid}/fd/{number}") in links:
+                            return int(pid), os.stat(f"/proc/{pid}").st_uid
+    return 0, -1
+
+
+def _process(pid: int) -> str:
+    return f"process {pid}" if pid else "a process"
+
+
+class Listener(ABC):
+    """One address, and the sockets that are bound to it.
+
+    Attributes:
+        kind: the word for its class in what is left to another program, which may be of another release: it stays as it
+            is, whatever the class is called.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self) -> None:
+        self._sockets: dict[int, socket.socket] = {}  # by slot; under 0 alone when it is shared
+        self._claim: Claim | None = None
+        self.told = False  # that it is gone
+
+    shared = True
+
+    @property
+    def present(self) -> bool:
+        """Whether clients can still find what was bound."""
+        return True
+
+    def renew(self) -> None:  # noqa: B027
+        """Bind it anew, as it is not present; OSError when that cannot be."""
+
+    @abstractmethod
+    def bind(self, user: int | None = None) -> None:
+        """Claim the address, as who will be `user`, and bind the socket of slot 0; OSError when that cannot be."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The address as it is, with the port that the system chose where it was to."""
+
+    def give(self, uid: int, gid: int) -> None:
+        """Before root becomes that user: let it have the sockets as if it had made them.
+
+        Only sockets of one user may be in an SO_REUSEPORT group, and there may be more slots some day.
+        """
+        for sock in self._sockets.values():
+            with contextlib.suppress(OSError):
+                os.fchown(sock.fileno(), uid, gid)
+
+    def at(self, slot: int) -> socket.socket:
+        """The socket of a slot, always the same one."""
+        return self._sockets[0 if self.shared else slot]
+
+    place: tuple[Any, ...]
+    """What it is made from."""
+
+    def left(self) -> ListenerLeft:
+        """What the program that is started anew in this process must know of it."""
+        return ListenerLeft(
+            kind=self.kind,
+            name=self.name,
+            place=self.place,
+            sockets={slot: sock.fileno() for slot, sock in self._sockets.items()},
+            numbered=[],
+            claim=self._claim.fileno() if self._claim is not None else None,
+        )
+
+    def take(self, left: ListenerLeft) -> None:
+        """Have what the program before this one had, instead of binding it."""
+        for slot, number in left.sockets.items():
+            os.set_inheritable(number, False)
+            self._sockets[slot] = socket.socket(fileno=number)
+        self._claim = Claim.take(left.claim) if left.claim is not None else None
+
+    def listen(self, slot: int, backlog: int) -> None:
+        """Let the slot's queue fill."""
+        self.at(slot).listen(backlog)
+
+    def steer(self, around: frozenset[int]) -> bool:
+        """Let new connections go to no slot of these; whether they do not. Those of a shared socket are no slot's."""
+        return True
+
+    def queue(self, slot: int | None) -> tuple[int, int]:
+        """How many connections wait in the queue of the slot's own socket, and how many may.
+
+        With None, in that of the socket that all slots share. (0, 0) if there is no such socket, if it does not listen
+        yet, or if nobody tells, as of Unix sockets.
+        """
+        sock = self._sockets.get(slot or 0) if self.shared == (slot is None) else None
+        if sock is None or sock.fileno() < 0 or sock.family == socket.AF_UNIX or not hasattr(socket, "TCP_INFO"):
+            return 0, 0
+        # Of a listening socket, tcpi_unacked is the length of its queue, and tcpi_sacked the limit of it.
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _QUEUE.size)
+        length, limit = _QUEUE.unpack(info.ljust(_QUEUE.size, b"\0"))
+        return length, limit
+
+    def drop(self, slot: int) -> None:  # noqa: B027
+        """Close the socket that the slot had for itself, if it had one."""
+
+    def leave(self, slot: int | None) -> None:
+        """In a child: close what is not its slot's, and touch nothing that others have."""
+        mine = None if slot is None else self.at(slot)
+        for sock in self._sockets.values():
+            if sock is not mine:
+                sock.close()
+        if self._claim is not None:
+            self._claim.release()
+
+    def close(self) -> None:
+        """Give up the address."""
+        for sock in self._sockets.values():
+            sock.close()
+        if self._claim is not None:
+            self._claim.release()
+
+
+class TcpListener(Listener):
+    """A TCP port of one address; every slot has its own socket in its SO_REUSEPORT group."""
+
+    kind = "TcpListener"
+    shared = not BALANCES
+
+    def __init__(self, family: socket.AddressFamily, address: Place) -> None:
+        super().__init__()
+        self._family, self._address = family, address
+        self._group = Group()
+
+    @property
+    def place(self) -> tuple[Any, ...]:  # type: ignore[override]
+        return (int(self._family), *self._address)
+
+    def left(self) -> ListenerLeft:
+        return msgspec.structs.replace(super().left(), numbered=self._group.numbered)
+
+    def take(self, left: ListenerLeft) -> None:
+        super().take(left)
+        self._group = Group(left.numbered)
+
+    @property
+    def name(self) -> str:
+        return str(Tcp(self._address[0], self._address[1]))
+
+    @property
+    def socket_address(self) -> SocketAddress:
+        return self._family, self._address
+
+    @property
+    def port(self) -> int:
+        return self._address[1]
+
+    def bind(self, user: int | None = None) -> None:
+        chosen = not self._address[1]
+        if not chosen:
+            self._claim = Claim.on(f"tcp/{self.name}", user)
+            # The claim knows this very address. A bind without SO_REUSEPORT also meets whoever listens on one that
+            # overlaps it, and those who joined a group of the same name without a claim.
+            tcp_socket(self._family, self._address, reuse_port=False).close()
+        self.at(0)
+        if chosen:
+            self._claim = Claim.on(f"tcp/{self.name}", user)
+
+    def at(self, slot: int) -> socket.socket:
+        key = 0 if self.shared else slot
+        if key not in self._sockets:
+            sock = tcp_socket(self._family, self._address, reuse_port=not self.shared)
+            self._sockets[key] = sock
+            self._address = sock.getsockname()  # the port, where it was 0
+        return self._sockets[key]
+
+    def listen(self, slot: int, backlog: int) -> None:
+        super().listen(slot, backlog)
+        self._group.listens(slot)
+
+    def steer(self, around: frozenset[int]) -> bool:
+        if self.shared:
+            return True
+        listening = self._group.slots
+        try:
+            if listening:
+                self._group.steer(self.at(next(iter(listening))), around)
+        except OSError:
+            return False
+        return True
+
+    def drop(self, slot: int) -> None:
+        if not self.shared and slot in self._sockets:
+            self._sockets.pop(slot).close()
+            self._group.closed(slot)
+
+
+class UnixListener(Listener):
+    """A Unix socket. Its file is removed at the end, and one that nobody listens on is replaced at the start."""
+
+    kind = "UnixListener"
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+        self._absolute = os.path.abspath(path)  # the working directory may change
+        self.place = (path,)
+        self._file: tuple[int, int] | None = None  # device and inode: somebody else may have put another there
+
+    def left(self) -> ListenerLeft:
+        return msgspec.structs.replace(super().left(), file=self._file)
+
+    def take(self, left: ListenerLeft) -> None:
+        super().take(left)
+        self._file = left.file
+
+    @property
+    def name(self) -> str:
+        return str(Unix(self._path))
+
+    def bind(self, user: int | None = None) -> None:
+        self._claim = Claim.on(f"unix/{os.path.realpath(self._path)}", user)
+        self._remove_stale()
+        self._sockets[0] = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # No absolute path may be longer than some 100 bytes.
+        self._sockets[0].bind(self._path)
+        self._file = self._found()
+
+    def _found(self) -> tuple[int, int] | None:
+        try:
+            status = os.lstat(self._absolute)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    @property
+    def present(self) -> bool:
+        return self._file is None or self._found() == self._file
+
+    def renew(self) -> None:
+        fresh = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            fresh.bind(self._absolute)
+        except OSError:
+            fresh.close()
+            raise
+        self._sockets.pop(0).close()
+        self._sockets[0], self._file, self.told = fresh, self._found(), False
+
+    def _remove_stale(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+            caller.setblocking(False)
+            try:
+                caller.connect(self._path)
+            except FileNotFoundError:
+                return
+            except ConnectionRefusedError:
+                pass
+            except BlockingIOError:  # so many callers that it makes us wait
+                raise OSError(errno.EADDRINUSE, "another server listens on it") from None
+            else:
+                raise OSError(errno.EADDRINUSE, "another server listens on it")
+        if not stat.S_ISSOCK(os.lstat(self._path).st_mode):
+            raise OSError(errno.EEXIST, "a file of that name exists, and is no socket")
+        os.unlink(self._path)
+
+    def give(self, uid: int, gid: int) -> None:
+        super().give(uid, gid)
+        give(self._absolute, self._file, uid, gid)
+
+    def close(self) -> None:
+        super().close()
+        with contextlib.suppress(OSError):
+            if self._file is not None and self._found() == self._file:
+                os.unlink(self._absolute)
+        self._file = None
+
+
+class FdListener(Listener):
+    """A socket from whoever started us: a service manager, or a test.
+
+    Everybody's: its one queue does not spread long-lived connections evenly over the workers, but the connections in it
+    outlive the daemon.
+    """
+
+    kind = "FdListener"
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+        self.place = (number,)
+
+    def give(self, uid: int, gid: int) -> None:
+        """It stays whose it is."""
+
+    @property
+    def name(self) -> str:
+        sock = self._sockets.get(0)
+        if sock is None or sock.fileno() < 0:
+            return str(Fd(self._number))
+        name = sock.getsockname()
+        return f"fd://{self._number} ({Tcp(*name[:2]) if isinstance(name, tuple) else Unix(str(name))})"
+
+    def bind(self, user: int | None = None) -> None:
+        try:
+            sock = socket.socket(fileno=self._number)
+        except OSError as error:
+            words = {errno.EBADF: "there is no such file descriptor", errno.ENOTSOCK: "it is no socket"}
+            raise OSError(error.errno, words.get(error.errno or 0, reason_of(error))) from None
+        if sock.type != socket.SOCK_STREAM or sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+            sock.detach()
+            raise OSError(errno.EPROTOTYPE, "it is no stream socket of TCP or Unix")
+        if _connected(sock):
+            sock.detach()
+            raise OSError(errno.EISCONN, "it is a connection and no listening socket: its unit needs Accept=no")
+        sock.set_inheritable(False)
+        self._sockets[0] = sock
+
+
+def _connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+def _places(address: Address) -> Sequence[SocketAddress | Unix | Fd]:
+    """What an address of the settings stands for: one listener for each.
+
+    Raises:
+        AddressError: for nothing.
+    """
+    match address:
+        case Tcp():
+            return resolve(address)
+        case Systemd(name):
+            try:
+                found = passed()
+            except OSError as error:
+                raise AddressError(address, str(error)) from None
+            if matching := [Fd(number) for number, given in found if name in (None, given)]:
+                return matching
+            names = ", ".join(dict.fromkeys(given for _, given in found))
+            raise AddressError(address, f"systemd has passed no socket of that name; there is {names}")
+        case Unix() | Fd():
+            return [address]
+
+
+def _made_from(left: ListenerLeft) -> Listener:
+    match left.kind, left.place:
+        case TcpListener.kind, (int(family), str(host), int(port), *rest):
+            return TcpListener(socket.AddressFamily(family), (host, port, *rest))  # type: ignore[arg-type]
+        case UnixListener.kind, (str(path),):
+            return UnixListener(path)
+        case FdListener.kind, (int(number),):
+            return FdListener(number)
+        case _:
+            raise EstateError(f"{left.name} is listened on in a way that this tidegate does not know ({left.kind})")
+
+
+def check(left: ListenerLeft) -> None:
+    """Check that this program can take the listener over, and touch nothing of it.
+
+    Raises:
+        EstateError: it is of a kind that there is not, or no more.
+    """
+    _made_from(left)
+
+
+def take(left: ListenerLeft) -> Listener:
+    """A listener of the program before this one in this process.
+
+    Raises:
+        EstateError: it is of a kind that there is not, or no more.
+    """
+    listener = _made_from(left)
+    listener.take(left)
+    return listener
+
+
+class Listeners:
+    """Every address that clients connect to."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Listener] = []
+
+    def left(self) -> list[ListenerLeft]:
+        """What the program that is started anew in this process must know of them."""
+        return [listener.left() for listener in self._listeners]
+
+    def take(self, left: Sequence[ListenerLeft]) -> None:
+        """Have what the program before this one had, instead of binding it."""
+        self._listeners += map(take, left)
+
+    def bind(self, addresses: Sequence[Address], slots: int, user: int | None = None) -> None:
+        """Bind each address for so many slots, as who will be `user`.
+
+        Raises:
+            AddressError: one of them could not be bound; none is kept.
+        """
+        try:
+            for address in addresses:
+                self._bind(address, slots, user)
+        except BaseException:
+            self.close()
+            raise
+
+    def _bind(self, address: Address, slots: int, user: int | None) -> None:
+        port = 0
+
+        def bind(place: SocketAddress | Unix | Fd) -> None:
+            nonlocal port
+            listener: Listener
+            match place:
+                case (family, (host, given, *rest)):
+                    # The same port for every address of a host, also when the system chooses the first.
+                    listener = TcpListener(family, (host, given or port, *rest))  # type: ignore[arg-type]
+                    check_other(*listener.socket_address, self.socket_addresses)
+                case Unix(path):
+                    listener = UnixListener(path)
+                case Fd(number):
+                    listener = FdListener(number)
+                    if number in [other.place[0] for other in self._listeners if isinstance(other, FdListener)]:
+                        raise OSError(errno.EADDRINUSE, TWICE)
+            try:
+                listener.bind(user)
+                for slot in range(slots):
+                    listener.at(slot)
+            except OSError:
+                listener.close()
+                raise
+            self._listeners.append(listener)
+            if isinstance(listener, TcpListener):
+                port = listener.port
+
+        bind_each(address, _places(address), bind)
+
+    @property
+    def socket_addresses(self) -> list[SocketAddress]:
+        """The addresses that are TCP ports."""
+        return [listener.socket_address for listener in self._listeners if isinstance(listener, TcpListener)]
+
+    def look(self) -> None:
+        """Say once of each address that nobody can connect to any more, that this is so."""
+        for listener in self._listeners:
+            if not listener.told and not listener.present:
+                listener.told = True
+                logger.warning(
+                    "%s is gone: somebody has removed or replaced the socket's file. Nobody can connect to it until a"
+                    " reload makes it anew",
+                    listener.name,
+                )
+
+    def renew(self) -> list[str]:
+        """Bind anew what is gone, for workers that are forked from now on; what became of each, in words."""
+        words = []
+        for listener in self._listeners:
+            if not listener.present:
+                try:
+                    listener.renew()
+                    words.append(f"{listener.name} was gone, and is made anew")
+                except OSError as error:
+                    words.append(f"{listener.name} is gone, and could not be made anew: {reason_of(error)}")
+        return words
+
+    def give(self, uid: int, gid: int) -> None:
+        """Before root becomes that user: let it have what is bound.
+
+        Raises:
+            OSError: the file of a Unix socket cannot be given to it.
+        """
+        for listener in self._listeners:
+            listener.give(uid, gid)
+
+    def at(self, slot: int) -> list[socket.socket]:
+        """The sockets of a slot, one for each address."""
+        return [listener.at(slot) for listener in self._listeners]
+
+    def own(self, slot: int) -> list[socket.socket]:
+        """Those of them that no other slot has."""
+        return [listener.at(slot) for listener in self._listeners if not listener.shared]
+
+    def add(self, slot: int) -> None:
+        """Bind the sockets of a slot that is new.
+
+        Raises:
+            OSError: one of them could not be bound; none is kept.
+        """
+        try:
+            self.at(slot)
+        except OSError:
+            self.drop(slot)
+            raise
+
+    def listen(self, slot: int, backlog: int) -> None:
+        """Let the queues of a slot fill.
+
+        Raises:
+            AddressError: another program has come between binding an address and this.
+        """
+        for listener in self._listeners:
+            try:
+                listener.listen(slot, backlog)
+            except OSError as error:
+                raise AddressError(listener.name, reason_of(error)) from None
+
+    def steer(self, around: frozenset[int]) -> bool:
+        """Let new connections go to no slot of these, whose sockets they share with no other; whether they do not."""
+        steered = [listener.steer(around) for listener in self._listeners]
+        return all(steered)
+
+    def queue(self, slot: int | None) -> tuple[int, int]:
+        """How many connections wait in the queues that are the slot's own (None: everybody's), and how many may."""
+        queues = [listener.queue(slot) for listener in self._listeners]
+        return sum(length for length, _ in queues), sum(limit for _, limit in queues)
+
+    def waiting(self, slot: int) -> int:
+        """How many connections wait in the queues that are the slot's own."""
+        return self.queue(slot)[0]
+
+    def drop(self, slot: int) -> None:
+        """Close the sockets that are the slot's own. Whoever still waits there is reset."""
+        for listener in self._listeners:
+            listener.drop(slot)
+
+    @property
+    def names(self) -> list[str]:
+        """The addresses as they are, in the order given."""
+        return [listener.name for listener in self._listeners]
+
+    def leave(self, slot: int | None = None) -> None:
+        """In a child: close every socket but those of its slot."""
+        for listener in self._listeners:
+            listener.leave(slot)
+
+    def close(self) -> None:
+        """Give up every address."""
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()

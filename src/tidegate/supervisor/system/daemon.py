@@ -1,0 +1,343 @@
+"""The daemon as something that the system runs: where, as whom, within which limits, and what the manager hears of it.
+
+    prepare      first of all: the directory, the umask, the limit of open files
+    Service      begin, bound, preload, then ready, reloading, stopping as it happens, tick all the while, close
+
+Root is needed to bind; so the daemon binds, writes its pid file and gives away what it has made, and only then becomes
+somebody else, before it forks or imports anything of an application.
+
+What must not live here: each part's own doing (system/sd_notify.py, sockets/activation.py, system/pidfile.py,
+system/privileges.py, system/cpu_affinity.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterable, MutableMapping
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from ... import logs
+from ...config.schema import Config, settings
+from ...config.types import ConfigError, Fd, Systemd
+from ...process import forks, surroundings
+from ...process.place import Place
+from ..signals import Signals
+from ..sockets import activation
+from ..sockets.listeners import Listeners
+from ..worker_handle import Handle
+from . import cpu_affinity, privileges
+from .pidfile import Pidfile, PidfileError
+from .sd_notify import Notify
+
+if TYPE_CHECKING:
+    from ..._core.scoreboard import Scoreboard
+    from ..control import Control
+
+__all__ = ["Service", "ServiceError", "Stopped", "forget_secrets", "prepare"]
+
+logger = logging.getLogger("tidegate.supervisor")
+
+# Exit statuses.
+USAGE, NOT_LOADED, NOT_BOUND = 2, 3, 4
+
+# Seconds between two statuses that differ in the number of connections alone: each is a message on the system's bus.
+STATUS_INTERVAL = 2.0
+# Seconds beyond the worker's timeout in which the supervisor replaces it: until then the daemon is well.
+REPLACED_WITHIN = 5.0
+
+
+class ServiceError(Exception):
+    """The daemon cannot be run as it was asked for.
+
+    Attributes:
+        status: the exit status.
+    """
+
+    def __init__(self, status: int, problem: str) -> None:
+        super().__init__(status, problem)
+        self.status, self.problem = status, problem
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+class Stopped(BaseException):
+    """A signal to end came while the application was being imported."""
+
+
+def forget_secrets(environment: MutableMapping[str, str] = os.environ) -> dict[str, str]:
+    """Take settings that are secret out of the environment; what they were.
+
+    The settings have been read. What an application starts would inherit them, and a command that shows its
+    environment would show them.
+    """
+    names = [setting.environment for setting in settings().values() if setting.secret]
+    return {name: environment.pop(name) for name in names if name in environment}
+
+
+def prepare(config: Config) -> None:
+    """Change to the working directory, and set what is inherited from then on.
+
+    Raises:
+        ConfigError: the system does not allow it.
+    """
+    if config.working_dir is not None:
+        try:
+            os.chdir(config.working_dir)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise ConfigError("--working-dir", config.working_dir, "a directory that can be entered", reason) from None
+    if config.umask is not None:
+        os.umask(config.umask)
+    _limit_open_files(config.open_files)
+
+
+def _limit_open_files(wanted: int | None) -> None:
+    """As many descriptors as asked for, or as the system allows: the usual limit, 1,024, is for users of select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if wanted is None:
+        with contextlib.suppress(OSError, ValueError):  # macOS allows less than it says
+            if soft != hard:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return
+    try:
+        # Root may have more than it was given.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))
+    except (OSError, ValueError):
+        allowed = f"a number up to {hard}, which is what the system allows, or max"
+        raise ConfigError("--open-files", str(wanted), allowed) from None
+
+
+class Service:
+    """The daemon towards the system.
+
+    Parameters:
+        config: the settings.
+        load: imports an application; what it raises says why it could not.
+        place: where the program was started, and where it is.
+
+    Attributes:
+        notify: the way to the service manager.
+        environment: what was taken out of the environment, for who starts the daemon anew in the same process.
+        identity: whom the daemon becomes; None: it stays who it is.
+    """
+
+    def __init__(self, config: Config, load: Callable[[str], object] | None = None, place: Place | None = None) -> None:
+        self.config = config
+        self.place = place or Place()
+        self.place.arrived()
+        self.notify = Notify.from_environment()
+        self.environment = self.notify.environment | forget_secrets()
+        self.identity: privileges.Identity | None = None
+        self._load = load
+        self._pidfile = Pidfile(config.pidfile) if config.pidfile is not None else None
+        self._told: tuple[object, ...] = ()
+        self._told_at = 0.0
+        self._watchdog_due = 0.0
+        self._doing = ""
+
+    # The start.
+
+    def begin(self, seconds: float) -> None:
+        """Before anything is bound: the settings are looked at. The start may take so long.
+
+        Raises:
+            ServiceError: one of them cannot be.
+        """
+        self.notify.starting(seconds)
+        try:
+            self.identity = privileges.identify(self.config.user, self.config.group)
+            cpu_affinity.check(self.config.cpu_affinity)
+        except ConfigError as error:
+            raise ServiceError(USAGE, str(error)) from None
+
+    def bound(self, *listeners: Listeners | Control, resumed: bool = False) -> None:
+        """All is bound: write the pid file, and become somebody else, who is given what listens.
+
+        Parameters:
+            listeners: what listens.
+            resumed: whether a daemon goes on in another program: then a pid file is no reason to end.
+
+        Raises:
+            ServiceError: the one or the other cannot be done.
+        """
+        taken = activation.forget()
+        self.environment |= taken
+        if "LISTEN_FDS" in taken and not any(isinstance(address, Systemd | Fd) for address in self.config.bind):
+            logger.warning("systemd has passed %s sockets: only --bind systemd uses them", taken["LISTEN_FDS"])
+        if self._pidfile is not None:
+            try:
+                self._pidfile.write()
+            except PidfileError as error:
+                if not resumed:
+                    raise ServiceError(NOT_BOUND if error.living else USAGE, str(error)) from None
+                logger.warning("%s: the daemon goes on without it", error)
+        if self.identity is not None:
+            try:
+                for given in listeners:
+                    given.give(self.identity.uid, self.identity.gid)
+                logs.give(self.identity.uid, self.identity.gid)
+                privileges.drop(self.identity)
+            except (OSError, RuntimeError) as error:
+                raise ServiceError(USAGE, f"cannot become {self.identity}: {error}") from None
+            logger.info("running as %s from now on", self.identity)
+            self._look_around(self.identity)
+
+    def _look_around(self, identity: privileges.Identity) -> None:
+        """Whom we have become must be able to read what processes still have to import."""
+        # access() judges by the real user, which is the new one by now.
+        for path in (os.__file__, __file__):
+            if not os.access(path, os.R_OK):
+                raise ServiceError(USAGE, f"{identity} may not read {path}: move it, or let others enter its folders")
+        if not os.access(".", os.R_OK | os.X_OK):
+            logger.warning("%s may not read %s: no application can be imported from there", identity, self.place.name)
+
+    def preload(self, signals: Signals) -> None:
+        """Import the application, if that is asked for: those that are forked from here share its memory.
+
+        Raises:
+            ServiceError: it could not be imported.
+            Stopped: a signal to end came.
+        """
+        if not self.config.preload or self._load is None:
+            return
+        stopped = False
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            nonlocal stopped
+            stopped = True  # the application may catch what is raised
+            raise Stopped
+
+        pid = os.getpid()
+        try:
+            # Nobody reads the pipe of signals until the import ends, and it may never end.
+            for number in _ENDING:
+                signal.signal(number, stop)
+                forks.handled(number)
+            surroundings.imported = surroundings.Surroundings()
+            self._load(self.config.application)
+        except Exception as error:
+            if not stopped:
+                raise ServiceError(NOT_LOADED, str(error)) from None
+        finally:
+            if os.getpid() == pid:  # and not a child that the application has forked, and that ends
+                if surroundings.imported is not None:
+                    surroundings.imported.put_back()
+                signals.catch()  # also those of the time before the import, which are not to be raised any more
+        if stopped:
+            raise Stopped
+        if (threads := _threads()) > 1:
+            logger.warning(
+                "importing %s has started %d threads: the workers are forked without them; start them in the lifespan,"
+                " or leave out --preload",
+                self.config.application,
+                threads - 1,
+            )
+
+    # What happens.
+
+    def ready(self, ready: int, desired: int) -> None:
+        """The daemon serves: enough workers are ready, for the first time."""
+        self._doing = ""
+        self._told = ()
+        self.notify.ready(_count(ready, desired))
+
+    def reloading(self, seconds: float) -> None:
+        """A reload begins, and may take so long."""
+        self._doing = "reloading: "
+        self.notify.reloading(seconds, "reloading")
+        if self.config.preload:
+            logger.warning(
+                "%s is as it was imported at the start, because of --preload: an upgrade takes new code",
+                self.config.application,
+            )
+
+    def reloaded(self, done: bool, ready: int, desired: int) -> None:
+        """A reload has ended, well or not: the daemon serves either way."""
+        if self._doing == "reloading: ":  # and not stopping by now
+            self._doing = "" if done else "the last reload failed: "
+            self._told = ()
+            self.notify.ready(f"{self._doing}{_count(ready, desired)}")
+
+    def stopping(self, seconds: float, why: str) -> None:
+        """The daemon ends within so many seconds."""
+        self._doing = "stopping: "
+        self.notify.stopping(seconds, f"stopping: {why}")
+
+    def failed(self, why: str) -> None:
+        """The daemon cannot go on."""
+        self.notify.status(why)
+
+    def tick(self, scoreboard: Scoreboard, workers: Iterable[Handle]) -> None:
+        """Tell the manager how the daemon is. To be called twice a second, or oftener for a short watchdog."""
+        if not self.notify.enabled:
+            return
+        self.notify.flush()
+        now = time.monotonic()
+        slots, connections, oldest = set(), 0, now
+        for handle in workers:
+            if handle.row is None:
+                continue
+            row = scoreboard.row(handle.row)
+            connections += row.words("connections_open")[0] + row.words("connections_closing")[0]
+            if handle.stage == "ready" and not handle.ordered:
+                slots.add(handle.slot.index)
+                oldest = min(oldest, row.heartbeat or now)
+        self._tell_status(now, len(slots), scoreboard.desired, connections)
+        if self.notify.watchdog_interval is not None and now >= self._watchdog_due and self._well(now - oldest):
+            self.notify.watchdog()
+            self._watchdog_due = now + self.notify.watchdog_interval
+
+    def _tell_status(self, now: float, ready: int, desired: int, connections: int) -> None:
+        if (self._doing, ready, desired) == self._told and now < self._told_at + STATUS_INTERVAL:
+            return
+        self._told, self._told_at = (self._doing, ready, desired), now
+        self.notify.status(f"{self._doing}{_count(ready, desired)}, {connections} connections")
+
+    def _well(self, age: float) -> bool:
+        """Whether no worker's heartbeat is older than both the watchdog and the supervisor allow.
+
+        One that hangs is replaced by the supervisor; only if that does not help is it a case for the manager, which
+        restarts the whole daemon.
+        """
+        limit = self.notify.watchdog_seconds or 0.0
+        if self.config.worker_timeout is not None:
+            limit = max(limit, self.config.worker_timeout + REPLACED_WITHIN)
+        return age <= limit
+
+    def interval(self, usual: float) -> float:
+        """Seconds until the next `tick()`: the usual ones, or less for a short watchdog."""
+        return min(usual, self.notify.watchdog_interval or usual)
+
+    # The end.
+
+    def leave(self) -> None:
+        """In a child: have no part in it."""
+        self.notify.close()
+
+    def close(self) -> None:
+        """Remove the pid file, and tell nobody any more."""
+        if self._pidfile is not None:
+            self._pidfile.remove()
+        self.notify.flush()
+        self.notify.close()
+
+
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+
+def _threads() -> int:
+    """How many threads this process has, where the system tells."""
+    with contextlib.suppress(OSError):
+        return len(os.listdir("/proc/self/task"))
+    return 1
+
+
+def _count(ready: int, desired: int) -> str:
+    return f"{ready} of {desired} workers ready"

@@ -1,0 +1,150 @@
+"""Settings: how each is declared, and what follows from others.
+
+What must not live here: the command line (tests/cli/test_serve.py), how values are written (test_types.py).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec import UNSET
+
+from tidegate.config.schema import Config, Setting, changed_fixed, settings
+from tidegate.config.types import HEADER, ConfigError, Tcp, Unix
+
+
+def read(name: str, text: str) -> Any:
+    return settings()[name].read(text)
+
+
+def test_every_setting_is_declared_in_full() -> None:
+    for name, setting in settings().items():
+        assert setting.help.endswith("."), name
+        assert setting.kind.metavar, name
+        assert setting.kind.allowed, name
+        if not setting.positional:
+            assert setting.flag == "--" + name.replace("_", "-")
+            assert setting.environment == f"TIDEGATE_{name.upper()}"
+            assert setting.key == name
+
+
+@pytest.mark.parametrize("name", [name for name, setting in settings().items() if not setting.positional])
+def test_every_default_can_be_written_and_read(name: str) -> None:
+    setting = settings()[name]
+    if setting.default_text:
+        return
+    text = setting.write(setting.default)
+    given_again = tuple(map(setting.read, text.split())) if setting.many else setting.read(text)
+    assert given_again == setting.default
+
+
+def test_the_drain_window_is_shorter_than_the_graceful_timeout() -> None:
+    assert Config(application="a:b").drain_window == 10
+    assert Config(application="a:b", graceful_timeout=3).drain_window == 1
+    assert Config(application="a:b", graceful_timeout=0).drain_window == 0
+    assert Config(application="a:b", graceful_timeout=0, drain=0).drain_window == 0
+    with pytest.raises(ConfigError, match="give less than --graceful-timeout, which is 30"):
+        Config(application="a:b", drain=30)
+
+
+def test_what_is_passed_to_serve() -> None:
+    options = Config(application="a:b", max_size=None, write_limit=(4, 2)).serve_options()
+    assert options["max_size"] is None
+    assert options["write_limit"] == (4, 2)
+    assert "server_header" not in options  # serve() has its own
+    assert Config(application="a:b", server_header=None).serve_options()["server_header"] is None
+    assert Config(application="a:b").server_header is UNSET
+
+
+def test_origins() -> None:
+    assert "origins" not in Config(application="a:b").serve_options()
+    given = ("https://example.com", "https://*.example.net:8443", "none", "null")
+    exact, pattern, absent, opaque = Config(application="a:b", origins=given).serve_options()["origins"]
+    assert (exact, absent, opaque) == ("https://example.com", None, "null")
+    assert pattern.fullmatch("https://www.example.net:8443")
+    assert pattern.fullmatch("https://a.b.example.net:8443")
+    for other in (
+        "https://example.net:8443",
+        "https://wwwxexample.net:8443",
+        "https://www.example.net:8443.evil.example",
+    ):
+        assert not pattern.fullmatch(other)
+    assert not pattern.fullmatch("https://evil.example/.example.net:8443")
+
+
+def test_names_of_the_admin_address() -> None:
+    assert Config(application="a:b", admin_hosts=("x.example",)).admin_access == (None, {"127.0.0.1", "x.example"})
+    assert Config(application="a:b", admin=None).admin_access == (None, frozenset())
+
+
+def test_defaults_are_those_of_serve() -> None:
+    import inspect
+
+    from tidegate.asyncio.server import serve
+
+    parameters = inspect.signature(serve).parameters
+    for name, value in Config(application="a:b").serve_options().items():
+        assert parameters[name].default == value, name
+
+
+def test_what_a_reload_cannot_change() -> None:
+    old = Config(application="a:b")
+    assert changed_fixed(old, old) == []
+    assert changed_fixed(old, Config(application="c:d", workers=3, log_level="debug", drain=1)) == []
+    new = Config(application="a:b", bind=(Tcp("::1", 1),), admin=None)
+    assert [setting.name for setting in changed_fixed(old, new)] == ["bind", "admin"]
+
+
+def test_a_secret_is_not_in_its_error() -> None:
+    setting = Setting(HEADER, "", secret=True, name="password")
+    with pytest.raises(ConfigError) as caught:
+        setting.read("hunter\n2")
+    assert "hunter" not in str(caught.value)
+    assert "--password" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"keyfile": "key.pem"}, "--keyfile 'key.pem' is not allowed: give --certfile as well"),
+        ({"ca_certs": "ca.pem"}, "--ca-certs 'ca.pem' is not allowed: give --certfile as well"),
+        (
+            {"client_certs": "required", "certfile": "x"},
+            "--client-certs 'required' is not allowed: give --ca-certs as well",
+        ),
+        ({"proxy_protocol": True}, "--proxy-protocol 'true' is not allowed: give --trusted-proxies as well"),
+    ],
+)
+def test_what_proxies_and_tls_need(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config(application="app:handler", **given)
+    assert str(caught.value) == words
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "admin.example"])
+def test_an_admin_address_beyond_loopback_needs_a_token(host: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Config(application="a:b", admin=Tcp(host, 9465))
+    assert str(caught.value) == (
+        f"--admin '{Tcp(host, 9465)}' is not allowed (others than this machine could see what the daemon does):"
+        " give --admin-token as well"
+    )
+    assert Config(application="a:b", admin=Tcp(host, 9465), admin_token="x" * 16).admin_token == "x" * 16
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "::1", "localhost", "LOCALHOST"])
+def test_on_loopback_the_admin_address_needs_none(host: str) -> None:
+    assert Config(application="a:b", admin=Tcp(host, 9465)).admin_token is None
+
+
+def test_a_token_is_long_and_fits_a_header() -> None:
+    assert read("admin_token", "aZ09-._~+/" * 2 + "==") == "aZ09-._~+/" * 2 + "=="
+    assert read("admin_token", "none") is None
+    for text in ("short", "x" * 15, "x" * 16 + " ", "ä" * 16, "x" * 16 + "\n"):
+        with pytest.raises(ConfigError, match=r"^--admin-token '...' is not allowed: give 16 or more letters"):
+            read("admin_token", text)
+
+
+def test_proxies_on_unix_sockets_need_no_network() -> None:
+    assert Config(application="app:handler", proxy_protocol=True, bind=(Unix("/run/tidegate"),)).proxy_protocol

@@ -1,0 +1,199 @@
+"""Queues without a worker: lent, taken back, closed when nobody comes any more.
+
+What must not live here: the workers that serve what they are lent (tests/process/test_scale.py).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tidegate.config.schema import Config
+from tidegate.config.types import Tcp
+from tidegate.ipc.pipe import Order, Pipe, Report
+from tidegate.supervisor.event_loop import Timer
+from tidegate.supervisor.sockets import accept_queues as module
+from tidegate.supervisor.sockets.accept_queues import Queues
+from tidegate.supervisor.sockets.listeners import Listeners
+from tidegate.supervisor.worker_handle import Generation, Handle, Slot
+
+FIRST = Generation(1, Config(application="application:handler"))
+
+
+class Fleet:
+    """Three slots with real sockets, whose workers are the other ends of their pipes."""
+
+    def __init__(self) -> None:
+        self.listeners = Listeners()
+        self.listeners.bind([Tcp("127.0.0.1", 0)], 3)
+        self.queues = Queues(self.listeners)
+        self.workers = [Slot(index, FIRST) for index in range(3)]
+        self.ends: dict[int, Pipe[Order]] = {}
+        for slot in self.workers:
+            assert slot.index is not None
+            self.listeners.listen(slot.index, 16)
+            self.queues.listens(slot.index)
+            self.fill(slot)
+
+    def fill(self, slot: Slot) -> None:
+        ours, theirs = socket.socketpair()
+        handle = Handle(slot, FIRST, None)
+        handle.pipe, handle.stage = Pipe(ours, Report), "ready"
+        slot.current = handle
+        assert slot.index is not None
+        if slot.index in self.ends:
+            self.ends[slot.index].close()
+        self.ends[slot.index] = Pipe(theirs, Order)
+
+    def empty(self, slot: Slot) -> None:
+        assert slot.current is not None
+        slot.current.pipe.close()
+        slot.remove(slot.current)
+
+    def told(self) -> dict[int, list[Order]]:
+        """What each worker was told since the last time."""
+        heard = {index: end.receive() for index, end in self.ends.items()}
+        return {index: orders for index, orders in heard.items() if orders}
+
+    def close(self) -> None:
+        for slot in self.workers:
+            if slot.current is not None:
+                self.empty(slot)
+        for end in self.ends.values():
+            end.close()
+        self.listeners.close()
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    fleet = Fleet()
+    yield fleet
+    fleet.close()
+
+
+def test_nothing_is_lent_while_everybody_works(fleet: Fleet) -> None:
+    assert fleet.queues.care(fleet.workers, []) == []
+    assert fleet.told() == {}
+
+
+def test_a_slot_that_waits_is_lent_once_and_taken_back(fleet: Fleet) -> None:
+    slot = fleet.workers[1]
+    fleet.empty(slot)
+    slot.retry = Timer(module.time.monotonic() + 5, lambda: None)
+    fleet.queues.care(fleet.workers, [])
+    ((keeper, orders),) = fleet.told().items()
+    assert keeper != 1
+    assert orders == [Order(adopt=1, sockets=1)]
+    (sock,) = fleet.ends[keeper].take(1)
+    with sock, fleet.listeners.at(1)[0].dup() as own:
+        assert sock.getsockname() == own.getsockname()
+        assert not sock.get_inheritable()
+    fleet.queues.care(fleet.workers, [])
+    assert fleet.told() == {}
+    slot.retry = None
+    fleet.fill(slot)
+    fleet.queues.care(fleet.workers, [])
+    assert fleet.told() == {keeper: [Order(release=1)]}
+
+
+def test_a_slot_whose_worker_is_silent_is_lent_to_one_that_is_not(fleet: Fleet) -> None:
+    first, second, third = (slot.current for slot in fleet.workers)
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    first.silent = second.silent = True
+    fleet.queues.care(fleet.workers, [])
+    assert fleet.told() == {2: [Order(adopt=0, sockets=1), Order(adopt=1, sockets=1)]}
+    for sock in fleet.ends[2].take(2):
+        sock.close()
+    first.silent = False
+    fleet.queues.care(fleet.workers, [])
+    assert fleet.told() == {2: [Order(release=0)]}
+    third.silent = second.silent = True
+    fleet.queues.care(fleet.workers, [])
+    assert set(fleet.told()) == {0}
+
+
+def test_when_all_are_silent_everything_stays_as_it_is(fleet: Fleet) -> None:
+    for slot in fleet.workers:
+        assert slot.current is not None
+        slot.current.silent = True
+    fleet.queues.care(fleet.workers, [])
+    assert fleet.told() == {}
+
+
+def test_a_slot_that_is_filled_at_once_is_not_lent(fleet: Fleet) -> None:
+    slot = fleet.workers[1]
+    fleet.empty(slot)
+    slot.retry = Timer(module.time.monotonic() + 0.1, lambda: None)
+    fleet.queues.care(fleet.workers, [])
+    assert fleet.told() == {}
+
+
+def test_when_its_keeper_dies_another_gets_it(fleet: Fleet) -> None:
+    lonely, others = fleet.workers[0], fleet.workers[1:]
+    fleet.empty(lonely)
+    lonely.retry = Timer(module.time.monotonic() + 5, lambda: None)
+    fleet.queues.care(fleet.workers, [])
+    (first,) = fleet.told()
+    dying = next(slot for slot in others if slot.index == first)
+    fleet.empty(dying)
+    fleet.queues.care(fleet.workers, [])
+    ((second, orders),) = fleet.told().items()
+    assert second != first
+    assert Order(adopt=0, sockets=1) in orders
+    fleet.empty(next(slot for slot in others if slot.index == second))
+    fleet.queues.care(fleet.workers, [])  # nobody is left, and that is no error
+
+
+def test_a_retired_slot_is_closed_when_nobody_has_come_for_a_while(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = module.time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    slot = fleet.workers.pop()
+    fleet.empty(slot)
+    address = fleet.listeners.at(2)[0].getsockname()
+    assert fleet.queues.care(fleet.workers, [slot]) == []
+    ((keeper, _),) = fleet.told().items()
+    now += module.STRAGGLERS - 1
+    assert fleet.queues.care(fleet.workers, [slot]) == []
+    now += 2
+    assert fleet.queues.care(fleet.workers, [slot]) == []
+    assert fleet.told() == {keeper: [Order(release=2)]}
+    now += module.STRAGGLERS
+    assert fleet.queues.care(fleet.workers, [slot]) == [slot]
+    assert fleet.queues.care(fleet.workers, []) == []
+    with socket.create_connection(address):  # the others are still there
+        pass
+
+
+def test_somebody_in_the_queue_keeps_it_open(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = module.time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    slot = fleet.workers.pop()
+    fleet.empty(slot)
+    address = fleet.listeners.at(2)[0].getsockname()
+    callers = []
+    while not fleet.listeners.waiting(2):
+        callers.append(socket.create_connection(address))
+    for _ in range(20):
+        now += module.STRAGGLERS
+        assert fleet.queues.care(fleet.workers, [slot]) == []
+    for caller in callers:
+        caller.close()
+
+
+def test_where_steering_is_impossible_a_retired_slot_stays_lent(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = module.time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(fleet.listeners, "steer", lambda around: not around)
+    slot = fleet.workers.pop()
+    fleet.empty(slot)
+    for _ in range(20):
+        assert fleet.queues.care(fleet.workers, [slot]) == []
+        now += module.STRAGGLERS
+    ((_, orders),) = fleet.told().items()
+    assert orders == [Order(adopt=2, sockets=1)]

@@ -1,0 +1,100 @@
+"""What a worker measures of itself, and that /metrics show it."""
+
+import asyncio
+import gc
+import os
+import socket
+
+import pytest
+
+from tests.harness import Daemon, wait_until
+from tidegate._core.channel import slow_connections
+from tidegate._core.scoreboard import Row
+from tidegate.worker import self_metrics
+
+
+def test_collections_are_counted_by_generation() -> None:
+    row = Row()
+    end = self_metrics.watch_collector(row)
+    try:
+        gc.collect(0)
+        gc.collect(2)
+        gc.collect(2)
+    finally:
+        end()
+    gc.collect()
+    assert row.words("gc_collections")[0] >= 1  # others come by themselves
+    assert row.words("gc_collections")[2] >= 2
+    assert sum(row.words("gc_pause")[:-1]) == sum(row.words("gc_collections"))
+
+
+def test_a_forked_child_counts_no_collections(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = Row()
+    end = self_metrics.watch_collector(row)
+    try:
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        gc.collect()
+    finally:
+        end()
+    assert sum(row.words("gc_collections")) == 0
+
+
+def test_the_capacity_is_what_descriptors_allow() -> None:
+    row = Row()
+    self_metrics.tell_capacity(row, None)
+    own, of_all = row.connections_max
+    assert 0 < own < self_metrics.descriptors()[0]
+    assert of_all is None
+    self_metrics.tell_capacity(row, 100)
+    assert row.connections_max == (own, 100)
+
+
+def test_where_the_system_does_not_tell_what_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> list[str]:
+        raise FileNotFoundError(path)
+
+    row = Row()
+    monkeypatch.setattr(os, "listdir", refuse)
+    self_metrics.tell_capacity(row, None)
+    assert row.connections_max[0] == self_metrics.descriptors()[0]
+
+
+def test_nobody_is_slow() -> None:
+    row = Row()
+    row.send_queues(3, 4, 5)
+    slow_connections.clear()
+    self_metrics.measure_queues(row)
+    assert (row.words("send_queue_connections"), row.words("send_queue_bytes")) == ((0,), (0,))
+    assert row.send_queue_max_bytes == 0
+
+
+async def test_a_daemon_tells_of_slow_clients_of_its_capacity_and_of_collections() -> None:
+    application = """
+        import gc
+        async def handler(websocket):
+            gc.collect()
+            await websocket.send(b"x" * 50_000_000)
+    """
+    with Daemon(application, "--max-connections", "123") as daemon:
+        reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        writer.write(
+            b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        await reader.readuntil(b"\r\n\r\n")
+
+        def slow() -> bool:
+            return daemon.metrics().total("tidegate_send_queue_connections", worker=0) == 1
+
+        await asyncio.to_thread(wait_until, slow, "a slow client")
+        metrics = daemon.metrics()
+        waiting = metrics.total("tidegate_send_queue_bytes", worker=0)
+        assert 1_000_000 < waiting <= 50_000_100
+        assert metrics.total("tidegate_send_queue_max_bytes", worker=0) == waiting
+        assert metrics.total("tidegate_connections_max") == 123
+        assert metrics.total("tidegate_gc_collections_total", worker=0, generation=2) >= 1
+        assert metrics.total("tidegate_gc_pause_seconds_count", worker=0) >= 1
+        writer.transport.abort()
+        await asyncio.to_thread(daemon.wait_metric, "tidegate_send_queue_connections", 0)
+        assert daemon.metrics().total("tidegate_send_queue_bytes") == 0
