@@ -17,7 +17,7 @@ from tests.patience import PATIENCE
 from tidegate.config.schema import Config
 from tidegate.ipc.pipe import Level, Order, Pipe, Report, Stage
 from tidegate.supervisor.signals import Signals
-from tidegate.supervisor.worker_handle import Backoff, Generation, Handle, Slot
+from tidegate.supervisor.worker_handle import Backoff, Generation, Handle, Role, Slot
 
 # Other tests of the same process may have left a thread in a pool; what is forked here takes no lock.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -273,4 +273,4 @@ def test_a_slot_outlives_its_children() -> None:
     slot.remove(first)
     slot.remove(second)
     assert slot.children == []
-    assert Slot(None, FIRST).name == "admin"
+    assert Slot(0, FIRST, Role.ADMIN).name == "admin"

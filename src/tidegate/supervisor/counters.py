@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from .. import logs
 from ..config.schema import Config, settings
-from .worker_handle import Generation, Handle
+from .worker_handle import Generation, Handle, Role
 
 if TYPE_CHECKING:
     from .supervisor import Supervisor
@@ -85,7 +85,7 @@ class Accounts:
     def ended(self, handle: Handle) -> None:
         """Enter the end of a child, which has been reaped."""
         scoreboard = self.supervisor.scoreboard
-        if handle.slot.index is None:
+        if handle.slot.role is Role.ADMIN:
             scoreboard.retire_admin(handle.cpu_seconds)
         if handle.row is None:
             return

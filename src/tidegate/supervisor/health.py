@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 from .. import logs
 from .._core.scoreboard import HANDSHAKE_RESULTS
 from ..config.types import write_number
-from .worker_handle import Handle
+from .worker_handle import Handle, Role
 
 if TYPE_CHECKING:
     from .supervisor import Supervisor
@@ -97,7 +97,7 @@ class Watch:
         self._recycling: Handle | None = None  # who is to go
         self._failures = 0  # of recycling, in a row
         self._not_before = 0.0  # is another worker recycled
-        self._least: dict[int | None, float] = {}  # slot -> seconds that its worker serves in any case
+        self._least: dict[int, float] = {}  # slot -> seconds that its worker serves in any case
         self._phase = random.random()  # so that daemons that were started together do not go together either
 
     def look(self, interval: float) -> None:
@@ -133,7 +133,7 @@ class Watch:
         handle.silent = note.silence >= SILENT
         if limit is None:
             return
-        if handle.row is None:
+        if handle.slot.role is Role.ADMIN:
             limit = max(limit, ADMIN_PATIENCE)
         if note.silence >= limit:
             self._end(handle, note.silence)
@@ -149,7 +149,9 @@ class Watch:
 
     def _beat(self, handle: Handle) -> float:
         """Its last sign of life; 0.0 before the first."""
-        return handle.heard if handle.row is None else self.supervisor.scoreboard.row(handle.row).heartbeat
+        if handle.slot.role is Role.ADMIN:
+            return handle.heard
+        return self.supervisor.scoreboard.row(handle.row).heartbeat if handle.row is not None else 0.0
 
     def _end(self, handle: Handle, silence: float) -> None:
         logger.error("%s has hung for %.1f s%s: it is aborted, and shows where", handle, silence, _state(handle.pid))
@@ -204,9 +206,9 @@ class Watch:
             return "recycle_memory", f"it takes {_memory(handle.pid) / 2**20:.0f} MiB of memory"
         return None
 
-    def _share(self, slot: int | None) -> float:
+    def _share(self, slot: int) -> float:
         """What a slot has of every limit: around 1, and of no two slots the same."""
-        return 1.0 + SPREAD * ((self._phase + (slot or 0) * GOLDEN) % 1.0 - 0.5)
+        return 1.0 + SPREAD * ((self._phase + slot * GOLDEN) % 1.0 - 0.5)
 
     def _steady(self, handle: Handle) -> None:
         """Keep a limit that every worker reaches at once from letting them all do nothing but come and go."""

@@ -51,7 +51,7 @@ from .sockets.addresses import AddressError, bind_admin
 from .sockets.listeners import Listeners
 from .system import cpu_affinity
 from .system.daemon import Service, ServiceError, Stopped
-from .worker_handle import LAST_WORDS, AdminMain, Child, Generation, Handle, Slot, WorkerMain
+from .worker_handle import LAST_WORDS, AdminMain, Child, Generation, Handle, Role, Slot, WorkerMain
 
 if TYPE_CHECKING:
     from .._core.scoreboard import Scoreboard
@@ -120,7 +120,7 @@ class Supervisor:
         self.scoreboard: Scoreboard
         self.workers = [Slot(index, self.generation) for index in range(config.workers)]
         self.retired: list[Slot] = []  # those that are to be no more, until nobody waits in their queues
-        self.admin = Slot(None, self.generation)
+        self.admin = Slot(0, self.generation, Role.ADMIN)
         self.operations = Operations(self)
         self.queues = Queues(self.listeners)
         self.control = Control(self, describe)
@@ -285,7 +285,8 @@ class Supervisor:
             OSError: there is no process, memory or file descriptor to be had.
         """
         self.service.place.rescue()
-        row = None if slot.index is None else self.scoreboard.assign(slot.index, generation.number)
+        worker = slot.role is Role.WORKER
+        row = self.scoreboard.assign(slot.index, generation.number) if worker else None
         handle = Handle(slot, generation, row)
         try:
             pipe = handle.fork(self.signals)
@@ -315,8 +316,8 @@ class Supervisor:
     def _become(self, handle: Handle, pipe: socket.socket) -> int:
         """In a child: let go of all that is the supervisor's, and live the child's life."""
         slot = handle.slot
-        self._leave(slot.index)
-        if slot.index is None or handle.row is None:
+        self._leave(slot if slot.role is Role.WORKER else None)
+        if handle.row is None:
             sockets = self.admin_sockets
             before = [other.pid for other in slot.children]
             life = partial(self._admin_main, self.scoreboard, sockets, pipe, self.config.admin_access, before)
@@ -335,15 +336,15 @@ class Supervisor:
             for sock in (*sockets, pipe):
                 sock.close()
 
-    def _leave(self, slot: int | None = None) -> None:
-        """In a child: close what is the supervisor's, and the sockets of other slots."""
+    def _leave(self, slot: Slot | None = None) -> None:
+        """In a child: close what is the supervisor's, and the sockets of slots other than this."""
         self.poll.close()
         self.service.leave()
         self.control.leave()
         self.changes.leave()
         for sibling in self._children():
             sibling.close()
-        self.listeners.leave(slot)
+        self.listeners.leave(slot.index if slot is not None else None)
 
     def _let_go(self) -> None:
         """In a child that the application has forked from the supervisor, which has imported it."""
@@ -358,7 +359,7 @@ class Supervisor:
         delay = slot.backoff.next(served)
         logger.warning("%s: the next one follows %s", why, f"in {delay:.2f} s" if delay else "at once")
         slot.retry = self.poll.after(delay, partial(self.fill, slot))
-        if slot.index is not None:
+        if slot.role is Role.WORKER:
             self.scoreboard.backoff(slot.index, time.monotonic() + delay if delay else 0.0)
         if not self.served and all(slot.backoff.failures >= BOOT_ATTEMPTS for slot in self.workers):
             self._fail(UNEXPECTED, f"no worker has become ready in {BOOT_ATTEMPTS} attempts")
@@ -484,7 +485,7 @@ class Supervisor:
         self.accounts.ended(handle)
         self._tell_failure(handle)
         if self.level or handle.ordered:
-            as_told = handle.ended in (0, -signal.SIGTERM) and (handle.parted or handle.row is None)
+            as_told = handle.ended in (0, -signal.SIGTERM) and (handle.parted or handle.slot.role is Role.ADMIN)
             logger.log(logging.INFO if as_told else logging.WARNING, "%s %s", handle, handle.end)
         elif vacant and handle.slot not in self.retired:
             self._replace(handle)
@@ -504,7 +505,7 @@ class Supervisor:
     def _replace(self, handle: Handle) -> None:
         """Fill the slot of a child that ended without an order, or give up when none has ever served."""
         slot = handle.slot
-        if slot.index is not None and not self.served:
+        if slot.role is Role.WORKER and not self.served:
             if handle.failure is not None and handle.failure.exit in (NOT_LOADED, NOT_BOUND):
                 self._fail(handle.failure.exit, "no worker can begin")
                 return
@@ -555,7 +556,6 @@ class Supervisor:
 
     def admit(self, handle: Handle) -> None:
         """Let a worker that has booted accept connections; AddressError when another program has an address by now."""
-        assert handle.slot.index is not None
         if handle.stage != "booted":
             return
         self.listeners.listen(handle.slot.index, handle.generation.config.backlog)

@@ -31,7 +31,7 @@ from ..process import streams
 from ..version import version
 from . import multiproc_dir
 from .sockets import listeners
-from .worker_handle import Generation, Slot
+from .worker_handle import Generation, Role, Slot
 
 if TYPE_CHECKING:
     from .operations import Tell
@@ -221,7 +221,7 @@ def resume(supervisor: Supervisor, estate: Estate) -> Tell | None:
         supervisor.metric_files.take(estate.metrics, rows=rows)
     supervisor.workers = [_slot(supervisor, before, left) for left in estate.slots]
     supervisor.retired = [_slot(supervisor, before, left) for left in estate.retired]
-    supervisor.admin = _slot(supervisor, before, estate.admin)
+    supervisor.admin = _slot(supervisor, before, estate.admin, Role.ADMIN)
     supervisor.scoreboard.desired = len(supervisor.workers)
     supervisor.scoreboard.ready = True
     supervisor.served = supervisor.complete = True
@@ -232,17 +232,17 @@ def resume(supervisor: Supervisor, estate: Estate) -> Tell | None:
     return supervisor.control.take(estate.control, estate.clients)
 
 
-def _slot(supervisor: Supervisor, generation: Generation, left: SlotLeft) -> Slot:
+def _slot(supervisor: Supervisor, generation: Generation, left: SlotLeft, role: Role = Role.WORKER) -> Slot:
     from .._core.scoreboard import EXIT_REASONS
 
-    slot = Slot.take(generation, left)
+    slot = Slot.take(generation, left, role)
     for handle in slot.children:
         if handle.why not in EXIT_REASONS:  # a word of another release, for which there is no counter
             handle.why = "stopped"
         supervisor.follow(handle)
         if handle.ordered:
             supervisor.limit(handle)
-    if slot.current is None and slot.index is not None and left.leaving == []:
+    if slot.current is None and role is Role.WORKER and left.leaving == []:
         slot.retry = supervisor.poll.after(0, partial(supervisor.fill, slot))
     return slot
 

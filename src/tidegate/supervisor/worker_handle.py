@@ -1,5 +1,6 @@
 """A child as its parent sees it, and the place that it fills.
 
+    Role          what a child is for
     Handle        one process, from its fork to its end: `fork`, `serve`, `order`, `kill`, `hear`, `reap`, `close`
     Generation    what the workers that were begun together have in common
     Slot          a place for a process; it outlives those that fill it, as do its sockets
@@ -19,6 +20,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from .._core.parent import end_with_parent
@@ -32,10 +34,18 @@ from .signals import Signals, name_of
 if TYPE_CHECKING:
     from .._core.scoreboard import Row, Scoreboard
 
-__all__ = ["AdminMain", "Backoff", "Child", "Generation", "Handle", "Slot", "WorkerMain"]
+__all__ = ["AdminMain", "Backoff", "Child", "Generation", "Handle", "Role", "Slot", "WorkerMain"]
 
 LAST_WORDS: Final = 5.0  # seconds beyond the graceful timeout, for the end of the lifespan and of the process
 _STAGES: Final[tuple[Stage, ...]] = ("starting", "booted", "ready", "draining", "gone")
+
+
+class Role(Enum):
+    """What a child is for."""
+
+    WORKER = "worker"
+    ADMIN = "admin"
+    HUB = "hub"
 
 
 Child: TypeAlias = Callable[[], int]
@@ -262,7 +272,7 @@ class Handle:
         """
         if self.ended is None or self.ended < 0:
             return self.ended == -signal.SIGTERM and self.ordered is not Level.NONE
-        if self.slot.index is None:  # the admin process says nothing at its end
+        if self.slot.role is Role.ADMIN:  # it says nothing at its end
             return self.ordered is not Level.NONE
         return self.stage == "gone" and (self.ended == 0 or self.ordered is not Level.NONE)
 
@@ -322,7 +332,8 @@ class Slot:
     """A place for a child.
 
     Attributes:
-        index: its number, which is the worker's; None for the admin process.
+        index: its number among those of its role; a worker's own.
+        role: what its children are for.
         generation: what its next child is to be.
         current: the child that serves, or is to.
         successor: the child that is to take over from it.
@@ -331,9 +342,9 @@ class Slot:
         retry: when it will be filled again.
     """
 
-    def __init__(self, index: int | None, generation: Generation) -> None:
-        self.index = index
-        self.name = "admin" if index is None else f"worker {index}"
+    def __init__(self, index: int, generation: Generation, role: Role = Role.WORKER) -> None:
+        self.index, self.role = index, role
+        self.name = f"worker {index}" if role is Role.WORKER else role.value
         self.generation = generation
         self.current: Handle | None = None
         self.successor: Handle | None = None
@@ -345,12 +356,13 @@ class Slot:
         """What the program that is started anew in this process must know of it."""
         current = self.current.left() if self.current is not None else None
         leaving = [handle.left() for handle in self.leaving]
-        return SlotLeft(index=self.index, current=current, leaving=leaving, failures=self.backoff.failures)
+        index = self.index if self.role is Role.WORKER else None
+        return SlotLeft(index=index, current=current, leaving=leaving, failures=self.backoff.failures)
 
     @classmethod
-    def take(cls, generation: Generation, left: SlotLeft) -> Slot:
+    def take(cls, generation: Generation, left: SlotLeft, role: Role = Role.WORKER) -> Slot:
         """A slot of the program before this one, whose present generation that was."""
-        slot = cls(left.index, generation)
+        slot = cls(left.index or 0, generation, role)
         slot.backoff.failures = left.failures
         for child in (*left.leaving, *([left.current] if left.current is not None else [])):
             own = generation

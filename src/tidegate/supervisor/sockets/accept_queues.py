@@ -54,12 +54,11 @@ class Queues:
         now = time.monotonic()
         orphans = {slot.index for slot in retired} | {slot.index for slot in workers if _waits(slot, now)}
         orphans = {index for index in orphans if index in self._listening}
-        self._steer(frozenset(index for index in orphans if index is not None))
+        self._steer(frozenset(orphans))
         current = [slot.current for slot in workers if slot.ready]
         keepers = [handle for handle in current if handle is not None and not handle.silent]
         for index in orphans - self._closing:
-            if index is not None:
-                self._lend(index, keepers)
+            self._lend(index, keepers)
         for index in set(self._lent) - orphans:
             self._take_back(index)
         return self._close_one(retired, now)
@@ -88,7 +87,6 @@ class Queues:
     def _close_one(self, retired: Sequence[Slot], now: float) -> list[Slot]:
         """Close the sockets of one slot: the kernel numbers those that stay by the order in which others are closed."""
         for slot in retired:
-            assert slot.index is not None
             since = self._quiet.setdefault(slot.index, now)
             shares = slot.index not in self._listening or not self._listeners.own(slot.index)
             if slot.children or self._listeners.waiting(slot.index) or not self._steered:
