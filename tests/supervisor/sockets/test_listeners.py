@@ -215,17 +215,6 @@ def test_a_name_that_a_stranger_has_taken_decides_nothing(
         stranger.communicate(timeout=60)
 
 
-def test_a_claim_whose_queue_is_full_is_still_a_claim() -> None:
-    with bound(LOOPBACK) as listeners, contextlib.ExitStack() as stack:
-        address = Tcp("127.0.0.1", port_of(listeners))
-        for _ in range(4):
-            caller = stack.enter_context(socket.socket(socket.AF_UNIX))
-            caller.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
-                caller.connect(f"\0tidegate/tcp/{address}")
-        assert "it is given twice" in refused(address)  # whose it is was found out all the same
-
-
 def test_a_file_that_somebody_has_put_in_a_sockets_place_is_not_given_away(tmp_path: Path) -> None:
     require(os.geteuid() == 0, "being root")
     nobody = pwd.getpwnam("nobody")
@@ -255,17 +244,6 @@ def test_a_claim_on_an_address_that_covers_another() -> None:
         for sock in listeners.at(0):
             sock.listen(1)
         assert "address already in use" in refused(Tcp("0.0.0.0", port_of(listeners)))
-
-
-def test_a_claim_by_a_locked_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(module.sys, "platform", "darwin")
-    monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path))
-    with bound(LOOPBACK) as listeners:
-        address = Tcp("127.0.0.1", port_of(listeners))
-        with pytest.raises(AddressError, match="another tidegate has it"):
-            Listeners().bind([address], 1)
-    with bound(address):
-        pass
 
 
 def test_what_is_refused_gives_back_what_came_before_it(tmp_path: Path) -> None:

@@ -6,27 +6,24 @@
       TcpListener     a socket of its own for each slot, in one SO_REUSEPORT group, where groups are balanced
       UnixListener    one socket for all
       FdListener      one socket for all, taken as it comes: from a descriptor's number, or from systemd
-    Claim         what keeps a second daemon by accident from joining the group
 
 A socket is bound at the start, and listens when a first worker of its slot has booted: until then it takes no
 connection, and from then on it stays open, whoever dies. A worker that ends leaves its queue to its successor.
 
-What must not live here: accepting, WebSocket, which worker serves what.
+What must not live here: the lock on an address (sockets/address_lock.py), accepting, WebSocket, which worker serves
+what.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import hashlib
 import logging
 import os
 import socket
 import stat
 import struct
 import sys
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -37,6 +34,7 @@ from ...config.types import Address, Fd, Systemd, Tcp, Unix
 from ...ipc.handover_state import EstateError, ListenerLeft
 from ..system.privileges import give
 from .activation import passed
+from .address_lock import Claim
 from .addresses import TWICE, AddressError, Place, SocketAddress, bind_each, check_other, reason_of, resolve, tcp_socket
 from .reuseport import Group
 
@@ -49,100 +47,6 @@ BALANCES = sys.platform == "linux"
 
 # Of <linux/tcp.h>'s struct tcp_info: tcpi_unacked, tcpi_sacked.
 _QUEUE = struct.Struct("=24xII")
-
-
-class Claim:
-    """An advisory lock on an address, held as long as this process lives; OSError when another daemon has it.
-
-    SO_REUSEPORT lets any process of the same user join an address, so the address itself keeps nobody away. On Linux
-    the lock is an abstract Unix socket: like a port it belongs to the network namespace, and vanishes with its owner.
-    Everybody may take such a name, so one that neither root nor the daemon's user has is as good as free: then there is
-    no lock, and the address itself must keep a second daemon away. Elsewhere it is a locked file.
-    """
-
-    def __init__(self, lock: socket.socket | int) -> None:
-        self._lock = lock
-
-    @classmethod
-    def on(cls, name: str, user: int | None = None) -> Claim | None:
-        """A claim that is new, of who will be `user`; None: a stranger keeps it from being made."""
-        if sys.platform != "linux":
-            return cls(cls._file(name))
-        lock = cls._abstract(name, {0, os.geteuid(), *([] if user is None else [user])})
-        return None if lock is None else cls(lock)
-
-    @classmethod
-    def take(cls, number: int) -> Claim:
-        """One that the program before this one in this process had."""
-        os.set_inheritable(number, False)
-        return cls(socket.socket(fileno=number) if sys.platform == "linux" else number)
-
-    def fileno(self) -> int:
-        return self._lock if isinstance(self._lock, int) else self._lock.fileno()
-
-    @staticmethod
-    def _abstract(name: str, ours: set[int]) -> socket.socket | None:
-        path = f"\0tidegate/{name}"
-        if len(path.encode()) > 107:
-            path = f"\0tidegate/{hashlib.sha256(name.encode()).hexdigest()}"
-        lock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            lock.bind(path)
-            lock.listen(1)
-        except OSError as error:
-            lock.close()
-            if error.errno != errno.EADDRINUSE:
-                raise
-        else:
-            return lock
-        pid, uid = _holder(path)
-        if uid in ours:
-            raise OSError(errno.EADDRINUSE, TWICE if pid == os.getpid() else f"another tidegate (pid {pid}) has it")
-        logger.warning("%s of another user has taken the name @%s, for whatever reason", _process(pid), path[1:])
-        return None
-
-    @staticmethod
-    def _file(name: str) -> int:
-        key = hashlib.sha256(name.encode()).hexdigest()[:16]
-        path = os.path.join(tempfile.gettempdir(), f"tidegate-{os.geteuid()}-{key}.lock")
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(fd)
-            raise OSError(errno.EADDRINUSE, "another tidegate has it") from None
-        return fd
-
-    def release(self) -> None:
-        if isinstance(self._lock, int):
-            if self._lock >= 0:
-                os.close(self._lock)
-            self._lock = -1
-        else:
-            self._lock.close()
-
-
-def _holder(path: str) -> tuple[int, int]:
-    """Process and user that have an abstract Unix socket; (0, -1): none of those that this user may look at.
-
-    It is not asked by connecting: its queue may be full, and whoever fills it would decide what is found.
-    """
-    name = "@" + path[1:]
-    with contextlib.suppress(OSError):
-        with open("/proc/net/unix", encoding="utf-8", errors="replace") as file:
-            fields = [line.split(None, 7) for line in file]
-        links = {f"socket:[{line[6]}]" for line in fields if len(line) == 8 and line[7].rstrip("\n") == name}
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            with contextlib.suppress(OSError):  # it is gone, or somebody else's
-                for number in os.listdir(f"/proc/{pid}/fd"):
-                    with contextlib.suppress(OSError):
-                        if os.readlink(f"/proc/{pid}/fd/{number}") in links:
-                            return int(pid), os.stat(f"/proc/{pid}").st_uid
-    return 0, -1
-
-
-def _process(pid: int) -> str:
-    return f"process {pid}" if pid else "a process"
 
 
 class Listener(ABC):
