@@ -39,8 +39,8 @@ from tidegate.exceptions import (
     SecurityError,
 )
 from tidegate.extensions.permessage_deflate import ClientPerMessageDeflateFactory
-from tidegate.handshake import HandshakeOptions, accept
 from tidegate.http11 import Request, Response
+from tidegate.server import HandshakeOptions, accept
 from tidegate.typing import Origin, Subprotocol
 from tidegate.uri import parse_uri
 

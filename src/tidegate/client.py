@@ -25,7 +25,6 @@ from .exceptions import (
     NegotiationError,
 )
 from .extensions.base import ClientExtensionFactory, Extension
-from .handshake import VERSION, accept_key, check_upgrade, single
 from .headers import (
     build_authorization_basic,
     build_extension,
@@ -37,6 +36,7 @@ from .headers import (
     validate_subprotocols,
 )
 from .http11 import Request, Response
+from .server import VERSION, accept_key, check_upgrade, single
 from .typing import Subprotocol
 from .uri import WebSocketURI
 

@@ -37,7 +37,7 @@
     * :exc:`ConcurrencyError` (also :exc:`RuntimeError`)
 
 An exception carries fields and ``__str__`` makes the sentence, so that a handler never has to take a message apart.
-Nothing here decides what an exception means on the wire: statuses are in ``handshake``, close codes in ``protocol``.
+Nothing here decides what an exception means on the wire: statuses are in ``server``, close codes in ``closing``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Grammar of the header values that the opening handshake uses: text to values and back (RFC 9110, 5.6; RFC 6455, 9.1).
 
 Parsers take one header value, as received, and raise :exc:`InvalidHeaderFormat` with the place of the first mistake.
-Whether the values are acceptable is not decided here but in ``handshake``.
+Whether the values are acceptable is not decided here but in ``server``.
 """
 
 from __future__ import annotations

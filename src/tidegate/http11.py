@@ -1,7 +1,7 @@
 """HTTP/1.1 as far as an opening handshake needs it: messages, and how they come out of bytes (RFC 9112).
 
 They are read by llhttp (httptools), which says of each byte whether it may stand where it stands; limits, and what
-llhttp leaves to its caller, are here. What a request asks for is decided in ``handshake``, what a response means in
+llhttp leaves to its caller, are here. What a request asks for is decided in ``server``, what a response means in
 ``client``; nothing here does I/O.
 """
 

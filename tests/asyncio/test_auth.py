@@ -22,8 +22,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 import tidegate
 from tests.rawclient import RawClient
 from tidegate.asyncio.server import Server, ServerConnection, basic_auth, serve, unix_serve
-from tidegate.handshake import HandshakeOptions, accept
 from tidegate.http11 import Request, Response
+from tidegate.server import HandshakeOptions, accept
 
 CREDENTIALS = ("hello", "iloveyou")
 CHALLENGE = 'Basic realm="my dev server", charset="UTF-8"'

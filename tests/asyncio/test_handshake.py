@@ -1,6 +1,6 @@
 """The opening handshake over sockets: hooks, subprotocols, origins, timeouts, and requests that are none.
 
-What a request must say is tested in tests/test_handshake.py, how its bytes are read in tests/test_http11.py. What must
+What a request must say is tested in tests/test_server.py, how its bytes are read in tests/test_http11.py. What must
 not live here: those again.
 """
 

@@ -1,6 +1,6 @@
 """What HTTP asks of an opening handshake and its answer: Host, HEAD, Connection: close, one of each header, lists.
 
-What must not live here: what RFC 6455 asks of it (tests/asyncio/test_handshake.py, tests/test_handshake.py).
+What must not live here: what RFC 6455 asks of it (tests/asyncio/test_handshake.py, tests/test_server.py).
 """
 
 from __future__ import annotations

@@ -38,9 +38,9 @@ from tidegate.extensions.permessage_deflate import (
     enable_server_permessage_deflate,
 )
 from tidegate.frames import Frame, Opcode
-from tidegate.handshake import HandshakeOptions, accept
 from tidegate.headers import parse_extension
 from tidegate.http11 import parse_request
+from tidegate.server import HandshakeOptions, accept
 
 Params = list[tuple[str, str | None]]
 

@@ -1,7 +1,7 @@
 """What the daemon does with input that breaks the rules: the right close code or HTTP status, and nothing else.
 
 Each case has a connection of its own to one daemon, which must be as well afterwards as before.
-What must not live here: the rules one by one (tests/core, tests/test_handshake.py, tests/conformance).
+What must not live here: the rules one by one (tests/core, tests/test_server.py, tests/conformance).
 """
 
 from __future__ import annotations

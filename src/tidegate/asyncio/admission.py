@@ -20,10 +20,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..forwarded import client_of
-from ..handshake import refuse
 from ..headers import check_length
 from ..limits import DESCRIPTORS, RETRY_AFTER, Limiter, Refusal
 from ..networks import Networks, key_of
+from ..server import refuse
 
 if TYPE_CHECKING:
     import ssl

@@ -16,7 +16,7 @@ from werkzeug.routing import Map, RequestRedirect
 
 from ..app import check_map
 from ..exceptions import InvalidHandshake, InvalidHeader
-from ..handshake import rejection
+from ..server import rejection
 from .auth import guard_of, in_turn
 from .server import serve
 

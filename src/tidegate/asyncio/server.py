@@ -19,8 +19,8 @@ from ..closing import Closing
 from ..datastructures import Headers
 from ..extensions.permessage_deflate import enable_server_permessage_deflate
 from ..frames import CloseCode
-from ..handshake import HandshakeOptions
 from ..http11 import SERVER, Request, Response
+from ..server import HandshakeOptions
 from .auth import basic_auth, guarded
 from .broadcast import broadcast
 from .deadlines import Deadlines

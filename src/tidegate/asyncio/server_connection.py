@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.scoreboard import RESULT_OF_STATUS
 from ..exceptions import InvalidHandshake
-from ..handshake import accept, check_host, finalize, refuse, reject, rejection
 from ..http11 import Request, RequestParser, Response, has_body
 from ..protocol import CLOSED, CONNECTING, OPEN
 from ..redaction import redact
+from ..server import accept, check_host, finalize, refuse, reject, rejection
 from .access_log import log_close, log_handshake
 from .connection import Connection
 from .options import Settings
