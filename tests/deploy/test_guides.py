@@ -18,12 +18,12 @@ import pytest
 
 from tests.harness import ROOT
 from tidegate import logs
-from tidegate.cli import COMMANDS, Commands, control, reference, tidegate
+from tidegate.cli import COMMANDS, Commands, reference, tidegate
 from tidegate.config.schema import settings
 from tidegate.config.sources import OTHERS, Loader
+from tidegate.ipc import exit_status
 from tidegate.metrics.catalog import CATALOG
 from tidegate.supervisor.signals import HEARD
-from tidegate.worker import main as worker
 
 README = ROOT / "README.md"
 OPERATING = ROOT / "deploy" / "guides" / "operating.md"
@@ -173,8 +173,10 @@ def test_exit_statuses() -> None:
     def statuses(page: Path) -> set[int]:
         return {int(number) for number in re.findall(r"^\| (\d+) \|", TEXTS[page], re.MULTILINE)}
 
-    daemon = {worker.STOPPED, worker.UNEXPECTED, worker.NOT_LOADED, worker.NOT_BOUND}
-    asking = {control.DONE, control.FAILED, control.NOBODY, control.TIMED_OUT, control.INTERRUPTED}
+    daemon = {exit_status.STOPPED, exit_status.UNEXPECTED, exit_status.NOT_LOADED, exit_status.NOT_BOUND}
+    asking = {
+        *(exit_status.DONE, exit_status.FAILED, exit_status.NOBODY, exit_status.TIMED_OUT, exit_status.INTERRUPTED),
+    }
     assert statuses(README) == daemon | {2}
     assert statuses(OPERATING) == asking | {2}
 

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from ..config.types import ConfigError, Kind
+from ..ipc.exit_status import FAILED, USAGE
 from ..process import streams
 from ..version import version
 
@@ -35,7 +36,6 @@ COMMANDS = {
     "connect": "Talk to a WebSocket server.",
 }
 
-USAGE = 2  # exit status
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}  # of every command
 
 
@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         print(f"tidegate: {error.format_message()}", file=sys.stderr)
         sys.exit(error.exit_code)
     except click.Abort:
-        sys.exit(1)
+        sys.exit(FAILED)
     sys.exit(status)
 
 

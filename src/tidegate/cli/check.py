@@ -24,23 +24,19 @@ import click
 
 from ..config.schema import Config
 from ..config.types import ConfigError
+from ..ipc.exit_status import DUMP_GRACE, LAST_WORDS, STOPPED, UNEXPECTED
 from ..ipc.pipe import Level, Order, Pipe, Report
 from ..process import forks
 from ..supervisor.multiproc_dir import MetricFiles
 from ..supervisor.signals import name_of
 from ..supervisor.system import cpu_affinity, privileges
 from ..supervisor.system.daemon import forget_secrets
-from ..supervisor.worker_handle import LAST_WORDS
 from . import CONTEXT, Command
 from .serve import loader, log_file, parameters, prepared, resolve, with_workers
 
 __all__ = ["command", "start"]
 
-# Exit statuses, next to 2 for the configuration.
-VALID, UNEXPECTED, NOT_LOADED = 0, 1, 3
-
 TURN = 0.05  # seconds between looks whether the worker has ended: whatever it forked may hold its pipe open
-DUMP_GRACE = 1.0  # seconds between SIGABRT, which shows where it hangs, and SIGKILL
 
 
 @click.pass_context
@@ -112,7 +108,7 @@ def start(config: Config, *, takes_over: bool = False) -> int:
     finally:
         trial.close()
         files.close()
-    click.echo(f"tidegate check: {words}", err=status != VALID)
+    click.echo(f"tidegate check: {words}", err=status != STOPPED)
     return status
 
 
@@ -172,7 +168,7 @@ class Trial:
             return UNEXPECTED, f"{application} starts, but does not end within the graceful timeout"
         if self.ended:
             return self._failed(f"{application} starts, but its worker")
-        return VALID, f"the configuration is valid and {application} starts (in {took:.2f} s)"
+        return STOPPED, f"the configuration is valid and {application} starts (in {took:.2f} s)"
 
     def close(self) -> None:
         """Leave nobody behind."""

@@ -25,12 +25,12 @@ from ..asyncio.client import ClientConnection, connect
 from ..config.types import SECONDS
 from ..exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus, WebSocketException
 from ..frames import Opcode
+from ..ipc.exit_status import DONE, FAILED, INTERRUPTED
 from ..typing import Data
 from . import CONTEXT, Command, Value
 
 __all__ = ["command", "reason"]
 
-OK, FAILED, INTERRUPTED = 0, 1, 130  # exit statuses
 WAIT = 1.0  # seconds: long for a server's answer, short for somebody who waits
 WAITS = SECONDS.or_else("none", math.inf)
 PIECE = 65536  # bytes read from a pipe at once
@@ -148,7 +148,7 @@ async def _talk(websocket: ClientConnection, screen: Screen, wait: float) -> int
     """Send and show until either side has enough; return the exit status."""
     editing = screen.terminal and sys.stdin.isatty()
     lines = _edited() if editing else _read(sys.stdin.fileno())
-    status = OK
+    status = DONE
     showing = asyncio.create_task(_show(websocket, screen))
     sending = asyncio.create_task(_send(websocket, lines))
     try:

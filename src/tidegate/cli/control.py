@@ -24,12 +24,11 @@ import msgspec
 from ..config.schema import settings
 from ..config.types import DURATION, ConfigError
 from ..ipc.control_protocol import Answer, Request, encode, socket_path
+from ..ipc.exit_status import DONE, FAILED, INTERRUPTED, NOBODY, TIMED_OUT
 from . import CONTEXT, Command, Value
 
 __all__ = ["Asking", "ControlError", "conduct", "control_command", "path_of"]
 
-# Exit statuses, next to 2 for a mistake on the command line.
-DONE, FAILED, NOBODY, TIMED_OUT, INTERRUPTED = 0, 1, 5, 6, 130
 STATUSES = (
     "Exit status: 0 done; 1 failed, with the daemon's own words; 2 a mistake on the command line; 5 no daemon is there;"
     " 6 the time was over, 130 interrupted, and the daemon goes on."

@@ -14,7 +14,8 @@ import msgspec
 
 from ..admin.status import Connections, SlotStatus, Status, WorkerStatus
 from ..ipc import control_protocol
-from .control import DONE, FAILED, Asking, ControlError, control_command, path_of, shown
+from ..ipc.exit_status import DONE, FAILED
+from .control import Asking, ControlError, control_command, path_of, shown
 from .humanize import duration
 
 if TYPE_CHECKING:

@@ -27,9 +27,10 @@ from ..asyncio.client import connect
 from ..config.schema import settings
 from ..config.types import ADMIN, ConfigError
 from ..exceptions import InvalidHandshake, InvalidStatus, WebSocketException
+from ..ipc.exit_status import DONE, FAILED, INTERRUPTED, NOBODY, TIMED_OUT
 from . import CONTEXT, Command
 from .connect import reason
-from .control import DONE, FAILED, INTERRUPTED, NOBODY, TIMED_OUT, shown
+from .control import shown
 
 if TYPE_CHECKING:
     from rich.console import Console

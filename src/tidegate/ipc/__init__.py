@@ -2,6 +2,7 @@
 
     pipe                between the supervisor and a child: Report upwards, Order downwards
     control_protocol    on the control socket, from commands to the supervisor
+    exit_status         how a process ends, and how long that may take
     handover_state      from a supervisor to the program that replaces it, across an upgrade in place
 
 What must not live here: what any side does about a word.

@@ -33,6 +33,7 @@ from .. import logs
 from ..config.schema import Config
 from ..config.types import SLOTS, ConfigError, Tcp
 from ..ipc import control_protocol
+from ..ipc.exit_status import DUMP_GRACE, LAST_WORDS, NOT_BOUND, NOT_LOADED, STOPPED, UNEXPECTED
 from ..ipc.handover_state import Estate, EstateError
 from ..ipc.pipe import Level, Order, Report
 from ..process import forks
@@ -51,7 +52,7 @@ from .sockets.addresses import AddressError, bind_admin
 from .sockets.listeners import Listeners
 from .system import cpu_affinity
 from .system.daemon import Service, ServiceError, Stopped
-from .worker_handle import LAST_WORDS, AdminMain, Child, Generation, Handle, Role, Slot, WorkerMain
+from .worker_handle import AdminMain, Child, Generation, Handle, Role, Slot, WorkerMain
 
 if TYPE_CHECKING:
     from .._core.scoreboard import Scoreboard
@@ -60,14 +61,9 @@ __all__ = ["Supervisor"]
 
 logger = logging.getLogger("tidegate.supervisor")
 
-# Exit statuses.
-STOPPED, UNEXPECTED, NOT_LOADED, NOT_BOUND = 0, 1, 3, 4
-
 # Boots that may fail in each slot, before a first worker has become ready, until the daemon gives up.
 BOOT_ATTEMPTS = 3
 CUT_GRACE = 2.0
-# Seconds between a signal that shows where a process hangs, and the one that ends it.
-DUMP_GRACE = 1.0
 # Seconds within which a signal to every process of the daemon has come to all of them.
 EVERYBODY = 0.1
 TICK = 0.5

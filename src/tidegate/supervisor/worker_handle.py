@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from .._core.parent import end_with_parent
 from ..config.schema import AdminAccess, Config
+from ..ipc.exit_status import LAST_WORDS
 from ..ipc.handover_state import ChildLeft, SlotLeft
 from ..ipc.pipe import Level, Order, Pipe, Report, Stage
 from ..process import forks
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AdminMain", "Backoff", "Child", "Generation", "Handle", "Role", "Slot", "WorkerMain"]
 
-LAST_WORDS: Final = 5.0  # seconds beyond the graceful timeout, for the end of the lifespan and of the process
 _STAGES: Final[tuple[Stage, ...]] = ("starting", "booted", "ready", "draining", "gone")
 
 

@@ -30,6 +30,7 @@ from ..app import App, is_map
 from ..asyncio.admission import Gate
 from ..asyncio.server import Server, serve, unix_serve
 from ..config.schema import Config
+from ..ipc.exit_status import LAST_WORDS, NOT_BOUND, NOT_LOADED, STOPPED, UNEXPECTED
 from ..ipc.pipe import Level, Order, Pipe, Report, Stage
 from ..metrics import application
 from ..process import forks, streams, surroundings
@@ -43,13 +44,8 @@ __all__ = ["run"]
 
 logger = logging.getLogger("tidegate.worker")
 
-# Exit statuses, which the supervisor makes its own if no worker has ever served.
-STOPPED, UNEXPECTED, NOT_LOADED, NOT_BOUND = 0, 1, 3, 4
-
 TICK = 0.1  # seconds between heartbeats
 TICKS_PER_MEASURE = 10  # of what is not free
-# Seconds beyond the graceful timeout until a worker without a supervisor ends itself, whatever it does.
-LAST_WORDS = 5
 
 
 def run(config: Config, slot: int, sockets: list[socket.socket], row: Row, pipe: socket.socket) -> int:
@@ -279,7 +275,7 @@ class Worker:
         if self.supervisor.ended:
             asyncio.get_running_loop().remove_reader(self.supervisor)
             logger.error("the supervisor is gone: this worker drains and ends")
-            # Nobody is left who would end it.
+            # Nobody is left who would end it: it ends itself, whatever it does by then.
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.setitimer(signal.ITIMER_REAL, self.config.graceful_timeout + LAST_WORDS)
             self._on_order(Level.DRAIN)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from ... import logs
 from ...config.schema import Config, settings
 from ...config.types import ConfigError, Fd, Systemd
+from ...ipc.exit_status import NOT_BOUND, NOT_LOADED, USAGE
 from ...process import forks, surroundings
 from ...process.place import Place
 from ..signals import Signals
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
 __all__ = ["Service", "ServiceError", "Stopped", "forget_secrets", "prepare"]
 
 logger = logging.getLogger("tidegate.supervisor")
-
-# Exit statuses.
-USAGE, NOT_LOADED, NOT_BOUND = 2, 3, 4
 
 # Seconds between two statuses that differ in the number of connections alone: each is a message on the system's bus.
 STATUS_INTERVAL = 2.0

@@ -1,0 +1,41 @@
+"""How the processes of a daemon end: their exit statuses, and how long an end may take.
+
+What must not live here: who ends when (supervisor, worker/drain), and the words for it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "DONE",
+    "DUMP_GRACE",
+    "FAILED",
+    "INTERRUPTED",
+    "LAST_WORDS",
+    "NOBODY",
+    "NOT_BOUND",
+    "NOT_LOADED",
+    "STOPPED",
+    "TIMED_OUT",
+    "UNEXPECTED",
+    "USAGE",
+]
+
+# Of the daemon, and of a worker: one that fails before any has served lends the daemon its own.
+STOPPED: Final = 0  # as asked
+UNEXPECTED: Final = 1
+USAGE: Final = 2  # a setting, or the command line, is wrong
+NOT_LOADED: Final = 3  # the application cannot be imported, or its lifespan failed
+NOT_BOUND: Final = 4  # an address is taken
+
+# Of commands, next to USAGE.
+DONE: Final = 0
+FAILED: Final = 1
+NOBODY: Final = 5  # no daemon is there
+TIMED_OUT: Final = 6
+INTERRUPTED: Final = 130  # 128 and SIGINT's number, as of a shell
+
+# Seconds.
+LAST_WORDS: Final = 5.0  # beyond the graceful timeout, for the end of the lifespan and of the process
+DUMP_GRACE: Final = 1.0  # between SIGABRT, which shows where a process hangs, and SIGKILL
