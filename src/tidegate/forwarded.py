@@ -4,7 +4,7 @@ Anybody can send these headers. Each trusted proxy appends who it got the reques
 up to the first hop that is not trusted: what stands left of it, that one may have made up. And only the one header that
 the proxies are known to write is read: most of them pass the other one on as the client sent it.
 
-What must not live here: whether the peer itself is trusted (asyncio/gate.py).
+What must not live here: whether the peer itself is trusted (asyncio/admission.py).
 """
 
 from __future__ import annotations

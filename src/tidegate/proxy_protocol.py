@@ -2,7 +2,7 @@
 
 It is HAProxy's specification (proxy-protocol.txt). Bytes are fed in, the header comes out, and what came after it.
 
-What must not live here: whom to believe (asyncio/gate.py), I/O.
+What must not live here: whom to believe (asyncio/admission.py), I/O.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from tests.asyncio.test_handshake import results
 from tests.patience import PATIENCE
 from tests.rawclient import RawClient
 from tidegate._core.scoreboard import LIMITS, Row
-from tidegate.asyncio.admission import Gate, descriptors
+from tidegate.asyncio.admission import Gate, Verdict, descriptors
 from tidegate.asyncio.client import connect
 from tidegate.asyncio.server import Server, ServerConnection, serve
 from tidegate.exceptions import InvalidStatus
@@ -166,7 +166,7 @@ async def test_who_sends_no_request_is_counted_as_well(row: Row) -> None:
 @pytest.mark.parametrize("asks", [False, True])
 async def test_a_refused_client_that_stays_is_cut(asks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tidegate.asyncio.server_connection.REFUSED_WITHIN", 0.05)  # for the request
-    monkeypatch.setattr("tidegate.asyncio.admission.LINGER", 0.05)  # for leaving
+    monkeypatch.setattr("tidegate.asyncio.server_connection.LINGER", 0.05)  # for leaving
     async with gated(Limiter(per_address=1)) as server, connect(uri(server)):
         with RawClient(server.sockets[0].getsockname()[1]) as client:
             client.send(client.request() if asks else b"")
@@ -278,3 +278,43 @@ async def test_without_anything_to_remember_nothing_is() -> None:
     async with server, connect(uri(server)) as websocket:
         await websocket.wait_closed()
     assert visits == [None]
+
+
+@pytest.mark.parametrize(
+    ("limit", "status", "text"),
+    [
+        ("descriptors", 503, "The server has as many connections as it can take.\n"),
+        ("daemon", 503, "The server has as many connections as it can take.\n"),
+        ("rate", 429, "Your address opens connections too often.\n"),
+        ("address", 429, "Your address has too many connections.\n"),
+    ],
+)
+def test_a_verdict_follows_from_the_limit(limit: str, status: int, text: str) -> None:
+    assert Verdict.of((limit, 7)) == (limit, status, text, 7, False)
+    assert Verdict.of((limit, 7), cut=True).cut
+
+
+def test_admission_answers_and_touches_nothing() -> None:
+    """A transport of which the gate asks its socket and its peer, and which has nothing else."""
+
+    class Transport:
+        def get_extra_info(self, name: str) -> Any:
+            return {"peername": ("192.0.2.1", 1234)}.get(name)
+
+    def displace() -> bool:
+        raise AssertionError("this gate makes no room")
+
+    transport: Any = Transport()
+    gate = Gate(Limiter(per_address=1), trusted=Networks(()), limits=MANY)
+    first = gate.arrived(transport, 1.0, None, displace)
+    assert first is not None
+    assert first.verdict is None
+    second = gate.arrived(transport, 2.0, None, displace)
+    assert second is not None
+    assert second.since == 2.0
+    assert second.verdict is not None
+    assert (second.verdict.limit, second.verdict.status, second.verdict.cut) == ("address", 429, False)
+    gate.gone(first)
+    third = gate.arrived(transport, 3.0, None, displace)
+    assert third is not None
+    assert third.verdict is None

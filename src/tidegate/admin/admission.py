@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..asyncio.admission import Gate, Visit, descriptors
-from ..limits import Limiter
+from ..asyncio.admission import Gate, Verdict, Visit, descriptors
+from ..limits import DESCRIPTORS, Limiter
 from ..networks import Networks
-from ..protocol import CONNECTING
 
 if TYPE_CHECKING:
-    from ..asyncio.server import ServerConnection
+    from asyncio import BaseTransport
+    from collections.abc import Callable
 
 __all__ = ["BACKLOG", "CONNECTIONS", "Entrance"]
 
@@ -34,28 +34,27 @@ class Entrance(Gate):
     def __init__(self) -> None:
         _, last = descriptors()
         super().__init__(Limiter(), trusted=Networks(()), limits=(max(last - 2 * BACKLOG, last // 2), last))
-        self._here: dict[Visit, ServerConnection] = {}  # in the order in which they came
+        self._here: dict[Visit, Callable[[], bool]] = {}  # and what cuts it; in the order in which they came
 
-    def arrived(self, connection: ServerConnection) -> bool:
-        """It is about to begin its handshake, for which another may have to leave."""
-        if len(self._here) >= CONNECTIONS or self.is_busy(connection.transport):
+    def arrived(
+        self, transport: BaseTransport, since: float, visit: Visit | None, displace: Callable[[], bool]
+    ) -> Visit:
+        """As any gate, but that another connection may have to leave for it."""
+        if len(self._here) >= CONNECTIONS or self.is_busy(transport):
             self._make_room()
-        visit = connection._visit = connection._visit or Visit(connection._opened_at)
-        self._here[visit] = connection
-        if self.cuts(connection.transport):  # so many came at once that those who leave have not left yet
-            visit.refusal = "descriptors", 0
-            self.refuse(connection, visit, cut=True)
-        return visit.refusal is None
+        if visit is None:
+            visit = Visit(since)
+        self._here[visit] = displace
+        if self.cuts(transport):  # so many came at once that those who leave have not left yet
+            visit.verdict = Verdict.of((DESCRIPTORS, 0), cut=True)
+        return visit
 
     def gone(self, visit: Visit) -> None:
         """It has ended."""
         self._here.pop(visit, None)
 
     def _make_room(self) -> None:
-        for visit, connection in self._here.items():
-            if connection._state == CONNECTING and not connection.transport.is_closing():
-                connection._row.limit_rejection("daemon")
-                connection._handshake_over("limited")
-                connection.transport.abort()
-                del self._here[visit]
+        for visit, displace in self._here.items():
+            if displace():
+                self._here.pop(visit, None)
                 return

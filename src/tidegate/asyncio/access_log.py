@@ -12,14 +12,14 @@ What must not live here: what a line looks like (logs), who began a closing hand
 from __future__ import annotations
 
 import logging
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from ..http11 import parse_request
 from ..redaction import redact
 
 if TYPE_CHECKING:
-    from .server import ServerConnection
+    from ..closing import Closing
+    from ..http11 import Request
 
 __all__ = ["log_close", "log_handshake", "logger"]
 
@@ -32,18 +32,23 @@ LONGEST: Final = {"path": 2000, "user_agent": 500, "error": 500}
 
 
 def log_handshake(
-    connection: ServerConnection, duration: float, status: int | None = None, failure: str | None = None
+    connection: object,
+    request: Request | bytes | None,
+    duration: float,
+    status: int | None = None,
+    failure: str | None = None,
 ) -> None:
     """The opening handshake ended, with an answer or without one.
 
     Args:
+        connection: whose handshake; the line's `websocket`.
+        request: as far as it is known.
         duration: seconds since the connection was accepted.
         status: of the answer.
         failure: why there was none.
     """
     if not logger.isEnabledFor(logging.INFO):
         return
-    request = connection._request
     if isinstance(request, bytes):
         request = parse_request(request)  # not to be kept, as `connection.request` would
     agents = [] if request is None else request.headers.get_all("User-Agent")
@@ -59,11 +64,10 @@ def log_handshake(
     _log("handshake", extra)
 
 
-def log_close(connection: ServerConnection) -> None:
-    """The connection, which was open, has ended."""
+def log_close(connection: object, end: Closing, duration: float) -> None:
+    """The connection, which was open for `duration` seconds, has ended."""
     if not logger.isEnabledFor(logging.INFO):
         return
-    end = connection._end
     close = end.rcvd or end.sent
     broken = end.initiator == "abort" and end.cause is not None
     extra = {
@@ -72,7 +76,7 @@ def log_close(connection: ServerConnection) -> None:
         "reason": close.reason if close is not None and close.reason else None,
         "initiator": end.initiator,
         "error": _cut("error", str(end.cause) or type(end.cause).__name__) if broken else None,
-        "duration": round(monotonic() - connection._opened_at, 6),
+        "duration": round(duration, 6),
     }
     _log("close", extra)
 

@@ -1,7 +1,11 @@
 """What a server asks before it lets a connection in: who the client is, behind proxies, and whether limits allow it.
 
-    Gate     what is asked; shared by the servers of a process
-    Visit    what is known of one connection that the gate has something to remember of
+    Gate      what is asked; shared by the servers of a process
+    Visit     what is known of one connection that the gate has something to remember of
+    Verdict   its answer to one that must not come in: what to say, or to cut it
+
+It touches no connection: who asks does what the verdict says (server_connection.py).
+
 
 Descriptors are looked after by their numbers: the system gives out the lowest that is free, so whoever gets a high one
 knows that so many are open, whatever for. From `nofile` minus a reserve on, connections are answered 503; in the last
@@ -17,24 +21,20 @@ import asyncio
 import resource
 from http import HTTPStatus
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..forwarded import client_of
 from ..headers import check_length
 from ..limits import DESCRIPTORS, RETRY_AFTER, Limiter, Refusal
 from ..networks import Networks, key_of
-from ..server import refuse
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
 
-    from ..http11 import Request, Response
-    from .server import ServerConnection
+    from ..http11 import Request
 
-__all__ = ["Gate", "Visit", "descriptors"]
-
-LINGER = 2.0
-"""Seconds that a client that was turned away has to close the connection."""
+__all__ = ["Gate", "Verdict", "Visit", "descriptors"]
 
 _LEAST_RESERVE, _RESERVED_PART = 32, 16
 
@@ -56,6 +56,35 @@ def descriptors(limit: int | None = None) -> tuple[int, int]:
     return limit - reserve, limit - reserve // 2
 
 
+class Verdict(NamedTuple):
+    """Why a connection must not go on, and what its client is told.
+
+    Attributes:
+        limit: the limit that keeps it out, as metrics call it; None: it is none, the server closes.
+        status, text: of the response.
+        retry_after: seconds after which the client should try again.
+        cut: there is no descriptor to answer with; the connection must be cut instead.
+    """
+
+    limit: str | None
+    status: HTTPStatus
+    text: str
+    retry_after: int
+    cut: bool = False
+
+    @classmethod
+    def of(cls, refusal: Refusal, cut: bool = False) -> Verdict:
+        """Make the verdict that follows from a limit which is reached."""
+        limit, seconds = refusal
+        if limit in ("daemon", DESCRIPTORS):
+            status, text = HTTPStatus.SERVICE_UNAVAILABLE, "The server has as many connections as it can take.\n"
+        elif limit == "rate":
+            status, text = HTTPStatus.TOO_MANY_REQUESTS, "Your address opens connections too often.\n"
+        else:
+            status, text = HTTPStatus.TOO_MANY_REQUESTS, "Your address has too many connections.\n"
+        return cls(limit, status, text, seconds, cut)
+
+
 class Visit:
     """One client's stay.
 
@@ -64,17 +93,17 @@ class Visit:
         address: as `remote_address`, where a proxy told another than the socket's.
         key: what it is counted as by the limits on addresses; None if it is not.
         waits: a trusted proxy speaks for it, and its request will tell its address.
-        refusal: the limit that keeps it out.
+        verdict: why it must not go on; None: it may, as far as is known by now.
     """
 
-    __slots__ = ("address", "key", "refusal", "since", "waits")
+    __slots__ = ("address", "key", "since", "verdict", "waits")
 
     def __init__(self, since: float) -> None:
         self.since = since
         self.address: Any = None
         self.key: bytes | None = None
         self.waits = False
-        self.refusal: Refusal | None = None
+        self.verdict: Verdict | None = None
 
 
 class Gate:
@@ -144,25 +173,30 @@ class Gate:
         host = _host(transport.get_extra_info("peername"))
         return host is None or host in self.trusted
 
-    def arrived(self, connection: ServerConnection) -> bool:
-        """It is about to begin its handshake; whether it may, as far as is known by now."""
-        visit = connection._visit
-        transport = connection.transport
+    def arrived(
+        self, transport: asyncio.BaseTransport, since: float, visit: Visit | None, displace: Callable[[], bool]
+    ) -> Visit | None:
+        """Return what is to be remembered of a connection that is about to begin its handshake, with the verdict.
+
+        Args:
+            transport: of the connection.
+            since: when it was accepted.
+            visit: what is known of it already.
+            displace: cuts it if its handshake is not over, and tells whether so; for gates that make room for others.
+        """
         number = self._number(transport)
         few = number + self.staying < self._busy
         if few and self._plain and not self.limiter.full():
-            return True
+            return visit
         if visit is None:
-            visit = connection._visit = Visit(connection._opened_at)
+            visit = Visit(since)
         if not few:
-            visit.refusal = DESCRIPTORS, RETRY_AFTER
+            visit.verdict = Verdict.of((DESCRIPTORS, RETRY_AFTER), cut=number >= self._last)
         elif self.limiter.full():
-            visit.refusal = "daemon", RETRY_AFTER
+            visit.verdict = Verdict.of(("daemon", RETRY_AFTER), cut=number >= self._last)
         else:
             self._meet(visit, visit.address or transport.get_extra_info("peername"))
-        if number >= self._last:
-            self.refuse(connection, visit, cut=True)
-        return visit.refusal is None
+        return visit
 
     def _meet(self, visit: Visit, address: Any) -> None:
         """A client of this address is there, or a proxy of it."""
@@ -171,23 +205,25 @@ class Gate:
         if not visit.waits:
             self._enter(visit, host)
 
-    def asked(self, connection: ServerConnection, request: Request) -> None:
-        """Its request is there, and may tell who it is.
+    def asked(self, visit: Visit, request: Request, address: Any) -> None:
+        """Read from the request who it is that a trusted proxy speaks for, of a visit that `waits` for that.
+
+        Args:
+            visit: of the connection, whose verdict may come of it.
+            request: tells who it is, perhaps.
+            address: what is known for the client's address otherwise.
 
         Raises:
             InvalidHeaderFormat: it tells of more proxies than there can be.
         """
-        visit = connection._visit
-        if visit is None or not visit.waits:
-            return
         visit.waits = False
         assert self._header is not None
         values = request.headers.get_all(self._header)
         check_length(values, self._header)
         client = client_of(self._header, values, self.trusted)
         if client is not None:
-            visit.address = full_address(*client)
-        self._enter(visit, _host(connection.remote_address))
+            address = visit.address = full_address(*client)
+        self._enter(visit, _host(address))
 
     def _enter(self, visit: Visit, host: str | None) -> None:
         if host is None or not self.limiter.by_address:
@@ -198,27 +234,17 @@ class Gate:
             key = key_of(host)
         except ValueError:  # what a proxy says of a Unix socket
             return
-        visit.refusal = self.limiter.enter(key, monotonic())
-        if visit.refusal is None:
+        refusal = self.limiter.enter(key, monotonic())
+        if refusal is None:
             visit.key = key
+        else:
+            visit.verdict = Verdict.of(refusal)
 
     def gone(self, visit: Visit) -> None:
         """It has ended."""
         key, visit.key = visit.key, None
         if key is not None:
             self.limiter.leave(key, monotonic())
-
-    def refuse(self, connection: ServerConnection, visit: Visit, cut: bool = False) -> None:
-        """Answer one that must not go on, or cut it."""
-        assert visit.refusal is not None
-        connection._row.limit_rejection(visit.refusal[0])
-        if cut:
-            connection._handshake_over("limited")
-            connection.transport.abort()
-            return
-        connection._refuse_with(_response(*visit.refusal))
-        timeout = connection._settings.close_timeout
-        connection._settings.deadlines.set(connection, LINGER if timeout is None else min(LINGER, timeout))
 
 
 def full_address(host: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
@@ -234,14 +260,3 @@ def _host(address: Any) -> str | None:
 def _descriptor(transport: asyncio.BaseTransport) -> int:
     sock = transport.get_extra_info("socket")
     return -1 if sock is None else sock.fileno()
-
-
-def _response(limit: str, seconds: int) -> Response:
-    if limit in ("daemon", DESCRIPTORS):
-        response = refuse(HTTPStatus.SERVICE_UNAVAILABLE, "The server has as many connections as it can take.\n")
-    elif limit == "rate":
-        response = refuse(HTTPStatus.TOO_MANY_REQUESTS, "Your address opens connections too often.\n")
-    else:
-        response = refuse(HTTPStatus.TOO_MANY_REQUESTS, "Your address has too many connections.\n")
-    response.headers["Retry-After"] = str(seconds)
-    return response

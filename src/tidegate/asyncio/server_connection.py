@@ -19,12 +19,12 @@ from ..protocol import CLOSED, CONNECTING, OPEN
 from ..redaction import redact
 from ..server import accept, check_host, finalize, refuse, reject, rejection
 from .access_log import log_close, log_handshake
+from .admission import Verdict, Visit
 from .connection import Connection
 from .options import Settings
 
 if TYPE_CHECKING:
     from ..typing import StatusLike
-    from .admission import Visit
     from .server import Server
 
 __all__ = ["Handler", "ServerConnection"]
@@ -36,6 +36,12 @@ RETRY_AFTER = 1
 
 REFUSED_WITHIN = 2.0
 """Seconds for the request of somebody who will be refused whatever it is, and then for leaving."""
+
+LINGER = 2.0
+"""Seconds that a client that was turned away has to close the connection."""
+
+SHUTTING_DOWN = Verdict(None, HTTPStatus.SERVICE_UNAVAILABLE, "Server is shutting down.\n", RETRY_AFTER)
+"""The verdict of a server that closes."""
 
 
 class ServerConnection(Connection):
@@ -92,7 +98,14 @@ class ServerConnection(Connection):
         server._all.add(self)
         server._handshaking.add(self)
         self._settings.deadlines.set(self, timeout)
-        if server._refusing or (server._gate is not None and not server._gate.arrived(self)):
+        refused = server._refusing
+        if not refused and server._gate is not None:
+            visit = self._visit = server._gate.arrived(transport, self._opened_at, self._visit, self._displace)
+            if visit is not None and visit.verdict is not None:
+                refused = True
+                if visit.verdict.cut:
+                    self._refuse(visit.verdict)
+        if refused:
             # Who is answered before it has asked may not understand: a proxy, for one.
             self._settings.deadlines.set(self, REFUSED_WITHIN if timeout is None else min(timeout, REFUSED_WITHIN))
 
@@ -142,9 +155,12 @@ class ServerConnection(Connection):
             self._log_head("<", parser.head)
         request = parser.request()
         try:
-            if server._gate is not None:
-                server._gate.asked(self, request)
-            if self._refused():
+            visit, gate = self._visit, server._gate
+            if visit is not None and visit.waits and gate is not None:
+                gate.asked(visit, request, self.remote_address)
+            verdict = self._refusal()
+            if verdict is not None:
+                self._refuse(verdict)
                 return
             check_host(request)
         except InvalidHandshake as exc:
@@ -171,7 +187,7 @@ class ServerConnection(Connection):
         if response is None or self._answered or self.transport.is_closing():
             return  # refused meanwhile: timeout, or the connection is gone
         if response.status_code == 101 and self.server._refusing:
-            response, chosen = self._with_server_header(_unavailable()), False
+            response, chosen = self._with_server_header(_refused(SHUTTING_DOWN)), False
         if self._answer(response, chosen):
             await self._handle()
 
@@ -246,12 +262,12 @@ class ServerConnection(Connection):
         if self._slow:
             self._log_head(">", raw)
         self._response = raw if isinstance(self._request, bytes) else response
-        if self._visit is not None and self._visit.refusal is not None:
+        if self._visit is not None and self._visit.verdict is not None:
             result = "limited"
         else:
             result = "rejected" if chosen and status not in (101, 500) else RESULT_OF_STATUS.get(status, "rejected")
         self._row.handshake(result, now - self._opened_at)
-        log_handshake(self, now - self._opened_at, status)
+        log_handshake(self, self._request, now - self._opened_at, status)
         self.server._handshaking.discard(self)
         self._write_bytes(raw)
         if status == 101:
@@ -274,19 +290,30 @@ class ServerConnection(Connection):
         if parser is not None and parser.rest:
             self.data_received(parser.rest)
 
-    def _refuse(self) -> None:
-        """The server is closing."""
-        self._refuse_with(_unavailable())
-
-    def _refused(self) -> bool:
-        """Whether it must be refused, and now has been."""
-        visit, gate = self._visit, self.server._gate
+    def _refusal(self) -> Verdict | None:
+        """Return why the connection must not open, as far as is known by now; None: it may."""
         if self.server._refusing:
-            self._refuse()
-        elif gate is not None and visit is not None and visit.refusal is not None:
-            gate.refuse(self, visit)
-        else:
+            return SHUTTING_DOWN
+        return None if self._visit is None else self._visit.verdict
+
+    def _refuse(self, verdict: Verdict = SHUTTING_DOWN) -> None:
+        """Do what the verdict says: answer, or cut."""
+        if verdict.limit is not None:
+            self._row.limit_rejection(verdict.limit)
+        if verdict.cut:
+            self._handshake_over("limited")
+            self.transport.abort()
+            return
+        self._refuse_with(_refused(verdict))
+        if verdict.limit is not None:
+            timeout = self._settings.close_timeout
+            self._settings.deadlines.set(self, LINGER if timeout is None else min(LINGER, timeout))
+
+    def _displace(self) -> bool:
+        """Cut the connection to make room for another, unless its handshake is over; return whether it was cut."""
+        if self._state != CONNECTING or self.transport.is_closing():
             return False
+        self._refuse(Verdict.of(("daemon", 0), cut=True))
         return True
 
     def _refuse_with(self, response: Response) -> None:
@@ -349,8 +376,8 @@ class ServerConnection(Connection):
             return
         if self._state != CONNECTING:
             super()._on_deadline(now)
-        elif not self._answered and self._refused():
-            pass
+        elif not self._answered and (verdict := self._refusal()) is not None:
+            self._refuse(verdict)
         elif not self._answered and self._parser is not None and not self._parser.head:
             # Part of a request has come: say what was expected.
             self._refuse_with(refuse(HTTPStatus.REQUEST_TIMEOUT, "Timed out waiting for the request.\n"))
@@ -363,7 +390,7 @@ class ServerConnection(Connection):
         if not self._answered:
             self._response = b""
             taken = monotonic() - self._opened_at
-            log_handshake(self, taken, failure=result)
+            log_handshake(self, self._request, taken, failure=result)
             self.server._handshaking.discard(self)
             if self._hooks is None:
                 self._row.handshake(result, taken)
@@ -382,12 +409,13 @@ class ServerConnection(Connection):
             if left is not None:
                 self._settings.deadlines.set(self, max(left, 0))  # one that goes on all the same is told again
         self._log_event("connection closed")
-        if opened:
-            log_close(self)
+        if opened and self._closing is not None:
+            log_close(self, self._closing, monotonic() - self._opened_at)
         self.server._lost(self, stays=self._hooks is not None)
 
 
-def _unavailable() -> Response:
-    response = refuse(HTTPStatus.SERVICE_UNAVAILABLE, "Server is shutting down.\n")
-    response.headers["Retry-After"] = str(RETRY_AFTER)
+def _refused(verdict: Verdict) -> Response:
+    """Make the response that tells a verdict."""
+    response = refuse(verdict.status, verdict.text)
+    response.headers["Retry-After"] = str(verdict.retry_after)
     return response

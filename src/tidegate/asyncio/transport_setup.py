@@ -196,7 +196,7 @@ class Preface(asyncio.Protocol):
         self._leave()
         taken = monotonic() - self._visit.since
         self._row.handshake(result, taken)
-        log_handshake(cast(Any, self), taken, failure=result)
+        log_handshake(self, None, taken, failure=result)
 
     def _fail(self, result: str) -> None:
         self._end(result)

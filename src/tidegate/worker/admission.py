@@ -1,6 +1,6 @@
 """A worker's entrance, from the settings: limits, trusted proxies, TLS.
 
-What must not live here: what is done at the entrance (asyncio/gate.py), how TLS is set up (tls.py).
+What must not live here: what is done at the entrance (asyncio/admission.py), how TLS is set up (tls.py).
 """
 
 from __future__ import annotations
