@@ -49,8 +49,9 @@ def test_signals_are_no_longer_masked(admin: Admin) -> None:
     assert int(mask, 16) == 0
 
 
-def test_words_on_the_pipe_are_ignored(admin: Admin) -> None:
-    admin.pipe.send(b'{"end": 1}\n')
+def test_orders_other_than_for_the_log_are_ignored(admin: Admin) -> None:
+    """It ends by SIGTERM; and what is no order at all is none of its concern either."""
+    admin.pipe.send(b'{"end":1}\n{"serve":true}\nnonsense\n')
     assert admin.get("/livez")[0] == 200
 
 

@@ -13,7 +13,6 @@ import logging
 import signal
 import socket
 from collections.abc import Collection
-from contextlib import suppress
 from functools import partial
 
 import uvloop
@@ -22,6 +21,7 @@ from setproctitle import setproctitle
 from .. import logs
 from .._core.scoreboard import Scoreboard
 from ..asyncio.server import Server, serve
+from ..ipc.pipe import Order, Pipe, Report
 from ..process import forks
 from .admission import BACKLOG, Entrance
 from .authorization import Access, select_subprotocol
@@ -66,8 +66,8 @@ def run(
     `access` is a token, and host names: whoever has the token may ask; without one, who asks by these names.
     `before` are the admin processes before this one, which may not have ended yet.
 
-    Called in a forked child, whose signals may still be masked. On `pipe` it says, like a worker, that it is ready: a
-    line of JSON, and again each second, by which the supervisor knows that it does not hang.
+    Called in a forked child, whose signals may still be masked. On `pipe` it reports, like a worker, that it is ready,
+    and again each second, by which the supervisor knows that it does not hang.
     """
     setproctitle("tidegate: admin")
     logs.become("admin", access=False)
@@ -118,9 +118,9 @@ async def _live(
         server._event_level = logging.DEBUG
         servers.append(await server)
     if pipe is not None:
-        pipe.setblocking(False)
-        loop.add_reader(pipe, _watch, pipe, stopping)
-        _tell_ready(pipe)
+        supervisor = Pipe(pipe, Order)
+        loop.add_reader(pipe, _on_supervisor, supervisor, stopping)
+        _send_ready(supervisor)
     await stopping.wait()
     if pipe is not None:
         loop.remove_reader(pipe)
@@ -140,24 +140,18 @@ async def _close(servers: list[Server]) -> None:
     await closed
 
 
-def _tell_ready(pipe: socket.socket) -> None:
+def _send_ready(supervisor: Pipe[Order]) -> None:
     """Now, and as long as the event loop turns."""
-    if pipe.fileno() < 0:
+    if supervisor.fileno() < 0:
         return
-    with suppress(OSError):  # the supervisor is gone, and the reader says so; or it is stopped, and has enough of these
-        pipe.send(b'{"stage":"ready","error":null,"exit":null}\n')
-    asyncio.get_running_loop().call_later(TICK, _tell_ready, pipe)
+    # It may go nowhere: the supervisor is gone, and the reader notices; or it is stopped, and has enough of these.
+    supervisor.send(Report("ready"))
+    asyncio.get_running_loop().call_later(TICK, _send_ready, supervisor)
 
 
-def _watch(pipe: socket.socket, stopping: asyncio.Event) -> None:
-    """Reads what the supervisor says until it closes its end or dies: that the log's file has been moved."""
-    try:
-        said = pipe.recv(4096)
-    except BlockingIOError:
-        return
-    except OSError:
-        said = b""
-    if not said:
-        stopping.set()
-    if b'"reopen":true' in said:
+def _on_supervisor(supervisor: Pipe[Order], stopping: asyncio.Event) -> None:
+    """Open the log anew when told so, and end with the supervisor. An order to end comes as SIGTERM."""
+    if any(order.reopen for order in supervisor.receive()):
         logs.reopen()
+    if supervisor.ended:
+        stopping.set()
