@@ -17,8 +17,9 @@ import pytest
 
 from tests.patience import PATIENCE
 from tidegate.cli import COMMANDS, main, serve, tidegate
+from tidegate.config.bind import Tcp, Unix
 from tidegate.config.schema import Config, settings
-from tidegate.config.types import SWITCH, Tcp, Unix
+from tidegate.config.types import SWITCH
 from tidegate.supervisor.system import cgroup
 
 

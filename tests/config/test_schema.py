@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
+from tidegate.config.bind import Tcp, Unix
+from tidegate.config.errors import ConfigError
 from tidegate.config.schema import Config, Setting, changed_fixed, settings
-from tidegate.config.types import HEADER, ConfigError, Tcp, Unix
+from tidegate.config.types import HEADER
 
 
 def read(name: str, text: str) -> Any:

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 
 from tests.harness import ROOT
 from tidegate.config import sources
+from tidegate.config.bind import Tcp, Unix
+from tidegate.config.errors import ConfigError
 from tidegate.config.schema import Config, Setting, settings
 from tidegate.config.sources import (
     OTHERS,
@@ -29,7 +31,6 @@ from tidegate.config.sources import (
     UnknownSetting,
     as_toml,
 )
-from tidegate.config.types import ConfigError, Tcp, Unix
 
 APPLICATION = {"application": "app:handler"}
 

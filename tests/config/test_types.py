@@ -11,77 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tidegate.config.bind import Tcp
+from tidegate.config.errors import ConfigError
 from tidegate.config.schema import settings
-from tidegate.config.types import (
-    DURATION,
-    RATE,
-    SECONDS,
-    SWITCH,
-    ConfigError,
-    Fd,
-    Kind,
-    Systemd,
-    Tcp,
-    Unix,
-    parse_address,
-)
+from tidegate.config.types import DURATION, RATE, SECONDS, SWITCH, Kind
 
 
 def read(name: str, text: str) -> Any:
     return settings()[name].read(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        ("127.0.0.1:8765", Tcp("127.0.0.1", 8765)),
-        ("localhost:0", Tcp("localhost", 0)),
-        ("[::1]:80", Tcp("::1", 80)),
-        ("[fe80::1%eth0]:80", Tcp("fe80::1%eth0", 80)),
-        ("unix:/run/tide gate.sock", Unix("/run/tide gate.sock")),
-        ("unix:relative", Unix("relative")),
-        ("fd://3", Fd(3)),
-        ("systemd", Systemd()),
-        ("systemd:tidegate.socket", Systemd("tidegate.socket")),
-    ],
-)
-def test_addresses(text: str, address: object) -> None:
-    assert parse_address(text) == address
-    assert str(address) == text
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", "the port is missing"),
-        ("8765", "as in 0.0.0.0:8765"),
-        ("localhost", "the port is missing"),
-        (":8765", "0.0.0.0 is every address of IPv4"),
-        ("*:8765", "0.0.0.0 is every address of IPv4"),
-        ("::1:8765", "as in [::1]:8765"),
-        ("[127.0.0.1]:80", "brackets are for IPv6"),
-        ("[::1]", "an IPv6 address goes into brackets"),
-        ("host:http", "a whole number from 0 to 65535"),
-        ("host:65536", "a whole number from 0 to 65535"),
-        ("host:-1", "a whole number from 0 to 65535"),
-        ("host:٣", "a whole number from 0 to 65535"),
-        ("ws://host:80", "an IPv6 address goes into brackets"),
-        ("user@host:80", "that is no host"),
-        ("unix:", "the path is missing"),
-        ("unix:a\0b", "null"),
-        ("fd://", "a whole number"),
-        ("fd://-1", "a whole number"),
-        ("fd://x", "a whole number"),
-        ("systemd:", "no colon"),
-        ("systemd:a:b", "no colon"),
-    ],
-)
-def test_addresses_that_are_none(text: str, words: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        read("bind", text)
-    assert words in str(caught.value)
-    assert "--bind" in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 @given(st.text())
@@ -215,21 +152,6 @@ def test_applications_that_are_none(text: str) -> None:
 def test_a_script_is_not_a_module() -> None:
     with pytest.raises(ConfigError, match=r"a module has no \.py at its end: app:handler"):
         read("application", "app.py:handler")
-
-
-def test_an_error_has_what_it_says() -> None:
-    with pytest.raises(ConfigError) as caught:
-        read("workers", "many")
-    error = caught.value
-    assert (error.option, error.value, error.allowed) == ("--workers", "many", "a whole number from 1 to 256, or auto")
-    assert str(error) == "--workers 'many' is not allowed: give a whole number from 1 to 256, or auto"
-    assert error.remedy == "give a whole number from 1 to 256, or auto"
-
-
-def test_an_error_whose_remedy_is_no_other_value() -> None:
-    error = ConfigError("--user", "me", reason="only root may", remedy="start it as root")
-    assert str(error) == "--user 'me' is not allowed (only root may): start it as root"
-    assert str(error.given_as("TIDEGATE_USER")) == "TIDEGATE_USER 'me' is not allowed (only root may): start it as root"
 
 
 @pytest.mark.parametrize(("text", "rate"), [("10", 10.0), ("0.5", 0.5), ("10,50", (10.0, 50)), ("1.5, 3", (1.5, 3))])

@@ -25,9 +25,9 @@ from tests.deploy.fronts import DEPLOY
 from tests.deploy.image import Image, can_build, stages
 from tests.harness import ROOT, free_port, require, wait_until
 from tests.patience import PATIENCE
+from tidegate.config.bind import Tcp
 from tidegate.config.schema import settings
 from tidegate.config.sources import Loader
-from tidegate.config.types import Tcp
 
 COMPOSE = DEPLOY / "docker" / "compose.yaml"
 

@@ -24,8 +24,8 @@ import pytest
 from tests.releases import record
 from tests.releases.record import recorded
 from tidegate._core.scoreboard import Scoreboard
+from tidegate.config.bind import Fd, Tcp, Unix
 from tidegate.config.schema import Config
-from tidegate.config.types import Fd, Tcp, Unix
 from tidegate.ipc import control_protocol, handover_state
 from tidegate.ipc.control_protocol import Answer
 from tidegate.ipc.handover_state import EstateError, ListenerLeft

@@ -17,7 +17,7 @@ PRELUDE = """
 import os, select, signal, socket, sys, time
 from tidegate import logs
 from tidegate.config.schema import Config
-from tidegate.config.types import Unix
+from tidegate.config.bind import Unix
 from tidegate.supervisor import supervisor as module
 from tidegate.supervisor.signals import Signals
 from tidegate.supervisor.supervisor import Supervisor

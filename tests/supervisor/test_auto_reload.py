@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.supervisor.staged import supervise
+from tidegate.config.errors import ConfigError
 from tidegate.config.schema import Config
-from tidegate.config.types import ConfigError
 from tidegate.supervisor.auto_reload import require
 
 STAGE = """

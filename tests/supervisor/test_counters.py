@@ -137,7 +137,7 @@ def test_lines_that_the_program_before_an_upgrade_has_lost_are_kept(tmp_path: Pa
 def test_queues(tmp_path: Path) -> None:
     """Each slot's own, of all addresses; and, as (None), those that all share, if the system tells of them."""
     program = """
-    from tidegate.config.types import Fd, Tcp
+    from tidegate.config.bind import Fd, Tcp
 
     shared = socket.create_server(("127.0.0.1", 0), backlog=5)
     place = shared.getsockname()

@@ -11,7 +11,7 @@ from tests.supervisor.staged import supervise
 
 # A worker that boots, serves when it is told to and ends when it is told to; `ask` asks for things, to the last answer.
 STAGE = """
-from tidegate.config.types import ConfigError
+from tidegate.config.errors import ConfigError
 import msgspec
 
 def patient(config, slot, sockets, row, pipe):

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from tests.ipc.test_handover_state import ESTATE, LISTENER
+from tidegate.config.bind import Tcp
 from tidegate.config.schema import Config
-from tidegate.config.types import Tcp
 from tidegate.ipc.handover_state import EstateError
 from tidegate.supervisor import upgrade
 from tidegate.supervisor.sockets import listeners

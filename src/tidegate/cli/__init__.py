@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 
 import click
 
-from ..config.types import ConfigError, Kind
+from ..config.errors import ConfigError
+from ..config.types import Kind
 from ..ipc.exit_status import FAILED, USAGE
 from ..process import streams
 from ..version import version

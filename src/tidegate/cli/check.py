@@ -22,8 +22,8 @@ from typing import Any
 
 import click
 
+from ..config.errors import ConfigError
 from ..config.schema import Config
-from ..config.types import ConfigError
 from ..ipc.exit_status import DUMP_GRACE, LAST_WORDS, STOPPED, UNEXPECTED
 from ..ipc.pipe import Level, Order, Pipe, Report
 from ..process import forks

@@ -21,8 +21,9 @@ from typing import Any, Final
 import click
 import msgspec
 
+from ..config.errors import ConfigError
 from ..config.schema import settings
-from ..config.types import DURATION, ConfigError
+from ..config.types import DURATION
 from ..ipc.control_protocol import Answer, Request, encode, socket_path
 from ..ipc.exit_status import DONE, FAILED, INTERRUPTED, NOBODY, TIMED_OUT
 from . import CONTEXT, Command, Value

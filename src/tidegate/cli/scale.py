@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from ..config.types import SLOTS, ConfigError
+from ..config.errors import ConfigError
+from ..config.types import SLOTS
 from ..ipc.control_protocol import Scale
 from .control import conduct, control_command
 

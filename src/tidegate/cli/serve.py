@@ -20,9 +20,10 @@ import click
 import msgspec
 from click.core import ParameterSource
 
+from ..config.errors import ConfigError
 from ..config.schema import Config, Setting, settings
 from ..config.sources import CONFIG, Loader, Resolved, as_toml
-from ..config.types import SLOTS, SWITCH, ConfigError
+from ..config.types import SLOTS, SWITCH
 from . import CONTEXT, Command
 
 __all__ = [

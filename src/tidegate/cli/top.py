@@ -24,8 +24,9 @@ import msgspec
 
 from ..admin.live import Live
 from ..asyncio.client import connect
+from ..config.errors import ConfigError
 from ..config.schema import settings
-from ..config.types import ADMIN, ConfigError
+from ..config.types import ADMIN
 from ..exceptions import InvalidHandshake, InvalidStatus, WebSocketException
 from ..ipc.exit_status import DONE, FAILED, INTERRUPTED, NOBODY, TIMED_OUT
 from . import CONTEXT, Command

@@ -19,6 +19,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from .bind import Address, Tcp
+from .errors import ConfigError
 from .types import (
     ADDRESS,
     ADMIN,
@@ -43,10 +45,7 @@ from .types import (
     UMASK,
     USER,
     WORKERS,
-    Address,
-    ConfigError,
     Kind,
-    Tcp,
     choice,
     count,
     pair,

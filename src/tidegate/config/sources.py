@@ -29,8 +29,9 @@ import msgspec
 
 from ..process.place import here
 from ..version import version
+from .errors import ConfigError
 from .schema import Config, Setting, settings
-from .types import ConfigError, Kind, write_number
+from .types import Kind, write_number
 
 __all__ = ["FileError", "Loader", "MissingSetting", "Origin", "Resolved", "UnknownSetting", "as_toml"]
 

@@ -1,10 +1,9 @@
 """Ways of writing the values of settings: text to value, value to text, and the words for what is allowed.
 
-    ConfigError    a setting that cannot be
-    Address        what to listen on: Tcp, Unix, Fd or Systemd
-    Kind           one way of writing; the kinds that there are follow it
+    Kind    one way of writing; the kinds that there are follow it
 
-What must not live here: which settings there are (config/schema.py), click, files, the environment, sockets.
+What must not live here: which settings there are (config/schema.py), addresses to listen on (config/bind.py), click,
+files, the environment, sockets.
 """
 
 from __future__ import annotations
@@ -12,8 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from reprlib import Repr
-from typing import Any, TypeAlias
+from typing import Any
+
+from .bind import parse_address, parse_tcp
 
 __all__ = [
     "ADDRESS",
@@ -40,148 +40,14 @@ __all__ = [
     "UMASK",
     "USER",
     "WORKERS",
-    "Address",
-    "ConfigError",
-    "Fd",
     "Kind",
-    "Systemd",
-    "Tcp",
-    "Unix",
     "choice",
     "count",
     "pair",
-    "parse_address",
     "write_number",
 ]
 
 SLOTS = 256  # the most workers: as many slots as the scoreboard has
-
-
-_SHORT = Repr()  # of a value of megabytes, both ends
-_SHORT.maxstring = 1000
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be: which one, what was given, and what is allowed.
-
-    Attributes:
-        option: the name under which it was given, such as ``--workers``.
-        value: what was given.
-        allowed: what may be given.
-        reason: what is wrong with the value, where ``allowed`` alone does not say it.
-        remedy: what to do, where another value is not the remedy, or not the only one.
-    """
-
-    def __init__(self, option: str, value: str, allowed: str = "", reason: str = "", *, remedy: str = "") -> None:
-        super().__init__(option, value, allowed, reason)
-        self.option, self.value, self.allowed, self.reason = option, value, allowed, reason
-        self.remedy = remedy or f"give {allowed}"
-
-    def __str__(self) -> str:
-        reason = f" ({self.reason})" if self.reason else ""
-        return f"{self.option} {_SHORT.repr(self.value)} is not allowed{reason}: {self.remedy}"
-
-    def given_as(self, option: str) -> ConfigError:
-        """Return the same error for the name under which the setting was given."""
-        return ConfigError(option, self.value, self.allowed, self.reason, remedy=self.remedy)
-
-
-# Addresses.
-
-
-@dataclass(frozen=True, slots=True)
-class Tcp:
-    """A TCP port of a host name or address; port 0 lets the system choose one."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def loopback(self) -> bool:
-        """Whether only this machine can reach it. Of names, that is known of one."""
-        import ipaddress
-
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host.lower() == "localhost"
-
-
-@dataclass(frozen=True, slots=True)
-class Unix:
-    """A Unix socket, by its path in the file system."""
-
-    path: str
-
-    def __str__(self) -> str:
-        return f"unix:{self.path}"
-
-
-@dataclass(frozen=True, slots=True)
-class Fd:
-    """A listening socket that was handed over by whoever started us, by its file descriptor."""
-
-    number: int
-
-    def __str__(self) -> str:
-        return f"fd://{self.number}"
-
-
-@dataclass(frozen=True, slots=True)
-class Systemd:
-    """The sockets that systemd has opened for us: all of them, or those of one name (FileDescriptorName=)."""
-
-    socket: str | None = None
-
-    def __str__(self) -> str:
-        return "systemd" if self.socket is None else f"systemd:{self.socket}"
-
-
-Address: TypeAlias = Tcp | Unix | Fd | Systemd
-
-
-def parse_address(text: str) -> Address:
-    """An address, as in ADDRESS.allowed below; ValueError says what is wrong."""
-    if text == "systemd":
-        return Systemd()
-    if text.startswith("systemd:"):
-        if not (name := text.removeprefix("systemd:")) or ":" in name or not name.isprintable():
-            raise ValueError("the name of a socket has one or more characters, and no colon")
-        return Systemd(name)
-    if text.startswith("unix:"):
-        path = text.removeprefix("unix:")
-        if not path or "\0" in path:
-            raise ValueError("the path is missing" if not path else "a path has no null characters")
-        return Unix(path)
-    if text.startswith("fd://"):
-        number = text.removeprefix("fd://")
-        if not (number.isascii() and number.isdigit()):
-            raise ValueError("the file descriptor must be a whole number")
-        return Fd(int(number))
-    return _parse_tcp(text)
-
-
-def _parse_tcp(text: str) -> Tcp:
-    host, colon, port = text.rpartition(":")
-    if not colon:
-        raise ValueError("the port is missing" if not text.isdigit() else f"the host is missing, as in 0.0.0.0:{text}")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-        if ":" not in host:
-            raise ValueError("brackets are for IPv6 addresses")
-    elif ":" in host:
-        raise ValueError(f"an IPv6 address goes into brackets, as in [::1]:{port or 8765}")
-    if not host or any(c in host for c in "[]/*@ \t"):
-        raise ValueError("0.0.0.0 is every address of IPv4, [::] of IPv6" if host in ("", "*") else "that is no host")
-    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise ValueError("the port must be a whole number from 0 to 65535")
-    return Tcp(host, int(port))
-
-
-# Kinds: ways of writing a value.
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,7 +291,7 @@ def _write_processors(processors: tuple[int, ...]) -> str:
 
 APPLICATION = Kind("MODULE:ATTRIBUTE", "MODULE:ATTRIBUTE, such as app:handler", _read_application)
 ADDRESS = Kind("ADDRESS", "HOST:PORT, [IPV6]:PORT, unix:PATH, fd://N, systemd or systemd:NAME", parse_address)
-ADMIN = Kind("HOST:PORT", "HOST:PORT or [IPV6]:PORT", _parse_tcp).or_else("none")
+ADMIN = Kind("HOST:PORT", "HOST:PORT or [IPV6]:PORT", parse_tcp).or_else("none")
 WORKERS = count(1, SLOTS).or_else("auto", "auto")
 SWITCH = Kind("true|false", "true or false", _read_switch, lambda on: str(on).lower(), bare=(bool,))
 SECONDS = Kind("SECONDS", "seconds, such as 10, 0.5, 500ms or 2m", _read_seconds, write_number, bare=(int, float))

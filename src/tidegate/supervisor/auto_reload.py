@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ..config.errors import ConfigError
 from ..config.schema import Config, settings
-from ..config.types import ConfigError
 from ..ipc.pipe import Level
 
 if TYPE_CHECKING:

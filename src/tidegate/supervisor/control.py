@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
-from ..config.types import Unix
+from ..config.bind import Unix
 from ..ipc import control_protocol
 from ..ipc.control_protocol import Answer, Request, RequestError
 from ..ipc.handover_state import ListenerLeft

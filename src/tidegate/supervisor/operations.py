@@ -25,8 +25,9 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ..config.errors import ConfigError
 from ..config.schema import changed_fixed
-from ..config.types import SLOTS, ConfigError
+from ..config.types import SLOTS
 from ..ipc.pipe import Level
 from ..version import version
 from .sockets.addresses import AddressError

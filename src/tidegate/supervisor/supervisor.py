@@ -30,8 +30,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from .. import logs
+from ..config.bind import Tcp
+from ..config.errors import ConfigError
 from ..config.schema import Config
-from ..config.types import SLOTS, ConfigError, Tcp
+from ..config.types import SLOTS
 from ..ipc import control_protocol
 from ..ipc.exit_status import DUMP_GRACE, LAST_WORDS, NOT_BOUND, NOT_LOADED, STOPPED, UNEXPECTED
 from ..ipc.handover_state import Estate, EstateError

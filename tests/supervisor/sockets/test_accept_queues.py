@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tidegate.config.bind import Tcp
 from tidegate.config.schema import Config
-from tidegate.config.types import Tcp
 from tidegate.ipc.pipe import Order, Pipe, Report
 from tidegate.supervisor.event_loop import Timer
 from tidegate.supervisor.sockets import accept_queues as module

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tidegate.config.types import Tcp
+from tidegate.config.bind import Tcp
 from tidegate.supervisor.sockets import addresses
 from tidegate.supervisor.sockets.addresses import (
     AddressError,

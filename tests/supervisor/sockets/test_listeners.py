@@ -21,7 +21,7 @@ import pytest
 
 from tests.harness import free_port, require
 from tests.patience import PATIENCE
-from tidegate.config.types import Address, Fd, Tcp, Unix
+from tidegate.config.bind import Address, Fd, Tcp, Unix
 from tidegate.supervisor.sockets import listeners as module
 from tidegate.supervisor.sockets.addresses import AddressError
 from tidegate.supervisor.sockets.listeners import Listeners

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tidegate.config.types import ConfigError
+from tidegate.config.errors import ConfigError
 from tidegate.supervisor.system.cpu_affinity import check, pin, processor_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not let processes choose")

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from tidegate._core.scoreboard import Scoreboard
+from tidegate.config.bind import Systemd
+from tidegate.config.errors import ConfigError
 from tidegate.config.schema import Config
-from tidegate.config.types import ConfigError, Systemd
 from tidegate.supervisor.sockets.listeners import Listeners
 from tidegate.supervisor.system.daemon import Service, ServiceError, prepare
 from tidegate.supervisor.system.sd_notify import Notify

@@ -15,7 +15,7 @@ import textwrap
 import pytest
 
 from tests.harness import require
-from tidegate.config.types import ConfigError
+from tidegate.config.errors import ConfigError
 from tidegate.supervisor.system.privileges import identify
 
 NOBODY = pwd.getpwnam("nobody")
@@ -28,7 +28,7 @@ def as_root(program: str) -> dict[str, object]:
         import grp, json, os, pwd, socket, subprocess, sys
         from tidegate.supervisor.system import privileges
         from tidegate.supervisor.system.privileges import Identity, drop, identify
-        from tidegate.config.types import ConfigError
+        from tidegate.config.errors import ConfigError
         def fails(call, *arguments):
             try:
                 call(*arguments)
@@ -136,7 +136,7 @@ def test_only_root_may() -> None:
 def test_a_group_of_sockets_can_be_joined_afterwards() -> None:
     """More slots than at the start need sockets that are bound when root is gone."""
     told = as_root("""
-        from tidegate.config.types import Tcp
+        from tidegate.config.bind import Tcp
         from tidegate.supervisor.sockets.listeners import Listeners
         listeners = Listeners()
         listeners.bind([Tcp("127.0.0.1", 0)], 2)

@@ -16,7 +16,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias, TypeVar
 
-from ...config.types import Address, Tcp
+from ...config.bind import Address, Tcp
 
 __all__ = ["AddressError", "Place", "SocketAddress", "bind_admin", "bind_each", "reason_of", "resolve", "tcp_socket"]
 

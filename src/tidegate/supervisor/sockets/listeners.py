@@ -30,7 +30,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from ...config.types import Address, Fd, Systemd, Tcp, Unix
+from ...config.bind import Address, Fd, Systemd, Tcp, Unix
 from ...ipc.handover_state import EstateError, ListenerLeft
 from ..system.privileges import give
 from .activation import passed

@@ -13,7 +13,7 @@ import os
 import sys
 from typing import Literal, TypeAlias
 
-from ...config.types import ConfigError
+from ...config.errors import ConfigError
 
 __all__ = ["Affinity", "check", "pin", "processor_of"]
 

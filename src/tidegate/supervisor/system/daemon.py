@@ -23,8 +23,9 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from ... import logs
+from ...config.bind import Fd, Systemd
+from ...config.errors import ConfigError
 from ...config.schema import Config, settings
-from ...config.types import ConfigError, Fd, Systemd
 from ...ipc.exit_status import NOT_BOUND, NOT_LOADED, USAGE
 from ...process import forks, surroundings
 from ...process.place import Place

@@ -21,7 +21,7 @@ import pwd
 import sys
 from dataclasses import dataclass
 
-from ...config.types import ConfigError
+from ...config.errors import ConfigError
 
 __all__ = ["Identity", "drop", "give", "identify"]
 
