@@ -2,7 +2,8 @@
 
 Everything about them is here; the places where they may be used have one line each that leads to this room. Nothing of
 today's API depends on it, what is said here is never on the way of a message, and what an older form meant that has no
-meaning any more is not here either: see `GONE`.
+meaning any more is not here either: see `GONE`. Exceptions and messages import this module, so it imports none of ours:
+whoever needs headers made gives the class.
 """
 
 from __future__ import annotations
@@ -13,16 +14,12 @@ import inspect
 import sys
 import warnings
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
-
-if TYPE_CHECKING:
-    from .http11 import Request, Response
+from typing import Any, ParamSpec, TypeVar
 
 __all__ = [
     "CLIENT",
     "GONE",
     "NAMES",
-    "SERVER",
     "OlderClosed",
     "OlderConnection",
     "OlderServer",
@@ -31,6 +28,7 @@ __all__ = [
     "give_path",
     "lookup",
     "positional",
+    "server_arguments",
     "take_body",
     "takes_path",
     "warn",
@@ -118,20 +116,18 @@ def _ignored(arguments: Arguments, value: Any) -> None:
     """It has no effect."""
 
 
-def _add_headers(arguments: Arguments, value: Any) -> None:
+def _add_headers(make: Callable[[Any], Any], arguments: Arguments, value: Any) -> None:
     """`extra_headers` of a server: headers, or a function of the path and the request's headers that returns them."""
-    from .datastructures import Headers  # which imports the exceptions, which come here
-
     if value is None:
         return
     process_response = arguments.get("process_response")
     if process_response is not None and not callable(process_response):
         return  # serve() will say so
-    fixed = None if callable(value) else Headers(value)
+    fixed = None if callable(value) else make(value)
 
-    def add_headers(connection: Any, request: Request, response: Response) -> Any:
+    def add_headers(connection: Any, request: Any, response: Any) -> Any:
         if response.status_code == 101:
-            extra = Headers(value(request.path, request.headers) or ()) if fixed is None else fixed
+            extra = make(value(request.path, request.headers) or ()) if fixed is None else fixed
             if "Server" in extra:
                 response.headers.pop("Server", None)
             response.headers.update(extra)
@@ -148,11 +144,19 @@ _EITHER: Translations = {
     "timeout": ("use close_timeout", _renamed("close_timeout")),
 }
 
-SERVER: Translations = {
-    **_EITHER,
-    "extra_headers": ("use process_response, and server_header for the Server header", _add_headers),
-}
-"""Older arguments of serve(): what to use instead, and what makes them today's."""
+
+def server_arguments(headers: Callable[[Any], Any]) -> Translations:
+    """Older arguments of serve(): what to use instead, and what makes them today's.
+
+    Args:
+        headers: the class of headers.
+    """
+    add_headers = functools.partial(_add_headers, headers)
+    return {
+        **_EITHER,
+        "extra_headers": ("use process_response, and server_header for the Server header", add_headers),
+    }
+
 
 CLIENT: Translations = {
     **_EITHER,
@@ -274,15 +278,13 @@ class OlderStatus:
     headers = _Older("use exc.response.headers", lambda exc: exc.response.headers)
 
 
-def take_body(response: Response) -> None:
-    """Make a response of one that was given its body in the place of its headers."""
-    from .datastructures import Headers  # which imports the exceptions, which come here
-
-    body: Any = response.headers
+def take_body(response: Any, headers: Callable[[Any], Any]) -> None:
+    """Make a response of one that was given its body in the place of its headers, which are of the class `headers`."""
+    body = response.headers
     if isinstance(body, bytes | bytearray):
         warn("Response(status, reason, body)", "use connection.respond(status, text), or give headers before the body")
         response.body = bytes(body)
-        response.headers = Headers([("Connection", "close"), ("Content-Length", str(len(body)))])
+        response.headers = headers([("Connection", "close"), ("Content-Length", str(len(body)))])
 
 
 # Names.

@@ -116,7 +116,7 @@ class Response:
 
     def __post_init__(self) -> None:
         if not isinstance(self.headers, Headers):
-            take_body(self)
+            take_body(self, Headers)
 
     def serialize(self) -> bytes:
         """Return the bytes of the response.

@@ -13,8 +13,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from types import NoneType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from .._compat import SERVER as OLDER_ARGUMENTS
-from .._compat import OlderServer, accepts, give_path
+from .._compat import OlderServer, accepts, give_path, server_arguments
 from ..closing import Closing
 from ..datastructures import Headers
 from ..extensions.permessage_deflate import enable_server_permessage_deflate
@@ -246,7 +245,7 @@ class Server(OlderServer):
 
 
 # A plain function, so that its result can be awaited or entered, and so that mistakes show where they are made.
-@accepts(OLDER_ARGUMENTS)
+@accepts(server_arguments(Headers))
 def serve(
     handler: Handler,
     host: str | Sequence[str] | None = None,
