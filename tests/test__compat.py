@@ -193,6 +193,7 @@ class OwnClientConnection(ClientConnection):
 
 @pytest.mark.parametrize("name", ["create_protocol", "klass"])
 async def test_factories(name: str) -> None:
+    """Deprecated arguments for a class of connections warn, and work."""
     kinds: list[type] = []
 
     async def handler(websocket: ServerConnection) -> None:
@@ -211,6 +212,7 @@ async def test_factories(name: str) -> None:
 
 
 async def test_timeout() -> None:
+    """The deprecated argument `timeout` warns, and sets `close_timeout`."""
     async with serving(echo) as server:
         with pytest.warns(DeprecationWarning, match="the argument timeout is deprecated: use close_timeout"):
             client = connect(server.uri, timeout=3)
@@ -403,6 +405,7 @@ async def test_broadcast_by_position() -> None:
     ("module", "name"), [(module, name) for module, names in _compat.NAMES.items() for name in names]
 )
 def test_names(module: str, name: str) -> None:
+    """A deprecated name warns, and leads to today's."""
     target = _compat.NAMES[module][name]
     home, _, attribute = target.rpartition(".")
     with pytest.warns(DeprecationWarning, match=f"{module}.{name} is deprecated: use tidegate.{target}"):

@@ -55,6 +55,7 @@ async def lifespan() -> AsyncIterator[None]:
     ],
 )
 def test_handlers(given: Any) -> None:
+    """An App keeps the handler that it is given."""
     assert App(given).handler is given
 
 
@@ -91,6 +92,7 @@ async def with_name(websocket: Any, name: str) -> None: ...
     ],
 )
 def test_maps(rule: Rule) -> None:
+    """An App takes a map of URLs in place of a handler."""
     url_map = Map([rule], host_matching=rule.host is not None)
     assert App(url_map).handler is url_map
 
@@ -152,6 +154,7 @@ def test_what_is_passed_to_serve() -> None:
 
 @pytest.mark.parametrize("takes_app", [False, True])
 async def test_lifespan(takes_app: bool) -> None:
+    """A lifespan is called with the App if it takes one."""
     seen: list[Any] = []
 
     @asynccontextmanager

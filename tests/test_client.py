@@ -247,12 +247,14 @@ def test_what_is_no_redirect(exc: Exception) -> None:
 
 
 def test_origins() -> None:
+    """URIs have the same origin when scheme, host and port are the same."""
     assert same_origin(parse_uri("ws://a/b"), parse_uri("ws://u:p@A:80/c"))
     for other in ("wss://a/b", "ws://a:81/b", "ws://b/b"):
         assert not same_origin(parse_uri("ws://a/b"), parse_uri(other))
 
 
 def test_credentials() -> None:
+    """Headers without credentials lack Authorization, Cookie and Proxy-Authorization."""
     headers = Headers([("AUTHORIZATION", "1"), ("Cookie", "2"), ("proxy-authorization", "3"), ("X", "4"), ("X", "5")])
     assert list(without_credentials(headers).raw_items()) == [("X", "4"), ("X", "5")]
 
@@ -287,6 +289,7 @@ def test_what_may_pass(exc: Exception, passes: bool) -> None:
 
 
 def test_delays() -> None:
+    """Delays before reconnecting grow as those of websockets do, within their limits."""
     first, *rest = itertools.islice(backoff(), 30)
     assert 0 <= first <= 5
     assert rest == pytest.approx(list(itertools.islice(their_backoff(), 30))[1:])
@@ -311,6 +314,7 @@ def env(more: dict[str, str]) -> dict[str, str]:
 
 
 def test_variables() -> None:
+    """Environment variables set the defaults of reconnecting, and nonsense in them is refused."""
     assert variables().stdout.split() == ["10", "5.0", "3.1", "90.0", "1.618"]
     changed = variables(
         MAX_REDIRECTS="0",

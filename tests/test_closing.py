@@ -138,6 +138,7 @@ def test_invalid_utf8() -> None:
 
 
 def test_undecodable() -> None:
+    """A message that cannot be decompressed fails the connection with 1002."""
     code, explain = FAILURES[UNDECODABLE]
     cause = ValueError("zlib")
     exc = explain(cause)

@@ -42,6 +42,7 @@ def test_multiple_values_error() -> None:
 
 
 def test_text() -> None:
+    """Headers show as they are sent, and have a repr."""
     assert str(headers()) == "Connection: Upgrade\r\nServer: one\r\nSet-Cookie: a\r\nSET-COOKIE: b\r\n\r\n"
     assert repr(Headers(a="1")) == "Headers([('a', '1')])"
     assert repr(Headers()) == "Headers([])"
@@ -106,6 +107,7 @@ def test_get_all_returns_a_copy() -> None:
 
 
 def test_iteration() -> None:
+    """Iteration gives each name once, in lower case; `raw_items()` gives all as they came."""
     assert list(headers()) == list(headers().keys()) == ["connection", "server", "set-cookie"]
     assert len(headers()) == 3
     assert list(headers().raw_items())[3] == ("SET-COOKIE", "b")
@@ -202,6 +204,7 @@ def test_set_insecure() -> None:
 
 
 def test_equality() -> None:
+    """Headers are equal whatever the case and order of names; the values of one name must be in the same order."""
     assert Headers(a="1", b="2") == Headers(B="2", A="1")
     assert Headers(a="1") != Headers(a="2")
     assert Headers([("a", "1"), ("a", "2")]) != Headers([("a", "2"), ("a", "1")])
@@ -220,6 +223,7 @@ def test_not_hashable_and_no_other_attributes() -> None:
 @pytest.mark.parametrize("make", [Headers.copy, copy.copy, copy.deepcopy, lambda h: pickle.loads(pickle.dumps(h))])
 @pytest.mark.parametrize("looked_up", [False, True])
 def test_copies(make: object, looked_up: bool) -> None:
+    """A copy has the same items, and changes by itself."""
     one = headers()
     assert not looked_up or "Server" in one
     two = make(one)  # type: ignore[operator]

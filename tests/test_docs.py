@@ -169,11 +169,13 @@ def test_every_public_name_has_a_docstring(module: str) -> None:
 
 @pytest.mark.parametrize(("where", "function", "text"), CALLABLES, ids=IDS)
 def test_parameters(where: str, function: Any, text: str) -> None:
+    """Each parameter of a function is named in its documentation."""
     assert [name for name in parameters(function) if not re.search(rf"\b{name}\b", text)] == []
 
 
 @pytest.mark.parametrize(("where", "function", "text"), CALLABLES, ids=IDS)
 def test_units(where: str, function: Any, text: str) -> None:
+    """Each parameter with a unit has it in its documentation."""
     said = entries(text)
     for pattern, unit in UNITS.items():
         for name in parameters(function):

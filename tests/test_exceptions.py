@@ -109,11 +109,13 @@ SAMPLES: list[tuple[WebSocketException, str]] = [
 
 @pytest.mark.parametrize(("exc", "text"), SAMPLES)
 def test_str(exc: WebSocketException, text: str) -> None:
+    """An exception's text says what happened."""
     assert str(exc) == text
 
 
 @pytest.mark.parametrize("exc", [exc for exc, _ in SAMPLES])
 def test_pickle(exc: WebSocketException) -> None:
+    """An exception survives pickling with its attributes."""
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
         copy = pickle.loads(pickle.dumps(exc, protocol))
         assert type(copy) is type(exc)
@@ -142,6 +144,7 @@ def test_other_bases() -> None:
 
 
 def test_fields() -> None:
+    """Exceptions have the documented attributes."""
     closed = ConnectionClosedError(NORMAL, AWAY, True)
     assert (closed.rcvd, closed.sent, closed.rcvd_then_sent) == (NORMAL, AWAY, True)
     uri = InvalidURI("a", "b")

@@ -61,6 +61,7 @@ def test_x_forwarded_for(values: list[str], client: tuple[str, int] | None) -> N
     ],
 )
 def test_forwarded(values: list[str], client: tuple[str, int] | None) -> None:
+    """The Forwarded header gives the address of the client that the trusted proxies saw."""
     assert client_of(FORWARDED, values, TRUSTED) == client
 
 

@@ -19,6 +19,7 @@ def test_opcodes_have_short_names() -> None:
 
 
 def test_opcodes() -> None:
+    """Opcodes have the names and numbers of RFC 6455."""
     assert [(opcode.name, opcode.value) for opcode in Opcode] == [
         ("CONT", 0),
         ("TEXT", 1),

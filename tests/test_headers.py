@@ -58,6 +58,7 @@ def test_build_host(host: str, port: int, secure: bool, short: str, long: str) -
     ],
 )
 def test_hosts(value: str) -> None:
+    """Hosts that RFC 3986 allows are valid."""
     validate_host(value)
 
 
@@ -167,6 +168,7 @@ def test_parse_subprotocol(header: str, parsed: list[str]) -> None:
     ],
 )
 def test_format(parse: Callable[[str], Any], header: str, error: str, pos: int) -> None:
+    """A header of the wrong format is an error that says what was expected, and where."""
     with pytest.raises(InvalidHeaderFormat) as raised:
         parse(header)
     assert raised.value.args[1:] == (error, header, pos)
@@ -212,6 +214,7 @@ def test_subprotocols_survive_the_wire(subprotocols: list[Any]) -> None:
 
 
 def test_build() -> None:
+    """Extensions and subprotocols are put together into a header's value."""
     assert build_extension([]) == ""
     assert build_extension([("a", [("b", None), ("c", "1")]), ("d", [])]) == "a; b; c=1, d"  # type: ignore[list-item]
     assert build_subprotocol(["a", "b"]) == "a, b"  # type: ignore[list-item]

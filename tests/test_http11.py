@@ -82,6 +82,7 @@ def error(data: bytes) -> InvalidHandshake:
 
 
 def test_request() -> None:
+    """A request serializes, compares and pickles."""
     request = Request("/", Headers(Host="example.com"))
     assert (request.path, request.method, request.protocol) == ("/", "GET", "HTTP/1.1")
     assert request.serialize() == b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n"
@@ -107,6 +108,7 @@ def test_request_path_must_be_ascii() -> None:
 
 
 def test_response() -> None:
+    """A response serializes as it is now, and pickles."""
     response = Response(200, "OK", Headers(Server="é"), b"body")
     assert response.serialize() == b"HTTP/1.1 200 OK\r\nServer: \xe9\r\n\r\nbody"
     assert Response(101, "Switching Protocols", Headers()).body == b""
@@ -120,6 +122,7 @@ def test_response() -> None:
 
 
 def test_parse() -> None:
+    """The parser gives a request's head, and its method, path, version and headers."""
     parser = RequestParser()
     assert parser.feed(HANDSHAKE) is True
     assert parser.head == HANDSHAKE
@@ -155,6 +158,7 @@ def test_rest_is_what_follows_the_head(head: bytes, rest: bytes) -> None:
     "pieces", [[HANDSHAKE], bytewise(HANDSHAKE), [HANDSHAKE[:100], HANDSHAKE[100:]], [b"", HANDSHAKE]]
 )
 def test_pieces(pieces: list[bytes]) -> None:
+    """A request that comes in pieces is the same as in one."""
     assert outcome(pieces) == (HANDSHAKE, b"", parse_request(HANDSHAKE))
 
 
@@ -175,6 +179,7 @@ def test_pieces(pieces: list[bytes]) -> None:
     ],
 )
 def test_headers(line: bytes, pair: tuple[str, str]) -> None:
+    """A header line is parsed the same in one piece and byte by byte."""
     data = FIRST + line + b"\r\n\r\n"
     assert outcome([data]) == outcome(bytewise(data))
     assert list(parse_request(data).headers.raw_items()) == [pair]
@@ -329,6 +334,7 @@ def test_the_message_names_the_header_and_its_cause_is_the_parser_s() -> None:
 )
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
 def test_body(method: bytes, header: bytes) -> None:
+    """A request with a body is refused."""
     assert isinstance(error(method + b" / HTTP/1.1\r\n" + header + b"\r\n\r\nhello"), UnexpectedBody)
     upgrade = HANDSHAKE[:-2] + header + b"\r\n\r\n"
     assert isinstance(error(upgrade), UnexpectedBody)
@@ -532,6 +538,7 @@ def test_response_without_reason() -> None:
 
 
 def test_server() -> None:
+    """The Server and User-Agent headers name Python and tidegate with their versions."""
     assert f"Python/{sys.version_info.major}.{sys.version_info.minor} tidegate/{version}" == http11.SERVER
     assert http11.USER_AGENT == http11.SERVER
 
@@ -543,6 +550,7 @@ def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_environment() -> None:
+    """Environment variables set limits and the Server header, and nonsense in them is refused."""
     code = "from tidegate import http11 as h; print(h.MAX_LINE_LENGTH, h.MAX_HEAD_SIZE, h.SERVER)"
     process = run(code, TIDEGATE_MAX_LINE_LENGTH="100", TIDEGATE_MAX_HEAD_SIZE="", TIDEGATE_SERVER="other")
     assert process.stdout.split() == ["100", "65536", "other"]

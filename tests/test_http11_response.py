@@ -197,6 +197,7 @@ def test_the_stream_ends_too_soon(data: bytes) -> None:
     ids=lambda value: repr(value[:50]) if isinstance(value, bytes) else "",
 )
 def test_errors(data: bytes, kind: type[Exception]) -> None:
+    """Each kind of broken response raises its exception."""
     assert error(data) is kind
 
 

@@ -54,6 +54,7 @@ def test_no_other_name() -> None:
 
 
 def test_version() -> None:
+    """The version is found under both names."""
     assert tidegate.__version__ == version
     assert tidegate.version.version == version
 

@@ -14,6 +14,7 @@ from tidegate.limits import ADDRESS, RATE, RETRY_AFTER, Limiter, share
 
 
 def test_shares() -> None:
+    """A worker's share of a limit is at least its part, and never more than all of it."""
     assert share(10, 1) == 10
     assert share(1, 8) == 1
     assert share(10, 8) == 5

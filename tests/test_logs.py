@@ -56,6 +56,7 @@ def test_a_line_has_time_role_level_and_message() -> None:
 
 
 def test_levels() -> None:
+    """The level decides which lines the log has."""
     assert len([line for line in lines("debug") if " DEBUG quiet" in line]) == 1
     assert not any("quiet" in line for line in lines("info"))
     assert " ERROR failed" in lines("error")[0]

@@ -72,6 +72,7 @@ def package_files(project: Path, suffixes: set[str]) -> set[str]:
 
 @pytest.mark.slow
 def test_wheel(project: Path, dist: Path) -> None:
+    """The wheel has the package's files, the native modules, and nothing else."""
     (path,) = dist.glob("*.whl")
     with zipfile.ZipFile(path) as archive:
         names = {name for name in archive.namelist() if not name.endswith("/")}
@@ -88,6 +89,7 @@ def test_wheel(project: Path, dist: Path) -> None:
 
 @pytest.mark.slow
 def test_sdist(project: Path, dist: Path) -> None:
+    """The sdist has the sources, and nothing else."""
     (path,) = dist.glob("*.tar.gz")
     with tarfile.open(path) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames() if not sdist.getmember(name).isdir()}

@@ -213,6 +213,7 @@ def members() -> Iterator[tuple[str, str, Any, Any]]:
 
 @pytest.mark.parametrize(("module", "name"), NAMES, ids=[dotted(*pair) for pair in NAMES])
 def test_name(module: str, name: str) -> None:
+    """Every documented name exists and is of the same kind, but for those listed."""
     ours = load("tidegate", module)
     if dotted(module, name) in NO_NAME:
         with pytest.raises(AttributeError):
@@ -231,6 +232,7 @@ def test_name(module: str, name: str) -> None:
 
 @pytest.mark.parametrize(("module", "name"), NAMES, ids=[dotted(*pair) for pair in NAMES])
 def test_signature(module: str, name: str) -> None:
+    """Signatures are the same, but for those listed."""
     if dotted(module, name) in NO_NAME:
         return
     ours, theirs = get(load("tidegate", module), name), get(load("websockets", module), name)
@@ -252,6 +254,7 @@ MEMBERS = list(members())
     ("name", "member", "theirs", "ours"), MEMBERS, ids=[f"{name}.{member}" for name, member, *_ in MEMBERS]
 )
 def test_member(name: str, member: str, theirs: Any, ours: Any) -> None:
+    """Members of classes exist and are of the same kind, but for those listed."""
     if f"{name}.{member}" in NO_MEMBER or (name in CONNECTIONS and member in DRIVER.split()):
         assert not hasattr(ours, member)
         return
@@ -297,6 +300,7 @@ def test_nothing_is_listed_in_vain() -> None:
 
 
 async def test_attributes() -> None:
+    """Documented attributes of connections, servers and `connect` are there."""
     async with connected() as (connection, _):
         assert [name for name in ATTRIBUTES["connection"].split() if not hasattr(connection, name)] == []
         assert [name for name in ATTRIBUTES["server"].split() if not hasattr(connection.server, name)] == []
@@ -308,6 +312,7 @@ async def test_attributes() -> None:
 
 
 async def test_loggers() -> None:
+    """Connections, servers and `connect` log where they are documented to."""
     assert connect("ws://localhost").logger is logging.getLogger("tidegate.client")
     async with connected() as (connection, _):
         assert connection.server.logger is logging.getLogger("tidegate.server")
@@ -316,6 +321,7 @@ async def test_loggers() -> None:
 
 @pytest.mark.parametrize("name", VARIABLES)
 def test_variable(name: str) -> None:
+    """An environment variable sets a module's constant."""
     module, constant, value = VARIABLES[name]
     code = f"import tidegate.{module} as module; print(module.{constant})"
     environment = {**os.environ, f"TIDEGATE_{name}": value}

@@ -29,6 +29,7 @@ from tidegate.uri import parse_uri
     ],
 )
 def test_urls(url: str, proxy: Proxy) -> None:
+    """A proxy's URL is parsed into its parts and credentials."""
     parsed = parse_proxy(url)
     assert parsed == proxy
     assert parsed.user_info == (None if proxy.username is None else (proxy.username, proxy.password))
@@ -131,6 +132,7 @@ def test_addresses_that_need_no_proxy(uri: str, no_proxy: str, direct: bool, mon
 
 
 def test_requests() -> None:
+    """A CONNECT request names the host, brackets IPv6, and has the proxy's credentials."""
     proxy = parse_proxy("http://proxy")
     assert connect_request(proxy, "example.com", 80, "Mine") == (
         b"CONNECT example.com:80 HTTP/1.1\r\nHost: example.com:80\r\nUser-Agent: Mine\r\n\r\n"

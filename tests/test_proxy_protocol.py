@@ -51,6 +51,7 @@ GOOD = [
 @pytest.mark.parametrize(("data", "source"), GOOD)
 @pytest.mark.parametrize("rest", [b"", b"GET / HTTP/1.1\r\n", b"\x16\x03\x01"])
 def test_headers(data: bytes, source: object, rest: bytes) -> None:
+    """A header of the PROXY protocol gives the source, and leaves what follows."""
     parser = HeaderParser()
     assert parser.feed(data + rest)
     assert parser.header is not None

@@ -38,6 +38,7 @@ from tidegate.redaction import redact, redact_trace
     ],
 )
 def test_masked(text: str, masked: str) -> None:
+    """Secrets are masked, and masking again changes nothing."""
     assert redact(text) == masked
     assert redact(masked) == masked
 

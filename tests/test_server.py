@@ -87,6 +87,7 @@ def refused(changes: dict[str, str | list[str] | None], **options: Any) -> Inval
 
 
 def test_accept() -> None:
+    """An ordinary request is accepted, with RFC 6455's own example of a key."""
     accepted = handshake()
     assert accepted.subprotocol is None
     assert accepted.origin is None
@@ -119,22 +120,26 @@ def test_accept_key() -> None:
 
 
 def test_method() -> None:
+    """Methods other than GET are refused before the version is looked at."""
     with pytest.raises(InvalidMethod, match=r"^unsupported HTTP method: POST$"):
         accept(request(method="POST", protocol="HTTP/1.0"), HandshakeOptions(), None)
 
 
 def test_protocol() -> None:
+    """HTTP/1.0 is refused."""
     with pytest.raises(InvalidProtocol, match=r"^unsupported HTTP version: HTTP/1\.0$"):
         accept(request(protocol="HTTP/1.0"), HandshakeOptions(), None)
 
 
 @pytest.mark.parametrize("value", ["upgrade", "UPGRADE", "keep-alive, Upgrade", ["keep-alive", "Upgrade"], ",Upgrade,"])
 def test_connection(value: str) -> None:
+    """A Connection header that has `upgrade` among others is accepted."""
     handshake({"Connection": value})
 
 
 @pytest.mark.parametrize("value", ["WebSocket", "websocket,", ",websocket"])
 def test_upgrade(value: str) -> None:
+    """An Upgrade header is accepted in any case."""
     handshake({"Upgrade": value})
 
 
@@ -170,12 +175,14 @@ def test_connection_is_looked_at_first() -> None:
     ],
 )
 def test_format(name: str, value: str) -> None:
+    """A header of the wrong format is refused by its name."""
     exc = refused({name: value})
     assert type(exc) is InvalidHeaderFormat
     assert exc.name == name
 
 
 def test_key() -> None:
+    """A missing key and a doubled one are refused, one of 16 bytes is accepted."""
     assert handshake({"Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}).response.status_code == 101
     exc = refused({"Sec-WebSocket-Key": None})
     assert (type(exc), str(exc)) == (InvalidHeader, "missing Sec-WebSocket-Key header")
@@ -193,6 +200,7 @@ def test_invalid_key(key: str) -> None:
 
 
 def test_version() -> None:
+    """Versions other than 13, none and several are refused."""
     exc = refused({"Sec-WebSocket-Version": None})
     assert (type(exc), str(exc)) == (InvalidHeader, "missing Sec-WebSocket-Version header")
     exc = refused({"Sec-WebSocket-Version": ["13", "8"]})
@@ -229,6 +237,7 @@ def test_version() -> None:
     ],
 )
 def test_origins(origins: Any, origin: str | None, good: bool) -> None:
+    """Origins are accepted or refused as `origins` says."""
     if good:
         assert handshake({"Origin": origin}, origins=origins).origin == origin
     else:
@@ -260,6 +269,7 @@ def test_two_origins() -> None:
     ],
 )
 def test_subprotocols(subprotocols: Any, offered: str | list[str] | None, chosen: str | None) -> None:
+    """The subprotocol is chosen among those offered, or the request is refused."""
     if chosen is not None and "subprotocol" in chosen:
         exc = refused({"Sec-WebSocket-Protocol": offered}, subprotocols=subprotocols)
         assert (type(exc), str(exc)) == (NegotiationError, chosen)
@@ -337,6 +347,7 @@ class Factory(ServerExtensionFactory):
     ],
 )
 def test_extensions(offered: str | list[str] | None, answered: str | None) -> None:
+    """Extensions are accepted in the order offered, each knowing those before it."""
     accepted = handshake({"Sec-WebSocket-Extensions": offered}, extensions=[Factory("foo"), Factory("bar")])
     assert accepted.response.headers.get("Sec-WebSocket-Extensions") == answered
     names = [extension.name for extension in accepted.extensions]
@@ -415,6 +426,7 @@ def test_options_are_checked(options: dict[str, Any], error: Exception) -> None:
     ],
 )
 def test_rejection(exc: Exception, status: int, reason: str | None, extra: dict[str, str]) -> None:
+    """Each exception leads to its status, and to a text response that closes."""
     response = rejection(exc, NOW)
     assert response.status_code == status
     assert type(response.status_code) is int
@@ -453,6 +465,7 @@ def test_every_exception_has_an_answer() -> None:
 
 
 def test_reject() -> None:
+    """A response made by hand has its headers, and its status is checked."""
     response = reject(503, "later é\n", NOW)
     assert response.status_code == 503
     assert response.reason_phrase == "Service Unavailable"

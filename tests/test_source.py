@@ -123,6 +123,9 @@ CIRCLES = (
     },
 )
 
+# Folders of tests where a name of one word beside `test_` may still stand without a sentence.
+TERSE = {"admin", "asyncio", "cli", "config", "core", "ipc", "supervisor"}
+
 # Modules whose tests are elsewhere, and where.
 TESTED_IN = {
     "_core.broadcast": "tests/asyncio/test_broadcast.py",
@@ -190,6 +193,7 @@ def ours(name: str) -> str | None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_floors(module: str) -> None:
+    """Each module imports only from the floors that are open to its own."""
     here = floor(module)
     assert here in MAY_IMPORT, f"{module} is on no floor: add it to the tables"
     for name in imports(module, MODULES[module]):
@@ -310,6 +314,21 @@ def test_charter(path: Path) -> None:
     if path.suffix in (".py", ".pyx") and SOURCE in path.parents and path.name not in ("__init__.py", "__main__.py"):
         said = re.search(r"\b(not|no|nothing|none|only)\b", charter[0], re.IGNORECASE)
         assert said, "its docstring does not say what must not live in it"
+
+
+@pytest.mark.parametrize(
+    "path", files("test_*.py", below=ROOT / "tests"), ids=lambda path: str(path.relative_to(ROOT / "tests"))
+)
+def test_short_names_have_a_sentence(path: Path) -> None:
+    """A test that is called `test_key` says in its docstring what holds; a longer name says it by itself."""
+    if path.relative_to(ROOT / "tests").parts[0] in TERSE:
+        return
+    tests = [
+        node
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and re.fullmatch(r"test_[^_]+", node.name)
+    ]
+    assert [node.name for node in tests if not (ast.get_docstring(node) or "").endswith(".")] == []
 
 
 def test_tests_mirror_the_source() -> None:

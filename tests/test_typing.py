@@ -26,10 +26,12 @@ def test_documented_names() -> None:
     ],
 )
 def test_unions(alias: object, members: tuple[type, ...]) -> None:
+    """Each alias is a union of these types."""
     assert get_args(alias) == members
 
 
 def test_loggers() -> None:
+    """A logger may be an adapter."""
     logger, adapter = get_args(typing.LoggerLike)
     assert logger is logging.Logger
     assert adapter.__origin__ is logging.LoggerAdapter

@@ -44,6 +44,7 @@ from tidegate.uri import WebSocketURI, parse_uri
     ],
 )
 def test_parse(uri: str, parsed: WebSocketURI, resource_name: str, user_info: tuple[str, str] | None) -> None:
+    """A URI is parsed into its parts, resource name and credentials."""
     assert parse_uri(uri) == parsed
     assert parsed.resource_name == resource_name
     assert parsed.user_info == user_info
@@ -77,6 +78,7 @@ def test_parse(uri: str, parsed: WebSocketURI, resource_name: str, user_info: tu
     ],
 )
 def test_invalid(uri: str, message: str) -> None:
+    """An invalid URI is refused with its text and the reason."""
     with pytest.raises(InvalidURI) as raised:
         parse_uri(uri)
     assert raised.value.uri == uri

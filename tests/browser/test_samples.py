@@ -132,6 +132,7 @@ def show(context: BrowserContext, html: str, scheme: str, port: int, folder: Pat
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_clock(scheme: str, start: Start, trusting: BrowserContext, tmp_path: Path) -> None:
+    """The clock sample shows times in a browser."""
     page = show(trusting, CLOCK, scheme, start("older_clock", scheme), tmp_path)
     for number in range(3):
         expect(page.locator("li").nth(number)).to_have_text(re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00"))
@@ -139,6 +140,7 @@ def test_clock(scheme: str, start: Start, trusting: BrowserContext, tmp_path: Pa
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_counter(scheme: str, start: Start, trusting: BrowserContext, tmp_path: Path) -> None:
+    """The counter sample shows two pages the same value and the number of users."""
     port = start("older_counter", scheme)
     one = show(trusting, COUNTER, scheme, port, tmp_path)
     expect(one.locator(".users")).to_have_text("1 user")

@@ -70,10 +70,12 @@ def connect(page: Page, *protocols: str) -> dict[str, Any]:
 
 
 def test_text(page: Page) -> None:
+    """A browser's text comes back as it was, beyond ASCII too."""
     assert page.evaluate("async () => { socket.send('Grüße 🌊'); return (await next()).data }") == "Grüße 🌊"
 
 
 def test_binary(page: Page) -> None:
+    """A browser's binary message comes back with every value of a byte."""
     sent = list(range(256))
     script = "async (bytes) => { socket.send(new Uint8Array(bytes)); return [...new Uint8Array((await next()).data)] }"
     assert page.evaluate(script, sent) == sent
@@ -83,6 +85,7 @@ def test_binary(page: Page) -> None:
     "size", [126, 65536, *(pytest.param(size, marks=pytest.mark.slow) for size in (125, 65535, 10_000_000))]
 )
 def test_sizes(page: Page, size: int) -> None:
+    """Messages of each size come back whole."""
     script = """async (size) => {
         const sent = new Uint8Array(size).map((_, index) => index * 31 >> 3);
         socket.send(sent);

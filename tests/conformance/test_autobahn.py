@@ -29,6 +29,7 @@ def daemon() -> Iterator[Daemon]:
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: f"{chapter}-{CHAPTERS[chapter][0].replace(' ', '-')}")
 def test_chapter(chapter: int, wstest: Path, daemon: Daemon, tmp_path: Path) -> None:
+    """The server passes a chapter of Autobahn's test suite."""
     results = autobahn.fuzz_server(wstest, daemon.uri, f"{chapter}.*", tmp_path)
     check(results, CHAPTERS[chapter][1], tmp_path)
 

@@ -39,6 +39,7 @@ def run(wstest: Path, pattern: str, folder: Path, at_once: int = 1) -> Mapping[s
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: f"{chapter}-{CHAPTERS[chapter][0].replace(' ', '-')}")
 def test_chapter(chapter: int, wstest: Path, tmp_path: Path) -> None:
+    """The client passes a chapter of Autobahn's test suite."""
     # In the others the suite is mostly waiting; in 9 it computes, and has limits on how long a case may take.
     results = run(wstest, f"{chapter}.*", tmp_path, at_once=1 if chapter == 9 else 16)
     check(results, CHAPTERS[chapter][1], tmp_path)

@@ -137,6 +137,7 @@ def test_every_queue_has_a_row() -> None:
 
 @pytest.mark.parametrize("name", BOUNDS)
 def test_row(name: str) -> None:
+    """Each row of the guide's table of bounds says the bound that the code has."""
     bound, default, beyond = rows()[name]
     expected, on = BOUNDS[name]
     assert bound == expected

@@ -127,6 +127,7 @@ def test_the_program_needs_nothing_that_must_be_installed() -> None:
 
 
 def test_provisioning() -> None:
+    """The data source and the dashboard's provider fit the dashboard and Prometheus' configuration."""
     datasource = (PROVISIONING / "datasources" / "tidegate.yml").read_text(encoding="utf-8")
     provider = (PROVISIONING / "dashboards" / "tidegate.yml").read_text(encoding="utf-8")
     assert re.search(r"^    type: prometheus$", datasource, re.MULTILINE)

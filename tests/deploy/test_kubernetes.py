@@ -102,6 +102,7 @@ CONFIG = Loader({}, {"TIDEGATE_ADMIN_TOKEN": "0" * 64}, str(FOLDER / "tidegate.t
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_schemas(name: str, version: str) -> None:
+    """Each manifest is valid by its schema."""
     manifest = MANIFESTS[name]
     if manifest["kind"] in CUSTOM:
         jsonschema.validate(manifest["spec"], CUSTOM[manifest["kind"]])
@@ -110,6 +111,7 @@ def test_schemas(name: str, version: str) -> None:
 
 
 def test_kustomization() -> None:
+    """The kustomization lists every manifest, and its names are those of the manifests."""
     jsonschema.validate(KUSTOMIZATION, CUSTOM["Kustomization"])
     others = {"kustomization.yaml", "prometheus-adapter.yaml"}  # the second is for Helm
     assert {path.name for path in FOLDER.glob("*.yaml")} - others == set(KUSTOMIZATION["resources"])

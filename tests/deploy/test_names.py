@@ -57,6 +57,7 @@ def path(request: pytest.FixtureRequest) -> Path:
 
 
 def test_options(path: Path) -> None:
+    """Every command line option that a file mentions exists."""
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     known.add("--help")
     spoken = set(re.findall(r"(?<![\w-])--[a-z][a-z.-]*[a-z]", path.read_text(encoding="utf-8")))
@@ -71,11 +72,13 @@ def test_commands(path: Path) -> None:
 
 
 def test_variables(path: Path) -> None:
+    """Every environment variable that a file mentions exists."""
     known = {setting.environment for setting in settings().values()} | VARIABLES
     assert set(re.findall(r"\bTIDEGATE_[A-Z_]*[A-Z]\b", path.read_text(encoding="utf-8"))) <= known
 
 
 def test_metrics(path: Path) -> None:
+    """Every metric that a file mentions is in the catalogue."""
     spoken = set(re.findall(r"\btidegate_[a-z_]+\b", path.read_text(encoding="utf-8"))) - NOT_METRICS
     names = {metric.full_name for metric in CATALOG}
     names |= {f"{name}_{part}" for name in names for part in ("bucket", "sum", "count")}

@@ -171,6 +171,7 @@ def newcomer(checkout: Path) -> Iterator[Newcomer]:
 
 @pytest.mark.slow
 def test_newcomer(newcomer: Newcomer) -> None:
+    """The README's commands work one after another for a user who has nothing installed."""
     demo = newcomer.start(INSTALL)
     wait_until(lambda: demo.poll() is not None or newcomer.shows("8765"), "the demo's page", timeout=LONG)
     assert demo.poll() is None, newcomer.said()[-8000:]

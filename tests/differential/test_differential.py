@@ -16,6 +16,7 @@ THEIRS, OURS = Library("websockets"), Library("tidegate")
 
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_same(name: str) -> None:
+    """A scenario gives the same with both libraries, but for the differences that are listed."""
     theirs = await observe(THEIRS, SCENARIOS[name])
     ours = await observe(OURS, SCENARIOS[name])
     subjects, reason = DIFFERENCES.get(name, (set(), ""))

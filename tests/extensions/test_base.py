@@ -31,6 +31,7 @@ def test_methods_are_for_subclasses(call: Callable[[], object]) -> None:
 
 
 def test_names() -> None:
+    """The package exports the names of its base module."""
     assert extensions.__all__ == base.__all__
     for name in base.__all__:
         assert getattr(extensions, name) is getattr(base, name)

@@ -214,6 +214,7 @@ def test_we_compress_with_no_window_of_eight_bits() -> None:
 
 @pytest.mark.parametrize("side", ["client", "server"])
 def test_enabling(side: str) -> None:
+    """Enabling compression adds the default factory unless one is there already."""
     factory = getattr(ours, f"{side.title()}PerMessageDeflateFactory")
     enable = getattr(ours, f"enable_{side}_permessage_deflate")
     (ours_default,), (model_default,) = enable(None), getattr(model, f"enable_{side}_permessage_deflate")(None)
@@ -232,6 +233,7 @@ def test_enabling(side: str) -> None:
 
 
 def test_defaults() -> None:
+    """The defaults of both sides negotiate windows of 12 bits."""
     (server,), (client,) = enable_server_permessage_deflate(None), enable_client_permessage_deflate([])
     offer = client.get_request_params()
     assert offer == [("client_max_window_bits", None)]
@@ -293,6 +295,7 @@ def test_offers_in_a_handshake(headers: list[str], answer: str | None) -> None:
 
 
 def test_attributes() -> None:
+    """An extension keeps its parameters, and shows them in its repr."""
     arguments = (True, False, 8, 9, {"level": 1})
     extension = PerMessageDeflate(*arguments)
     assert isinstance(extension, Extension)
@@ -303,6 +306,7 @@ def test_attributes() -> None:
 
 
 def test_equality() -> None:
+    """Extensions are equal when their parameters are, whatever they have encoded."""
     extension = PerMessageDeflate(True, False, 8, 9)
     extension.encode(Frame(Opcode.TEXT, b"tide"))
     assert extension == PerMessageDeflate(True, False, 8, 9, {})

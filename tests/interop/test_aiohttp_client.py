@@ -29,12 +29,14 @@ async def websocket(daemon: Daemon, session: ClientSession) -> AsyncIterator[Cli
 
 
 async def test_text(websocket: ClientWebSocketResponse) -> None:
+    """aiohttp gets its text back, beyond ASCII too."""
     await websocket.send_str("Grüße 🌊")
     assert await websocket.receive_str(timeout=PATIENCE) == "Grüße 🌊"
 
 
 @pytest.mark.parametrize("size", [0, 126, 65536, 5_000_000])
 async def test_binary(websocket: ClientWebSocketResponse, size: int) -> None:
+    """aiohttp gets binary messages of each size back."""
     await websocket.send_bytes(b"\xa5" * size)
     assert await websocket.receive_bytes(timeout=PATIENCE) == b"\xa5" * size
 
@@ -82,6 +84,7 @@ async def test_too_big(websocket: ClientWebSocketResponse) -> None:
 
 
 async def test_subprotocol(daemon: Daemon, session: ClientSession) -> None:
+    """aiohttp and the server agree on a subprotocol."""
     async with session.ws_connect(daemon.uri, protocols=("chat.v1", "chat.v2")) as websocket:
         assert websocket.protocol == "chat.v2"
 
@@ -93,6 +96,7 @@ async def test_compression_may_be_offered(daemon: Daemon, session: ClientSession
 
 
 async def test_sigterm(own_daemon: Daemon, session: ClientSession) -> None:
+    """SIGTERM closes aiohttp's connection with 1001."""
     websocket = await session.ws_connect(own_daemon.uri)
     stopping = asyncio.create_task(asyncio.to_thread(own_daemon.stop))
     message = await websocket.receive(timeout=PATIENCE)

@@ -89,4 +89,5 @@ async def test_python_clients(parameters: dict[str, Any]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("parameters", PARAMETERS.values(), ids=PARAMETERS)
 async def test_everybody(parameters: dict[str, Any]) -> None:
+    """A broadcast reaches clients of every library."""
     await check(list(PEERS), extensions=[ServerPerMessageDeflateFactory(**parameters)] if parameters else None)

@@ -105,6 +105,7 @@ MESSAGES = {
 @pytest.mark.parametrize("compression", [None, {}], ids=["plain", "deflate"])
 @pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES)
 async def test_message(pair: Pair, message: str | bytes, compression: Any) -> None:
+    """A message gets through in both directions, with compression and without."""
     both = {"compression": compression}
     async with pair.connected(both, both) as link:
         await link.theirs.send(message)
@@ -265,6 +266,7 @@ async def test_compression_that_they_do_not_want(pair: Pair) -> None:
     ("offered", "chosen"), [(["chat.v1"], "chat.v1"), (["chat.v1", "chat.v2"], "chat.v2")], ids=["one", "two"]
 )
 async def test_subprotocol(pair: Pair, offered: list[str], chosen: str) -> None:
+    """Both sides know the subprotocol that was sent."""
     options = {"client": {"subprotocols": offered}, "server": {"subprotocols": ["chat.v2", "chat.v1"]}}
     async with pair.connected(options[pair.our_side], options[pair.their_side]) as link:
         assert link.wire.header("server", "Sec-WebSocket-Protocol") in offered
@@ -273,6 +275,7 @@ async def test_subprotocol(pair: Pair, offered: list[str], chosen: str) -> None:
 
 @pairs("headers")
 async def test_headers(pair: Pair) -> None:
+    """Additional headers reach the other side."""
     options = {
         "client": {"headers": {"X-Question": "tea or coffee?", "User-Agent": "interop/1"}},
         "server": {"headers": {"X-Answer": "tea, please"}},
@@ -292,6 +295,7 @@ async def test_our_user_agent(pair: Pair) -> None:
 
 @pairs("user")
 async def test_password(pair: Pair) -> None:
+    """Basic authentication refuses a missing and a wrong password with 401, and accepts the right one."""
     user = ["tea", "drinker"]
     options: dict[Side, Any] = {"client": {}, "server": {"user": user}}
     for given in (None, ["tea", "spiller"]):
@@ -316,6 +320,7 @@ REASONS = [(1000, ""), (3000, "enough"), (4999, "Grüße 🌊")]
 @pytest.mark.parametrize(("code", "reason"), REASONS)
 @pytest.mark.parametrize("closer", ["ours", "theirs"])
 async def test_close(pair: Pair, closer: str, code: int, reason: str) -> None:
+    """The code and reason of a close reach the other side, with one close frame each way."""
     async with pair.connected() as link:
         ends = {"ours": link.ours, "theirs": link.theirs}
         other = ends["theirs" if closer == "ours" else "ours"]

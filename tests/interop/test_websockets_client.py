@@ -29,6 +29,7 @@ async def websocket(daemon: Daemon) -> AsyncIterator[ClientConnection]:
 
 @pytest.mark.parametrize("size", SIZES)
 async def test_binary(websocket: ClientConnection, size: int) -> None:
+    """websockets gets binary messages of each size back."""
     message = bytes(range(256)) * (size // 256) + bytes(size % 256)
     await websocket.send(message)
     assert await websocket.recv() == message
@@ -36,6 +37,7 @@ async def test_binary(websocket: ClientConnection, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "hello", "Grüße", "🌊" * 40_000, "\x00"], ids=lambda text: str(len(text)))
 async def test_text(websocket: ClientConnection, text: str) -> None:
+    """websockets gets each text back."""
     await websocket.send(text)
     assert await websocket.recv() == text
 
@@ -113,6 +115,7 @@ async def test_too_big(daemon: Daemon) -> None:
     ("offered", "chosen"), [(None, None), (["chat.v1"], "chat.v1"), (["chat.v1", "chat.v2"], "chat.v2"), (["x"], None)]
 )
 async def test_subprotocol(daemon: Daemon, offered: list[str] | None, chosen: str | None) -> None:
+    """websockets and the server agree on a subprotocol, or on none."""
     async with connect(daemon.uri, subprotocols=offered) as websocket:  # type: ignore[arg-type]
         assert websocket.subprotocol == chosen
 
@@ -134,6 +137,7 @@ async def test_200_connections_spread_over_both_workers(own_daemon: Daemon) -> N
 
 
 async def test_sigterm(own_daemon: Daemon) -> None:
+    """SIGTERM closes every connection of websockets with 1001."""
     websockets = await asyncio.gather(*(connect(own_daemon.uri) for _ in range(20)))
     stopping = asyncio.create_task(asyncio.to_thread(own_daemon.stop))
     for websocket in websockets:

@@ -70,6 +70,7 @@ HEAD = "2023-11-14T22:13:20.250Z worker 3 WARNING"
 
 
 def test_text() -> None:
+    """A record of text is one line with its arguments filled in."""
     assert text(record("%d of %s", 3, "four")) == [f"{HEAD} 3 of four"]
 
 
@@ -202,6 +203,7 @@ def test_a_line_of_megabytes_is_shortened_and_not_lost(lines: Text | Json, made:
 
 
 def test_escape() -> None:
+    """Control characters, and those that change how a line is shown, are escaped."""
     assert escape("a b\u00e9\u4e2d") == "a b\u00e9\u4e2d"
     assert escape("\r\n\t\0\x7f\x9b\u2028\u202e\ud800\u00a0") == r"\r\n\t\x00\x7f\x9b\u2028\u202e\ud800\xa0"
     assert escape("a\n\tb", "\n\t") == "a\n\tb"

@@ -71,6 +71,7 @@ def values(board: Scoreboard) -> dict[str, float]:
     ],
 )
 def test_values(board: Scoreboard, sample: str, value: float) -> None:
+    """A sample's value comes from the scoreboard."""
     assert values(board)[sample] == pytest.approx(value, rel=1e-12)
 
 

@@ -84,6 +84,7 @@ def test_a_slot_no_longer_in_backoff() -> None:
 
 
 def test_ready(board: Scoreboard) -> None:
+    """Readiness follows from ready slots, and ends with draining."""
     assert derived.ready_slots(board.read()) == 2
     assert derived.is_ready(board.read())
     assert list(derived.ready(board.read())) == [((), 1)]

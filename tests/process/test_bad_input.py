@@ -95,6 +95,7 @@ FRAMES = {
 
 @pytest.mark.parametrize("name", FRAMES)
 def test_frames(daemon: Daemon, name: str) -> None:
+    """A broken frame closes the connection with the right code."""
     code, data = FRAMES[name]
     with RawClient(daemon.port) as client:
         client.open().send(data)
@@ -172,6 +173,7 @@ REQUESTS = {
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_requests(daemon: Daemon, name: str) -> None:
+    """A broken request gets the right status and a body that says why, and the connection ends."""
     data, status, words, headers = REQUESTS[name]
     with RawClient(daemon.port) as client:
         client.send(data)

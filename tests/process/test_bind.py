@@ -61,6 +61,7 @@ async def test_two_hundred_connections_are_spread_over_two_workers() -> None:
 
 @pytest.mark.skipif(not ipv6(), reason="this machine has no IPv6")
 async def test_ipv6() -> None:
+    """The daemon listens on an IPv6 address, which the log has in brackets."""
     with Daemon(ECHO, host="::1", workers=2) as daemon:
         assert await echoes(daemon.uri)
         assert f"listening on [::1]:{daemon.port}" in daemon.log

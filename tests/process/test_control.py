@@ -84,6 +84,7 @@ def daemon() -> Iterator[Daemon]:
 
 
 def test_status(daemon: Daemon) -> None:
+    """`tidegate status` shows a row for each worker and the number of connections."""
     with RawClient(daemon.port) as client:
         client.open()
         code, out, err = asked(daemon, "status")
@@ -113,6 +114,7 @@ def test_status_needs_no_admin_address() -> None:
 
 
 def test_reload(daemon: Daemon) -> None:
+    """`tidegate reload` replaces all workers by those of the next generation."""
     before = daemon.workers()
     code, out, err = asked(daemon, "reload")
     assert (code, out) == (0, "tidegate reload: generation 2 serves with 2 workers\n")
@@ -200,6 +202,7 @@ def test_who_is_interrupted(daemon: Daemon) -> None:
 
 
 async def test_scale(daemon: Daemon) -> None:
+    """`tidegate scale` changes the number of workers, and refuses nobody meanwhile."""
     async with Crowd(daemon.uri, staying=20, rate=50) as crowd:
         assert (await asyncio.to_thread(asked, daemon, "scale", "4"))[:2] == (0, "tidegate scale: 4 workers\n")
         assert len(daemon.workers()) == 4
@@ -246,6 +249,7 @@ def test_upgrade(daemon: Daemon) -> None:
 
 @pytest.mark.parametrize("option", [None, "--now", "--cut"])
 def test_stop(daemon: Daemon, option: str | None) -> None:
+    """`tidegate stop` closes connections with 1001, or cuts them, and reports the status."""
     with RawClient(daemon.port) as client:
         client.open()
         command = started(daemon, "stop", *([option] if option else []))
@@ -443,6 +447,7 @@ def test_in_the_runtime_directory(tmp_path: Path) -> None:
 
 
 def test_none(tmp_path: Path) -> None:
+    """`--control none` makes no socket."""
     with Daemon(ECHO, "--control", "none", env={"RUNTIME_DIRECTORY": str(tmp_path)}) as daemon:
         # The folder of the application's metrics is there, and no socket.
         assert [path for path in tmp_path.iterdir() if not path.name.startswith("tidegate-metrics-")] == []

@@ -102,6 +102,7 @@ def test_connections_of_all_workers_together() -> None:
 
 
 def test_addresses() -> None:
+    """Limits per address count the client that a trusted proxy names, an IPv6 network as one."""
     options = ("--max-connections-per-address", "2", "--handshake-rate", "0.01,3", "--trusted-proxies", "127.0.0.1")
     with Daemon(ECHO, *options) as daemon, contextlib.ExitStack() as clients:
 

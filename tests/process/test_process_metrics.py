@@ -85,6 +85,7 @@ def test_every_process_is_there(daemon: Daemon) -> None:
 
 
 def test_reloads(daemon: Daemon) -> None:
+    """Reloads are counted and timed by their result."""
     began = time.time()
     daemon.signal(signal.SIGHUP)
     metrics = wait_metrics(

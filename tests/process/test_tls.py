@@ -64,6 +64,7 @@ def serial(websocket: ClientConnection) -> int:
 
 
 async def test_wss(authority: trustme.CA, certificate: Path) -> None:
+    """The daemon serves TLS from its least version on, and counts failed handshakes."""
     with Daemon(ECHO, "--certfile", str(certificate), "--tls-min-version", "1.3") as daemon:
         uri = daemon.uri.replace("ws:", "wss:")
         async with connect(uri, ssl=client_tls(authority)) as websocket:

@@ -27,6 +27,7 @@ MISSING = {
 
 @pytest.mark.parametrize("module", ["", *MODULES.split()])
 def test_names(module: str) -> None:
+    """Every public name of a module of websockets is here, but for those listed as missing."""
     theirs = importlib.import_module(f"websockets.{module}".rstrip("."))
     ours = importlib.import_module(f"tidegate.{module}".rstrip("."))
     names = getattr(theirs, "__all__", ["version"])

@@ -53,6 +53,7 @@ def test_each_program_is_run_here() -> None:
 
 
 async def test_hello(unused_tcp_port: int, tmp_path: Path) -> None:
+    """The hello sample greets, with its own client."""
     async with older("older_hello", unused_tcp_port, folder=tmp_path) as server:
         client = await start("older_hello_client", str(unused_tcp_port), folder=tmp_path)
         assert await client.end("Ann\n") == 0
@@ -61,6 +62,7 @@ async def test_hello(unused_tcp_port: int, tmp_path: Path) -> None:
 
 
 async def test_secure(unused_tcp_port: int, tmp_path: Path) -> None:
+    """The sample with TLS greets a client that trusts its authority."""
     authority = trustme.CA()
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(tmp_path / "localhost.pem")
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")
@@ -72,6 +74,7 @@ async def test_secure(unused_tcp_port: int, tmp_path: Path) -> None:
 
 
 async def test_clock(unused_tcp_port: int, tmp_path: Path) -> None:
+    """The clock sample sends times in order."""
     uri = f"ws://127.0.0.1:{unused_tcp_port}/"
     async with older("older_clock", unused_tcp_port, folder=tmp_path), connect(uri) as websocket:
         times = [str(await websocket.recv()) for _ in range(5)]
@@ -80,6 +83,8 @@ async def test_clock(unused_tcp_port: int, tmp_path: Path) -> None:
 
 
 async def test_counter(unused_tcp_port: int, tmp_path: Path) -> None:
+    """The counter sample tells all clients the value and the number of users."""
+
     async def event(websocket: Any) -> Any:
         return json.loads(await websocket.recv())
 
@@ -100,6 +105,7 @@ async def test_counter(unused_tcp_port: int, tmp_path: Path) -> None:
 
 
 async def test_patterns(unused_tcp_port: int, tmp_path: Path) -> None:
+    """The sample of patterns consumes, produces, does both, and registers its clients."""
     async with older("older_patterns", unused_tcp_port, folder=tmp_path) as server:
         uri = f"ws://localhost:{unused_tcp_port}"
         for path in ("consumer", "older_consumer"):
@@ -124,6 +130,7 @@ async def test_patterns(unused_tcp_port: int, tmp_path: Path) -> None:
 
 @both_libraries
 async def test_echo(library: str, unused_tcp_port: int, tmp_path: Path) -> None:
+    """The echo sample answers each message."""
     server = running("echo", unused_tcp_port, library=library, folder=tmp_path)
     async with server, connect(f"ws://localhost:{unused_tcp_port}/") as websocket:
         for message in ("hello", "grüße"):
@@ -133,6 +140,7 @@ async def test_echo(library: str, unused_tcp_port: int, tmp_path: Path) -> None:
 
 @both_libraries
 async def test_chat(library: str, unused_tcp_port: int, tmp_path: Path) -> None:
+    """The chat sample passes messages on to everybody, and answers nonsense with an error."""
     async with running("chat", unused_tcp_port, library=library, folder=tmp_path) as server:
         uri = f"ws://localhost:{unused_tcp_port}/"
         async with connect(uri) as one, connect(uri) as other:
@@ -157,6 +165,7 @@ async def test_chat(library: str, unused_tcp_port: int, tmp_path: Path) -> None:
 
 
 async def test_authenticated(unused_tcp_port: int, tmp_path: Path) -> None:
+    """The sample with a password lets in only who gives it."""
     async with running("older_authenticated", unused_tcp_port, folder=tmp_path) as server:
         with pytest.raises(InvalidStatus) as caught:
             await connect(f"ws://localhost:{unused_tcp_port}/")
@@ -235,6 +244,7 @@ async def test_serve_forever(library: str, unused_tcp_port: int, tmp_path: Path)
 
 @both_libraries
 async def test_router(library: str, unused_tcp_port: int, tmp_path: Path) -> None:
+    """The router sample finds handlers by path, and has 404 for others."""
     async with running("router", unused_tcp_port, library=library, folder=tmp_path):
         uri = f"ws://localhost:{unused_tcp_port}"
         channel = uuid.uuid4()

@@ -45,6 +45,7 @@ def test_limits_of_addresses_are_shared() -> None:
 
 
 def test_proxies() -> None:
+    """A worker's gate trusts the configured proxies, and reads the PROXY protocol."""
     config = Config(application="app:handler", trusted_proxies=("10.0.0.0/8",), proxy_protocol=True)
     gate = make_gate(config, make_context(config), None, Row())
     assert "10.1.1.1" in gate.trusted
