@@ -54,7 +54,7 @@ UNITS = {
 }
 
 # Where the rules of an RFC live: each name says which section it is, for itself or by its module.
-RULES = ["closing", "extensions.permessage_deflate", "frames", "handshake", "headers", "keepalive", "protocol", "uri"]
+RULES = ["closing", "extensions.permessage_deflate", "frames", "headers", "keepalive", "protocol", "server", "uri"]
 EACH_RULE = ["frames", "headers", "protocol", "uri"]
 
 # What of a connection the RFC has a word for.
