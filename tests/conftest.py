@@ -31,7 +31,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.harness import ECHO, Daemon
 from tests.patience import LONG, SLOWNESS
-from tidegate._core.scoreboard import Row, use
+from tidegate._core.counters import Row, use
 
 pytest_plugins = ("tests.hangs", "tests.parallel")
 

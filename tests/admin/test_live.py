@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from tidegate._core.scoreboard import EXIT_REASONS, Scoreboard
+from tidegate._core.scoreboard import Scoreboard
+from tidegate._core.snapshot import EXIT_REASONS
 from tidegate.admin.live import _ENDED, EVENTS, HISTORY, Live, Pressure, Watcher, quantile
 
 

@@ -17,7 +17,7 @@ import pytest
 from tests.asyncio.test_handshake import results
 from tests.patience import PATIENCE
 from tests.rawclient import RawClient
-from tidegate._core.scoreboard import LIMITS, Row
+from tidegate._core.counters import LIMITS, Row
 from tidegate.asyncio.admission import Gate, Verdict, descriptors
 from tidegate.asyncio.client import connect
 from tidegate.asyncio.server import Server, ServerConnection, serve

@@ -23,7 +23,7 @@ import tidegate
 from tests.rawclient import frame
 from tests.rawserver import Peer, RawServer
 from tidegate import ConnectionClosedError, ConnectionClosedOK, Headers, State
-from tidegate._core.scoreboard import Row
+from tidegate._core.counters import Row
 from tidegate.asyncio.client import ClientConnection, connect
 from tidegate.asyncio.server import ServerConnection, serve
 from tidegate.extensions.base import ClientExtensionFactory, Extension, ServerExtensionFactory

@@ -20,7 +20,7 @@ from tests.asyncio.test_admission import MANY, gone, tell_address
 from tests.asyncio.test_handshake import results
 from tests.patience import PATIENCE
 from tests.rawclient import RawClient
-from tidegate._core.scoreboard import Row
+from tidegate._core.counters import Row
 from tidegate.asyncio.admission import Gate
 from tidegate.asyncio.client import connect
 from tidegate.asyncio.server import Server, ServerConnection, serve, unix_serve

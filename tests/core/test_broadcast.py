@@ -8,7 +8,7 @@ import pytest
 
 from tests.core.recorder import BINARY, TEXT, Recorder, text
 from tidegate._core.broadcast import broadcast
-from tidegate._core.scoreboard import Row
+from tidegate._core.counters import Row
 from tidegate._core.wire import build_header
 from tidegate.protocol import State
 

@@ -40,7 +40,7 @@ EXCLUDED = {
         "raise MemoryError": NO_MEMORY,
         "cdef int find_room(self) except -1:": ABSTRACT,
     },
-    "scoreboard.pyx": {
+    "counters.pyx": {
         "raise MemoryError()": "of calloc(), which no test makes fail",
         "if _current._owner is not None:": FORKED,
         "use(Row())": FORKED,

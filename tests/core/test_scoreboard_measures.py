@@ -2,7 +2,8 @@
 
 import pytest
 
-from tidegate._core.scoreboard import Row, Scoreboard
+from tidegate._core.counters import Row
+from tidegate._core.scoreboard import Scoreboard
 
 
 def test_collections_by_generation() -> None:

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from tidegate._core.scoreboard import OPERATION_BOUNDS, OPERATION_TICKS, OUTCOMES, Scoreboard
+from tidegate._core.scoreboard import Scoreboard
+from tidegate._core.snapshot import OPERATION_BOUNDS, OPERATION_TICKS, OUTCOMES
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from tests.core.recorder import (
     text,
 )
 from tidegate._core.channel import slow_connections
-from tidegate._core.scoreboard import BOUNDS, DIRECTIONS, OPCODES, Row
+from tidegate._core.counters import BOUNDS, DIRECTIONS, OPCODES, Row
 from tidegate._core.wire import build_header
 from tidegate.protocol import State
 

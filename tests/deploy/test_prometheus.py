@@ -15,7 +15,8 @@ import pytest
 
 from tests.harness import ROOT, require
 from tests.patience import PATIENCE
-from tidegate._core.scoreboard import CLOSE_CODES, EXIT_REASONS, HANDSHAKE_RESULTS, LIMITS, STAGES
+from tidegate._core.counters import CLOSE_CODES, HANDSHAKE_RESULTS, LIMITS
+from tidegate._core.snapshot import EXIT_REASONS, STAGES
 from tidegate.metrics.catalog import CATALOG
 from tidegate.metrics.derived import BACKOFF
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from tidegate._core.scoreboard import (
+from tidegate._core.counters import (
     BOUNDS,
     CLOSE_CODES,
     FIELDS,

@@ -6,7 +6,9 @@ import random
 import pytest
 from prometheus_client.registry import CollectorRegistry
 
-from tidegate._core.scoreboard import BOUNDS, EXIT_REASONS, Row, Scoreboard
+from tidegate._core.counters import BOUNDS, Row
+from tidegate._core.scoreboard import Scoreboard
+from tidegate._core.snapshot import EXIT_REASONS
 from tidegate.metrics.catalog import CATALOG
 from tidegate.metrics.collect import ScoreboardCollector, families, histogram
 from tidegate.metrics.procfs import Observer

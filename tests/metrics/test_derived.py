@@ -4,7 +4,8 @@ import platform
 import time
 
 from tidegate import __version__
-from tidegate._core.scoreboard import STAGES, Scoreboard
+from tidegate._core.scoreboard import Scoreboard
+from tidegate._core.snapshot import STAGES
 from tidegate.metrics import derived
 
 

@@ -36,8 +36,9 @@ from websockets.sync.client import connect
 
 from tests.harness import ECHO, Daemon, wait_until
 from tests.patience import PATIENCE
-from tidegate._core import scoreboard
-from tidegate._core.scoreboard import FIELDS, Row, Scoreboard
+from tidegate._core import counters, snapshot
+from tidegate._core.counters import FIELDS, Row
+from tidegate._core.scoreboard import Scoreboard
 from tidegate.config.schema import settings
 from tidegate.ipc import control_protocol, handover_state
 from tidegate.ipc.control_protocol import Answer, Drain, Reload, Request, Scale, Status, Stop, Upgrade
@@ -213,7 +214,7 @@ def layout_of_today() -> int:
 
 def sets_of_today() -> dict[str, list[str]]:
     """The closed sets of names, whose numbers are in the memory."""
-    return {name: list(getattr(scoreboard, name)) for name in SETS}
+    return {name: list(getattr(counters, name, None) or getattr(snapshot, name)) for name in SETS}
 
 
 def filled(sets: Mapping[str, Sequence[str]]) -> Scoreboard:

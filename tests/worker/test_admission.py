@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tidegate._core.scoreboard import Row
+from tidegate._core.counters import Row
 from tidegate.config.schema import Config
 from tidegate.limits import RATE
 from tidegate.worker.admission import make_gate

@@ -9,7 +9,7 @@ import pytest
 
 from tests.harness import Daemon, wait_until
 from tidegate._core.channel import slow_connections
-from tidegate._core.scoreboard import Row
+from tidegate._core.counters import Row
 from tidegate.worker import self_metrics
 
 

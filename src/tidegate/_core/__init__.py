@@ -9,7 +9,9 @@
     deflate      permessage-deflate of one connection
     broadcast    one message to many connections
     wire         headers, masking keys, UTF-8
-    scoreboard   counters in shared memory
+    counters     what a process counts, in a row
+    scoreboard   every row, in shared memory
+    snapshot     one consistent read of it
     parent       the end of a process whose parent has gone
 
 What must not live here: anything rarer than a message.

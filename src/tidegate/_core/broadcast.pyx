@@ -12,7 +12,7 @@ from libc.string cimport memcpy
 
 from tidegate._core.channel cimport Channel
 from tidegate._core.deflate cimport Deflate
-from tidegate._core.scoreboard cimport TG_SENT, tg_count_bytes, tg_count_message
+from tidegate._core.counters cimport TG_SENT, tg_count_bytes, tg_count_message
 from tidegate._core.wire cimport TG_HEADER_MAX, tg_build_header
 from tidegate._core.writer cimport BINARY, OPEN, TEXT
 

@@ -17,7 +17,7 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.string cimport memcpy
 
 from tidegate._core.deflate cimport Deflate
-from tidegate._core.scoreboard cimport TG_RECEIVED, tg_count_bytes, tg_count_message, tg_now, tg_now_about
+from tidegate._core.counters cimport TG_RECEIVED, tg_count_bytes, tg_count_message, tg_now, tg_now_about
 from tidegate._core.turns cimport TURN_BYTES, TURN_SECONDS, PyThread_get_thread_ident, Turns
 from tidegate._core.wire cimport tg_copy_bytes, tg_parse_header, tg_unmask, tg_utf8_check
 from tidegate._core.writer cimport (

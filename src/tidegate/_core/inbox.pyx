@@ -12,7 +12,7 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
-from tidegate._core.scoreboard cimport tg_count_handled
+from tidegate._core.counters cimport tg_count_handled
 from tidegate._core.writer cimport CLOSING, TEXT
 
 

@@ -1,62 +1,51 @@
-"""Table of contents of the scoreboard for native code: the row that a worker writes and how to observe into it."""
+"""Table of contents of the shared file for native code: its structures, and where each of them lies."""
 
-cimport cython
 from libc.stdint cimport int64_t, uint64_t
+
+from tidegate._core.counters cimport tg_histogram, tg_row
 
 
 cdef extern from "scoreboard.h" nogil:
-    const int TG_BOUNDS, TG_RECEIVED, TG_SENT, TG_TEXT, TG_BINARY, TG_HANDSHAKE_RESULTS, TG_CLOSE_CODES, TG_INITIATORS
-    const int TG_LIMITS
-    const double *TG_DURATIONS
+    const int TG_OPERATION_BOUNDS, TG_OUTCOMES, TG_EXIT_REASONS
+    const double *TG_OPERATIONS
+    const uint64_t TG_MAGIC, TG_LAYOUT
+    const size_t TG_LASTING, TG_SUMMED
 
-    ctypedef struct tg_histogram:
-        uint64_t *bucket
-        uint64_t sum
+    ctypedef struct tg_header:
+        uint64_t magic, layout, size, rows, slots
+        uint64_t sequence, rows_used, slots_used
+        int64_t pid
+        double started_at, ticked_at
+        uint64_t desired, ready, draining, log_messages_dropped, config_hash
+        uint64_t *reloads
+        uint64_t *upgrades
+        uint64_t last_reload
+        double last_reload_at
+        tg_histogram *reload_duration
+        tg_histogram *drain_duration
+        uint64_t admin_cpu, accept_queue_length, accept_queue_limit
 
-    ctypedef struct tg_row:
-        uint64_t connections_accepted
-        uint64_t *handshakes
-        uint64_t closes[3][20]
-        uint64_t messages[2][2]
-        uint64_t bytes[2]
-        uint64_t pauses[2]
-        uint64_t pong_timeouts
-        uint64_t *limit_rejections
-        uint64_t log_messages_dropped
-        uint64_t *slow_consumers
-        uint64_t *gc_collections
-        tg_histogram handshake_duration
-        tg_histogram handler_duration
-        tg_histogram connection_duration
-        tg_histogram ping_rtt
-        tg_histogram event_loop_lag
-        tg_histogram gc_pause
-        tg_histogram message_size_received
-        tg_histogram message_size_sent
-        int64_t connections_handshaking
-        int64_t connections_open
-        int64_t connections_closing
-        int64_t send_queue_connections
-        int64_t send_queue_bytes
-        double heartbeat
-        uint64_t send_queue_max_bytes
-        uint64_t connections_max
-        uint64_t connections_max_of_all
+    ctypedef struct tg_worker:
+        uint64_t taken, slot
+        int64_t pid
+        uint64_t generation, stage
+        double started_at
 
-    double tg_now()
-    double tg_now_about()
-    void tg_observe(tg_histogram *h, const double *bounds, int count, double value)
-    void tg_count_bytes(tg_row *row, int direction, uint64_t size)
-    void tg_count_message(tg_row *row, int direction, int opcode, uint64_t size)
-    void tg_count_handled(tg_row *row, double since)
+    ctypedef struct tg_slot:
+        uint64_t spawns
+        uint64_t *exits
+        double backoff_until
+        uint64_t cpu, accept_queue_length, accept_queue_limit
+        tg_row retired
 
-
-@cython.no_gc  # it is in no cycle; clearing _owner before the end would free memory that is not its own
-@cython.final
-cdef class Row:
-    cdef tg_row *data
-    cdef readonly int index  # in its scoreboard; -1: it is a private one
-    cdef object _owner  # keeps the memory alive: a Scoreboard, or None for a private row
-
-
-cdef Row current_row()
+    void tg_add(tg_row *into, const tg_row *row, size_t words)
+    size_t tg_size(uint64_t rows, uint64_t slots)
+    tg_worker *tg_worker_at(tg_header *h, uint64_t i)
+    tg_slot *tg_slot_at(tg_header *h, uint64_t i)
+    tg_row *tg_row_at(tg_header *h, uint64_t i)
+    int64_t tg_connections(const tg_row *row)
+    void tg_write_begin(tg_header *h)
+    void tg_write_end(tg_header *h)
+    uint64_t tg_read_begin(const tg_header *h)
+    bint tg_read_same(const tg_header *h, uint64_t sequence)
+    void tg_copy(void *to, const void *source, size_t bytes)

@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 
 from cpython.dict cimport PyDict_GetItem
 
-from tidegate._core.scoreboard cimport tg_now
+from tidegate._core.counters cimport tg_now
 
 TURN_SECONDS = 0.0005
 BYTES = TURN_BYTES  # for Python

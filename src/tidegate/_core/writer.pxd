@@ -4,7 +4,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint64_t
 
 from tidegate._core.deflate cimport Compression, Deflate
-from tidegate._core.scoreboard cimport Row, tg_row
+from tidegate._core.counters cimport Row, tg_row
 from tidegate._core.turns cimport PyThread_get_thread_ident, Turns, TurnTaker
 
 

@@ -2,7 +2,7 @@ import asyncio
 
 from typing_extensions import Buffer
 
-from .scoreboard import Row
+from .counters import Row
 
 slow_connections: set[Writer]
 """Connections of this process's servers that have more to be sent than their write limit."""

@@ -12,7 +12,7 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.string cimport memcpy
 
 from tidegate._core.deflate cimport COMPRESSED_AT_ONCE
-from tidegate._core.scoreboard cimport TG_SENT, current_row, tg_count_bytes, tg_count_message
+from tidegate._core.counters cimport TG_SENT, current_row, tg_count_bytes, tg_count_message
 from tidegate._core.turns cimport TG_GLANCE, tg_ticks
 from tidegate._core.wire cimport new_key, tg_build_header, tg_unmask
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from .._core.scoreboard import Snapshot
+from .._core.snapshot import Snapshot
 from ..metrics import derived
 
 LIVE_SECONDS = 10.0

@@ -19,17 +19,9 @@ from typing import Final, NamedTuple
 
 from msgspec import Struct, field
 
-from .._core.scoreboard import (
-    BOUNDS,
-    CLOSE_CODES,
-    FIELDS,
-    HANDSHAKE_RESULTS,
-    INITIATORS,
-    Row,
-    Scoreboard,
-    Snapshot,
-    Worker,
-)
+from .._core.counters import BOUNDS, CLOSE_CODES, FIELDS, HANDSHAKE_RESULTS, INITIATORS, Row
+from .._core.scoreboard import Scoreboard
+from .._core.snapshot import Snapshot, Worker
 from ..metrics import derived, procfs
 from . import health
 from .status import Connections, Totals, connections, totals

@@ -9,7 +9,8 @@ import math
 
 from msgspec import Struct
 
-from .._core.scoreboard import Row, Snapshot, Worker
+from .._core.counters import Row
+from .._core.snapshot import Snapshot, Worker
 from ..metrics import derived, procfs
 from . import health
 

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from .._core.scoreboard import RESULT_OF_STATUS
+from .._core.counters import RESULT_OF_STATUS
 from ..exceptions import InvalidHandshake
 from ..http11 import Request, RequestParser, Response, has_body
 from ..protocol import CLOSED, CONNECTING, OPEN

@@ -14,7 +14,7 @@ import uuid
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
-from .._core.scoreboard import current
+from .._core.counters import current
 from ..proxy_protocol import BadHeader, HeaderParser
 from .access_log import log_handshake
 from .admission import Gate, Visit, full_address

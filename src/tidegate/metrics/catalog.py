@@ -6,7 +6,7 @@ never are labels. `worker` is the slot, never the pid: a successor continues its
 The source of a metric is one of
 - a table from label values to a word of the row: (field of the scoreboard, index in it). With the label `worker` it is
   read slot by slot, without it from the sum over all slots;
-- the name of a histogram in the row, whose bucket bounds are `scoreboard.BOUNDS`, since native code observes into it;
+- the name of a histogram in the row, whose bucket bounds are `counters.BOUNDS`, since native code observes into it;
   or `Several` of them, one for each value of a label;
 - a function of the snapshot, from derived; of histograms of what was done to the daemon, `ByOutcome` of one;
 - `Told` by the system: a function of a reading, from procfs.
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .._core.scoreboard import (
+from .._core.counters import (
     CLOSE_CODES,
     DIRECTIONS,
     FIELDS,
@@ -30,8 +30,8 @@ from .._core.scoreboard import (
     LIMITS,
     OPCODES,
     SLOW_ACTIONS,
-    Snapshot,
 )
+from .._core.snapshot import Snapshot
 from . import derived, procfs
 
 Words = Mapping[tuple[str, ...], tuple[str, int]]
@@ -46,7 +46,7 @@ class Several:
 
 @dataclass(frozen=True, slots=True)
 class ByOutcome:
-    """Histograms by the label `result`, with `scoreboard.OPERATION_BOUNDS`."""
+    """Histograms by the label `result`, with `snapshot.OPERATION_BOUNDS`."""
 
     of: Callable[[Snapshot], Mapping[str, tuple[int, ...]]]
 

@@ -12,7 +12,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from .._core.scoreboard import BOUNDS, FIELDS, OPERATION_BOUNDS, OPERATION_TICKS, Row, Scoreboard, Snapshot
+from .._core.counters import BOUNDS, FIELDS, Row
+from .._core.scoreboard import Scoreboard
+from .._core.snapshot import OPERATION_BOUNDS, OPERATION_TICKS, Snapshot
 from .catalog import CATALOG, ByOutcome, Metric, Several, Told
 from .derived import Sample
 from .procfs import Observer, Reading

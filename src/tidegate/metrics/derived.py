@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import version as installed_version
 
-from .._core.scoreboard import STAGES, Slot, Snapshot
+from .._core.snapshot import STAGES, Slot, Snapshot
 from ..version import version
 
 Sample = tuple[tuple[str, ...], float]

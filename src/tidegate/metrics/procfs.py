@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
-from .._core.scoreboard import Scoreboard, Slot, Snapshot, Worker
+from .._core.scoreboard import Scoreboard
+from .._core.snapshot import Slot, Snapshot, Worker
 from .derived import Sample
 
 __all__ = ["Observer", "Process", "Reading", "Usage", "read", "sampled", "tcp_counter"]

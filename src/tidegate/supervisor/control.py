@@ -36,7 +36,7 @@ from .sockets.addresses import AddressError, reason_of
 from .sockets.listeners import UnixListener
 
 if TYPE_CHECKING:
-    from .._core.scoreboard import Snapshot
+    from .._core.snapshot import Snapshot
     from .event_loop import Timer
     from .operations import Tell
     from .supervisor import Supervisor

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from .. import logs
-from .._core.scoreboard import HANDSHAKE_RESULTS
+from .._core.counters import HANDSHAKE_RESULTS
 from ..config.types import write_number
 from .worker_handle import Handle, Role
 

@@ -233,7 +233,7 @@ def resume(supervisor: Supervisor, estate: Estate) -> Tell | None:
 
 
 def _slot(supervisor: Supervisor, generation: Generation, left: SlotLeft, role: Role = Role.WORKER) -> Slot:
-    from .._core.scoreboard import EXIT_REASONS
+    from .._core.snapshot import EXIT_REASONS
 
     slot = Slot.take(generation, left, role)
     for handle in slot.children:

@@ -33,7 +33,8 @@ from .event_loop import Timer
 from .signals import Signals, name_of
 
 if TYPE_CHECKING:
-    from .._core.scoreboard import Row, Scoreboard
+    from .._core.counters import Row
+    from .._core.scoreboard import Scoreboard
 
 __all__ = ["AdminMain", "Backoff", "Child", "Generation", "Handle", "Role", "Slot", "WorkerMain"]
 

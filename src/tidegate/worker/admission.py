@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._core.scoreboard import Row
+from .._core.counters import Row
 from ..asyncio.admission import Gate
 from ..config.schema import Config
 from ..limits import Limiter

@@ -25,7 +25,7 @@ import uvloop
 from setproctitle import setproctitle
 
 from .. import logs
-from .._core.scoreboard import Row, use
+from .._core.counters import Row, use
 from ..app import App, is_map
 from ..asyncio.admission import Gate
 from ..asyncio.server import Server, serve, unix_serve

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .._core.scoreboard import Row
+from .._core.counters import Row
 from .._core.writer import slow_connections
 from ..asyncio.admission import descriptors
 

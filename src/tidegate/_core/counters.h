@@ -1,0 +1,223 @@
+/* What one worker process counts (tg_row), how it is counted, and the table of its fields for readers.
+ * All of it is 64-bit words, so that a row can be read while it is written, and rows can be added word by word.
+ * What must not live here: the shared file (scoreboard.h), anything that knows a Python object. */
+#ifndef TIDEGATE_COUNTERS_H
+#define TIDEGATE_COUNTERS_H
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <time.h>
+
+/* ---- one row: written by its worker only, read by anybody ---- */
+
+#define TG_BOUNDS 16 /* the most finite bounds that a histogram has */
+
+typedef struct {
+    uint64_t bucket[TG_BOUNDS + 1]; /* not cumulative; the one after the last bound is +Inf */
+    uint64_t sum;                   /* in ticks: whole numbers, since adding floats in another order moves the last
+                                     * digit, and a sum that shrinks by one digit is a counter reset to Prometheus */
+} tg_histogram;
+
+enum { TG_RECEIVED = 0, TG_SENT = 1 };
+enum { TG_TEXT = 0, TG_BINARY = 1 };
+
+/* Handshake results and close codes are small closed sets: counters.pyx has the names in this order. */
+#define TG_HANDSHAKE_RESULTS 16
+#define TG_CLOSE_CODES 20
+#define TG_INITIATORS 3
+#define TG_LIMITS 8
+#define TG_SLOW_ACTIONS 4
+#define TG_GENERATIONS 3 /* of Python's garbage collector */
+
+typedef struct {
+    /* counters */
+    uint64_t connections_accepted;
+    uint64_t handshakes[TG_HANDSHAKE_RESULTS];
+    uint64_t closes[TG_INITIATORS][TG_CLOSE_CODES];
+    uint64_t messages[2][2]; /* direction, opcode */
+    uint64_t bytes[2];       /* direction; payload bytes of data messages */
+    uint64_t pauses[2];      /* direction: reading paused by max_queue, writing paused by write_limit */
+    uint64_t pong_timeouts;
+    uint64_t limit_rejections[TG_LIMITS];
+    uint64_t log_messages_dropped;
+    uint64_t slow_consumers[TG_SLOW_ACTIONS];
+    uint64_t gc_collections[TG_GENERATIONS];
+    /* histograms, in seconds */
+    tg_histogram handshake_duration;
+    tg_histogram handler_duration;
+    tg_histogram connection_duration;
+    tg_histogram ping_rtt;
+    tg_histogram event_loop_lag;
+    tg_histogram gc_pause;
+    /* histograms, in bytes */
+    tg_histogram message_size_received; /* by direction, as TG_RECEIVED and TG_SENT say */
+    tg_histogram message_size_sent;
+    /* gauges: from here to the end nothing outlives the worker */
+    int64_t connections_handshaking;
+    int64_t connections_open;
+    int64_t connections_closing;
+    int64_t send_queue_connections; /* those with more than their write_limit to be sent, and how much that is */
+    int64_t send_queue_bytes;
+    /* what does not add up over rows */
+    double heartbeat; /* CLOCK_MONOTONIC seconds of the worker's last tick */
+    uint64_t send_queue_max_bytes;
+    uint64_t connections_max;        /* what the worker's open files allow */
+    uint64_t connections_max_of_all; /* in the whole daemon; 0: no such limit */
+} tg_row;
+
+/* Bounds of every duration on the hot path, in seconds: 100 us to 10 s, as many as fit a glance. */
+static const double TG_DURATIONS[TG_BOUNDS] = {
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
+};
+/* Bounds of the event loop's lag, in seconds: under a millisecond it is noise, over five it is an outage. */
+#define TG_LAG_BOUNDS 11
+static const double TG_LAGS[TG_LAG_BOUNDS] = {0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5};
+/* Bounds of a connection's life, in seconds: a second to a day. */
+#define TG_LIFETIME_BOUNDS 8
+static const double TG_LIFETIMES[TG_LIFETIME_BOUNDS] = {1, 10, 60, 300, 1800, 3600, 14400, 86400};
+
+/* Bounds of the size of a message, in bytes: 64 B to 16 MiB, each four times the one before. */
+#define TG_SIZE_BOUNDS 10
+static const double TG_SIZES[TG_SIZE_BOUNDS] = {
+    64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216,
+};
+
+/* Bounds of what operators do, reloads and drains, in seconds: a tenth of a second to five minutes. */
+#define TG_OPERATION_BOUNDS 10
+static const double TG_OPERATIONS[TG_OPERATION_BOUNDS] = {0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300};
+
+/* Ticks of a sum, in one second. In nanoseconds 64 bits hold 584 years, too few for the lives of connections:
+ * 10,000 of them that live a day each are 27 years a day. So those are summed in microseconds. */
+#define TG_NANOSECONDS 1e9
+#define TG_MICROSECONDS 1e6
+#define TG_BYTES 1.0 /* and of one that is no time */
+
+static inline double tg_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static inline void tg_observe_in(tg_histogram *h, const double *bounds, int count, double value, double ticks) {
+    int i = 0;
+    while (i < count && value > bounds[i]) i++;
+    h->bucket[i]++;
+    /* A clock that stepped back and a NaN add nothing; 1e9 s is more than any life, and still fits the integer. */
+    if (value > 0) h->sum += (uint64_t)(int64_t)((value < 1e9 ? value : 1e9) * ticks + 0.5);
+}
+
+static inline void tg_observe(tg_histogram *h, const double *bounds, int count, double value) {
+    tg_observe_in(h, bounds, count, value, TG_NANOSECONDS);
+}
+
+/* tg_now(), or what it was up to two microseconds ago: asking the clock takes as long as all other counting of a message
+ * together, and of many that come at once each is handled in less than that. The processor's own counter tells when to
+ * ask again. Whatever else it may do, run backwards or differ between processors, it is no more than asked too often. */
+#if defined(__x86_64__)
+#define TG_STALE 4096 /* cycles */
+static inline double tg_now_about(void) {
+    static double now;
+    static uint64_t asked_at;
+    uint64_t at = __builtin_ia32_rdtsc();
+    if (at - asked_at > TG_STALE) {
+        now = tg_now();
+        asked_at = at;
+    }
+    return now;
+}
+#else
+static inline double tg_now_about(void) { return tg_now(); }
+#endif
+
+/* ---- what is counted per message. With TIDEGATE_NO_METRICS nothing is: to measure what the counting costs. ---- */
+
+static inline int tg_size_bucket(uint64_t size) {
+    int i;
+    if (size <= 64) return 0;
+    i = (59 - __builtin_clzll(size - 1)) / 2;
+    return i < TG_SIZE_BOUNDS ? i : TG_SIZE_BOUNDS;
+}
+
+#ifndef TIDEGATE_NO_METRICS
+/* Payload of a data frame. */
+static inline void tg_count_bytes(tg_row *row, int direction, uint64_t size) { row->bytes[direction] += size; }
+
+/* The end of a message, whose frames had this much payload together. */
+static inline void tg_count_message(tg_row *row, int direction, int opcode, uint64_t size) {
+    tg_histogram *h = &row->message_size_received + direction;
+    row->messages[direction][opcode - 1]++;
+    h->bucket[tg_size_bucket(size)]++;
+    h->sum += size;
+}
+
+/* The handler is done with the message that came then. */
+static inline void tg_count_handled(tg_row *row, double since) {
+    tg_observe(&row->handler_duration, TG_DURATIONS, TG_BOUNDS, tg_now_about() - since);
+}
+#else
+static inline void tg_count_bytes(tg_row *row, int direction, uint64_t size) {}
+static inline void tg_count_message(tg_row *row, int direction, int opcode, uint64_t size) {}
+static inline void tg_count_handled(tg_row *row, double since) {}
+#endif
+
+/* ---- the row's table of contents, for readers: all of it that adds up over rows ---- */
+
+enum { TG_COUNTER = 0, TG_HISTOGRAM = 1, TG_GAUGE = 2 };
+
+typedef struct {
+    const char *name;
+    size_t offset, count; /* in words */
+    int kind;
+    const double *bounds; /* of a histogram, like the next two */
+    int bounds_count;
+    double ticks;
+} tg_field;
+
+#define TG_WORDS(what) (sizeof(what) / sizeof(uint64_t))
+#define TG_PLACE(name) #name, offsetof(tg_row, name) / sizeof(uint64_t), TG_WORDS(((tg_row *)0)->name)
+static const tg_field TG_FIELDS[] = {
+    {TG_PLACE(connections_accepted), TG_COUNTER, NULL, 0, 0},
+    {TG_PLACE(handshakes), TG_COUNTER, NULL, 0, 0},
+    {TG_PLACE(closes), TG_COUNTER, NULL, 0, 0},
+    {TG_PLACE(messages), TG_COUNTER, NULL, 0, 0},
+    {TG_PLACE(bytes), TG_COUNTER, NULL, 0, 0},
+    {TG_PLACE(pauses), TG_COUNTER, NULL, 0, 0},
+    {TG_PLACE(pong_timeouts), TG_COUNTER, NULL, 0, 0},
+    {TG_PLACE(limit_rejections), TG_COUNTER, NULL, 0, 0},
+    {TG_PLACE(log_messages_dropped), TG_COUNTER, NULL, 0, 0},
+    {TG_PLACE(slow_consumers), TG_COUNTER, NULL, 0, 0},
+    {TG_PLACE(gc_collections), TG_COUNTER, NULL, 0, 0},
+    {TG_PLACE(handshake_duration), TG_HISTOGRAM, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS},
+    {TG_PLACE(handler_duration), TG_HISTOGRAM, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS},
+    {TG_PLACE(connection_duration), TG_HISTOGRAM, TG_LIFETIMES, TG_LIFETIME_BOUNDS, TG_MICROSECONDS},
+    {TG_PLACE(ping_rtt), TG_HISTOGRAM, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS},
+    {TG_PLACE(event_loop_lag), TG_HISTOGRAM, TG_LAGS, TG_LAG_BOUNDS, TG_NANOSECONDS},
+    {TG_PLACE(gc_pause), TG_HISTOGRAM, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS},
+    {TG_PLACE(message_size_received), TG_HISTOGRAM, TG_SIZES, TG_SIZE_BOUNDS, TG_BYTES},
+    {TG_PLACE(message_size_sent), TG_HISTOGRAM, TG_SIZES, TG_SIZE_BOUNDS, TG_BYTES},
+    {TG_PLACE(connections_handshaking), TG_GAUGE, NULL, 0, 0},
+    {TG_PLACE(connections_open), TG_GAUGE, NULL, 0, 0},
+    {TG_PLACE(connections_closing), TG_GAUGE, NULL, 0, 0},
+    {TG_PLACE(send_queue_connections), TG_GAUGE, NULL, 0, 0},
+    {TG_PLACE(send_queue_bytes), TG_GAUGE, NULL, 0, 0},
+};
+#define TG_FIELD_COUNT (sizeof(TG_FIELDS) / sizeof(TG_FIELDS[0]))
+
+#define TG_LASTING (offsetof(tg_row, connections_handshaking) / sizeof(uint64_t)) /* words that outlive a worker */
+#define TG_SUMMED (offsetof(tg_row, heartbeat) / sizeof(uint64_t))                /* words that add up over rows */
+
+typedef uint64_t __attribute__((may_alias)) tg_word; /* a counter, a gauge or the bits of a double */
+
+/* How many connections the row's worker has now: others read it while it counts. */
+static inline int64_t tg_connections(const tg_row *row) {
+    return __atomic_load_n(&row->connections_handshaking, __ATOMIC_RELAXED) +
+           __atomic_load_n(&row->connections_open, __ATOMIC_RELAXED) +
+           __atomic_load_n(&row->connections_closing, __ATOMIC_RELAXED);
+}
+
+static inline void tg_add(tg_row *into, const tg_row *row, size_t words) {
+    tg_word *a = (tg_word *)into;
+    const tg_word *b = (const tg_word *)row;
+    for (size_t i = 0; i < words; i++) a[i] += b[i];
+}
+#endif

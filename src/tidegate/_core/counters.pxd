@@ -1,0 +1,66 @@
+"""Table of contents of the counters for native code: the row that a worker writes and how to observe into it."""
+
+cimport cython
+from libc.stdint cimport int64_t, uint64_t
+
+
+cdef extern from "counters.h" nogil:
+    const int TG_BOUNDS, TG_RECEIVED, TG_SENT, TG_TEXT, TG_BINARY, TG_HANDSHAKE_RESULTS, TG_CLOSE_CODES, TG_INITIATORS
+    const int TG_LIMITS
+    const double TG_MICROSECONDS, TG_NANOSECONDS
+    const double *TG_DURATIONS
+
+    ctypedef struct tg_histogram:
+        uint64_t *bucket
+        uint64_t sum
+
+    ctypedef struct tg_row:
+        uint64_t connections_accepted
+        uint64_t *handshakes
+        uint64_t closes[3][20]
+        uint64_t messages[2][2]
+        uint64_t bytes[2]
+        uint64_t pauses[2]
+        uint64_t pong_timeouts
+        uint64_t *limit_rejections
+        uint64_t log_messages_dropped
+        uint64_t *slow_consumers
+        uint64_t *gc_collections
+        tg_histogram handshake_duration
+        tg_histogram handler_duration
+        tg_histogram connection_duration
+        tg_histogram ping_rtt
+        tg_histogram event_loop_lag
+        tg_histogram gc_pause
+        tg_histogram message_size_received
+        tg_histogram message_size_sent
+        int64_t connections_handshaking
+        int64_t connections_open
+        int64_t connections_closing
+        int64_t send_queue_connections
+        int64_t send_queue_bytes
+        double heartbeat
+        uint64_t send_queue_max_bytes
+        uint64_t connections_max
+        uint64_t connections_max_of_all
+
+    double tg_now()
+    double tg_now_about()
+    void tg_observe(tg_histogram *h, const double *bounds, int count, double value)
+    void tg_observe_in(tg_histogram *h, const double *bounds, int count, double value, double ticks)
+    void tg_count_bytes(tg_row *row, int direction, uint64_t size)
+    void tg_count_message(tg_row *row, int direction, int opcode, uint64_t size)
+    void tg_count_handled(tg_row *row, double since)
+
+
+@cython.no_gc  # it is in no cycle; clearing _owner before the end would free memory that is not its own
+@cython.final
+cdef class Row:
+    cdef tg_row *data
+    cdef readonly int index  # in its scoreboard; -1: it is a private one
+    cdef object _owner  # keeps the memory alive: a Scoreboard, or None for a private row
+
+
+cdef Row current_row()
+cdef Row row_at(tg_row *data, object owner, int index)
+cdef int index_of(dict names, object name, str what) except -1

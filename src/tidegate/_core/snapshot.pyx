@@ -1,0 +1,153 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, binding=False, auto_pickle=False
+"""The reader of the scoreboard: a `Snapshot` is one consistent read, with a `Slot` and a `Worker` for each that it has.
+
+A sum over a snapshot never is below the same sum of an earlier one. What must not live here: what is written to the
+scoreboard (scoreboard), what is counted in a row (counters), who is hung or ready (supervisor, admin).
+"""
+
+cimport cython
+from libc.stdint cimport int64_t, uint64_t
+
+import time
+
+from tidegate._core.counters cimport TG_BOUNDS, TG_MICROSECONDS, TG_NANOSECONDS, Row, tg_histogram, tg_now, tg_row
+from tidegate._core.scoreboard cimport (
+    TG_EXIT_REASONS,
+    TG_OPERATION_BOUNDS,
+    TG_OPERATIONS,
+    TG_OUTCOMES,
+    TG_SUMMED,
+    tg_add,
+    tg_copy,
+    tg_header,
+    tg_read_begin,
+    tg_read_same,
+    tg_row_at,
+    tg_slot,
+    tg_slot_at,
+    tg_worker,
+    tg_worker_at,
+)
+
+
+# The closed sets of what the supervisor writes, in the order of their words. A name is added at the end, and never moved.
+STAGES = ("starting", "booted", "ready", "draining", "gone")
+EXIT_REASONS = (
+    "stopped", "reload", "recycle_age", "recycle_connections", "recycle_memory",
+    "crash", "signal", "hung", "oom_suspect", "boot_failed",
+)
+OUTCOMES = ("success", "failure")
+assert len(OUTCOMES) == TG_OUTCOMES and len(EXIT_REASONS) <= TG_EXIT_REASONS
+cdef uint64_t STAGE_COUNT = len(STAGES)
+
+OPERATION_BOUNDS = tuple([TG_OPERATIONS[i] for i in range(TG_OPERATION_BOUNDS)])
+OPERATION_TICKS = TG_NANOSECONDS
+
+
+cdef tuple _words_of(const tg_histogram *h):
+    cdef int i
+    return (*[h.bucket[i] for i in range(TG_BOUNDS + 1)], h.sum)
+
+
+@cython.final
+cdef class Worker:
+    """A live worker in a `Snapshot`. `pid` is 0 before its fork; `started_at` is Unix time."""
+
+
+@cython.final
+cdef class Slot:
+    """A slot in a `Snapshot`: `counts` are those of its live and of its ended workers; gauges of the live ones only."""
+
+
+@cython.final
+cdef class Snapshot:
+    """One consistent read of a `Scoreboard`. `counts` is the sum over `slots`; times as in `Scoreboard`."""
+
+
+cdef Snapshot read_snapshot(tg_header *shared, double timeout):
+    """One consistent read, tried again while the supervisor writes; TimeoutError after `timeout` seconds."""
+    cdef uint64_t sequence
+    cdef double deadline = tg_now() + timeout
+    while True:
+        sequence = tg_read_begin(shared)
+        if not sequence & 1:
+            snapshot = _copied(shared)
+            if tg_read_same(shared, sequence):
+                return _join(snapshot)
+        if tg_now() >= deadline:
+            raise TimeoutError(f"the supervisor (pid {shared.pid}) was writing for {timeout:g} s")
+        time.sleep(0.0001)
+
+
+cdef Snapshot _copied(tg_header *shared):
+    """What is there now, whether or not it is being written."""
+    cdef tg_header header
+    cdef tg_worker entry
+    cdef tg_slot place
+    cdef uint64_t i
+    cdef Worker worker
+    cdef Slot slot
+    cdef Snapshot snapshot = Snapshot.__new__(Snapshot)
+    snapshot.taken_at = time.monotonic()
+    tg_copy(&header, shared, sizeof(tg_header))
+    snapshot.pid = header.pid
+    snapshot.started_at = header.started_at
+    snapshot.ticked_at = header.ticked_at
+    snapshot.desired = header.desired
+    snapshot.ready = header.ready != 0
+    snapshot.draining = header.draining != 0
+    snapshot.log_messages_dropped = header.log_messages_dropped
+    snapshot.config_hash = header.config_hash
+    snapshot.reloads = {outcome: header.reloads[j] for j, outcome in enumerate(OUTCOMES)}
+    snapshot.upgrades = {outcome: header.upgrades[j] for j, outcome in enumerate(OUTCOMES)}
+    snapshot.last_reload = OUTCOMES[header.last_reload % TG_OUTCOMES] if header.last_reload_at else None
+    snapshot.last_reload_at = header.last_reload_at
+    snapshot.reload_duration = {outcome: _words_of(&header.reload_duration[j]) for j, outcome in enumerate(OUTCOMES)}
+    snapshot.drain_duration = {outcome: _words_of(&header.drain_duration[j]) for j, outcome in enumerate(OUTCOMES)}
+    snapshot.admin_cpu_seconds = header.admin_cpu / TG_MICROSECONDS
+    snapshot.accept_queue = (header.accept_queue_length, header.accept_queue_limit)
+    slots = []
+    header.slots_used = min(header.slots_used, header.slots)  # whatever a process that went wrong wrote there
+    header.rows_used = min(header.rows_used, header.rows)
+    for i in range(header.slots_used):
+        tg_copy(&place, tg_slot_at(shared, i), sizeof(tg_slot))
+        slot = Slot.__new__(Slot)
+        slot.index = i
+        slot.spawns = place.spawns
+        slot.exits = {reason: place.exits[j] for j, reason in enumerate(EXIT_REASONS)}
+        slot.backoff_until = place.backoff_until
+        slot.cpu_seconds = place.cpu / TG_MICROSECONDS
+        slot.accept_queue = (place.accept_queue_length, place.accept_queue_limit)
+        slot.counts = Row()
+        slot.counts.data[0] = place.retired
+        slot.workers = ()
+        slots.append(slot)
+    snapshot.slots = tuple(slots)
+    for i in range(header.rows_used):
+        tg_copy(&entry, tg_worker_at(shared, i), sizeof(tg_worker))
+        if not entry.taken or entry.slot >= header.slots_used or entry.stage >= STAGE_COUNT:
+            continue  # all but the first: only while it is being written
+        worker = Worker.__new__(Worker)
+        worker.row = i
+        worker.slot = entry.slot
+        worker.pid = entry.pid
+        worker.generation = entry.generation
+        worker.stage = STAGES[entry.stage]
+        worker.started_at = entry.started_at
+        worker.counts = Row()
+        tg_copy(worker.counts.data, tg_row_at(shared, i), sizeof(tg_row))
+        slot = slots[entry.slot]
+        slot.workers += (worker,)
+    return snapshot
+
+
+cdef Snapshot _join(Snapshot snapshot):
+    """Adds the live rows to their slots, and the slots to the whole."""
+    cdef Slot slot
+    cdef Worker worker
+    snapshot.counts = Row()
+    for slot in snapshot.slots:
+        for worker in slot.workers:
+            tg_add(slot.counts.data, worker.counts.data, TG_SUMMED)
+        tg_add(snapshot.counts.data, slot.counts.data, TG_SUMMED)
+    return snapshot

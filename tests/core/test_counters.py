@@ -1,0 +1,253 @@
+"""What a process counts: rows count exactly, and nothing is written where it does not belong."""
+
+import math
+from bisect import bisect_left
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.core.processes import in_child
+from tidegate._core import counters
+from tidegate._core.counters import (
+    BOUNDS,
+    CLOSE_CODES,
+    FIELDS,
+    HANDSHAKE_RESULTS,
+    INITIATORS,
+    LIMITS,
+    RESULT_OF_STATUS,
+    Row,
+)
+from tidegate._core.scoreboard import Scoreboard
+
+CLOSES_PER_INITIATOR = FIELDS["closes"].size // len(INITIATORS)
+HISTOGRAMS = [name for name, field in FIELDS.items() if field.kind == "histogram"]
+
+
+# The layout
+
+
+def test_fields_tile_the_row() -> None:
+    place = 0
+    for field in FIELDS.values():
+        assert field.offset == place
+        place += field.size
+
+
+def test_gauges_come_last() -> None:
+    kinds = [field.kind for field in FIELDS.values()]
+    assert kinds == sorted(kinds, key=lambda kind: kind == "gauge")
+
+
+def test_bounds_rise_and_fit() -> None:
+    assert sorted(BOUNDS) == sorted(HISTOGRAMS)
+    for name, bounds in BOUNDS.items():
+        assert list(bounds) == sorted(set(bounds))
+        assert len(bounds) + 2 <= FIELDS[name].size
+
+
+def test_closed_sets_fit() -> None:
+    assert len(HANDSHAKE_RESULTS) <= FIELDS["handshakes"].size
+    assert len(CLOSE_CODES) <= CLOSES_PER_INITIATOR
+    assert set(RESULT_OF_STATUS.values()) <= set(HANDSHAKE_RESULTS)
+
+
+# One row
+
+
+def test_new_row_is_empty() -> None:
+    row = Row()
+    assert row.heartbeat == 0
+    assert all(set(row.words(name)) == {0} for name in FIELDS)
+
+
+def test_life_of_a_connection() -> None:
+    row = Row()
+
+    def gauges() -> tuple[int, ...]:
+        return tuple(row.words(f"connections_{state}")[0] for state in ("handshaking", "open", "closing"))
+
+    row.accepted()
+    assert gauges() == (1, 0, 0)
+    row.handshake("ok", 0.001)
+    row.opened()
+    assert gauges() == (0, 1, 0)
+    row.closing()
+    assert gauges() == (0, 0, 1)
+    row.closed(1000, "remote", 5.0)
+    assert gauges() == (0, 0, 0)
+    row.accepted()
+    row.handshake("ok", 0.001)
+    row.opened()
+    row.closed(1006, "abort", 5.0, "open")
+    assert gauges() == (0, 0, 0)
+    assert row.words("connections_accepted") == (2,)
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [(1000, "1000"), (1006, "1006"), (1015, "1015"), (3000, "3xxx"), (3999, "3xxx"), (4000, "4xxx"), (4999, "4xxx")]
+    + [(code, "other") for code in (-1, 0, 999, 1016, 2000, 2999, 5000, 65535)],
+)
+@pytest.mark.parametrize("initiator", INITIATORS)
+def test_close_codes_fold(code: int, name: str, initiator: str) -> None:
+    row = Row()
+    row.opened()
+    row.closed(code, initiator, 1, state="open")
+    place = INITIATORS.index(initiator) * CLOSES_PER_INITIATOR + CLOSE_CODES.index(name)
+    assert [i for i, count in enumerate(row.words("closes")) if count] == [place]
+
+
+@pytest.mark.parametrize("result", HANDSHAKE_RESULTS)
+def test_handshake_results(result: str) -> None:
+    row = Row()
+    row.accepted()
+    row.handshake(result, 0.002)
+    assert row.words("handshakes")[HANDSHAKE_RESULTS.index(result)] == 1
+    assert sum(row.words("handshakes")) == sum(row.words("handshake_duration")[:-1]) == 1
+
+
+def test_pong_timeout() -> None:
+    row = Row()
+    row.pong_timeout()
+    assert row.words("pong_timeouts") == (1,)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_limit_rejections(limit: str) -> None:
+    row = Row()
+    row.limit_rejection(limit)
+    assert [i for i, count in enumerate(row.words("limit_rejections")) if count] == [LIMITS.index(limit)]
+    with pytest.raises(ValueError, match="unknown limit 'x': it must be one of daemon, "):
+        row.limit_rejection("x")
+
+
+def test_lines_of_the_log_that_were_lost() -> None:
+    row = Row()
+    row.log_dropped(3)
+    row.log_dropped(2)
+    assert row.words("log_messages_dropped") == (5,)
+    board = Scoreboard.create(rows=1, slots=1)
+    board.log_messages_dropped = 7
+    assert board.log_messages_dropped == board.read().log_messages_dropped == 7
+
+
+def test_connections_of_all_rows() -> None:
+    alone = Row()
+    alone.accepted()
+    assert alone.connections_of_all == 1
+    board = Scoreboard.create(4, 2)
+    rows = [board.row(board.assign(slot)) for slot in (0, 1, 1)]
+    for row in rows:
+        row.accepted()
+        row.accepted()
+        row.handshake("ok", 0.001)
+        row.opened()
+    rows[2].closing()
+    assert [row.connections_of_all for row in rows] == [6, 6, 6]
+    board.retire(1, "crash")
+    assert board.connections == rows[0].connections_of_all == 4
+
+
+def test_tick() -> None:
+    row = Row()
+    row.tick(12.5, 0.02)
+    assert row.heartbeat == 12.5
+    assert row.words("event_loop_lag")[bisect_left(BOUNDS["event_loop_lag"], 0.02)] == 1
+
+
+OBSERVERS = {
+    "handshake_duration": lambda row, seconds: row.handshake("ok", seconds),
+    "connection_duration": lambda row, seconds: row.closed(1000, "local", seconds),
+    "ping_rtt": lambda row, seconds: row.ping_rtt(seconds),
+    "event_loop_lag": lambda row, seconds: row.tick(0, seconds),
+    "gc_pause": lambda row, seconds: row.collected(0, seconds),
+}
+
+
+@given(st.sampled_from(sorted(OBSERVERS)), st.lists(st.floats(0, 1e6) | st.sampled_from([0.0001, 0.001, 1, 5, 86400])))
+def test_histograms_equal_a_model(name: str, values: list[float]) -> None:
+    row = Row()
+    for value in values:
+        OBSERVERS[name](row, value)
+    bounds = BOUNDS[name]
+    buckets = Counter(bisect_left(bounds, value) for value in values)
+    *counted, ticks = row.words(name)
+    assert counted == [buckets[i] for i in range(len(counted))]
+    assert abs(ticks - sum(round(value * FIELDS[name].ticks) for value in values)) <= len(values)
+
+
+@pytest.mark.parametrize(
+    ("value", "bucket", "seconds"), [(-1.0, 0, 0), (math.nan, 0, 0), (math.inf, 16, 1e9), (1e300, 16, 1e9)]
+)
+def test_impossible_durations_harm_nothing(value: float, bucket: int, seconds: float) -> None:
+    row = Row()
+    row.ping_rtt(value)
+    words = row.words("ping_rtt")
+    assert words[bucket] == 1
+    assert words[-1] == seconds * FIELDS["ping_rtt"].ticks
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda row: row.handshake("great", 1), "unknown handshake result 'great': it must be one of ok, bad_request"),
+        (lambda row: row.closed(1000, "them", 1), "unknown initiator 'them': it must be one of local, remote, abort"),
+        (lambda row: row.closed(1000, "local", 1, "shut"), "unknown state 'shut': it must be one of open, closing"),
+        (lambda row: row.slow_consumer("wait"), "unknown action 'wait': it must be one of close"),
+        (lambda row: row.words("colour"), "unknown field 'colour': it must be one of connections_accepted"),
+    ],
+)
+def test_unknown_names_are_refused_and_count_nothing(call, message: str) -> None:
+    row = Row()
+    with pytest.raises(ValueError, match=message):
+        call(row)
+    assert all(set(row.words(name)) == {0} for name in FIELDS)
+
+
+# The current row
+
+
+def test_default_row_is_private_and_counts() -> None:
+    before = counters.current().words("pong_timeouts")[0]
+    counters.current().pong_timeout()
+    assert counters.current().words("pong_timeouts") == (before + 1,)
+
+
+def test_use() -> None:
+    row = Row()
+    before = counters.use(row)
+    try:
+        assert counters.current() is row
+    finally:
+        assert counters.use(before) is row
+    assert counters.current() is before
+    with pytest.raises(TypeError):
+        counters.use(None)  # type: ignore[arg-type]
+
+
+def test_forked_child_does_not_write_to_its_parents_row() -> None:
+    board = Scoreboard.create()
+    before = counters.use(board.row(board.assign(0)))
+    try:
+        assert in_child(lambda: counters.current().pong_timeout()) == 0
+        assert board.read().counts.words("pong_timeouts") == (0,)
+        counters.current().pong_timeout()
+        assert board.read().counts.words("pong_timeouts") == (1,)
+    finally:
+        counters.use(before)
+
+
+def test_forked_child_keeps_a_private_row() -> None:
+    row = Row()
+    before = counters.use(row)
+
+    def child() -> None:
+        assert counters.current() is row
+
+    try:
+        assert in_child(child) == 0
+    finally:
+        counters.use(before)
