@@ -92,6 +92,7 @@ def test_what_is_compressed_is_not_believed(
     subject.lose()
 
 
+@pytest.mark.slow
 @examples(60)
 @given(
     st.lists(st.tuples(st.integers(0, 600), st.booleans()), min_size=1, max_size=30),

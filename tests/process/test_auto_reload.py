@@ -103,6 +103,7 @@ async def test_a_broken_edit_shows_its_error_and_the_old_code_serves(daemon: Dae
     assert daemon.stop() == 0
 
 
+@pytest.mark.slow
 async def test_an_edit_during_a_reload_begins_another() -> None:
     with Daemon(ECHO, *OPTIONS, workers=2, drain=None) as daemon:
         begin(daemon)
@@ -117,6 +118,7 @@ async def test_an_edit_during_a_reload_begins_another() -> None:
         assert daemon.stop() == 0
 
 
+@pytest.mark.slow
 def test_the_configuration_file() -> None:
     with Daemon(ECHO, wait=False) as other:  # whose directory is elsewhere
         path = other.directory / "tidegate.toml"
@@ -166,6 +168,7 @@ def test_when_it_dies_the_daemon_goes_on(daemon: Daemon) -> None:
     assert daemon.stop() == 0
 
 
+@pytest.mark.slow
 def test_an_upgrade_has_another_one(daemon: Daemon) -> None:
     process = file_watcher(daemon)
     daemon.signal(signal.SIGUSR2)

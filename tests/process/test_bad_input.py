@@ -230,6 +230,7 @@ def test_request_without_an_end_is_refused_at_the_limit(daemon: Daemon, start: b
         assert client.response()[0] == status
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [b"", b"GET / HT", RawClient.request()[:-2]], ids=["nothing", "a line", "headers"])
 def test_slow_handshake_is_closed_at_open_timeout(start: bytes) -> None:
     with Daemon(ECHO, "--open-timeout", "0.5") as daemon, RawClient(daemon.port) as client:

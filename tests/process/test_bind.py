@@ -186,6 +186,7 @@ def test_a_port_that_another_program_has(listening: bool) -> None:
             assert f"{address} could not be bound: address already in use" in daemon.log
 
 
+@pytest.mark.slow
 def test_a_port_that_another_program_shares_with_anybody() -> None:
     """Its SO_REUSEPORT would let us join, on the very address or on one that covers it."""
     with socket.socket() as other:
@@ -237,6 +238,7 @@ def test_a_port_that_another_program_takes_while_the_application_loads() -> None
         assert "Traceback" not in daemon.log
 
 
+@pytest.mark.slow
 async def test_the_file_of_a_unix_socket_is_removed_under_the_daemon(tmp_path: Path) -> None:
     path, control = tmp_path / "socket", tmp_path / "control"
     options = ("--bind", f"unix:{path}", "--control", str(control), "--settle", "0")
@@ -282,6 +284,7 @@ def test_a_second_daemon_fails_also_before_the_first_is_ready() -> None:
         assert daemon.stop() == 0
 
 
+@pytest.mark.slow
 async def test_a_successor_may_bind_while_the_first_drains() -> None:
     with Daemon(ECHO, "--drain", "20") as daemon:
         async with connect(daemon.uri, proxy=None) as first, connect(daemon.uri, proxy=None) as second:

@@ -157,6 +157,7 @@ def test_two_reloads_at_once(daemon: Daemon) -> None:
     assert daemon.stop() == 0
 
 
+@pytest.mark.slow
 def test_force_gives_up_what_is_under_way() -> None:
     source = """
         import pathlib, time
@@ -180,6 +181,7 @@ def test_force_gives_up_what_is_under_way() -> None:
         assert daemon.stop() == 0
 
 
+@pytest.mark.slow
 def test_who_does_not_wait_any_longer(daemon: Daemon) -> None:
     (daemon.directory / "application.py").write_text("import time\ntime.sleep(2)\nasync def handler(websocket): ...\n")
     code, _, err = asked(daemon, "reload", "--timeout", "0.7")
@@ -270,6 +272,7 @@ def test_stop(daemon: Daemon, option: str | None) -> None:
     assert f"no daemon listens on {path(daemon)}" in err
 
 
+@pytest.mark.slow
 def test_a_stop_may_become_more_urgent() -> None:
     with Daemon(ECHO, *QUICK, "--graceful-timeout", "60", drain=50) as daemon, RawClient(daemon.port) as client:
         client.open()
@@ -462,6 +465,7 @@ def test_two_daemons_cannot_have_the_same(daemon: Daemon) -> None:
     assert status(daemon)["pid"] == daemon.pid
 
 
+@pytest.mark.slow
 def test_a_killed_daemons_is_taken_over(tmp_path: Path) -> None:
     options = ("--control", str(tmp_path / "control.sock"))
     with Daemon(ECHO, *options) as killed:

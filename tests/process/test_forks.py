@@ -130,6 +130,7 @@ async def test_of_a_worker(how: str) -> None:
         assert daemon.stop() == 0
 
 
+@pytest.mark.slow
 async def test_clients_notice_the_end_of_a_worker_whose_child_lives_on_and_so_does_the_next_daemon() -> None:
     with Daemon(FORKS, "--pidfile", "pid") as daemon:
         async with connect(daemon.uri) as other, connect(daemon.uri) as websocket:
@@ -195,6 +196,7 @@ PRELOADED = """
 """
 
 
+@pytest.mark.slow
 async def test_of_the_supervisor_and_of_the_admin_process() -> None:
     """A thread forks the latter's, which nobody does on purpose."""
     with Daemon(PRELOADED, "--preload", "--control", "control.sock") as daemon:

@@ -81,6 +81,7 @@ class Reader:
             self.read += data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["text", "json"])
 async def test_an_error_of_megabytes_is_shortened_and_not_lost(format: str) -> None:
     with Daemon(RAISES, "--log-format", format) as daemon:

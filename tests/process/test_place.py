@@ -160,6 +160,7 @@ class Deployed(Daemon):
             return str(websocket.recv())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--working-dir", "{}/current")], ids=["PWD", "--working-dir"])
 def test_a_reload_and_an_upgrade_follow_the_link(tree: Path, options: tuple[str, ...]) -> None:
     with Deployed(tree, "current", *(option.format(tree) for option in options)) as daemon:
@@ -205,6 +206,7 @@ def test_a_release_that_fails_leaves_the_daemon_in_the_one_before(tree: Path) ->
         assert daemon.stop() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["", "preload"])
 def test_a_folder_that_is_removed_and_made_again(tree: Path, preload: tuple[str, ...]) -> None:
     with Deployed(tree, "1", *preload) as daemon:

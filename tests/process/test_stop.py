@@ -112,6 +112,7 @@ async def test_every_client_sees_1001_and_every_handshake_503() -> None:
         assert await stopped(daemon) == 0
 
 
+@pytest.mark.slow
 async def test_a_client_without_a_request_is_told_too() -> None:
     """Connected, and not a byte sent: it may have been waiting in the queue when the order came."""
     with Daemon() as daemon:
@@ -123,6 +124,7 @@ async def test_a_client_without_a_request_is_told_too() -> None:
         assert await stopped(daemon) == 0
 
 
+@pytest.mark.slow
 async def test_closing_is_spread_over_the_drain_window() -> None:
     with Daemon(ECHO, "--drain", "2") as daemon:
         clients = await open_clients(daemon, 40)
@@ -134,6 +136,7 @@ async def test_closing_is_spread_over_the_drain_window() -> None:
         assert await stopped(daemon) == 0
 
 
+@pytest.mark.slow
 async def test_the_longest_idle_are_closed_first() -> None:
     with Daemon(ECHO, "--drain", "2") as daemon:
         clients = await open_clients(daemon, 10)

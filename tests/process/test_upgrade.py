@@ -154,6 +154,7 @@ def change(task, state):
 """
 
 
+@pytest.mark.slow
 async def test_a_preloaded_application_that_breaks_after_the_check(tmp_path: Path) -> None:
     """The next program has begun, and no worker of its own can: those before it stay, and it says what to do."""
     with Daemon(ECHO, "--preload", "--settle", "0", env=between(tmp_path, BREAKS)) as daemon:
@@ -186,6 +187,7 @@ async def test_a_log_that_cannot_be_opened_any_more(tmp_path: Path) -> None:
         assert daemon.stop() == 0
 
 
+@pytest.mark.slow
 async def test_a_pid_file_that_cannot_be_written_any_more(tmp_path: Path) -> None:
     """It is missed by whoever looks for it, and not by those who are connected."""
     path = tmp_path / "run" / "pid"
@@ -223,6 +225,7 @@ async def test_a_signal_to_end_at_any_moment(versions: Versions) -> None:
             assert await asyncio.to_thread(daemon.stop) == 0
 
 
+@pytest.mark.slow
 async def test_a_worker_that_dies_while_nobody_looks(daemon: Daemon) -> None:
     """Between two programs, or right before: its slot is filled."""
     before = daemon.workers()  # and none that the next program has begun by now

@@ -68,6 +68,7 @@ def test_nobody_is_slow() -> None:
     assert row.send_queue_max_bytes == 0
 
 
+@pytest.mark.slow
 async def test_a_daemon_tells_of_slow_clients_of_its_capacity_and_of_collections() -> None:
     application = """
         import gc
