@@ -164,9 +164,9 @@ async def serving(handler: Callable[[ServerConnection], Awaitable[None]], **opti
             for peer in made.peers:
                 peer.close()
     assert not complaints
-    assert not server._all
-    assert not server._open
-    assert not server._handshaking
+    assert not server.registry.all
+    assert not server.registry.open
+    assert not server.registry.handshaking
     assert not server.handler_tasks
 
 

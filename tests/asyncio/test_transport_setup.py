@@ -43,7 +43,7 @@ async def gated(
     of: Gate, handler: Any = tell_address, path: Path | None = None, **options: Any
 ) -> AsyncIterator[Server]:
     server = unix_serve(handler, path, **options) if path else serve(handler, "127.0.0.1", 0, **options)
-    server._gate = of
+    server.registry.gate = of
     async with server:
         yield server
 
@@ -165,7 +165,7 @@ async def test_a_closing_server_answers_before_the_header(monkeypatch: pytest.Mo
     monkeypatch.setattr("tidegate.asyncio.server_connection.REFUSED_WITHIN", 0.5)  # for the end of the request
     async with gated(gate()) as server:
         client = RawClient(server.sockets[0].getsockname()[1])
-        while not server._all:
+        while not server.registry.all:
             await asyncio.sleep(0.001)
         server.close()
         status, headers, _ = await asyncio.to_thread(client.response)
@@ -279,7 +279,7 @@ async def test_a_closing_server_waits_for_no_tls(
     _, _, outgoing = wrapped_hello(client_tls)
     async with gated(gate(tls=server_tls, proxy_protocol=False)) as server:
         with caller(server), caller(server, outgoing.read()):
-            while len(server._all) < 2:
+            while len(server.registry.all) < 2:
                 await asyncio.sleep(0.001)
             server.close()
             await server.wait_closed()

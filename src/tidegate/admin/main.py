@@ -114,7 +114,7 @@ async def _live(
             max_queue=1,
             broadcast_limit=LIMIT,
         )
-        server._gate = entrance
+        server.registry.gate = entrance
         server._event_level = logging.DEBUG
         servers.append(await server)
     if pipe is not None:

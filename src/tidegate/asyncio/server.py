@@ -7,6 +7,7 @@ does (connection.py).
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Generator, Sequence
@@ -24,6 +25,7 @@ from .auth import basic_auth, guarded
 from .broadcast import broadcast
 from .deadlines import Deadlines
 from .options import Settings, check_functions
+from .registry import ConnectionRegistry
 from .server_connection import Handler, ServerConnection
 
 if TYPE_CHECKING:
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 
     from ..extensions.base import ServerExtensionFactory
     from ..typing import LoggerLike, PathLike, Subprotocol
-    from .admission import Gate
 
 __all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "unix_serve"]
 
@@ -47,6 +48,7 @@ class Server(OlderServer):
     Attributes:
         server: the underlying asyncio server, once started.
         logger: the server's logger.
+        registry: its connections, and what comes before them.
     """
 
     EARLY_DATA = 65536
@@ -76,23 +78,19 @@ class Server(OlderServer):
         self._limits = limits
         self._connect = create_connection or ServerConnection
         self._listen = listen
-        self._gate: Gate | None = None  # to be set before the server is started
         self._failures: type[BaseException] = Exception  # what of a handler or a hook ends nothing but its connection
         self._event_level = logging.INFO  # of the lines on a connection's or the server's own begin and end
         self._settings: Settings
-        self._handshaking: set[ServerConnection] = set()
-        self._open: set[ServerConnection] = set()
-        self._all: set[ServerConnection] = set()
+        self.registry: ConnectionRegistry[Any] = ConnectionRegistry(self._check_closed)
         self.handler_tasks: set[asyncio.Task[None]] = set()
         self._closing = False
-        self._refusing = False  # handshakes are answered with 503
         self._settled = False  # all is closed
         self._closed: asyncio.Future[None]  # done soon after that
 
     @property
     def connections(self) -> set[ServerConnection]:
         """The connections that are open: past the opening handshake, and nobody has begun to close them."""
-        return set(self._open)
+        return set(self.registry.open)
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
@@ -155,8 +153,8 @@ class Server(OlderServer):
 
     def refuse(self) -> None:
         """Answer opening handshakes with 503 (service unavailable) from now on, those in progress too."""
-        self._refusing = True
-        for connection in list(self._handshaking):
+        self.registry.refusing = True
+        for connection in list(self.registry.handshaking):
             if connection._request is None:
                 connection._refuse()  # with a request in a hook's hands, the answer comes after the hook
 
@@ -167,11 +165,11 @@ class Server(OlderServer):
     @property
     def handshakes(self) -> int:
         """How many opening handshakes are in progress."""
-        return len(self._handshaking)
+        return len(self.registry.handshaking)
 
     def abort_connections(self) -> None:
         """Cut all TCP connections at once, open or not."""
-        for connection in list(self._all):
+        for connection in list(self.registry.all):
             connection.transport.abort()
 
     async def wait_closed(self) -> None:
@@ -204,10 +202,11 @@ class Server(OlderServer):
     # Connections come and go.
 
     def _made(self) -> asyncio.Protocol:
-        if self._gate is not None and self._gate.has_preface:
+        gate = self.registry.gate
+        if gate is not None and gate.has_preface:
             from .transport_setup import Preface
 
-            return Preface(self, self._gate)
+            return Preface(self._settings, self.registry, gate, functools.partial(self._connect, self._settings, self))
         # The server knows of it when TLS, if any, is up: of one that never comes so far nobody would tell the end.
         return self._connect(self._settings, self)
 
@@ -220,24 +219,8 @@ class Server(OlderServer):
         self.handler_tasks.discard(task)
         self._check_closed()
 
-    def _lost(self, connection: ServerConnection, stays: bool = False) -> None:
-        """There is no such connection any more; a hook that `stays` takes its place among those that are counted."""
-        self._all.discard(connection)
-        if self._gate is not None:
-            self._gate.staying += stays
-            if connection._visit is not None and not stays:
-                self._gate.gone(connection._visit)
-        self._check_closed()
-
-    def _gone(self, connection: ServerConnection) -> None:
-        """The hook that stayed when its connection was lost has ended."""
-        if self._gate is not None:
-            self._gate.staying -= 1
-            if connection._visit is not None:
-                self._gate.gone(connection._visit)
-
     def _check_closed(self) -> None:
-        if self._closing and not self._all and not self.handler_tasks and not self._settled:
+        if self._closing and not self.registry.all and not self.handler_tasks and not self._settled:
             self.logger.log(self._event_level, "server closed")
             self._settled = True
             # Soon, so that whoever leaves the server's block, where waiting begins after close(), is the last to go on.

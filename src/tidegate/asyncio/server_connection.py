@@ -95,12 +95,13 @@ class ServerConnection(Connection):
         else:  # by way of a preface, which has counted it
             taken, self._opened_at = self._opened_at - self._visit.since, self._visit.since
             timeout = None if timeout is None else max(timeout - taken, 0)
-        server._all.add(self)
-        server._handshaking.add(self)
+        registry = server.registry
+        registry.all.add(self)
+        registry.handshaking.add(self)
         self._settings.deadlines.set(self, timeout)
-        refused = server._refusing
-        if not refused and server._gate is not None:
-            visit = self._visit = server._gate.arrived(transport, self._opened_at, self._visit, self._displace)
+        refused = registry.refusing
+        if not refused and registry.gate is not None:
+            visit = self._visit = registry.gate.arrived(transport, self._opened_at, self._visit, self._displace)
             if visit is not None and visit.verdict is not None:
                 refused = True
                 if visit.verdict.cut:
@@ -137,7 +138,7 @@ class ServerConnection(Connection):
     @property
     def _answered(self) -> bool:
         """Whether the handshake is over, with a response or without."""
-        return self not in self.server._handshaking
+        return self not in self.server.registry.handshaking
 
     def _early_data(self, data: bytes) -> None:
         """Bytes between request and response: kept while a hook makes up its mind, dropped after a rejection."""
@@ -155,7 +156,7 @@ class ServerConnection(Connection):
             self._log_head("<", parser.head)
         request = parser.request()
         try:
-            visit, gate = self._visit, server._gate
+            visit, gate = self._visit, server.registry.gate
             if visit is not None and visit.waits and gate is not None:
                 gate.asked(visit, request, self.remote_address)
             verdict = self._refusal()
@@ -183,10 +184,10 @@ class ServerConnection(Connection):
                 self._row.handshake(*self._departed)
             if self._state == CLOSED:
                 self._settings.deadlines.clear(self)
-                self.server._gone(self)
+                self.server.registry.hook_ended(self._visit)
         if response is None or self._answered or self.transport.is_closing():
             return  # refused meanwhile: timeout, or the connection is gone
-        if response.status_code == 101 and self.server._refusing:
+        if response.status_code == 101 and self.server.registry.refusing:
             response, chosen = self._with_server_header(_refused(SHUTTING_DOWN)), False
         if self._answer(response, chosen):
             await self._handle()
@@ -268,7 +269,7 @@ class ServerConnection(Connection):
             result = "rejected" if chosen and status not in (101, 500) else RESULT_OF_STATUS.get(status, "rejected")
         self._row.handshake(result, now - self._opened_at)
         log_handshake(self, self._request, now - self._opened_at, status)
-        self.server._handshaking.discard(self)
+        self.server.registry.handshaking.discard(self)
         self._write_bytes(raw)
         if status == 101:
             self._open(now)
@@ -284,7 +285,7 @@ class ServerConnection(Connection):
         self._state = OPEN
         self._opened_at = now
         self._row.opened()
-        self.server._open.add(self)
+        self.server.registry.open.add(self)
         self._settings.deadlines.set(self, self._settings.ping_interval)
         self._log_event("connection open")
         if parser is not None and parser.rest:
@@ -292,7 +293,7 @@ class ServerConnection(Connection):
 
     def _refusal(self) -> Verdict | None:
         """Return why the connection must not open, as far as is known by now; None: it may."""
-        if self.server._refusing:
+        if self.server.registry.refusing:
             return SHUTTING_DOWN
         return None if self._visit is None else self._visit.verdict
 
@@ -362,11 +363,11 @@ class ServerConnection(Connection):
     # The end.
 
     def _start_closing(self, code: int, reason: str) -> None:
-        self.server._open.discard(self)
+        self.server.registry.open.discard(self)
         super()._start_closing(code, reason)
 
     def _enter_closing(self) -> None:
-        self.server._open.discard(self)
+        self.server.registry.open.discard(self)
         super()._enter_closing()
 
     def _on_deadline(self, now: float) -> None:
@@ -391,7 +392,7 @@ class ServerConnection(Connection):
             self._response = b""
             taken = monotonic() - self._opened_at
             log_handshake(self, self._request, taken, failure=result)
-            self.server._handshaking.discard(self)
+            self.server.registry.handshaking.discard(self)
             if self._hooks is None:
                 self._row.handshake(result, taken)
             else:  # which takes as much of the server as a connection, and counts as one until it ends
@@ -400,7 +401,7 @@ class ServerConnection(Connection):
     def connection_lost(self, exc: Exception | None) -> None:
         if not (opened := self._state != CONNECTING):
             self._handshake_over("disconnected")
-        self.server._open.discard(self)
+        self.server.registry.open.discard(self)
         left = None if self._hooks is None or self._deadline is None else self._deadline - self.loop.time()
         super().connection_lost(exc)
         if self._hooks is not None:
@@ -411,7 +412,7 @@ class ServerConnection(Connection):
         self._log_event("connection closed")
         if opened and self._closing is not None:
             log_close(self, self._closing, monotonic() - self._opened_at)
-        self.server._lost(self, stays=self._hooks is not None)
+        self.server.registry.lost(self, self._visit, stays=self._hooks is not None)
 
 
 def _refused(verdict: Verdict) -> Response:

@@ -20,7 +20,11 @@ from .access_log import log_handshake
 from .admission import Gate, Visit, full_address
 
 if TYPE_CHECKING:
-    from .server import Server
+    from collections.abc import Callable
+
+    from .options import Settings
+    from .registry import ConnectionRegistry
+    from .server_connection import ServerConnection
 
 __all__ = ["Preface"]
 
@@ -43,13 +47,20 @@ class Preface(asyncio.Protocol):
     """A connection until it can begin its opening handshake; then a `ServerConnection` has its place.
 
     Parameters:
-        server: the server that accepted it; it has this among its connections.
+        settings: of the server that accepted it.
+        registry: its connections, which this is among.
         gate: what is to be expected.
+        connect: makes the connection.
     """
 
-    def __init__(self, server: Server, gate: Gate) -> None:
-        self._server, self._gate = server, gate
-        self._settings = server._settings
+    def __init__(
+        self,
+        settings: Settings,
+        registry: ConnectionRegistry[Any],
+        gate: Gate,
+        connect: Callable[[], ServerConnection],
+    ) -> None:
+        self._settings, self._registry, self._gate, self._connect = settings, registry, gate, connect
         self._row = current()
         self._deadline: float | None = None
         self._header: HeaderParser | None = None
@@ -74,14 +85,14 @@ class Preface(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self._visit = Visit(monotonic())
         self._row.accepted()
-        self._server._all.add(cast(Any, self))
-        self._server._handshaking.add(cast(Any, self))
+        self._registry.all.add(self)
+        self._registry.handshaking.add(self)
         if self._gate.cuts(transport):
             self._row.limit_rejection("descriptors")
             self._fail("limited")
             return
         self._settings.deadlines.set(self, self._settings.open_timeout)
-        if self._server._refusing:
+        if self._registry.refusing:
             self._refuse()
         elif self._gate.expects_header(transport):
             self._header = HeaderParser()
@@ -169,14 +180,14 @@ class Preface(asyncio.Protocol):
     def _leave(self) -> None:
         self._over = True
         self._settings.deadlines.clear(self)
-        self._server._handshaking.discard(cast(Any, self))
+        self._registry.handshaking.discard(self)
 
     def _become(self, transport: asyncio.Transport, data: bytes) -> None:
         """Make way for the connection, and give it what came already."""
         self._leave()
-        connection = self._server._connect(self._settings, self._server)
+        connection = self._connect()
         connection._visit = self._visit
-        self._server._all.discard(cast(Any, self))
+        self._registry.all.discard(self)
         transport.set_protocol(connection)
         connection.connection_made(transport)
         if data:
@@ -202,11 +213,11 @@ class Preface(asyncio.Protocol):
         self._end(result)
         self.transport.abort()
         if self._task is not None:  # the transport has another protocol, which tells nobody
-            self._server._lost(cast(Any, self))
+            self._registry.lost(self, self._visit)
 
     def _on_deadline(self, now: float) -> None:
         self._fail("timeout")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end("disconnected")
-        self._server._lost(cast(Any, self))
+        self._registry.lost(self, self._visit)

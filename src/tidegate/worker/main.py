@@ -221,7 +221,7 @@ class Worker:
             server = create_unix(self.app.handler, sock=sock, cleanup_socket=False, **options)
         else:
             server = create(self.app.handler, sock=sock, **options)
-        server._gate = self.gate
+        server.registry.gate = self.gate
         server._failures = BaseException
         server._event_level = logging.DEBUG  # a line for each connection is not what an operator calls an event
         return server
