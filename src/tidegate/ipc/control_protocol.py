@@ -4,8 +4,8 @@
     Answer                                          {"text":"generation 2 boots"}, then {"done":true,"text":"..."}
     socket_path                                     where the socket is
 
-What must not live here: the socket (control.py), who asks (cli), what any of it means to the daemon (supervisor.py,
-operations.py).
+What must not live here: the socket (supervisor/control.py), who asks (cli), what any of it means to the
+daemon (supervisor/operations.py).
 """
 
 from __future__ import annotations

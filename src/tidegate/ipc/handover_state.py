@@ -7,7 +7,8 @@
 The next program may be another tidegate, of another age: what it does not know it leaves out, what is missing has a
 default, and FORMAT changes when neither would do.
 
-What must not live here: who collects it and what is made of it (upgrade.py, supervisor.py, sockets/listeners.py).
+What must not live here: who collects it and what is made of it (supervisor/upgrade.py,
+supervisor/sockets/listeners.py).
 """
 
 from __future__ import annotations

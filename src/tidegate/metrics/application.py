@@ -7,7 +7,7 @@ Each worker counts in files named after its row of the scoreboard, which its suc
 more files than for as many workers as there were at once, and counters go on. What is told apart by the label `pid`
 (gauges of the modes "all" and "liveall") is told apart by that number.
 
-What must not live here: who makes the folder of those files and removes it (supervisor/metric_files.py).
+What must not live here: who makes the folder of those files and removes it (supervisor/multiproc_dir.py).
 """
 
 from __future__ import annotations

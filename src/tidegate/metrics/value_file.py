@@ -4,7 +4,7 @@ That library writes through memory that is mapped to a sparse file. On a full di
 folder that is gone or read-only the application's `Counter(...)` raises. Here the system sets the blocks aside first;
 where it has none, what would be in the file stays in the process, which counts on for itself.
 
-What must not live here: which files there are (application.py), the folder (supervisor/metric_files.py).
+What must not live here: which files there are (application.py), the folder (supervisor/multiproc_dir.py).
 """
 
 from __future__ import annotations

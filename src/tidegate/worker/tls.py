@@ -1,6 +1,6 @@
 """TLS of the daemon, from its settings: certificates are read anew by each new worker, and so with every reload.
 
-What must not live here: TLS of an application that brings its own (app.py), connections (asyncio/preface.py).
+What must not live here: TLS of an application that brings its own (app.py), connections (asyncio/transport_setup.py).
 """
 
 from __future__ import annotations

@@ -1,0 +1,45 @@
+"""What the docstrings on top of the files say of other files: each file that one names exists.
+
+What must not live here: that there is a docstring (test_source.py), documentation of names (test_docs.py).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.harness import ROOT
+from tests.test_source import SOURCE, files
+
+NAMED = re.compile(r"(?<![\w./*-])((?:\w+/)*\w+\.(?:py|pyx|pxd|pyi|h))\b(?!\()")
+
+
+def charter(path: Path) -> str:
+    """The docstring or comment that a file opens with."""
+    found = re.match(r'(?:#.*\n)*\s*(?:"""(.*?)"""|/\*(.*?)\*/)', path.read_text(encoding="utf-8"), re.DOTALL)
+    return (found[1] or found[2]) if found else ""
+
+
+def exists(name: str, path: Path) -> bool:
+    """Whether a name leads to a file: from a folder of the package around the file that names it, or from tests."""
+    around = [folder for folder in path.parents if folder.is_relative_to(SOURCE)]
+    return any((folder / name).exists() for folder in (*around, ROOT, ROOT / "tests"))
+
+
+@pytest.mark.parametrize("path", files("*.py", "*.pyx", "*.pxd", "*.h"), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_files_that_a_docstring_names_exist(path: Path) -> None:
+    assert [name for name in NAMED.findall(charter(path)) if not exists(name, path)] == []
+
+
+def test_a_file_that_does_not_exist_is_found_out() -> None:
+    here = SOURCE / "supervisor" / "supervisor.py"
+    assert NAMED.findall("not here: a reload (operations.py), steering (sockets/reuseport.py)") == [
+        "operations.py",
+        "sockets/reuseport.py",
+    ]
+    assert exists("operations.py", here)
+    assert exists("worker/main.py", here)
+    assert not exists("steering.py", here)
+    assert not exists("worker/pipe.py", here)
