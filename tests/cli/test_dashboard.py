@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tidegate.admin.live import Event, Latency, Live, LiveWorker, Point, Pressure, Quantiles, Rates
+from tidegate.admin.events import Event
+from tidegate.admin.live import Latency, Live, LiveWorker, Point, Pressure, Quantiles, Rates
 from tidegate.admin.status import Connections, Totals
 from tidegate.cli.dashboard import Dashboard, Told
 

@@ -1,12 +1,13 @@
 """What /live tells each second: one JSON object, for the page at / and for `tidegate top`.
 
     Live      the message
-    Watcher   makes it: of one reading after the other, rates and quantiles of what lies between, and events
+    Watcher   makes it: of one sample after the other, rates and quantiles of what lies between, and events
 
 A client gets, at once, a message whose `history` has the last minutes and whose `events` has all that are remembered;
 then one message a second, with the events that are new.
 
-What must not live here: the connections (feed), HTTP, and what /status says already (status).
+What must not live here: the connections (feed), HTTP, the words of events (events), and what /status says already
+(status).
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from msgspec import Struct, field
 
 from .._core.counters import BOUNDS, CLOSE_CODES, FIELDS, HANDSHAKE_RESULTS, INITIATORS, Row
 from .._core.scoreboard import Scoreboard
-from .._core.snapshot import Snapshot, Worker
+from .._core.snapshot import Snapshot
 from ..metrics import derived, procfs
 from . import health
+from .events import Event, between, identity, told, workers
 from .status import Connections, Totals, connections, totals
 
-__all__ = ["Event", "Latency", "Live", "LiveWorker", "Point", "Pressure", "Quantiles", "Rates", "Watcher"]
+__all__ = ["Latency", "Live", "LiveWorker", "Point", "Pressure", "Quantiles", "Rates", "Watcher"]
 
 HISTORY: Final = 300
 """Points that are remembered: five minutes."""
@@ -123,14 +125,6 @@ class Point(Struct):
     p99: float | None
 
 
-class Event(Struct, frozen=True):
-    """Something that happened; `time` is Unix time. `level` is "info", or "warning" where something went wrong."""
-
-    time: float
-    text: str
-    level: str = "info"
-
-
 class Live(Struct):
     """The daemon at `time` (Unix time). Numbers of connections and totals are those of /metrics.
 
@@ -180,7 +174,7 @@ class _Work(NamedTuple):
     lag: tuple[int, int]  # turns of the event loop that were measured, and the sum in ticks
 
 
-class _Reading:
+class _Sample:
     """The scoreboard and the processes at one moment."""
 
     def __init__(self, snapshot: Snapshot) -> None:
@@ -189,11 +183,11 @@ class _Reading:
         self.totals = totals(snapshot.counts)
         self.closes = _closes(snapshot.counts)
         self.work = {
-            _identity(worker): _Work(totals(worker.counts), _lag_words(worker.counts)) for worker in _workers(snapshot)
+            identity(worker): _Work(totals(worker.counts), _lag_words(worker.counts)) for worker in workers(snapshot)
         }
         self.processes: dict[int, procfs.Process] = {}
         parents = {os.getpid(): None, snapshot.pid: None}
-        for pid, parent in {**parents, **{worker.pid: snapshot.pid for worker in _workers(snapshot)}}.items():
+        for pid, parent in {**parents, **{worker.pid: snapshot.pid for worker in workers(snapshot)}}.items():
             if pid and (process := procfs.read(pid, parent)) is not None:
                 self.processes[pid] = process
         # Those of the supervisor's children that it has waited for were workers: their time is none of now.
@@ -217,7 +211,7 @@ class Watcher:
 
     def __init__(self, scoreboard: Scoreboard) -> None:
         self._scoreboard = scoreboard
-        self._before: _Reading | None = None
+        self._before: _Sample | None = None
         self._window: deque[tuple[float, Row]] = deque()
         self.points: deque[Point] = deque(maxlen=HISTORY)
         self.events: deque[Event] = deque(maxlen=EVENTS)
@@ -229,14 +223,14 @@ class Watcher:
             TimeoutError: like `Scoreboard.read()`; the next look tells what this one would have.
         """
         snapshot = self._scoreboard.read()
-        before, reading = self._before, _Reading(snapshot)
+        before, reading = self._before, _Sample(snapshot)
         live = self._live(before, reading, now)
         self._before = reading
         self.points.append(live.point)
         self.events.extend(live.events)
         return live
 
-    def _live(self, before: _Reading | None, reading: _Reading, now: float) -> Live:
+    def _live(self, before: _Sample | None, reading: _Sample, now: float) -> Live:
         snapshot, counts = reading.snapshot, reading.snapshot.counts
         elapsed = reading.at - before.at if before is not None else 0.0
         rates = _rates(before.totals if before is not None else None, reading.totals, elapsed)
@@ -275,7 +269,7 @@ class Watcher:
             ),
             pressure=_pressure(snapshot),
             events=sorted(
-                _told(snapshot) if before is None else _between(before.snapshot, snapshot, now),
+                told(snapshot) if before is None else between(before.snapshot, snapshot, now),
                 key=lambda event: event.time,
             ),
         )
@@ -351,7 +345,7 @@ def _pressure(snapshot: Snapshot) -> Pressure:
     )
 
 
-def _grown(before: _Reading | None, reading: _Reading) -> dict[str, float]:
+def _grown(before: _Sample | None, reading: _Sample) -> dict[str, float]:
     """Closes a second, by code."""
     if before is None or reading.at <= before.at:
         return {}
@@ -359,7 +353,7 @@ def _grown(before: _Reading | None, reading: _Reading) -> dict[str, float]:
     return {code: count / (reading.at - before.at) for code, count in more.items() if count > 0}
 
 
-def _cpu(before: _Reading | None, reading: _Reading, pids: Iterable[int]) -> float | None:
+def _cpu(before: _Sample | None, reading: _Sample, pids: Iterable[int]) -> float | None:
     """Processors that these processes have kept busy, as far as they were there before."""
     if before is None or reading.at <= before.at:
         return None
@@ -370,28 +364,18 @@ def _cpu(before: _Reading | None, reading: _Reading, pids: Iterable[int]) -> flo
 # Workers.
 
 
-def _workers(snapshot: Snapshot) -> Iterator[Worker]:
-    for slot in snapshot.slots:
-        yield from slot.workers
-
-
-def _identity(worker: Worker) -> tuple[int, float]:
-    """Numbers of processes come again, and so do rows."""
-    return worker.row, worker.started_at
-
-
 def _lag_words(counts: Row) -> tuple[int, int]:
     *turns, ticks = counts.words("event_loop_lag")
     return sum(turns), ticks
 
 
-def _live_workers(before: _Reading | None, reading: _Reading, now: float) -> Iterator[LiveWorker]:
+def _live_workers(before: _Sample | None, reading: _Sample, now: float) -> Iterator[LiveWorker]:
     """Every live one, slot by slot; and slots that wait for one."""
     elapsed = reading.at - before.at if before is not None else 0.0
     for slot in reading.snapshot.slots:
         for worker in slot.workers:
-            work = reading.work[_identity(worker)]
-            last = before.work.get(_identity(worker)) if before is not None else None
+            work = reading.work[identity(worker)]
+            last = before.work.get(identity(worker)) if before is not None else None
             process = reading.processes.get(worker.pid)
             beat = worker.counts.heartbeat
             yield LiveWorker(
@@ -414,135 +398,3 @@ def _live_workers(before: _Reading | None, reading: _Reading, now: float) -> Ite
 def _lag(before: tuple[int, int] | None, present: tuple[int, int]) -> float | None:
     turns, ticks = (b - a for a, b in zip(before or (0, 0), present, strict=True))
     return ticks / FIELDS["event_loop_lag"].ticks / turns if turns else None
-
-
-# Events.
-
-
-class _Did(NamedTuple):
-    """What a worker did: what it did alone, and what it did with others."""
-
-    time: float
-    slot: int
-    alone: str
-    together: str
-    level: str = "info"
-
-
-_WRONG = ("crash", "signal", "hung", "oom_suspect", "boot_failed")
-
-_ENDED = {
-    "stopped": ("stopped", "stopped"),
-    "reload": ("ended, as its successor serves", "ended, as their successors serve"),
-    "recycle_age": ("ended: it was old enough", "ended: they were old enough"),
-    "recycle_connections": ("ended: it had served enough connections", "ended: they had served enough connections"),
-    "recycle_memory": ("ended: it took too much memory", "ended: they took too much memory"),
-    "crash": ("crashed", "crashed"),
-    "signal": ("was ended by a signal", "were ended by a signal"),
-    "hung": ("hung, and was killed", "hung, and were killed"),
-    "oom_suspect": (
-        "was killed by the system, perhaps for its memory",
-        "were killed by the system, perhaps for their memory",
-    ),
-    "boot_failed": ("did not become ready", "did not become ready"),
-}
-
-_STAGES = {"ready": ("is ready", "are ready"), "draining": ("drains", "drain")}
-
-_STATES = {
-    "starting": "starting: not every worker has been ready yet",
-    "ready": "ready: new connections are served",
-    "draining": "draining: connections are closed one by one",
-    "down": "down: no worker is ready",
-}
-
-FEW: Final = 3
-"""Workers that do the same at once are events of their own; more are one event."""
-
-
-def _told(snapshot: Snapshot) -> Iterator[Event]:
-    """What can still be known of what was before the first reading."""
-    yield Event(snapshot.started_at, f"tidegate started (pid {snapshot.pid})")
-    yield from _together(_started(worker) for worker in _workers(snapshot) if worker.pid)
-    yield from _decided(None, snapshot)
-
-
-def _between(before: Snapshot, snapshot: Snapshot, now: float) -> Iterator[Event]:
-    """What has happened between two readings."""
-    yield from _together(_did(before, snapshot, now))
-    yield from _decided(before, snapshot)
-    if before.desired != snapshot.desired:
-        yield Event(now, f"workers wanted: {snapshot.desired}, not {before.desired}")
-    if health.state(before) != (state := health.state(snapshot)):
-        yield Event(now, _STATES[state], "warning" if state == "down" else "info")
-
-
-def _did(before: Snapshot, snapshot: Snapshot, now: float) -> Iterator[_Did]:
-    known = {_identity(worker): worker for worker in _workers(before)}
-    new = [worker for worker in _workers(snapshot) if (old := known.get(_identity(worker))) is None or not old.pid]
-    # Whoever ended left the slot to whoever started in it meanwhile.
-    ends = {worker.slot: worker.started_at for worker in new}
-    slots = {slot.index: slot for slot in before.slots}
-    for slot in snapshot.slots:
-        for reason, count in slot.exits.items():
-            more = count - (slots[slot.index].exits.get(reason, 0) if slot.index in slots else 0)
-            times = f" ({more} times)" if more > 1 else ""
-            if more > 0:
-                alone, together = _ENDED[reason]
-                level = "warning" if reason in _WRONG else "info"
-                yield _Did(ends.get(slot.index, now), slot.index, alone + times, together, level)
-    yield from (_started(worker) for worker in new if worker.pid)
-    for worker in _workers(snapshot):
-        old = known.get(_identity(worker))
-        if (old is None or old.stage != worker.stage) and worker.stage in _STAGES:
-            alone, together = _STAGES[worker.stage]
-            yield _Did(now, worker.slot, f"{alone} (pid {worker.pid})", together)
-
-
-def _started(worker: Worker) -> _Did:
-    generation = f"generation {worker.generation}"
-    return _Did(worker.started_at, worker.slot, f"started (pid {worker.pid}, {generation})", f"started ({generation})")
-
-
-def _together(all_of_it: Iterable[_Did]) -> Iterator[Event]:
-    """What few did one by one, what many did as one event."""
-    groups: dict[str, list[_Did]] = {}
-    for did in all_of_it:
-        groups.setdefault(did.together, []).append(did)
-    for together, group in groups.items():
-        if len(group) > FEW:
-            slots = _ranges({did.slot for did in group})
-            yield Event(max(did.time for did in group), f"workers {slots} {together}", group[0].level)
-        else:
-            yield from (Event(did.time, f"worker {did.slot} {did.alone}", did.level) for did in group)
-
-
-def _ranges(numbers: Iterable[int]) -> str:
-    """As ``0-3, 7``."""
-    found: list[list[int]] = []
-    for number in sorted(numbers):
-        if found and number == found[-1][-1] + 1:
-            found[-1].append(number)
-        else:
-            found.append([number])
-    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in found)
-
-
-def _decided(before: Snapshot | None, snapshot: Snapshot) -> Iterator[Event]:
-    """The end of reloads and upgrades."""
-    for name, old, new in (
-        ("reload", before and before.reloads, snapshot.reloads),
-        ("upgrade", before and before.upgrades, snapshot.upgrades),
-    ):
-        for outcome, count in new.items():
-            if before is None:
-                # The last one's time is known; which of both kinds it was, if there were both, is not.
-                other = snapshot.upgrades if name == "reload" else snapshot.reloads
-                if not count or outcome != snapshot.last_reload or any(other.values()):
-                    continue
-            elif count <= (old or {}).get(outcome, 0):
-                continue
-            if outcome == "success":
-                yield Event(snapshot.last_reload_at, f"{name} done")
-            else:
-                yield Event(snapshot.last_reload_at, f"{name} failed: the old workers go on serving", "warning")

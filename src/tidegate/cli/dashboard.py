@@ -19,8 +19,9 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..admin.events import Event
 from ..admin.health import LIVE_SECONDS
-from ..admin.live import EVENTS, HISTORY, Event, Live, LiveWorker, Point, Quantiles
+from ..admin.live import EVENTS, HISTORY, Live, LiveWorker, Point, Quantiles
 from ..metrics.derived import BACKOFF
 from .control import shown
 from .humanize import bars, duration, latency, rate, size
