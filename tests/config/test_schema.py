@@ -129,7 +129,7 @@ def test_an_admin_address_beyond_loopback_needs_a_token(host: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Config(application="a:b", admin=Tcp(host, 9465))
     assert str(caught.value) == (
-        f"--admin '{Tcp(host, 9465)}' is not allowed (others than this machine could see what the daemon does):"
+        f"--admin '{Tcp(host, 9465)}' is not allowed (other machines could read the daemon's state):"
         " give --admin-token as well"
     )
     assert Config(application="a:b", admin=Tcp(host, 9465), admin_token="x" * 16).admin_token == "x" * 16

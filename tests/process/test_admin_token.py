@@ -29,7 +29,7 @@ def test_beyond_loopback_without_one_the_start_is_refused() -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert "--admin '0.0.0.0:0' is not allowed (others than this machine could see what the daemon does)" in done.stderr
+    assert "--admin '0.0.0.0:0' is not allowed (other machines could read the daemon's state)" in done.stderr
     assert "give --admin-token as well" in done.stderr
 
 

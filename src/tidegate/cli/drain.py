@@ -18,7 +18,7 @@ __all__ = ["command"]
 def _drain(ctx: click.Context, /, **_: Any) -> int:
     """Close every connection with 1001, one by one, and refuse new ones with 503; `tidegate reload` ends that.
 
-    /readyz turns 503, so that nobody is sent here any more. It is done when no connection is left.
+    /readyz turns 503, so that load balancers send no more clients. It is done when no connection is left.
     """
     return conduct(ctx, Drain())
 

@@ -1,4 +1,4 @@
-"""``tidegate reload``: a new generation of workers takes over, and nobody is refused.
+"""``tidegate reload``: a new generation of workers takes over, and no client is refused.
 
 What must not live here: what a reload is (supervisor/operations.py).
 """

@@ -1,4 +1,4 @@
-"""``tidegate stop``: the end of the daemon, and whoever asks waits for it.
+"""``tidegate stop``: stop the daemon, and wait until it has ended.
 
 What must not live here: how a daemon ends (supervisor, worker/drain.py).
 """

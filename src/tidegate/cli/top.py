@@ -307,7 +307,7 @@ def _headers(ctx: click.Context) -> dict[str, str]:
 @click.option(
     "--admin-token",
     metavar="TOKEN",
-    help="The daemon's --admin-token, if it has one. Everybody can read a command line: give it in the environment."
+    help="The daemon's --admin-token, if it has one. Set it in the environment: other users can read command lines."
     "  [default: $TIDEGATE_ADMIN_TOKEN]",
 )
 @click.option("--once", is_flag=True, help="Show it once.")

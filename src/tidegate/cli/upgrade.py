@@ -18,8 +18,8 @@ __all__ = ["command"]
 def _upgrade(ctx: click.Context, /, **_: Any) -> int:
     """Start the program anew in the daemon's own process, with the tidegate and the Python that are installed now.
 
-    Process id and addresses stay, and nobody is refused. It is done when the new program serves; if it does not start,
-    the old one goes on, and this says why.
+    Process id and addresses stay, and no client is refused. It is done when the new program serves; if it does not
+    start, the old one goes on, and this says why.
     """
     return conduct(ctx, Upgrade())
 

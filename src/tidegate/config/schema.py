@@ -63,7 +63,7 @@ class Setting:
 
     Attributes:
         kind: how its value is written, and what is allowed.
-        help: what it does, for somebody who reads ``--help``.
+        help: what it does, as ``--help`` prints it.
         many: whether it may be given several times.
         positional: whether it is an argument of the command and no option.
         served: whether it is a parameter of ``serve()`` of the same name.
@@ -120,8 +120,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Setting(
             APPLICATION,
-            "An `async def handler(websocket)`, a `werkzeug.routing.Map` of such, or a `tidegate.App`. The current"
-            " directory is importable.",
+            "Handler to serve: an `async def handler(websocket)`, a `werkzeug.routing.Map` of handlers, or a"
+            " `tidegate.App`. The current directory is importable.",
             positional=True,
         ),
     ]
@@ -129,21 +129,21 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         tuple[Address, ...],
         Setting(
             ADDRESS,
-            "Where clients connect: HOST:PORT, [IPV6]:PORT, unix:PATH, fd://N, or systemd for the sockets of a .socket"
-            " unit (systemd:NAME for those of one name). Repeatable.",
+            "Address to listen on: HOST:PORT, [IPV6]:PORT, unix:PATH, fd://N, or systemd for the sockets of a"
+            " .socket unit (systemd:NAME for those with that FileDescriptorName). Repeatable.",
             many=True,
             fixed=True,
         ),
     ] = (Tcp("127.0.0.1", 8765),)
     workers: Annotated[
-        int | Literal["auto"], Setting(WORKERS, "Worker processes; auto is one for each usable processor.")
+        int | Literal["auto"], Setting(WORKERS, "Number of worker processes; auto is one for each usable processor.")
     ] = 1
     admin: Annotated[
         Tcp | None,
         Setting(
             ADMIN,
-            "Where /metrics, /status, /livez, /readyz and a page with all of it are served over HTTP. Beyond loopback"
-            " it needs --admin-token.",
+            "Address of the admin HTTP server: /metrics, /status, /livez, /readyz and a dashboard. Other than on"
+            " loopback, it requires --admin-token.",
             fixed=True,
         ),
     ] = Tcp("127.0.0.1", 9465)
@@ -151,8 +151,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         Setting(
             TOKEN.or_else("none"),
-            "What whoever asks the admin address must have, as in `Authorization: Bearer TOKEN`; /livez and /readyz"
-            " are open. Everybody can read a command line: give it in the environment or a file.",
+            "Bearer token that requests to the admin address must send, as in `Authorization: Bearer TOKEN`;"
+            " /livez and /readyz are exempt. Set it in the environment or a file: other users of the machine can"
+            " read command lines.",
             secret=True,
         ),
     ] = None
@@ -160,9 +161,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Setting(
             HOST,
-            "Names by which the admin address may be asked without a token, behind a reverse proxy say, besides"
-            " localhost, addresses and the name in --admin. Others are refused: their pages could be anybody's."
-            " Repeatable.",
+            "Host name that requests to the admin address may use without a token, such as the public name of a"
+            " reverse proxy, besides localhost, IP addresses and the name in --admin. Other names are refused, as"
+            " protection against DNS rebinding. Repeatable.",
             many=True,
             default_text="no others",
         ),
@@ -171,9 +172,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         Setting(
             PATH.or_else("none").or_else("auto", "auto"),
-            "Unix socket through which `tidegate status`, reload, scale, drain, stop and upgrade reach the daemon, for"
-            " its own user and root alone; auto is $RUNTIME_DIRECTORY/control.sock where that is set (as systemd does),"
-            " else none.",
+            "Unix socket through which `tidegate status`, reload, scale, drain, stop and upgrade reach the"
+            " daemon; only root and the daemon's user may connect. auto is $RUNTIME_DIRECTORY/control.sock where"
+            " that variable is set (systemd sets it), else none.",
             fixed=True,
         ),
     ] = "auto"
@@ -186,99 +187,117 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = None
     graceful_timeout: Annotated[
-        float, Setting(SECONDS, "Time from the order to stop until what is left is cut. Longer than --drain.")
+        float,
+        Setting(
+            SECONDS,
+            "Time from the start of a stop until the remaining connections are aborted. Must be longer than --drain.",
+        ),
     ] = 30.0
-    boot_timeout: Annotated[float, Setting(DURATION, "Time that a new worker has until it must be ready.")] = 60.0
+    boot_timeout: Annotated[float, Setting(DURATION, "Time within which a new worker must become ready.")] = 60.0
     worker_timeout: Annotated[
         float | None,
         Setting(
             TIMEOUT.or_else("none"),
-            "Time without a turn of its event loop after which a worker is replaced; after half of it the log has its"
-            " stacks. none: never.",
+            "Time without a heartbeat of its event loop after which a worker is replaced; after half of it, its"
+            " stacks are logged. none: never.",
         ),
     ] = 30.0
     max_lifetime: Annotated[
         float | None,
         Setting(
             DURATION.or_else("none"),
-            "Time after which a worker is recycled, give or take a tenth: it drains when its successor serves, and no"
-            " other one meanwhile.",
+            "Age at which a worker is recycled, varied by up to a tenth: once its successor serves, it drains."
+            " Workers are recycled one at a time.",
         ),
     ] = None
     max_connections_served: Annotated[
         int | None,
         Setting(
             count(1, 1_000_000_000).or_else("none"),
-            "Connections after which a worker is recycled, give or take a tenth.",
+            "Number of connections after which a worker is recycled, varied by up to a tenth.",
         ),
     ] = None
     max_rss: Annotated[
         int | None,
         Setting(
             SIZE.or_else("none"),
-            "Memory that a worker takes, as the system counts it, for which it is recycled, give or take a tenth.",
+            "Resident memory at which a worker is recycled, varied by up to a tenth.",
         ),
     ] = None
     reload: Annotated[
         Literal["generation", "rolling"],
         Setting(
             choice("generation", "rolling"),
-            "How a reload replaces workers: all at once, beside each other; or one by one, which takes less memory.",
+            "How a reload replaces workers: generation starts all new workers beside the old ones; rolling"
+            " replaces them one by one, which takes less memory.",
         ),
     ] = "generation"
     reload_on_change: Annotated[
         bool,
         Setting(
             SWITCH,
-            "For development: whether a reload follows each change of the application's files, which are those named"
-            " *.py in the current directory and its package, and of the --config file. Old workers then do not drain."
-            " Needs tidegate[reload].",
+            "For development: reload when a file of the application changes (*.py in the current directory and in"
+            " the application's package) or the --config file does. Old workers then stop without draining."
+            " Requires tidegate[reload].",
             fixed=True,
         ),
     ] = False
     settle: Annotated[
         float,
-        Setting(SECONDS, "Time that new workers of a reload must live before the old ones drain; half of it serving."),
+        Setting(
+            SECONDS,
+            "Time that the new workers of a reload must run before the old ones drain; for half of it they must"
+            " be serving.",
+        ),
     ] = 1.0
     backlog: Annotated[
         int,
-        Setting(count(1, 1_000_000), "Connections that the system queues for each worker, at most."),
+        Setting(count(1, 1_000_000), "Maximum length of the queue of connections not accepted yet, for each worker."),
     ] = 4096
     open_timeout: Annotated[
-        float | None, Setting(DURATION.or_else("none"), "Time for an opening handshake.", served=True)
+        float | None, Setting(DURATION.or_else("none"), "Timeout of the opening handshake.", served=True)
     ] = 10.0
     ping_interval: Annotated[
-        float | None, Setting(DURATION.or_else("none"), "Time between keepalive pings; none: no pings.", served=True)
+        float | None,
+        Setting(DURATION.or_else("none"), "Interval between keepalive pings; none: no pings.", served=True),
     ] = 20.0
     ping_timeout: Annotated[
         float | None,
-        Setting(DURATION.or_else("none"), "Time for the answer to a ping until the connection is closed.", served=True),
+        Setting(
+            DURATION.or_else("none"),
+            "Timeout of the answer to a keepalive ping, after which the connection is closed.",
+            served=True,
+        ),
     ] = 20.0
     close_timeout: Annotated[
-        float | None, Setting(DURATION.or_else("none"), "Time for the answer to a close frame.", served=True)
+        float | None, Setting(DURATION.or_else("none"), "Timeout of the closing handshake.", served=True)
     ] = 10.0
-    max_size: Annotated[int | None, Setting(SIZE.or_else("none"), "Largest incoming message.", served=True)] = 2**20
+    max_size: Annotated[
+        int | None, Setting(SIZE.or_else("none"), "Maximum size of an incoming message.", served=True)
+    ] = 2**20
     max_queue: Annotated[
         int | tuple[int, int] | None,
         Setting(
             pair(FRAMES).or_else("none"),
-            "Frames that wait for the handler before reading from the client pauses.",
+            "Incoming frames buffered for the handler, at which reading from the client pauses.",
             served=True,
         ),
     ] = 16
     write_limit: Annotated[
         int | tuple[int, int],
-        Setting(pair(SIZE), "Bytes that wait for a slow client before send() waits.", served=True),
+        Setting(pair(SIZE), "Outgoing bytes buffered for a slow client, at which send() waits.", served=True),
     ] = 2**15
     broadcast_limit: Annotated[
         int | None,
         Setting(
-            SIZE.or_else("none"), "Bytes of broadcasts that wait for a slow client before it is closed.", served=True
+            SIZE.or_else("none"),
+            "Bytes of broadcasts buffered for a slow client, at which its connection is closed.",
+            served=True,
         ),
     ] = 2**24
     compression: Annotated[
         Literal["deflate"] | None,
-        Setting(choice("deflate").or_else("none"), "Compression offered to clients.", served=True),
+        Setting(choice("deflate").or_else("none"), "Compression that the server negotiates.", served=True),
     ] = "deflate"
     server_header: Annotated[
         str | UnsetType | None,
@@ -293,8 +312,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Setting(
             ORIGIN,
-            "Where web pages that connect may be from: values of the Origin header, `*` for labels of the name; none"
-            " lets in clients that are no browsers. Others get 403. Repeatable.",
+            "Origin that web pages may connect from: a value of the Origin header, with `*` for labels of the"
+            " name; none admits requests without the header, as other clients than browsers send them. Other"
+            " origins get 403. Repeatable.",
             many=True,
             default_text="anywhere",
         ),
@@ -303,8 +323,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         int | None,
         Setting(
             count(1, 10_000_000).or_else("none"),
-            "Connections at a time, over all workers; more get 503. Each worker also stops short of its limit of open"
-            " files.",
+            "Maximum number of concurrent connections, over all workers; above it, clients get 503. Each worker"
+            " also keeps a reserve below its limit of open files.",
             default_text="what the limits of open files allow",
         ),
     ] = None
@@ -312,47 +332,49 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         int | None,
         Setting(
             count(1, 1_000_000).or_else("none"),
-            "Connections at a time of one client address (IPv6: of one /64); more get 429. Each worker enforces its"
-            " share, with room for an uneven spread.",
+            "Maximum number of concurrent connections of one client address (IPv6: of one /64); above it, clients"
+            " get 429. Each worker enforces its share, with room for an uneven spread.",
         ),
     ] = None
     handshake_rate: Annotated[
         float | tuple[float, int] | None,
         Setting(
             RATE.or_else("none"),
-            "Handshakes a second of one client address (IPv6: of one /64), and how many at once after a rest; more get"
-            " 429. Each worker enforces its share.",
+            "Handshakes per second of one client address (IPv6: of one /64), and the size of a burst; above it,"
+            " clients get 429. Each worker enforces its share.",
         ),
     ] = None
     trusted_proxies: Annotated[
         tuple[str, ...],
         Setting(
             NETWORK,
-            "Networks of proxies that are believed when they tell a client's address; unix: whoever connects by a Unix"
-            " socket. Repeatable.",
+            "Network of reverse proxies whose statement of the client's address is trusted; unix: every peer on a"
+            " Unix socket. Repeatable.",
             many=True,
-            default_text="nobody",
+            default_text="no proxies",
         ),
     ] = ()
     forwarded_header: Annotated[
         Literal["x-forwarded-for", "forwarded"] | None,
         Setting(
             choice("x-forwarded-for", "forwarded").or_else("none"),
-            "The header in which trusted proxies tell the client's address: only this one, for clients can send the"
-            " other.",
+            "Header in which trusted proxies give the client's address. No other header is read, because clients"
+            " could forge it.",
         ),
     ] = "x-forwarded-for"
     proxy_protocol: Annotated[
         bool,
         Setting(
             SWITCH,
-            "Whether trusted proxies, and everybody on a Unix socket, begin each connection with a PROXY header"
-            " (version 1 or 2).",
+            "Require a PROXY protocol header (version 1 or 2) at the start of each connection from a trusted"
+            " proxy or on a Unix socket.",
         ),
     ] = False
     certfile: Annotated[
         str | None,
-        Setting(PATH.or_else("none"), "Certificate, in PEM, with those that lead to its root: serve wss:// with TLS."),
+        Setting(
+            PATH.or_else("none"), "Certificate chain in PEM, the server's certificate first: serve wss:// over TLS."
+        ),
     ] = None
     keyfile: Annotated[
         str | None,
@@ -366,64 +388,71 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         Setting(
             SECRET.or_else("none"),
-            "Password of the key. Everybody can read a command line: give it in the environment or a file.",
+            "Password of the private key. Set it in the environment or a file: other users of the machine can"
+            " read command lines.",
             secret=True,
         ),
     ] = None
     ca_certs: Annotated[
         str | None,
-        Setting(PATH.or_else("none"), "Certificates, in PEM, of the authorities that clients' certificates are from."),
+        Setting(
+            PATH.or_else("none"),
+            "Certificates of the authorities that client certificates are verified against, in PEM.",
+        ),
     ] = None
     client_certs: Annotated[
         Literal["optional", "required"] | None,
-        Setting(choice("optional", "required").or_else("none"), "Whether clients present a certificate."),
+        Setting(
+            choice("optional", "required").or_else("none"),
+            "Whether clients may (optional) or must (required) present a certificate; none: they are not asked"
+            " for one.",
+        ),
     ] = None
-    tls_min_version: Annotated[
-        Literal["1.2", "1.3"], Setting(choice("1.2", "1.3"), "The oldest version of TLS that is spoken.")
-    ] = "1.2"
+    tls_min_version: Annotated[Literal["1.2", "1.3"], Setting(choice("1.2", "1.3"), "Minimum version of TLS.")] = "1.2"
     ciphers: Annotated[
         str | None,
         Setting(CIPHERS.or_else("none"), "Ciphers of TLS 1.2, in order of preference.", default_text="Python's choice"),
     ] = None
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
-        Setting(choice("debug", "info", "warning", "error"), "Least level of what is logged."),
+        Setting(choice("debug", "info", "warning", "error"), "Minimum level of the records that are logged."),
     ] = "info"
     log_format: Annotated[
-        Literal["text", "json"], Setting(choice("text", "json"), "Lines of the log for people, or JSON for machines.")
+        Literal["text", "json"],
+        Setting(choice("text", "json"), "Format of the log: text for people, or JSON, one object a line."),
     ] = "text"
     log_file: Annotated[
         str,
         Setting(
             PATH.or_else("-", "-"),
-            "File that the log is appended to, opened anew on SIGUSR1; -: standard error.",
+            "File to append the log to, reopened on SIGUSR1; -: standard error.",
             fixed=True,
         ),
     ] = "-"
-    access_log: Annotated[bool, Setting(SWITCH, "Whether each handshake and each close is logged.")] = False
+    access_log: Annotated[bool, Setting(SWITCH, "Log each handshake and each close.")] = False
     pidfile: Annotated[
         str | None,
-        Setting(PATH.or_else("none"), "File with the process id of the daemon, for as long as it runs.", fixed=True),
+        Setting(PATH.or_else("none"), "File that holds the process id of the daemon while it runs.", fixed=True),
     ] = None
     user: Annotated[
         str | None,
         Setting(
             USER.or_else("none"),
-            "Whom the daemon becomes, for good, after it has bound its addresses as root; with its groups, unless"
-            " --group is given too. Unix sockets belong to it.",
+            "User to switch to after the addresses are bound, which requires root; its groups are taken as well,"
+            " unless --group is given. Unix sockets belong to this user.",
             fixed=True,
         ),
     ] = None
     group: Annotated[
         str | None,
-        Setting(USER.or_else("none"), "The group that the daemon becomes one of, with --user or alone.", fixed=True),
+        Setting(USER.or_else("none"), "Group to switch to, with --user or alone.", fixed=True),
     ] = None
     umask: Annotated[
         int | None,
         Setting(
             UMASK.or_else("none"),
-            "Permissions that new files do not get, Unix sockets among them: with 007 user and group may connect.",
-            default_text="as whoever starts the daemon has it",
+            "Permissions that new files are denied, Unix sockets included: with 007, user and group may connect.",
+            default_text="inherited from the parent process",
             fixed=True,
         ),
     ] = None
@@ -431,7 +460,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         str | None,
         Setting(
             PATH.or_else("none"),
-            "Directory to change to first: it is importable, and other paths are relative to it.",
+            "Directory to change to at the start: modules are imported from it, and other paths are relative to it.",
             default_text="the current one",
             fixed=True,
         ),
@@ -440,21 +469,23 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         tuple[int, ...] | Literal["auto"] | None,
         Setting(
             PROCESSORS.or_else("auto", "auto").or_else("none"),
-            "Processors that the workers stay on, one for each in turn; auto is every usable one.",
+            "Processors that workers are pinned to, one each, in turn; auto is every usable one.",
         ),
     ] = None
     preload: Annotated[
         bool,
         Setting(
             SWITCH,
-            "Whether the application is imported before the workers are forked, which then share its memory. A reload"
-            " takes no new code then, but an upgrade does.",
+            "Import the application before the workers are forked, so that they share its memory. New code then"
+            " takes an upgrade; a reload does not load it.",
             fixed=True,
         ),
     ] = False
     open_files: Annotated[
         int | None,
-        Setting(OPEN_FILES, "Limit of open files of each process; max is as many as the system allows.", fixed=True),
+        Setting(
+            OPEN_FILES, "Limit of open files of each process; max is the highest that the system allows.", fixed=True
+        ),
     ] = None
 
     def __post_init__(self) -> None:
@@ -468,7 +499,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(setting.flag, "true", reason=reason, remedy=f"leave out {other.flag}")
         if self.admin is not None and not self.admin.loopback and self.admin_token is None:
             setting, needed = settings()["admin"], settings()["admin_token"]
-            reason = "others than this machine could see what the daemon does"
+            reason = "other machines could read the daemon's state"
             raise ConfigError(setting.flag, setting.write(self.admin), f"{needed.flag} as well", reason)
         self._check_entrance()
 
@@ -487,7 +518,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
                 raise ConfigError(setting.flag, setting.write(getattr(self, name)), f"{needed.flag} as well")
 
     def _needs_trust(self) -> bool:
-        """Whether nobody could begin with a PROXY header: peers on Unix sockets may, others must be trusted."""
+        """Return whether no peer may send a PROXY header: those on Unix sockets may, others must be trusted."""
         return not self.trusted_proxies and any(isinstance(address, Tcp) for address in self.bind)
 
     @property

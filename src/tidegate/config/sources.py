@@ -244,7 +244,7 @@ def _is_of_a_service(name: str, text: str) -> bool:
 
 
 def _shown(name: str) -> str:
-    """A name that somebody made up, such that it does not break a line."""
+    """Return a name from outside in a form that does not break a line."""
     return name if name.isprintable() else ascii(name)
 
 
