@@ -118,10 +118,6 @@ CIRCLES = (
     {"datastructures", "exceptions", "frames", "http11"},
     {"cli.check", "cli.serve"},
     {"asyncio.auth", "asyncio.server", "asyncio.server_connection", "asyncio.transport_setup"},
-    {
-        *("supervisor.auto_reload", "supervisor.control", "supervisor.counters", "supervisor.health"),
-        *("supervisor.operations", "supervisor.supervisor", "supervisor.system.daemon", "supervisor.upgrade"),
-    },
 )
 
 # Folders of tests where a name of one word beside `test_` may still stand without a sentence.

@@ -18,8 +18,10 @@ import os, select, signal, socket, sys, time
 from tidegate import logs
 from tidegate.config.schema import Config
 from tidegate.config.bind import Unix
+from tidegate.supervisor import pool
 from tidegate.supervisor import supervisor as module
 from tidegate.supervisor.signals import Signals
+from tidegate.supervisor.sockets.listeners import Listeners
 from tidegate.supervisor.supervisor import Supervisor
 from tidegate.ipc.pipe import Level, Order, Pipe, Report
 
@@ -43,7 +45,7 @@ def stop_when(condition):
     supervisor = os.getpid()
     def stopping(poll):
         turn(poll)
-        if os.getpid() == supervisor and not main.level and condition():
+        if os.getpid() == supervisor and not main.pool.level and condition():
             os.kill(supervisor, signal.SIGTERM)
     module.Poll.turn = stopping
 
@@ -58,7 +60,7 @@ main = Supervisor(Config(**settings), signals, worker=worker, admin=None, load=g
 outcome = main.run()
 if not isinstance(outcome, int):
     os._exit(outcome())
-assert not list(main._children())
+assert not list(main.pool.children())
 sys.exit(outcome)
 """
 

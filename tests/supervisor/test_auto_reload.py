@@ -59,7 +59,7 @@ def test_a_long_list_is_shown_in_part(tmp_path: Path) -> None:
     def done():
         if main.complete and not end:
             end.append(say(b'{"changed": ["a.py", "b.py",', b'"c.py", "d.py", "e.py"]}\\n'))
-        return sum(main.scoreboard.read().reloads.values()) > 0
+        return sum(main.pool.scoreboard.read().reloads.values()) > 0
 
     stop_when(done)
     """

@@ -13,7 +13,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import msgspec
 import pytest
@@ -60,7 +60,7 @@ class Stage:
         self.left = 3
         self.stopped: list[Level] = []
         self.path = path
-        self.control = Control(self, self.describe)  # type: ignore[arg-type]
+        self.control = Control(self, self.operations, self.stop, self.describe)  # type: ignore[arg-type]
         self.broken = False
         self._sockets: list[socket.socket] = []
 
@@ -257,7 +257,7 @@ def test_a_status_that_cannot_be_told(stage: Stage) -> None:
 
 def test_a_daemon_without_status(tmp_path: Path) -> None:
     stage = Stage(tmp_path / "control.sock")
-    stage.control = Control(stage)  # type: ignore[arg-type]
+    stage.control = Control(stage, stage.operations, stage.stop)  # type: ignore[arg-type]
     stage.control.open(str(stage.path))
     assert stage.ask(STATUS) == [{"done": False, "text": "this daemon has no status"}]
     stage.close()
@@ -334,7 +334,7 @@ def test_every_request_has_something_that_does_it(stage: Stage, kind: type[Reque
 
 def test_the_operations_that_requests_ask_for_are_there() -> None:
     """With these arguments."""
-    operations = Operations(None)  # type: ignore[arg-type]
+    operations = Operations(*[cast("Any", None)] * 6)
     for kind, name in module._OPERATIONS.items():
         assert operations.knows(name)
         given = {field.name for field in msgspec.structs.fields(kind)} - {"force"}

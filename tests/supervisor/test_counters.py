@@ -35,13 +35,13 @@ def busy(config, slot, sockets, row, pipe):
     return 0
 
 def read():
-    return main.scoreboard.read()
+    return main.pool.scoreboard.read()
 
 def counts(words):
     return {outcome: sum(found[:-1]) for outcome, found in words.items()}
 
 settings.update(settle=0.0, graceful_timeout=0.0, drain=0.0)
-module.LAST_WORDS = 0.5
+pool.LAST_WORDS = 0.5
 worker = busy
 """
 
@@ -103,8 +103,8 @@ def test_an_upgrade_counts_as_that_alone(tmp_path: Path) -> None:
     def done():
         if not main.complete:
             return False
-        main.note("upgrade", True, 3.0)
-        main.note("scale", True, 3.0)
+        main._on_operation_end("upgrade", True, 3.0)
+        main._on_operation_end("scale", True, 3.0)
         snapshot = read()
         assert snapshot.upgrades == {"success": 1, "failure": 0}
         assert snapshot.reloads == {"success": 0, "failure": 0}
@@ -121,9 +121,9 @@ def test_lines_that_the_program_before_an_upgrade_has_lost_are_kept(tmp_path: Pa
     def done():
         if not main.complete:
             return False
-        main.scoreboard.log_messages_dropped = 5
+        main.pool.scoreboard.log_messages_dropped = 5
         module.logs.lost = lambda: 2
-        main.accounts = main.accounts.__class__(main)
+        main.accounts = main.accounts.__class__(main.pool, main.metric_files)
         for _ in range(2):
             main.accounts.look()
             assert read().log_messages_dropped == 7
@@ -149,18 +149,18 @@ def test_queues(tmp_path: Path) -> None:
             return False
         if not clients:
             clients.extend(socket.create_connection(place) for _ in range(3))
-            for listener in main.listeners._listeners[:2]:
+            for listener in main.pool.listeners._listeners[:2]:
                 clients.extend(socket.create_connection(("127.0.0.1", listener.port)) for _ in range(4))
         snapshot = read()
         if sum(slot.accept_queue[0] for slot in snapshot.slots) + snapshot.accept_queue[0] < len(clients):
             return False
         assert [slot.accept_queue[1] for slot in snapshot.slots] == [14, 14]
         assert snapshot.accept_queue == (3, 7)
-        main.retire([main.workers[-1]])
-        main.retired.pop().current.kill(signal.SIGKILL)
+        main.pool.retire([main.pool.workers[-1]])
+        main.pool.retired.pop().current.kill(signal.SIGKILL)
         main.accounts.look()
         assert read().slots[1].accept_queue == (0, 0)
-        main.retired.append(main.workers[0].__class__(1, main.generation))
+        main.pool.retired.append(main.pool.workers[0].__class__(1, main.pool.generation))
         return True
 
     stop_when(done)

@@ -44,10 +44,10 @@ def once(name):
     return True
 
 def exits(reason):
-    return sum(slot.exits[reason] for slot in main.scoreboard.read().slots)
+    return sum(slot.exits[reason] for slot in main.pool.scoreboard.read().slots)
 
 def whole():
-    return len(main.workers) == sum(slot.ready and not slot.leaving for slot in main.workers)
+    return len(main.pool.workers) == sum(slot.ready and not slot.leaving for slot in main.pool.workers)
 
 module.TICK = 0.05  # so that silence is measured in many of them
 settings.update(settle=0.0, worker_timeout=1.0)
@@ -121,7 +121,7 @@ def test_one_that_does_not_end_by_sigabrt_is_killed(tmp_path: Path) -> None:
     log = stage(
         tmp_path,
         """
-        module.DUMP_GRACE = 0.1
+        pool.DUMP_GRACE = 0.1
         def stubborn():
             if once("hung"):
                 signal.signal(signal.SIGABRT, signal.SIG_IGN)
@@ -161,7 +161,7 @@ def test_nobody_is_judged_who_ends(tmp_path: Path) -> None:
             return 0
         def condition():
             if main.complete and once("asked"):
-                main.operations.request("recycle", handle=main.workers[0].current, why="recycle_age")
+                main.operations.request("recycle", handle=main.pool.workers[0].current, why="recycle_age")
             return main.complete and exits("recycle_age")
         settings["graceful_timeout"] = 5.0
         stop_when(condition)
@@ -176,7 +176,7 @@ def test_nobody_is_judged_without_a_heartbeat(tmp_path: Path) -> None:
         """
         def worker(config, slot, sockets, row, pipe):
             return obedient(config, slot, sockets, row, pipe)
-        stop_when(lambda: main.complete and min(h.served for h in main._working()) > 1.5)
+        stop_when(lambda: main.complete and min(h.served for h in main.pool.working()) > 1.5)
         """,
     )
     assert "hang" not in log
@@ -195,8 +195,8 @@ def test_without_a_timeout_nobody_is_judged(tmp_path: Path) -> None:
         def condition():
             if main.complete:
                 once("complete")
-                seen.update((handle.slot.index, handle.silent) for handle in main._working())
-            return (1, True) in seen and not any(handle.silent for handle in main._working())
+                seen.update((handle.slot.index, handle.silent) for handle in main.pool.working())
+            return (1, True) in seen and not any(handle.silent for handle in main.pool.working())
         stop_when(condition)
         """,
     )
@@ -216,7 +216,7 @@ def test_what_the_supervisor_slept_through_is_nobodys_silence(tmp_path: Path) ->
             if main.complete and once("sleep"):
                 time.sleep(3.0)
             return os.path.exists("slept0") and os.path.exists("slept1") and (
-                min(main.scoreboard.row(h.row).heartbeat for h in main._working()) > main.slept + 3.5)
+                min(main.pool.scoreboard.row(h.row).heartbeat for h in main.pool.working()) > main.slept + 3.5)
         def turning(self):
             if self.complete and not hasattr(self, "slept"):
                 self.slept = time.monotonic()
@@ -317,7 +317,7 @@ def test_nobody_is_recycled_while_something_else_is_under_way(tmp_path: Path) ->
         def condition():
             if main.complete and once("asked"):
                 main.operations.request("reload")
-            return main.generation.number == 2
+            return main.pool.generation.number == 2
         stop_when(condition)
         """,
     )
@@ -326,12 +326,11 @@ def test_nobody_is_recycled_while_something_else_is_under_way(tmp_path: Path) ->
 
 @pytest.mark.parametrize("workers", [2, 4, 8, 32])
 def test_the_limits_of_the_slots_are_far_apart(workers: int) -> None:
-    from types import SimpleNamespace
     from typing import Any, cast
 
     from tidegate.supervisor.health import Watch
 
-    watch = Watch(cast("Any", SimpleNamespace()))
+    watch = Watch(cast("Any", None), cast("Any", None))
     shares = sorted(watch._share(slot) for slot in range(workers))
     assert shares[0] >= 0.9
     assert shares[-1] <= 1.1

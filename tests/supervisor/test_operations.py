@@ -43,7 +43,7 @@ def ask(*names):
             asked.append(True)
             for name, arguments in names:
                 main.operations.request(name, tell(name), **arguments)
-        return len(answers) == len(names) and not main.operations.current and not main.retired
+        return len(answers) == len(names) and not main.operations.current and not main.pool.retired
     stop_when(begin)
 
 settings.update(settle=0.0)
@@ -242,11 +242,11 @@ def test_recycling(tmp_path: Path) -> None:
         asked = []
         def begin():
             if main.complete and not asked:
-                asked.append(main.workers[1].current)
+                asked.append(main.pool.workers[1].current)
                 main.operations.request("recycle", tell("recycle"), handle=asked[0], why="recycle_age")
                 main.operations.request("recycle", tell("again"), handle=asked[0], why="recycle_age")
             if len(answers) == 2 and not main.operations.current:
-                exits = main.scoreboard.read().slots[1].exits
+                exits = main.pool.scoreboard.read().slots[1].exits
                 print({why: count for why, count in exits.items() if count}, file=sys.stderr)
                 return True
         stop_when(begin)

@@ -80,7 +80,7 @@ def test_one_worker_that_is_ready_keeps_the_daemon_up(tmp_path: Path) -> None:
         """
         def worker(config, slot, sockets, row, pipe):
             return 5 if slot else obedient(config, slot, sockets, row, pipe)
-        stop_when(lambda: main.workers[1].backoff.failures >= 4)
+        stop_when(lambda: main.pool.workers[1].backoff.failures >= 4)
         """,
     )
     assert log.count("exited with status 5") >= 4
@@ -156,11 +156,11 @@ def test_a_stop_before_anything_is_forked(tmp_path: Path) -> None:
         worker = None
         def no_fork(): raise AssertionError
         os.fork = no_fork
-        bind = module.Listeners.bind
+        bind = Listeners.bind
         def binding(*arguments):
             os.kill(os.getpid(), signal.SIGINT)
             bind(*arguments)
-        module.Listeners.bind = binding
+        Listeners.bind = binding
         """,
     )
     assert "SIGINT: stopping" in log
@@ -179,7 +179,7 @@ def test_a_child_is_told_to_end_the_moment_it_is_forked(tmp_path: Path) -> None:
                 os.kill(pid, signal.SIGTERM)
             return pid
         os.fork = hurried
-        stop_when(lambda: main.workers[0].backoff.failures >= 2)
+        stop_when(lambda: main.pool.workers[0].backoff.failures >= 2)
         """,
     )
     assert log.count("was killed by signal 15 (SIGTERM)") >= 2
@@ -229,7 +229,7 @@ def test_a_worker_that_is_gone_but_stays(tmp_path: Path) -> None:
         tmp_path,
         """
         settings["workers"] = 1
-        module.LAST_WORDS = 0.1
+        pool.LAST_WORDS = 0.1
         def worker(config, slot, sockets, row, pipe):
             end = Pipe(pipe, Order)
             end.send(Report("ready"))
@@ -238,7 +238,7 @@ def test_a_worker_that_is_gone_but_stays(tmp_path: Path) -> None:
                 end.send(Report("gone"))
                 time.sleep(1000)
             return until_told(end)
-        stop_when(lambda: main.workers[0].backoff.failures == 1 and main.workers[0].ready)
+        stop_when(lambda: main.pool.workers[0].backoff.failures == 1 and main.pool.workers[0].ready)
         """,
     )
     assert "was killed by signal 9 (SIGKILL)" in log
@@ -256,7 +256,7 @@ def test_a_worker_that_drains_by_itself_has_a_successor_meanwhile(tmp_path: Path
                 open("drained", "x")
                 end.send(Report("draining"))
             return until_told(end)
-        stop_when(lambda: len(main.workers[0].children) == 2 and main.workers[0].ready)
+        stop_when(lambda: len(main.pool.workers[0].children) == 2 and main.pool.workers[0].ready)
         """,
     )
     assert "drains without an order: the next one follows at once" in log
@@ -282,7 +282,7 @@ def test_a_storm_of_signals(tmp_path: Path) -> None:
         supervisor = os.getpid()
         def stormy(poll):
             turn(poll)
-            if os.getpid() == supervisor and not main.level:
+            if os.getpid() == supervisor and not main.pool.level:
                 for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD, signal.SIGTTOU):
                     os.kill(supervisor, number)
                 if next(turns) == 50:
@@ -310,14 +310,14 @@ def test_counts_of_the_scoreboard(tmp_path: Path) -> None:
                 os.kill(os.getpid(), 9)
             return obedient(config, slot, sockets, row, pipe)
         def done():
-            snapshot = main.scoreboard.read()
+            snapshot = main.pool.scoreboard.read()
             (slot,) = snapshot.slots
-            if not main.workers[0].ready or slot.spawns < 3:
+            if not main.pool.workers[0].ready or slot.spawns < 3:
                 return False
             assert snapshot.ready and snapshot.desired == 1 and not snapshot.draining
             assert {reason: n for reason, n in slot.exits.items() if n} == {"boot_failed": 1, "oom_suspect": 1}
             assert [worker.stage for worker in slot.workers] == ["ready"]
-            assert slot.workers[0].pid == main.workers[0].current.pid
+            assert slot.workers[0].pid == main.pool.workers[0].current.pid
             assert snapshot.counts.words("connections_accepted") == (3,)
             assert time.monotonic() - snapshot.ticked_at < 5
             return True

@@ -19,16 +19,13 @@ import os
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import msgspec
 
 from ..config.errors import ConfigError
 from ..config.schema import Config, settings
-from ..ipc.pipe import Level
-
-if TYPE_CHECKING:
-    from .supervisor import Supervisor
+from .event_loop import Poll
 
 __all__ = ["Changes", "Said", "Task", "require"]
 
@@ -73,20 +70,20 @@ class Changes:
     """The process that looks out for changes, if there is to be one.
 
     Parameters:
-        supervisor: that is to reload.
+        poll: where it is waited for what the process says.
+        on_change: called when files have changed.
         file: the configuration file, if there is one.
     """
 
-    def __init__(self, supervisor: Supervisor, file: str | None = None) -> None:
-        self.supervisor = supervisor
+    def __init__(self, poll: Poll, on_change: Callable[[], None], file: str | None = None) -> None:
         self.file = file
+        self._poll, self._on_change = poll, on_change
         self._pid: int | None = None
         self._pipe: socket.socket | None = None
         self._heard = b""
 
-    def open(self) -> None:
+    def open(self, config: Config) -> None:
         """Begin, if the settings say so."""
-        config = self.supervisor.config
         if not config.reload_on_change:
             return
         task = Task(config.application, [self.file] if self.file is not None else [])
@@ -108,13 +105,13 @@ class Changes:
         finally:
             theirs.close()
         self._pipe.setblocking(False)
-        self.supervisor.poll.watch(self._pipe.fileno(), self._on_said)
+        self._poll.watch(self._pipe.fileno(), self._on_said)
 
     def close(self) -> None:
         """End it."""
         if self._pipe is None:
             return
-        self.supervisor.poll.forget(self._pipe.fileno())
+        self._poll.forget(self._pipe.fileno())
         self.leave()
         if self._pid is not None:
             with contextlib.suppress(ProcessLookupError, ChildProcessError):  # as process 1 we may have reaped it
@@ -152,14 +149,4 @@ class Changes:
         more = len(said.changed) - SHOWN
         names = ", ".join(said.changed[:SHOWN]) + (f" and {more} more" if more > 0 else "")
         logger.info("changed: %s", names)
-        operations = self.supervisor.operations
-        # The reload that is under way may have read what was there before.
-        again = operations.current is not None and operations.current.name == "reload"
-        operations.request("reload", self._told, force=again)
-
-    def _told(self, done: bool | None, text: str) -> None:
-        """Whoever develops wants to see the new code, and no drain."""
-        if done:
-            for slot in self.supervisor.workers:
-                for handle in slot.leaving:
-                    handle.order(Level.CLOSE)
+        self._on_change()

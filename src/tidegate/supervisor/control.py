@@ -32,14 +32,14 @@ from ..ipc.handover_state import ListenerLeft
 from ..ipc.pipe import Level
 from ..logs.formatters import shorten
 from ..version import version
+from .event_loop import Poll, Timer
+from .operations import Operations, Tell
+from .pool import WorkerPool
 from .sockets.addresses import AddressError, reason_of
 from .sockets.listeners import UnixListener
 
 if TYPE_CHECKING:
     from .._core.snapshot import Snapshot
-    from .event_loop import Timer
-    from .operations import Tell
-    from .supervisor import Supervisor
 
 __all__ = ["Control", "Describe"]
 
@@ -70,12 +70,21 @@ class Control:
     """The control socket of a supervisor; without a path there is none.
 
     Parameters:
-        supervisor: whom to ask.
+        pool: what there is to tell of.
+        operations: whom to ask for operations.
+        stop: ends the daemon: how urgently, and why.
         describe: makes the answer of `status`.
     """
 
-    def __init__(self, supervisor: Supervisor, describe: Describe | None = None) -> None:
-        self.supervisor = supervisor
+    def __init__(
+        self,
+        pool: WorkerPool,
+        operations: Operations,
+        stop: Callable[[Level, str], None],
+        describe: Describe | None = None,
+    ) -> None:
+        self.poll: Poll = pool.poll
+        self._pool, self._operations, self._stop_daemon = pool, operations, stop
         self.path: str | None = None
         self._describe = describe
         self._listener: UnixListener | None = None
@@ -148,14 +157,14 @@ class Control:
 
     def _watch(self) -> None:
         if self._listener is not None:
-            self.supervisor.poll.watch(self._listener.at(0).fileno(), self._on_connection)
+            self.poll.watch(self._listener.at(0).fileno(), self._on_connection)
 
     def look(self) -> None:
         """Make the socket's file anew, if somebody has removed it."""
         listener = self._listener
         if listener is None or listener.told or listener.present:
             return
-        self.supervisor.poll.forget(listener.at(0).fileno())
+        self.poll.forget(listener.at(0).fileno())
         mask = os.umask(0o177)
         try:
             listener.renew()
@@ -185,7 +194,7 @@ class Control:
                 client.tell(False, "the daemon has stopped")
             client.drop()
         if self._listener is not None:
-            self.supervisor.poll.forget(self._listener.at(0).fileno())
+            self.poll.forget(self._listener.at(0).fileno())
             self._listener.close()
             self._listener = None
 
@@ -198,8 +207,8 @@ class Control:
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 # It waits in the queue, and would be announced all the time.
-                self.supervisor.poll.forget(self._listener.at(0).fileno())
-                self.supervisor.poll.after(EXHAUSTED, self._watch)
+                self.poll.forget(self._listener.at(0).fileno())
+                self.poll.after(EXHAUSTED, self._watch)
             return
         client = Client(self, sock)
         self._clients.add(client)
@@ -237,41 +246,41 @@ class Control:
         client.tell(False, f"{name} is not possible with this daemon, which is tidegate {version}")
 
     def _operate(self, client: Client, request: Request) -> None:
-        operations, name = self.supervisor.operations, _OPERATIONS[type(request)]
-        if not operations.knows(name):
+        name = _OPERATIONS[type(request)]
+        if not self._operations.knows(name):
             self._refuse(client, request)
             return
         client.upgrades = name == "upgrade"
-        operations.request(name, client.tell, **msgspec.structs.asdict(request))
+        self._operations.request(name, client.tell, **msgspec.structs.asdict(request))
         # If it is decided already, that is the answer.
         client.accept()
 
     def _stop(self, client: Client, request: control_protocol.Stop) -> None:
         self._stopping.add(client)
         client.accept()
-        self.supervisor.stop(_LEVELS[request.how], f"{client} asks for it")
+        self._stop_daemon(_LEVELS[request.how], f"{client} asks for it")
         if self._glance is None:
             self._tell_connections(None)
 
     def _tell_connections(self, before: int | None) -> None:
         """Tell those who wait for the end how far it is."""
-        left = self.supervisor.connections()
+        left = self._pool.connections()
         if left != before:
             for client in list(self._stopping):
                 client.tell(None, f"stopping, connections left: {left}")
-        self._glance = self.supervisor.poll.after(GLANCE, lambda: self._tell_connections(left))
+        self._glance = self.poll.after(GLANCE, lambda: self._tell_connections(left))
 
     def _tell_status(self, client: Client, request: control_protocol.Status) -> None:
         if self._describe is None:
             client.tell(False, "this daemon has no status")
             return
         try:
-            found = msgspec.json.encode(self._describe(self.supervisor.scoreboard.read(), time.time()))
+            found = msgspec.json.encode(self._describe(self._pool.scoreboard.read(), time.time()))
         except Exception as error:  # nothing that is only looked at may end the daemon
             logger.exception("control: the status could not be told")
             client.tell(False, f"the status could not be told: {type(error).__name__}: {error}")
             return
-        current = self.supervisor.operations.current
+        current = self._operations.current
         doing = f"{current} is under way" if current is not None else ""
         client.answer(Answer(done=True, text=doing, status=msgspec.Raw(found)))
 
@@ -295,7 +304,7 @@ class Client:
         self.done = False
         self.upgrades = False
         self._control = control
-        self._poll = control.supervisor.poll
+        self._poll = control.poll
         self._received = b""
         self._asked = False
         self._unsent = bytearray()

@@ -1,7 +1,7 @@
 """What the supervisor counts of its own work and of its children, in the scoreboard.
 
     look     at each tick: how many connections wait in the queues, which only whoever holds the sockets can ask; and
-             with which settings the daemon serves; and whether its files are still there
+             with which settings the daemon serves
     note     an operation has ended
     ended    a child has: what it counted becomes its slot's, with the processor time that the system tells of it
 
@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import hashlib
 import time
-from typing import TYPE_CHECKING
 
 from .. import logs
 from ..config.schema import Config, settings
+from .multiproc_dir import MetricFiles
+from .pool import WorkerPool
 from .worker_handle import Generation, Handle, Role
-
-if TYPE_CHECKING:
-    from .supervisor import Supervisor
 
 __all__ = ["Accounts", "fingerprint"]
 
@@ -39,57 +37,46 @@ class Accounts:
     """The supervisor's entries in the scoreboard.
 
     Parameters:
-        supervisor: whose.
+        pool: the children, and the scoreboard.
+        metric_files: the application's, of workers that have ended.
     """
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self.supervisor = supervisor
+    def __init__(self, pool: WorkerPool, metric_files: MetricFiles) -> None:
+        self._pool, self._metric_files = pool, metric_files
         self._measured: set[int | None] = set()  # slots that have entries of their queues
         self._hashed: Generation | None = None
         self._lost: int | None = None  # lines of the log, by the program before this one in this process
 
     def look(self) -> None:
         """Enter the settings, and how full queues are: of each slot's own sockets, and (None) those that all share."""
-        supervisor = self.supervisor
-        self._look_after_files()
-        scoreboard = supervisor.scoreboard
+        pool, scoreboard = self._pool, self._pool.scoreboard
         if self._lost is None:
             self._lost = scoreboard.log_messages_dropped
         scoreboard.log_messages_dropped = self._lost + logs.lost()
-        if self._hashed is not supervisor.generation:
-            self._hashed = supervisor.generation
-            supervisor.scoreboard.config_hash = fingerprint(supervisor.config)
-        present = {None, *(slot.index for slot in (*supervisor.workers, *supervisor.retired))}
+        if self._hashed is not pool.generation:
+            self._hashed = pool.generation
+            scoreboard.config_hash = fingerprint(pool.config)
+        present = {None, *(slot.index for slot in (*pool.workers, *pool.retired))}
         for index in present | self._measured:
-            length, limit = supervisor.listeners.queue(index) if index in present else (0, 0)
-            supervisor.scoreboard.accept_queue(index, length, limit)
+            length, limit = pool.listeners.queue(index) if index in present else (0, 0)
+            scoreboard.accept_queue(index, length, limit)
         self._measured = present
-
-    def _look_after_files(self) -> None:
-        """Notice that somebody has removed what others find us by."""
-        supervisor = self.supervisor
-        if supervisor.level:
-            return
-        supervisor.listeners.look()
-        supervisor.control.look()
-        if supervisor.metric_files.look():
-            supervisor.renew_admin()
 
     def note(self, operation: str, done: bool, seconds: float) -> None:
         """Enter the end of an operation; the reload that is a part of an upgrade counts as that."""
         if operation == "reload":
-            self.supervisor.scoreboard.reloaded(done, seconds)
+            self._pool.scoreboard.reloaded(done, seconds)
         elif operation == "upgrade":
-            self.supervisor.scoreboard.upgraded(done)
+            self._pool.scoreboard.upgraded(done)
 
     def ended(self, handle: Handle) -> None:
         """Enter the end of a child, which has been reaped."""
-        scoreboard = self.supervisor.scoreboard
+        scoreboard = self._pool.scoreboard
         if handle.slot.role is Role.ADMIN:
             scoreboard.retire_admin(handle.cpu_seconds)
         if handle.row is None:
             return
-        self.supervisor.metric_files.ended(handle.row)
+        self._metric_files.ended(handle.row)
         scoreboard.retire(handle.row, handle.reason, handle.cpu_seconds)
         if handle.ordered_at and handle.ready_at is not None:
             scoreboard.drained(handle.parted, time.monotonic() - handle.ordered_at)

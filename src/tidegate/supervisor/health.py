@@ -5,13 +5,13 @@
 A child that serves shows that its event loop turns: a worker by the heartbeat in its row, the admin process by a word
 on its pipe. After two seconds of silence others accept a worker's connections (sockets/accept_queues.py). After half of
 `worker_timeout` it shows its stacks in the log, once; after the whole of it, it is aborted, and killed if that does not
-end it. The end of a child fills its slot again (supervisor.py).
+end it. The end of a child fills its slot again (pool.py).
 
 Silence is counted in ticks of the supervisor, each for what a tick takes and no more: when the machine slept, or the
 supervisor itself was stopped, nobody is the worse for it. Children that boot or were told to end have limits of their
 own.
 
-What must not live here: how a worker is recycled (operations.py), whose turn to fork it is (supervisor.py).
+What must not live here: how a worker is recycled (operations.py), whose turn to fork it is (pool.py).
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ import os
 import random
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from .. import logs
 from .._core.counters import HANDSHAKE_RESULTS
 from ..config.types import write_number
+from .operations import Operations
+from .pool import WorkerPool
 from .worker_handle import Handle, Role
-
-if TYPE_CHECKING:
-    from .supervisor import Supervisor
 
 __all__ = ["Watch"]
 
@@ -86,11 +85,12 @@ class Watch:
     """What is known of the health of the supervisor's children.
 
     Parameters:
-        supervisor: whose children.
+        pool: the children.
+        operations: whom to ask for recycling.
     """
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self.supervisor = supervisor
+    def __init__(self, pool: WorkerPool, operations: Operations) -> None:
+        self._pool, self._operations = pool, operations
         self._notes: dict[Handle, _Note] = {}
         self._looked = time.monotonic()
         self._weighed = 0.0  # when the memory was looked at
@@ -105,10 +105,9 @@ class Watch:
         now = time.monotonic()
         step = min(now - self._looked, 2 * interval)
         self._looked = now
-        supervisor = self.supervisor
-        if supervisor.level:
+        if self._pool.level:
             return
-        slots = (*supervisor.workers, supervisor.admin)
+        slots = (*self._pool.workers, self._pool.admin)
         found = [handle for slot in slots for handle in (slot.current, slot.successor) if handle is not None]
         serving = [handle for handle in found if handle.stage == "ready" and not handle.ordered and not handle.hung]
         self._notes = {handle: self._notes.get(handle) or _Note() for handle in serving}
@@ -121,7 +120,7 @@ class Watch:
 
     def _listen(self, handle: Handle, note: _Note, step: float) -> None:
         """Judge it by its signs of life."""
-        limit, beat = self.supervisor.config.worker_timeout, self._beat(handle)
+        limit, beat = self._pool.config.worker_timeout, self._beat(handle)
         if not beat:
             return
         if beat != note.beat:
@@ -151,18 +150,18 @@ class Watch:
         """Its last sign of life; 0.0 before the first."""
         if handle.slot.role is Role.ADMIN:
             return handle.heard
-        return self.supervisor.scoreboard.row(handle.row).heartbeat if handle.row is not None else 0.0
+        return self._pool.scoreboard.row(handle.row).heartbeat if handle.row is not None else 0.0
 
     def _end(self, handle: Handle, silence: float) -> None:
         logger.error("%s has hung for %.1f s%s: it is aborted, and shows where", handle, silence, _state(handle.pid))
         handle.hung = True
-        self.supervisor.abort(handle)
+        self._pool.abort(handle)
 
     # Recycling.
 
     def _weigh(self, now: float) -> None:
         """Look at the memory that the workers take, now and then."""
-        limit = self.supervisor.config.max_rss
+        limit = self._pool.config.max_rss
         if limit is None or now < self._weighed + MEMORY_INTERVAL:
             return
         self._weighed = now
@@ -172,10 +171,9 @@ class Watch:
 
     def _recycle(self, now: float) -> None:
         """Ask for the recycling of one worker, the oldest of those that are due, when nothing else is under way."""
-        supervisor = self.supervisor
         if self._recycling is not None or now < self._not_before:
             return
-        if supervisor.operations.current is not None or supervisor.resting:
+        if self._operations.current is not None or self._pool.resting:
             return
         due = [(handle, reason) for handle in self._notes if (reason := self._reason(handle)) is not None]
         if not due:
@@ -185,11 +183,11 @@ class Watch:
         if why != "recycle_age":
             self._steady(handle)
         self._recycling = handle
-        supervisor.operations.request("recycle", self._told, handle=handle, why=why)
+        self._operations.request("recycle", self._told, handle=handle, why=why)
 
     def _reason(self, handle: Handle) -> tuple[str, str] | None:
         """Why the worker should be recycled: the scoreboard's word for it, and ours."""
-        config, served = self.supervisor.config, handle.served
+        config, served = self._pool.config, handle.served
         slot = handle.slot
         if handle.row is None or served is None or slot.current is not handle:
             return None
@@ -199,7 +197,7 @@ class Watch:
         if served < self._least.get(slot.index, 0.0):
             return None
         if config.max_connections_served is not None:
-            connections = self.supervisor.scoreboard.row(handle.row).words("handshakes")[_OK]
+            connections = self._pool.scoreboard.row(handle.row).words("handshakes")[_OK]
             if connections >= config.max_connections_served * share:
                 return "recycle_connections", f"it has served {connections} connections"
         if self._notes[handle].heavy >= MEMORY_LOOKS:

@@ -11,7 +11,7 @@ many turns of the supervisor's loop reads from top to bottom, and a signal is he
     rest       every connection is closed and new ones are refused, until the next reload
     upgrade    the program of the supervisor itself is started anew, and hands over to workers of its own
 
-What must not live here: forking and watching (supervisor.py), whose queue is whose (sockets/accept_queues.py), who may
+What must not live here: forking and watching (pool.py), whose queue is whose (sockets/accept_queues.py), who may
 ask (control.py).
 """
 
@@ -23,19 +23,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from ..config.errors import ConfigError
-from ..config.schema import changed_fixed
+from ..config.schema import Config, changed_fixed
 from ..config.types import SLOTS
-from ..ipc.pipe import Level
 from ..version import version
+from .auto_reload import Changes
+from .pool import WorkerPool
 from .sockets.addresses import AddressError
-from .upgrade import Trial, execute
+from .system.daemon import Service
+from .upgrade import Upgrade
 from .worker_handle import Generation, Handle, Slot
-
-if TYPE_CHECKING:
-    from .supervisor import Supervisor
 
 __all__ = ["Failed", "Operations", "Tell"]
 
@@ -74,10 +73,29 @@ class _Operation:
 
 
 class Operations:
-    """Those that wait, and the one that is under way."""
+    """Those that wait, and the one that is under way.
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self.supervisor = supervisor
+    Parameters:
+        pool: the slots and their workers.
+        service: the daemon towards the system.
+        changes: what looks out for changed files.
+        upgrade: how the program is started anew.
+        load: the settings as they are to be now; raises ConfigError, which says what is wrong with them.
+        on_end: an operation has ended: which, whether it was done, and after how many seconds.
+    """
+
+    def __init__(
+        self,
+        pool: WorkerPool,
+        service: Service,
+        changes: Changes,
+        upgrade: Upgrade,
+        load: Callable[[], Config],
+        on_end: Callable[[str, bool, float], None],
+    ) -> None:
+        self.load = load
+        self._pool, self._service, self._changes, self._upgrades = pool, service, changes, upgrade
+        self._on_end = on_end
         self.current: _Operation | None = None
         self._waiting: deque[_Operation] = deque()
         self._advancing = False
@@ -101,7 +119,7 @@ class Operations:
             arguments: the operation's own.
         """
         operation = _Operation(name, arguments, tell)
-        if self.supervisor.level:
+        if self._pool.level:
             self._decide(operation, False, "the daemon is stopping")
             return
         if name == "reload" and not force:
@@ -118,6 +136,17 @@ class Operations:
                 self._say(operation, f"waits for the end of: {self.current}")
             self._waiting.append(operation)
         self.advance()
+
+    def reload_for_changes(self) -> None:
+        """Reload because files have changed: whoever develops wants to see the new code, and no drain."""
+        # The reload that is under way may have read what was there before.
+        again = self.current is not None and self.current.name == "reload"
+
+        def tell(done: bool | None, text: str) -> None:
+            if done:
+                self._pool.close_leaving()
+
+        self.request("reload", tell, force=again)
 
     def knows(self, name: str) -> bool:
         """Whether there is an operation of this name."""
@@ -167,9 +196,7 @@ class Operations:
         if operation is None:
             return
         self._give_up(operation, why)
-        for slot in self.supervisor.workers:
-            for handle in slot.leaving:
-                handle.order(Level.CLOSE)
+        self._pool.close_leaving()
 
     def _give_up(self, operation: _Operation, why: str) -> None:
         operation.steps.close()
@@ -183,7 +210,7 @@ class Operations:
         operation.decided = True
         logger.log(logging.INFO if done else logging.ERROR, "%s: %s%s", operation, "" if done else "failed: ", text)
         if operation.began:
-            self.supervisor.note(operation.name, done, time.monotonic() - operation.began)
+            self._on_end(operation.name, done, time.monotonic() - operation.began)
         if operation.tell is not None:
             operation.tell(done, text)
 
@@ -196,11 +223,11 @@ class Operations:
     # The operations.
 
     def _reload(self, operation: _Operation) -> Steps:
-        supervisor = self.supervisor
-        before = supervisor.generation
-        supervisor.service.reloading(before.config.boot_timeout * 2)
+        pool = self._pool
+        before = pool.generation
+        self._service.reloading(before.config.boot_timeout * 2)
         try:
-            config = supervisor.load()
+            config = self.load()
         except ConfigError as error:
             raise Failed(str(error)) from None
         if fixed := changed_fixed(before.config, config):
@@ -211,9 +238,9 @@ class Operations:
         if config.workers != before.config.workers:
             assert isinstance(config.workers, int)
             added = self._add_slots(config.workers)
-            surplus = supervisor.workers[config.workers :]
-        kept = [slot for slot in supervisor.workers if slot not in surplus]
-        for words in supervisor.listeners.renew():
+            surplus = pool.workers[config.workers :]
+        kept = [slot for slot in pool.workers if slot not in surplus]
+        for words in pool.listeners.renew():
             self._say(operation, words)
         self._say(operation, f"generation {generation.number} boots")
         try:
@@ -223,23 +250,23 @@ class Operations:
             else:
                 yield from self._succeed(kept, generation, "reload")
         except (Failed, GeneratorExit):
-            supervisor.retire(added)
-            supervisor.service.place.back()
+            pool.retire(added)
+            self._service.place.back()
             raise
-        supervisor.retire(surplus)
-        supervisor.wake(generation)
-        supervisor.service.place.stay()
+        pool.retire(surplus)
+        pool.switch(generation)
+        self._service.place.stay()
         if moved:  # to where other files are
-            supervisor.changes.close()
-            supervisor.changes.open()
+            self._changes.close()
+            self._changes.open(pool.config)
         yield from self._let_go()
         self._decide(operation, True, f"generation {generation.number} serves with {_workers(len(kept))}")
-        yield from _until(lambda: not any(slot.leaving for slot in supervisor.workers))
+        yield from _until(lambda: not any(slot.leaving for slot in pool.workers))
         logger.info("generation %d has ended", before.number)
 
     def _follow(self) -> bool:
         """Go where the working directory is now; whether that is elsewhere."""
-        place = self.supervisor.service.place
+        place = self._service.place
         try:
             moved = place.follow()
         except OSError as error:
@@ -265,17 +292,17 @@ class Operations:
             yield from _until(lambda slot=slot: not slot.leaving)  # type: ignore[misc]
 
     def _scale(self, operation: _Operation, workers: int) -> Steps:
-        supervisor = self.supervisor
+        pool = self._pool
         if not 1 <= workers <= SLOTS:
             raise Failed(f"{workers} workers are not possible: give a number from 1 to {SLOTS}")
         added = self._add_slots(workers)
-        surplus = supervisor.workers[workers:]
+        surplus = pool.workers[workers:]
         try:
-            yield from self._succeed(added, supervisor.generation, "stopped")
+            yield from self._succeed(added, pool.generation, "stopped")
         except (Failed, GeneratorExit):
-            supervisor.retire(added)
+            pool.retire(added)
             raise
-        supervisor.retire(surplus)
+        pool.retire(surplus)
         yield from _until(lambda: not any(slot.children for slot in surplus))
         self._decide(operation, True, _workers(workers))
 
@@ -287,39 +314,38 @@ class Operations:
             yield from _until(lambda: not slot.leaving)
 
     def _rest(self, operation: _Operation) -> Steps:
-        supervisor = self.supervisor
-        supervisor.rest()
-        deadline = time.monotonic() + supervisor.config.graceful_timeout
-        while left := supervisor.connections():
+        pool = self._pool
+        pool.rest()
+        deadline = time.monotonic() + pool.config.graceful_timeout
+        while left := pool.connections():
             if time.monotonic() > deadline:
-                raise Failed(f"{left} connections are left after {supervisor.config.graceful_timeout:g} s")
-            supervisor.poll.after(GLANCE, self.advance)
+                raise Failed(f"{left} connections are left after {pool.config.graceful_timeout:g} s")
+            pool.poll.after(GLANCE, self.advance)
             yield
         self._decide(operation, True, "no connection is left; a reload makes the daemon serve again")
 
     def _upgrade(self, operation: _Operation, before: str | None = None) -> Steps:
         """In the program that is to go: try the new one, and let it take its place. In that one: hand over."""
-        supervisor = self.supervisor
         if before is not None:
-            supervisor.renew_admin()
+            self._pool.renew_admin()
             self._say(operation, f"tidegate {version} has taken over from {before}")
             yield from self._reload(operation)
             return
         self._say(operation, "the program that is installed now is tried")
         try:
-            trial = Trial(supervisor)
+            trial = self._upgrades.trial()
         except OSError as error:
             raise Failed(f"it could not be started: {_where(error)}") from None
         try:
             while not trial.ended():
-                supervisor.poll.after(GLANCE, self.advance)
+                self._pool.poll.after(GLANCE, self.advance)
                 yield
             if trial.status:
                 raise Failed(f"it ended with status {trial.status}: {trial.output}")
         finally:
             trial.close()
         try:
-            execute(supervisor)
+            self._upgrades.execute()
         except OSError as error:
             raise Failed(f"it could not be started: {_where(error)}") from None
 
@@ -329,23 +355,23 @@ class Operations:
         """New slots, with their sockets, up to this number of workers."""
         added: list[Slot] = []
         try:
-            while len(self.supervisor.workers) < workers:
-                added.append(self.supervisor.add_slot())
+            while len(self._pool.workers) < workers:
+                added.append(self._pool.add_slot())
         except OSError as error:
-            self.supervisor.retire(added)
+            self._pool.retire(added)
             raise Failed(f"a socket for one more worker could not be bound: {error.strerror or error}") from None
         return added
 
     def _let_go(self) -> Steps:
         """Wait a moment until the old workers accept nobody: who connects after a reload is to meet a new one."""
-        leaving = [handle for slot in self.supervisor.workers for handle in slot.leaving]
+        leaving = [handle for slot in self._pool.workers for handle in slot.leaving]
         deadline = time.monotonic() + LET_GO
-        self.supervisor.poll.after(LET_GO, self.advance)
+        self._pool.poll.after(LET_GO, self.advance)
         yield from _until(lambda: not any(map(_may_accept, leaving)) or time.monotonic() >= deadline)
 
     def _succeed(self, slots: Sequence[Slot], generation: Generation, why: str) -> Steps:
         """Let workers of this generation take over in these slots, or leave them to whoever has them."""
-        supervisor = self.supervisor
+        pool = self._pool
         handles: list[Handle] = []
         try:
             # One goes first: what is wrong with it is wrong with all.
@@ -356,7 +382,7 @@ class Operations:
             yield from self._settle("booted", handles, generation.config.settle / 2)
             try:
                 for handle in handles:
-                    supervisor.admit(handle)
+                    pool.admit(handle)
             except AddressError as error:
                 raise Failed(str(error)) from None
             yield from self._settle("ready", handles, generation.config.settle / 2)
@@ -364,24 +390,24 @@ class Operations:
             for handle in handles:
                 if handle.slot.successor is handle:
                     handle.slot.step_down(handle)
-                    supervisor.dismiss(handle, "reload")
+                    pool.dismiss(handle, "reload")
             raise
         for slot in slots:
             slot.cancel_retry()
             if (old := slot.take_over()) is not None:
-                supervisor.dismiss(old, why)
+                pool.dismiss(old, why)
 
     def _settle(self, stage: str, handles: Sequence[Handle], seconds: float) -> Steps:
         """Wait until workers have come as far as this, and then so many seconds."""
         yield from _until(partial(_at, stage, handles))
         if handles:
             deadline = time.monotonic() + seconds
-            self.supervisor.poll.after(seconds, self.advance)
+            self._pool.poll.after(seconds, self.advance)
             yield from _until(lambda: _at(stage, handles) and time.monotonic() >= deadline)
 
     def _successor(self, slot: Slot, generation: Generation) -> Handle:
         try:
-            handle = slot.successor = self.supervisor.fork(slot, generation)
+            handle = slot.successor = self._pool.fork(slot, generation)
         except OSError as error:
             raise Failed(f"{slot.name} could not be forked: {error.strerror or error}") from None
         return handle

@@ -1,9 +1,11 @@
 """The upgrade in place: the program of the supervisor is started anew in its process, and its children stay.
 
-    Trial      the new program, as it is installed now, is run beside the daemon: it must understand what it would be
-               left, and an application of its must boot. If not, nothing has happened
-    execute    everything that must stay is left open and written down, and the new program takes the place of this one
-    resume     in it: what was left becomes this supervisor's own; a reload follows
+    Upgrade    of one daemon, to which its owner tells what it consists of
+      trial      the new program, as it is installed now, is run beside the daemon: it must understand what it would be
+                 left, and an application of its must boot. If not, nothing has happened
+      execute    everything that must stay is left open and written down, and the new program takes this one's place
+      resume     in it: what was left becomes this supervisor's own; a reload follows
+    check      in the new program: whether it can take over
 
 The process keeps its number, so that a pid file, a service manager and a container see no change.
 
@@ -15,67 +17,57 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import sys
 import time
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import msgspec
 
 from .. import logs
+from .._core.scoreboard import Scoreboard
 from ..config.schema import Config, settings
 from ..ipc import handover_state as estates
-from ..ipc.handover_state import Estate, EstateError, SlotLeft
+from ..ipc.handover_state import Estate, EstateError, ListenerLeft, SlotLeft
 from ..process import streams
 from ..version import version
 from . import multiproc_dir
+from .auto_reload import Changes
+from .multiproc_dir import MetricFiles
+from .pool import WorkerPool
 from .sockets import listeners
-from .worker_handle import Generation, Role, Slot
+from .system.daemon import Service
 
-if TYPE_CHECKING:
-    from .operations import Tell
-    from .supervisor import Supervisor
-
-__all__ = ["Trial", "check", "collect", "execute", "resume"]
+__all__ = ["Trial", "Upgrade", "check"]
 
 LONGEST = 4000  # characters of what a trial says, from its end
 GRACE = 10.0  # seconds of a trial beyond the time that a worker has to boot and to end
-
-
-def _command() -> list[str]:
-    """The command line of this program, for the interpreter that is installed now."""
-    return [sys.executable, *sys.orig_argv[1:]]
-
-
-def _environment(supervisor: Supervisor, task: str, number: int) -> dict[str, str]:
-    given = f"{task} {estates.FORMAT} {number}"
-    return {**os.environ, **supervisor.service.environment, estates.ENVIRONMENT: given}
 
 
 class Trial:
     """The new program, run with the task to check what it would be left, and to boot a worker.
 
     Parameters:
-        supervisor: whose place it would take.
+        pool: the children; as process 1, it reaps the new program as well.
+        service: the daemon whose place it would take.
+        estate: what it would be left.
 
     Attributes:
         status: its exit status; None while it runs.
     """
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self.supervisor = supervisor
+    def __init__(self, pool: WorkerPool, service: Service, estate: Estate) -> None:
         self.status: int | None = None
-        config = supervisor.config
+        self._foreign = pool.foreign
+        config = pool.config
         self.deadline = time.monotonic() + config.boot_timeout + config.graceful_timeout + GRACE
         self._output = os.memfd_create("tidegate-trial")
-        number = estates.write(collect(supervisor))
+        number = estates.write(estate)
         os.set_inheritable(number, True)
-        environment = _environment(supervisor, "check", number)
+        environment = _environment(service, "check", number)
         environment.pop("NOTIFY_SOCKET", None)  # it does not speak for the daemon
         environment.pop(multiproc_dir.VARIABLE, None)  # nor count for it
         try:
-            with supervisor.service.place.at_start() as environment["PWD"]:
+            with service.place.at_start() as environment["PWD"]:
                 self.pid = os.posix_spawn(
                     sys.executable,
                     _command(),
@@ -89,7 +81,7 @@ class Trial:
             raise
         finally:
             os.close(number)
-        supervisor.foreign[self.pid] = None
+        self._foreign[self.pid] = None
 
     def ended(self) -> bool:
         """Whether it has ended; one that takes too long is killed."""
@@ -97,10 +89,10 @@ class Trial:
             with contextlib.suppress(ChildProcessError):
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
                 if pid:
-                    self.supervisor.foreign[self.pid] = status
-            if (status_or_none := self.supervisor.foreign[self.pid]) is not None:
+                    self._foreign[self.pid] = status
+            if (status_or_none := self._foreign[self.pid]) is not None:
                 self.status = os.waitstatus_to_exitcode(status_or_none)
-                del self.supervisor.foreign[self.pid]
+                del self._foreign[self.pid]
             elif time.monotonic() > self.deadline:
                 self._kill()
         return self.status is not None
@@ -123,32 +115,101 @@ class Trial:
             os.killpg(self.pid, signal.SIGKILL)
 
 
-def collect(supervisor: Supervisor) -> Estate:
-    """What this program would leave."""
-    config = supervisor.config
-    control, clients = supervisor.control.left()
-    assert isinstance(config.workers, int)
-    return Estate(
-        version=version,
-        fixed=_fixed(config),
-        workers=config.workers,
-        generation=supervisor.generation.number,
-        slots=[slot.left() for slot in supervisor.workers],
-        retired=[slot.left() for slot in supervisor.retired],
-        admin=supervisor.admin.left(),
-        listeners=supervisor.listeners.left(),
-        admin_sockets=[sock.fileno() for sock in supervisor.admin_sockets],
-        scoreboard=supervisor.scoreboard.fd,
-        resting=supervisor.resting,
-        control=control,
-        clients=clients,
-        metrics=supervisor.metric_files.folder,
-    )
+class Upgrade:
+    """The upgrade of one daemon.
 
+    Parameters:
+        pool: the children, who stay.
+        service: the daemon towards the system.
+        metric_files: the application's, which stay.
+        changes: what looks out for changed files, which does not stay.
+        control: tells what stays of the control socket, and the connections of those who wait.
+    """
 
-def _fixed(config: Config) -> dict[str, str]:
-    """What a running daemon cannot change."""
-    return {name: setting.write(getattr(config, name)) for name, setting in settings().items() if setting.fixed}
+    def __init__(
+        self,
+        pool: WorkerPool,
+        service: Service,
+        metric_files: MetricFiles,
+        changes: Changes,
+        control: Callable[[], tuple[ListenerLeft | None, list[int]]],
+    ) -> None:
+        self._pool, self._service = pool, service
+        self._metric_files, self._changes, self._control = metric_files, changes, control
+
+    def trial(self) -> Trial:
+        """Start the new program beside this one; OSError when that is not possible."""
+        return Trial(self._pool, self._service, self._collect())
+
+    def _collect(self) -> Estate:
+        """What this program would leave."""
+        pool = self._pool
+        control, clients = self._control()
+        assert isinstance(pool.config.workers, int)
+        return Estate(
+            version=version,
+            fixed=_fixed(pool.config),
+            workers=pool.config.workers,
+            generation=pool.generation.number,
+            slots=[slot.left() for slot in pool.workers],
+            retired=[slot.left() for slot in pool.retired],
+            admin=pool.admin.left(),
+            listeners=pool.listeners.left(),
+            admin_sockets=[sock.fileno() for sock in pool.admin_sockets],
+            scoreboard=pool.scoreboard.fd,
+            resting=pool.resting,
+            control=control,
+            clients=clients,
+            metrics=self._metric_files.folder,
+        )
+
+    def execute(self) -> None:
+        """Start the program anew in this process: it does not return.
+
+        Raises:
+            OSError: that was not possible, and nothing has changed.
+        """
+        pool = self._pool
+        estate = self._collect()
+        number = estates.write(estate)
+        kept = [number, *estate.descriptors()]
+        logs.catch_up()
+        streams.flush()
+        self._changes.close()
+        # A signal waits for the new program, which hears it when it is ready to.
+        pool.signals.block()
+        environment = _environment(self._service, "take", number)
+        try:
+            for descriptor in kept:
+                os.set_inheritable(descriptor, True)
+            with self._service.place.at_start() as environment["PWD"]:
+                os.execve(sys.executable, _command(), environment)
+        except OSError:
+            for descriptor in kept:
+                os.set_inheritable(descriptor, False)
+            os.close(number)
+            pool.signals.unblock()
+            self._changes.open(pool.config)
+            raise
+
+    def resume(self, estate: Estate) -> None:
+        """Make what was left the pool's own, and the application's files ours.
+
+        Raises:
+            EstateError: it cannot be taken over.
+        """
+        os.set_inheritable(estate.scoreboard, False)
+        rows = True
+        try:
+            scoreboard = Scoreboard.attach(estate.scoreboard)
+        except ValueError:  # of another layout: the workers that are there count on where nobody looks
+            os.close(estate.scoreboard)
+            scoreboard = Scoreboard.create()
+            estate, rows = _without_rows(estate), False
+        if self._pool.config.admin is not None:
+            self._metric_files.take(estate.metrics, rows=rows)
+        self._pool.restore(estate, scoreboard)
+        scoreboard.ready = True
 
 
 def check(config: Config, estate: Estate) -> None:
@@ -166,85 +227,19 @@ def check(config: Config, estate: Estate) -> None:
         listeners.check(listener)
 
 
-def execute(supervisor: Supervisor) -> None:
-    """Start the program anew in this process: it does not return.
-
-    Raises:
-        OSError: that was not possible, and nothing has changed.
-    """
-    estate = collect(supervisor)
-    number = estates.write(estate)
-    kept = [number, *estate.descriptors()]
-    logs.catch_up()
-    streams.flush()
-    supervisor.changes.close()
-    # A signal waits for the new program, which hears it when it is ready to.
-    supervisor.signals.block()
-    environment = _environment(supervisor, "take", number)
-    try:
-        for descriptor in kept:
-            os.set_inheritable(descriptor, True)
-        with supervisor.service.place.at_start() as environment["PWD"]:
-            os.execve(sys.executable, _command(), environment)
-    except OSError:
-        for descriptor in kept:
-            os.set_inheritable(descriptor, False)
-        os.close(number)
-        supervisor.signals.unblock()
-        supervisor.changes.open()
-        raise
+def _fixed(config: Config) -> dict[str, str]:
+    """What a running daemon cannot change."""
+    return {name: setting.write(getattr(config, name)) for name, setting in settings().items() if setting.fixed}
 
 
-def resume(supervisor: Supervisor, estate: Estate) -> Tell | None:
-    """Make what was left this supervisor's own; the result tells those who wait for the upgrade.
-
-    Raises:
-        EstateError: it cannot be taken over.
-    """
-    from .._core.scoreboard import Scoreboard
-
-    config = msgspec.structs.replace(supervisor.config, workers=estate.workers)
-    before = supervisor.generation = Generation(estate.generation, config)
-    supervisor.listeners.take(estate.listeners)
-    for number in estate.admin_sockets:
-        os.set_inheritable(number, False)
-        supervisor.admin_sockets.append(socket.socket(fileno=number))
-    os.set_inheritable(estate.scoreboard, False)
-    rows = True
-    try:
-        supervisor.scoreboard = Scoreboard.attach(estate.scoreboard)
-    except ValueError:  # of another layout: the workers that are there count on where nobody looks
-        os.close(estate.scoreboard)
-        supervisor.scoreboard = Scoreboard.create()
-        estate, rows = _without_rows(estate), False
-    if config.admin is not None:
-        supervisor.metric_files.take(estate.metrics, rows=rows)
-    supervisor.workers = [_slot(supervisor, before, left) for left in estate.slots]
-    supervisor.retired = [_slot(supervisor, before, left) for left in estate.retired]
-    supervisor.admin = _slot(supervisor, before, estate.admin, Role.ADMIN)
-    supervisor.scoreboard.desired = len(supervisor.workers)
-    supervisor.scoreboard.ready = True
-    supervisor.served = supervisor.complete = True
-    supervisor.resting = supervisor.scoreboard.draining = estate.resting
-    for listener in estate.listeners:
-        for index in listener.numbered:
-            supervisor.queues.listens(index)
-    return supervisor.control.take(estate.control, estate.clients)
+def _command() -> list[str]:
+    """The command line of this program, for the interpreter that is installed now."""
+    return [sys.executable, *sys.orig_argv[1:]]
 
 
-def _slot(supervisor: Supervisor, generation: Generation, left: SlotLeft, role: Role = Role.WORKER) -> Slot:
-    from .._core.snapshot import EXIT_REASONS
-
-    slot = Slot.take(generation, left, role)
-    for handle in slot.children:
-        if handle.why not in EXIT_REASONS:  # a word of another release, for which there is no counter
-            handle.why = "stopped"
-        supervisor.follow(handle)
-        if handle.ordered:
-            supervisor.limit(handle)
-    if slot.current is None and role is Role.WORKER and left.leaving == []:
-        slot.retry = supervisor.poll.after(0, partial(supervisor.fill, slot))
-    return slot
+def _environment(service: Service, task: str, number: int) -> dict[str, str]:
+    given = f"{task} {estates.FORMAT} {number}"
+    return {**os.environ, **service.environment, estates.ENVIRONMENT: given}
 
 
 def _without_rows(estate: Estate) -> Estate:

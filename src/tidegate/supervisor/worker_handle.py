@@ -6,7 +6,7 @@
     Slot          a place for a process; it outlives those that fill it, as do its sockets
     Backoff       how long a slot waits until it is filled again
 
-What must not live here: what to do about any of it (supervisor.py); the child's own life (worker/main.py).
+What must not live here: what to do about any of it (pool.py); the child's own life (worker/main.py).
 """
 
 from __future__ import annotations

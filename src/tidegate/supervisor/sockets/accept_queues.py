@@ -4,7 +4,7 @@ Closing such a socket would reset everybody in its queue. So it stays open, new 
 another worker, who is lent the socket, accepts whoever comes there nevertheless. Where this system cannot steer, that
 is all who come. When a slot is no more and its queue has been empty for a while, its socket is closed.
 
-What must not live here: how to steer (sockets/reuseport.py), which slots there are (supervisor.py).
+What must not live here: how to steer (sockets/reuseport.py), which slots there are (pool.py).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A program draws one of the sockets that are to get them at random. The kernel numbers the sockets of a group in the
 order in which they began to listen; when one is closed, the last takes its number. `Group` keeps count of that.
 
-What must not live here: which sockets those should be (supervisor.py), binding (sockets/listeners.py).
+What must not live here: which sockets those should be (sockets/accept_queues.py), binding (sockets/listeners.py).
 """
 
 from __future__ import annotations

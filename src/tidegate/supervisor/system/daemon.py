@@ -20,7 +20,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, MutableMapping
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ... import logs
 from ...config.bind import Fd, Systemd
@@ -31,7 +31,6 @@ from ...process import forks, surroundings
 from ...process.place import Place
 from ..signals import Signals
 from ..sockets import activation
-from ..sockets.listeners import Listeners
 from ..worker_handle import Handle
 from . import cpu_affinity, privileges
 from .pidfile import Pidfile, PidfileError
@@ -39,7 +38,6 @@ from .sd_notify import Notify
 
 if TYPE_CHECKING:
     from ..._core.scoreboard import Scoreboard
-    from ..control import Control
 
 __all__ = ["Service", "ServiceError", "Stopped", "forget_secrets", "prepare"]
 
@@ -49,6 +47,12 @@ logger = logging.getLogger("tidegate.supervisor")
 STATUS_INTERVAL = 2.0
 # Seconds beyond the worker's timeout in which the supervisor replaces it: until then the daemon is well.
 REPLACED_WITHIN = 5.0
+
+
+class _Given(Protocol):
+    """What listens, and can be given to another user."""
+
+    def give(self, uid: int, gid: int, /) -> None: ...
 
 
 class ServiceError(Exception):
@@ -156,7 +160,7 @@ class Service:
         except ConfigError as error:
             raise ServiceError(USAGE, str(error)) from None
 
-    def bound(self, *listeners: Listeners | Control, resumed: bool = False) -> None:
+    def bound(self, *listeners: _Given, resumed: bool = False) -> None:
         """All is bound: write the pid file, and become somebody else, who is given what listens.
 
         Parameters:

@@ -1,0 +1,530 @@
+"""The daemon's children: which slots there are, who is forked for them, and what becomes of those who end.
+
+    slots        `add_slot`, `retire`, `tend_queues`: a slot outlives its workers, and its queue outlives the slot
+    fork         `fill` a slot, `fork` a successor, `follow` what a child reports and its end
+    children     booted: admitted; ready: served; draining or ended: the slot is filled again, at once or after a while
+    orders       `admit`, `dismiss`, `limit`, `abort`, `rest`, `switch` (to another generation), `end_workers`
+    upgrade      `restore` what the program before this one in this process had
+
+The pool tells its owner by callbacks: something has changed, a child has been reaped, the daemon cannot go on.
+
+What must not live here: signals and the daemon's end (supervisor.py), when which order is given (operations.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import msgspec
+
+from .. import logs
+from .._core.scoreboard import Scoreboard
+from .._core.snapshot import EXIT_REASONS
+from ..config.schema import Config
+from ..config.types import SLOTS
+from ..ipc.exit_status import DUMP_GRACE, LAST_WORDS, NOT_BOUND, NOT_LOADED, UNEXPECTED
+from ..ipc.handover_state import Estate, SlotLeft
+from ..ipc.pipe import Level, Order, Report
+from ..process.place import Place
+from .event_loop import Poll
+from .signals import Signals
+from .sockets.accept_queues import Queues
+from .sockets.addresses import AddressError
+from .sockets.listeners import Listeners
+from .system import cpu_affinity
+from .worker_handle import AdminMain, Child, Generation, Handle, Role, Slot, WorkerMain
+
+__all__ = ["Forked", "WorkerPool"]
+
+logger = logging.getLogger("tidegate.supervisor")
+
+# Boots that may fail in each slot, before a first worker has become ready, until the daemon gives up.
+BOOT_ATTEMPTS = 3
+# Seconds that the admin process has to end.
+ADMIN_GRACE = 2.0
+# Seconds within which a signal to every process of the daemon has come to all of them.
+EVERYBODY = 0.1
+
+
+class Forked(BaseException):
+    """Raised in a child right after its fork, to leave the supervisor's frames behind."""
+
+    def __init__(self, child: Child) -> None:
+        self.child = child
+
+
+class WorkerPool:
+    """The slots of the workers and of the admin process, with the processes that fill them.
+
+    Parameters:
+        config: the settings, with the number of workers decided.
+        poll: where children's reports and ends are waited for.
+        signals: the signals, being caught already.
+        place: the working directory.
+        worker: the life of a worker.
+        admin: the life of the admin process.
+        on_change: a child has reported something, or ended.
+        on_end: this child has been reaped.
+        on_failure: the daemon cannot go on: with which exit status, and why.
+        close_in_child: called in a new child, closes what is the supervisor's and none of the pool's.
+
+    Attributes:
+        generation: what workers are to be.
+        workers: the slots of the workers, in order of their numbers as far as none was retired.
+        retired: slots that are to be no more, until nobody waits in their queues.
+        admin: the slot of the admin process, which is filled if there is an admin address.
+        listeners: the addresses that workers accept from.
+        admin_sockets: those of the admin process.
+        scoreboard: where its processes count; there is none before `create_scoreboard()` or `restore()`.
+        foreign: children that fill no slot, and how they ended.
+        resting: whether workers refuse connections until the next reload.
+        level: how urgently the daemon is to end; its supervisor says so.
+        served: whether a worker has been ready.
+    """
+
+    scoreboard: Scoreboard
+
+    def __init__(
+        self,
+        config: Config,
+        poll: Poll,
+        signals: Signals,
+        place: Place,
+        *,
+        worker: WorkerMain,
+        admin: AdminMain,
+        on_change: Callable[[], None],
+        on_end: Callable[[Handle], None],
+        on_failure: Callable[[int, str], None],
+        close_in_child: Callable[[], None],
+    ) -> None:
+        assert isinstance(config.workers, int)
+        self.poll, self.signals, self.place = poll, signals, place
+        self.generation = Generation(1, config)
+        self.workers = [Slot(index, self.generation) for index in range(config.workers)]
+        self.retired: list[Slot] = []
+        self.admin = Slot(0, self.generation, Role.ADMIN)
+        self.listeners = Listeners()
+        self.admin_sockets: list[socket.socket] = []
+        self.foreign: dict[int, int | None] = {}
+        self.resting = False
+        self.level = Level.NONE
+        self.served = False
+        self._queues = Queues(self.listeners)
+        self._worker_main, self._admin_main = worker, admin
+        self._on_change, self._on_reaped, self._on_failure = on_change, on_end, on_failure
+        self._close_in_child = close_in_child
+        self._failure: str | None = None  # what a child told last of why it could not go on
+
+    # What there is.
+
+    @property
+    def config(self) -> Config:
+        """The settings of the present generation."""
+        return self.generation.config
+
+    @property
+    def ready(self) -> int:
+        """How many slots have a worker that serves."""
+        return sum(slot.ready for slot in self.workers)
+
+    def slots(self) -> Iterator[Slot]:
+        """Every slot that may have children."""
+        yield from self.workers
+        yield from self.retired
+        if self.config.admin is not None:
+            yield self.admin
+
+    def children(self) -> Iterator[Handle]:
+        """Every child that has not been reaped."""
+        for slot in self.slots():
+            yield from slot.children
+
+    def working(self) -> list[Handle]:
+        """The workers that have not been reaped."""
+        return [handle for slot in (*self.workers, *self.retired) for handle in slot.children]
+
+    def connections(self) -> int:
+        """How many there are, in every state."""
+        counts = self.scoreboard.read().counts
+        return sum(counts.words(f"connections_{state}")[0] for state in ("handshaking", "open", "closing"))
+
+    # Begin, and end.
+
+    def begin(self) -> None:
+        """Fork a child for each slot."""
+        for slot in self.slots():
+            self.fill(slot)
+
+    def create_scoreboard(self) -> None:
+        """Begin to count."""
+        self.scoreboard = Scoreboard.create()
+        self.scoreboard.desired = len(self.workers)
+
+    def restore(self, estate: Estate, scoreboard: Scoreboard) -> None:
+        """Have what the program before this one in this process had, instead of making it.
+
+        Raises:
+            EstateError: it cannot be taken over.
+        """
+        self.generation = Generation(estate.generation, msgspec.structs.replace(self.config, workers=estate.workers))
+        self.listeners.take(estate.listeners)
+        for number in estate.admin_sockets:
+            os.set_inheritable(number, False)
+            self.admin_sockets.append(socket.socket(fileno=number))
+        self.scoreboard = scoreboard
+        self.workers = [self._restore_slot(left) for left in estate.slots]
+        self.retired = [self._restore_slot(left) for left in estate.retired]
+        self.admin = self._restore_slot(estate.admin, Role.ADMIN)
+        scoreboard.desired = len(self.workers)
+        self.resting = scoreboard.draining = estate.resting
+        self.served = True
+        for listener in estate.listeners:
+            for index in listener.numbered:
+                self._queues.listens(index)
+
+    def _restore_slot(self, left: SlotLeft, role: Role = Role.WORKER) -> Slot:
+        slot = Slot.take(self.generation, left, role)
+        for handle in slot.children:
+            if handle.why not in EXIT_REASONS:  # a word of another release, for which there is no counter
+                handle.why = "stopped"
+            self.follow(handle)
+            if handle.ordered:
+                self.limit(handle)
+        if slot.current is None and role is Role.WORKER and left.leaving == []:
+            slot.retry = self.poll.after(0, partial(self.fill, slot))
+        return slot
+
+    def end_workers(self) -> None:
+        """Let every worker end, as urgently as `level` says, and fill no slot again; the admin process stays."""
+        self.scoreboard.draining = True
+        for slot in self.slots():
+            slot.cancel_retry()
+        for handle in self.working():
+            handle.order(self.level)
+
+    def kill(self) -> None:
+        """Kill every child, and wait until none is left."""
+        for handle in self.children():
+            handle.kill(signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(handle.pid, 0)
+
+    def close(self) -> None:
+        """Give up the addresses."""
+        self.listeners.close()
+        for sock in self.admin_sockets:
+            sock.close()
+
+    # Fill a slot.
+
+    def fill(self, slot: Slot) -> None:
+        """Fork the slot's next child."""
+        slot.retry = None
+        if self.level:
+            return
+        try:
+            slot.current = self.fork(slot, slot.generation)
+        except OSError as error:
+            self._refill(slot, None, f"{slot.name} could not be forked ({error})")
+
+    def fork(self, slot: Slot, generation: Generation) -> Handle:
+        """Fork a child for a slot.
+
+        As with os.fork(), the child goes its own way: in it, `Forked` is raised, with its life.
+
+        Raises:
+            OSError: there is no process, memory or file descriptor to be had.
+        """
+        self.place.rescue()
+        worker = slot.role is Role.WORKER
+        row = self.scoreboard.assign(slot.index, generation.number) if worker else None
+        handle = Handle(slot, generation, row)
+        try:
+            pipe = handle.fork(self.signals)
+        except OSError:
+            if row is not None:
+                self.scoreboard.retire(row)
+            raise
+        if pipe is not None:
+            raise Forked(partial(self._become, handle, pipe))
+        if row is not None:
+            self.scoreboard.spawn(row, handle.pid)
+            self._expect(handle)
+        self.follow(handle)
+        return handle
+
+    def follow(self, handle: Handle) -> None:
+        """Notice what it reports, and its end."""
+        self.poll.watch(handle.pipe.fileno(), partial(self._on_report, handle))
+        if handle.pidfd >= 0:
+            self.poll.watch(handle.pidfd, partial(self._on_end, handle))
+
+    def _expect(self, handle: Handle) -> None:
+        """Give it the time that it has to boot."""
+        limit = handle.generation.config.boot_timeout
+        handle.timers.append(self.poll.after(limit, partial(self._on_boot_timeout, handle)))
+
+    def _become(self, handle: Handle, pipe: socket.socket) -> int:
+        """In a child: close all that is the supervisor's, and live the child's life."""
+        slot = handle.slot
+        self._leave(slot if slot.role is Role.WORKER else None)
+        if handle.row is None:
+            sockets = self.admin_sockets
+            before = [other.pid for other in slot.children]
+            life = partial(self._admin_main, self.scoreboard, sockets, pipe, self.config.admin_access, before)
+        else:
+            for sock in self.admin_sockets:
+                sock.close()
+            sockets = self.listeners.at(slot.index)
+            cpu_affinity.pin(handle.generation.config.cpu_affinity, slot.index)
+            row = self.scoreboard.row(handle.row)
+            life = partial(self._worker_main, handle.generation.config, slot.index, sockets, row, pipe)
+            self.scoreboard.close()
+        self.signals.settle()
+        try:
+            return life()
+        finally:
+            for sock in (*sockets, pipe):
+                sock.close()
+
+    def leave(self) -> None:
+        """In a child that fills no slot: close all that is the pool's."""
+        self._leave()
+        for sock in self.admin_sockets:
+            sock.close()
+
+    def _leave(self, slot: Slot | None = None) -> None:
+        """In a child: close what is the supervisor's, and the sockets of slots other than this."""
+        self.poll.close()
+        self._close_in_child()
+        for sibling in self.children():
+            sibling.close()
+        self.listeners.leave(slot.index if slot is not None else None)
+
+    def _refill(self, slot: Slot, served: float | None, why: str) -> None:
+        """Fill the slot again, at once or after a while, or give up when nobody has ever served."""
+        delay = slot.backoff.next(served)
+        logger.warning("%s: the next one follows %s", why, f"in {delay:.2f} s" if delay else "at once")
+        slot.retry = self.poll.after(delay, partial(self.fill, slot))
+        if slot.role is Role.WORKER:
+            self.scoreboard.backoff(slot.index, time.monotonic() + delay if delay else 0.0)
+        if not self.served and all(slot.backoff.failures >= BOOT_ATTEMPTS for slot in self.workers):
+            self._on_failure(UNEXPECTED, f"no worker has become ready in {BOOT_ATTEMPTS} attempts")
+
+    # What children report, and their ends.
+
+    def collect(self) -> None:
+        """Reap those children whose end no descriptor tells, and, as process 1, whoever was left to us."""
+        for handle in list(self.children()):
+            if handle.pidfd < 0:
+                self._on_end(handle)
+        if self.foreign:
+            self._on_change()
+        if os.getpid() != 1:
+            return
+        with contextlib.suppress(ChildProcessError):  # there is no child at all
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                known = next((handle for handle in self.children() if handle.pid == ended.si_pid), None)
+                if known is not None:
+                    self._on_end(known)
+                else:
+                    _, status = os.waitpid(ended.si_pid, 0)
+                    if ended.si_pid in self.foreign:
+                        self.foreign[ended.si_pid] = status
+                        self._on_change()
+
+    def _on_report(self, handle: Handle) -> None:
+        for report in handle.hear():
+            if handle.row is not None:
+                self.scoreboard.stage(handle.row, report.stage)
+            if report.stage == "booted":
+                self._on_booted(handle)
+            elif report.stage == "ready":
+                self._on_ready(handle)
+            elif report.stage == "draining":
+                self._on_draining(handle)
+        if handle.pipe.ended or handle.stage == "gone":
+            self.poll.forget(handle.pipe.fileno())
+            # It can neither report nor be told anything now; what is left of it must not stay.
+            handle.timers.append(self.poll.after(LAST_WORDS, partial(handle.kill, signal.SIGKILL)))
+        self._on_change()
+
+    def _on_booted(self, handle: Handle) -> None:
+        for timer in handle.timers:
+            timer.cancel()
+        if handle.slot.current is not handle:
+            return
+        try:
+            self.admit(handle)
+        except AddressError as error:
+            if not self.served:
+                self._on_failure(NOT_BOUND, str(error))
+                return
+            handle.failure = Report("gone", str(error), NOT_BOUND)
+            handle.kill(signal.SIGTERM)
+
+    def _on_ready(self, handle: Handle) -> None:
+        for timer in handle.timers:
+            timer.cancel()
+        logger.info("%s is ready after %.2f s", handle, time.monotonic() - handle.born)
+
+    def _on_draining(self, handle: Handle) -> None:
+        if handle.ordered or handle.slot.current is not handle:
+            return
+        self.limit(handle)
+        handle.slot.step_down(handle)
+        # Not at once: whoever sends SIGTERM to every process sends it to us as well.
+        why = f"{handle} drains without an order"
+        handle.slot.retry = self.poll.after(EVERYBODY, partial(self._refill, handle.slot, handle.served, why))
+
+    def _on_boot_timeout(self, handle: Handle) -> None:
+        limit = handle.generation.config.boot_timeout
+        logger.error("%s is not ready after %g s: it is aborted, and shows where", handle, limit)
+        handle.overdue = True
+        self.abort(handle)
+
+    def _on_end(self, handle: Handle) -> None:
+        if not handle.reap():
+            return
+        self._on_report(handle)  # its last words
+        self.poll.forget(handle.pipe.fileno())
+        if handle.pidfd >= 0:
+            self.poll.forget(handle.pidfd)
+        handle.close()
+        vacant = handle.slot.current is handle
+        handle.slot.remove(handle)
+        self._on_reaped(handle)
+        self._log_failure(handle)
+        if self.level or handle.ordered:
+            as_told = handle.ended in (0, -signal.SIGTERM) and (handle.parted or handle.slot.role is Role.ADMIN)
+            logger.log(logging.INFO if as_told else logging.WARNING, "%s %s", handle, handle.end)
+        elif vacant and handle.slot not in self.retired:
+            self._replace(handle)
+        self._on_change()
+
+    def _log_failure(self, handle: Handle) -> None:
+        """Log why a child could not go on, in full the first time."""
+        if handle.failure is None or not handle.failure.error:
+            return
+        if handle.failure.error == self._failure:
+            logger.error("%s failed in the same way", handle)
+        else:
+            logger.error("%s: %s", handle, handle.failure.error)
+            self._failure = handle.failure.error
+
+    def _replace(self, handle: Handle) -> None:
+        """Fill the slot of a child that ended without an order, or give up when none has ever served."""
+        slot = handle.slot
+        if slot.role is Role.WORKER and not self.served:
+            if handle.failure is not None and handle.failure.exit in (NOT_LOADED, NOT_BOUND):
+                self._on_failure(handle.failure.exit, "no worker can begin")
+                return
+            if handle.overdue:
+                limit = self.config.boot_timeout
+                self._on_failure(UNEXPECTED, f"no worker has become ready within {limit:g} s")
+                return
+        self._refill(slot, handle.served, f"{handle} {handle.end}")
+
+    # Slots that come and go.
+
+    def add_slot(self) -> Slot:
+        """One more slot, with sockets of its own; OSError when they cannot be bound."""
+        taken = {slot.index for slot in (*self.workers, *self.retired)}
+        index = next(number for number in range(SLOTS) if number not in taken)
+        self.listeners.add(index)
+        slot = Slot(index, self.generation)
+        self.workers.append(slot)
+        self.scoreboard.desired = len(self.workers)
+        return slot
+
+    def retire(self, slots: Sequence[Slot]) -> None:
+        """Let these slots be no more, once their workers have ended and nobody waits in their queues."""
+        for slot in slots:
+            self.workers.remove(slot)
+            self.retired.append(slot)
+            slot.cancel_retry()
+            if slot.current is not None:
+                self.dismiss(slot.current, "stopped")
+        self.scoreboard.desired = len(self.workers)
+        self.tend_queues()
+
+    def tend_queues(self) -> None:
+        """Look after the queues of slots without a worker."""
+        if not self.level:
+            for slot in self._queues.care(self.workers, self.retired):
+                self.retired.remove(slot)
+
+    # What children are told.
+
+    def admit(self, handle: Handle) -> None:
+        """Let a worker that has booted accept connections; AddressError when another program has an address by now."""
+        if handle.stage != "booted":
+            return
+        self.listeners.listen(handle.slot.index, handle.generation.config.backlog)
+        self._queues.listens(handle.slot.index)
+        self._expect(handle)
+        handle.serve()
+        if self.resting and handle.generation is self.generation:
+            handle.pipe.send(Order(rest=True))
+
+    def dismiss(self, handle: Handle, why: str) -> None:
+        """Let a worker drain and end; others accept from its sockets."""
+        self.limit(handle)
+        handle.order(Level.DRAIN, why, leave_queue=True)
+
+    def close_leaving(self) -> None:
+        """Let workers that drain close their connections at once."""
+        for slot in self.workers:
+            for handle in slot.leaving:
+                handle.order(Level.CLOSE)
+
+    def limit(self, handle: Handle) -> None:
+        """Kill a worker that drains, if it has not ended in time."""
+        limit = handle.generation.config.graceful_timeout + LAST_WORDS
+        handle.timers.append(self.poll.after(limit, partial(handle.kill, signal.SIGKILL)))
+
+    def abort(self, handle: Handle) -> None:
+        """End a child that does not listen; it shows where it is."""
+        handle.kill(signal.SIGABRT)
+        handle.timers.append(self.poll.after(DUMP_GRACE, partial(handle.kill, signal.SIGKILL)))
+
+    def rest(self) -> None:
+        """Let every worker close its connections and refuse new ones."""
+        self.resting = self.scoreboard.draining = True
+        for slot in self.workers:
+            if slot.ready and slot.current is not None:
+                slot.current.pipe.send(Order(rest=True))
+
+    def switch(self, generation: Generation) -> None:
+        """Make this the present generation: it serves now."""
+        access, self.generation = self.config.admin_access, generation
+        logs.become("supervisor", **generation.config.log_options(), thread=False)
+        self.resting = self.scoreboard.draining = False
+        if access != self.config.admin_access:
+            self.renew_admin()
+
+    def renew_admin(self) -> None:
+        """Let another admin process take over."""
+        if (old := self.admin.current) is not None:
+            self.admin.step_down(old)
+            self.fill(self.admin)
+            self.end_admin(old)
+
+    def end_admin(self, admin: Handle) -> None:
+        """Let an admin process end."""
+        admin.ordered = Level.DRAIN
+        admin.kill(signal.SIGTERM)
+        admin.timers.append(self.poll.after(ADMIN_GRACE, partial(admin.kill, signal.SIGKILL)))
+
+    def reopen_logs(self) -> None:
+        """Let every child open the log's file anew."""
+        for handle in self.children():
+            handle.pipe.send(Order(reopen=True))
