@@ -8,6 +8,7 @@ What must not live here: what the parts do beyond that (tests of their own).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -142,10 +143,12 @@ class Newcomer:
         if number.exists():
             os.kill(int(number.read_text()), signal.SIGTERM)
         for process in self._left():
-            process.terminate()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
         _, alive = psutil.wait_procs(self._left(), timeout=PATIENCE)
         for process in alive:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def _left(self) -> list[psutil.Process]:
         found = []

@@ -41,7 +41,7 @@ def counts(words):
     return {outcome: sum(found[:-1]) for outcome, found in words.items()}
 
 settings.update(settle=0.0, graceful_timeout=0.0, drain=0.0)
-pool.LAST_WORDS = 0.5
+module.LAST_WORDS = pool.LAST_WORDS = 0.5
 worker = busy
 """
 

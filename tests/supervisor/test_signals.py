@@ -52,6 +52,22 @@ def test_each_signal_is_a_byte_in_its_order() -> None:
     assert done.returncode == 0
 
 
+def test_no_signal_changes_an_end_that_is_certain() -> None:
+    """Not even where the interpreter has given its handlers up."""
+    done = run("""
+        parent = os.getpid()
+        if fork() == 0:
+            while os.getppid() == parent:
+                os.kill(parent, signal.SIGTERM)
+            os._exit(0)
+        while signal.SIGTERM not in signals.read():
+            pass
+        signals.ignore()
+        sys.exit(3)
+    """)
+    assert done.returncode == 3
+
+
 def test_a_signal_wakes_whoever_waits_for_the_descriptor() -> None:
     done = run("""
         signal.setitimer(signal.ITIMER_REAL, 0)

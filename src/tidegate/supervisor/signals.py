@@ -6,6 +6,7 @@ must be there all the same: without one the interpreter writes no byte, and the 
     catch       from now on each of HEARD is a byte in the pipe, but for those that are not meant for a daemon here
     block       around a fork, so that no signal meets a child that has not decided yet what to do about it
     unblock     in the parent
+    ignore      at the end, whose status is certain
     settle      in the child: it has forgotten the pipe, ends by SIGTERM, and heeds no terminal
     has_terminal    whether there is one, whose signals are not meant for a daemon
 
@@ -112,6 +113,17 @@ class Signals:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self.unblock()
+
+    def ignore(self) -> None:
+        """Let no signal change how this process ends.
+
+        The interpreter gives its handlers up as it goes: one more SIGTERM in its last milliseconds would be the end,
+        instead of the status.
+        """
+        signal.set_wakeup_fd(-1)
+        for number in HEARD:
+            if number != signal.SIGCHLD:
+                signal.signal(number, signal.SIG_IGN)
 
     def close(self) -> None:
         """Close this process's ends of the pipe."""

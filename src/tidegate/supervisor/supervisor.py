@@ -137,6 +137,7 @@ class Supervisor:
             self.status = UNEXPECTED
         self._close()
         logger.info("stopped with status %d", self.status)
+        self.signals.ignore()
         return self.status
 
     # Open and close.
