@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.harness import ECHO, Daemon, wait_until
 from tests.patience import PATIENCE
 from tests.rawclient import RawClient
@@ -49,6 +51,7 @@ def test_a_reload_changes_it(tmp_path: Path) -> None:
         assert NEW not in daemon.log
 
 
+@pytest.mark.slow
 def test_it_is_not_handed_to_what_an_application_starts() -> None:
     """Neither after the start nor after a reload and an upgrade, which know it all the same."""
     application = """

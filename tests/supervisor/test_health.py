@@ -150,6 +150,7 @@ def test_nobody_is_judged_while_it_boots(tmp_path: Path) -> None:
     assert "hang" not in log
 
 
+@pytest.mark.slow
 def test_nobody_is_judged_who_ends(tmp_path: Path) -> None:
     """An order to end has limits of its own."""
     log = stage(
@@ -204,6 +205,7 @@ def test_without_a_timeout_nobody_is_judged(tmp_path: Path) -> None:
     assert log.count("is ready after") == 2
 
 
+@pytest.mark.slow
 def test_what_the_supervisor_slept_through_is_nobodys_silence(tmp_path: Path) -> None:
     """All of them stand still for three times the timeout, as when the machine sleeps."""
     log = stage(
