@@ -1,10 +1,11 @@
-"""What the docstrings on top of the files say of other files: each file that one names exists.
+"""What the docstrings on top of the files say of other files: those that one names exist, a package lists its modules.
 
 What must not live here: that there is a docstring (test_source.py), documentation of names (test_docs.py).
 """
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -43,3 +44,18 @@ def test_a_file_that_does_not_exist_is_found_out() -> None:
     assert exists("worker/main.py", here)
     assert not exists("steering.py", here)
     assert not exists("worker/pipe.py", here)
+
+
+@pytest.mark.parametrize(
+    "package", sorted(path for path in SOURCE.rglob("__init__.py") if path.parent != SOURCE), ids=str
+)
+def test_a_package_lists_its_modules(package: Path) -> None:
+    """Each with a line, and none that is not there."""
+    text = ast.get_docstring(ast.parse(package.read_text(encoding="utf-8"))) or ""
+    listed = set(re.findall(r"^    (\w+)/?\s{2,}\S", text, re.MULTILINE))
+    folder = package.parent
+    there = {path.stem for pattern in ("*.py", "*.pyx") for path in folder.glob(pattern)} - {"__init__"}
+    there |= {path.name for path in folder.iterdir() if (path / "__init__.py").exists()}
+    defined = set(re.findall(r"^(?:def|class) (\w+)", package.read_text(encoding="utf-8"), re.MULTILINE))
+    assert there <= listed, f"{package} does not list {', '.join(sorted(there - listed))}"
+    assert listed <= there | defined, f"{package} lists {', '.join(sorted(listed - there - defined))}"

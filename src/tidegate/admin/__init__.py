@@ -1,5 +1,14 @@
 """The admin process: an HTTP server of its own that reads the scoreboard, so that a busy worker cannot hide.
 
-main is its life, routes its paths; health and status are answers, live and events what feed sends to who listens.
+    main             the process's life
+    admission        the entrance: how many connections, and for how long
+    authorization    who may ask: the token, and the origins of web pages
+    routes           paths and what answers them
+    health           /livez and /readyz
+    status           /status
+    live             /live: the numbers of each second
+    events           /live: what has happened, in words
+    feed             /live: the connections that it is sent to
+
 What must not live here: anything that changes the daemon; what is measured (metrics).
 """

@@ -1,5 +1,23 @@
 """``tidegate``: one command, whose subcommands are modules of this folder, imported when they are used.
 
+    serve               the daemon, put together
+    check               whether it would start
+    status              its workers and connections
+    top                 the same, once a second
+    dashboard           what `top` shows, as text
+    reload              new workers
+    scale               more workers, or fewer
+    drain               no connections, but the daemon stays
+    stop                the end of a daemon
+    upgrade             the program as it is installed now
+    control             the other end of the control socket, for the commands above
+    demo                a page that shows what this is
+    demo_application    the application of the demo
+    connect             a client for people
+    humanize            numbers as people read them
+    keyboard            keys that are pressed while something is shown
+    reference           pages of the guides that follow from declarations
+
 A mistake on the command line is told in one line, which names what was given and what is allowed, with status 2.
 
 What must not live here: what a subcommand does.

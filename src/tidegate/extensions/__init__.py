@@ -1,4 +1,10 @@
-"""Extensions of the protocol (RFC 6455, 9): what one must offer is in ``base``, one module for each that exists."""
+"""Extensions of the protocol (RFC 6455, 9).
+
+    base                  what an extension offers
+    permessage_deflate    compression (RFC 7692)
+
+What must not live here: frames on the wire, connections.
+"""
 
 from __future__ import annotations
 

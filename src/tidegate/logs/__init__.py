@@ -7,6 +7,15 @@
     show_stacks    in a child: on a signal, and when it crashes in native code
     catch_up   in the supervisor, now and then: write what could not be written at once
 
+The rooms:
+
+    loggers       the daemon's loggers, which an application's configuration leaves alone
+    formatters    what a line looks like
+    writers       from those who log to the output, without waiting
+    stream        where lines go: a file, standard error
+    files         opening a file of the settings, following no link
+    stacks        where a process is
+
 The application logs as every Python program does: what it sends to the root logger gets here, unless it arranges for
 something else. Whatever it arranges, the daemon's own lines get here (loggers.py).
 

@@ -1,4 +1,20 @@
-"""The parent of the daemon's processes: listeners, signals, poll, handle (a child as its parent sees it), supervisor.
+"""The parent of the daemon's processes.
+
+    supervisor       from binding to the exit status: signals, readiness, shutdown
+    pool             slots, their children, and what becomes of those that end
+    worker_handle    a child as its parent sees it
+    operations       reload, scale, recycle, drain: one at a time
+    upgrade          the program started anew, in place
+    health           heartbeats, and the limits of a worker's life
+    counters         what the supervisor enters in the scoreboard
+    control          the control socket
+    signals          signals as bytes in a pipe
+    event_loop       file descriptors and timers
+    auto_reload      a reload whenever a file of the application has changed
+    file_watcher     the process that notices the change
+    multiproc_dir    the folder of the application's metrics
+    sockets/         addresses, listeners, accept queues
+    system/          pid file, user, systemd, processors
 
 What must not live here: WebSocket, the application, an event loop.
 """

@@ -4,6 +4,7 @@
     activation       sockets that systemd has passed
     listeners        a socket for each slot and address, kept from worker to worker
     reuseport        which slot's socket the kernel gives a connection to (SO_REUSEPORT)
+    address_lock     what keeps a second daemon by accident from an address
     accept_queues    connections that nobody has accepted yet, and who empties whose queue
 
 What must not live here: processes, signals.
