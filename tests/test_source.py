@@ -126,6 +126,7 @@ TERSE = {"admin", "asyncio", "cli", "config", "core", "ipc", "supervisor"}
 # Modules whose tests are elsewhere, and where.
 TESTED_IN = {
     "_core.broadcast": "tests/asyncio/test_broadcast.py",
+    "asyncio.sender": "tests/asyncio/test_connection.py",
     "asyncio.server_connection": "tests/asyncio/test_server_handlers.py",
     "cli.demo_application": "tests/browser/test_demo.py",
 }

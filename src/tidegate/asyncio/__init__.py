@@ -12,6 +12,7 @@
     dialer               how a client reaches a server
     tunnel               the way through a proxy
     connection           either side of an open connection: the documented methods
+    sender               what is sent and is not simple
     fragments            what send() is given, as fragments
     broadcast            broadcast()
     options              limits and timeouts, checked once

@@ -1,7 +1,7 @@
 """One connection, either side: the documented methods over the native channel, and what is rarer than a message.
 
-Control frames, closing (RFC 6455 sections 5.5 and 7), keepalive, slow sends. What must not live here: handshakes
-(server, client), the hot path (`_core`).
+Control frames, closing (RFC 6455 sections 5.5 and 7), keepalive. What must not live here: handshakes (server, client),
+frames on their way out (sender.py), the hot path (`_core`).
 """
 
 from __future__ import annotations
@@ -11,37 +11,32 @@ import codecs
 import functools
 import logging
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
 
 from .._compat import OlderConnection
-from .._core.messages import MessageChannel
 from ..closing import FAILURES, Closing, failure
-from ..exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK, PayloadTooBig, ProtocolError
-from ..extensions.permessage_deflate import PerMessageDeflate
-from ..frames import CONT, DATA_OPCODES, TEXT, CloseCode, Frame, Opcode
+from ..exceptions import ConcurrencyError, ConnectionClosed, ConnectionClosedOK, ProtocolError
+from ..frames import TEXT, CloseCode, Opcode
 from ..http11 import Request, Response, parse_request, parse_response
 from ..keepalive import Pings
 from ..protocol import CLOSED, CLOSING, CONNECTING, OPEN, STATES, State
-from .fragments import control_payload, fragments, opcode_of
+from .fragments import control_payload
 from .logger import ConnectionExtra
+from .sender import MAX_CONTROL, Sender
 from .tcp_info import unacknowledged
 from .waiters import Waiters
 
 if TYPE_CHECKING:
-    from ..extensions.base import Extension
     from ..typing import Data, DataLike, LoggerLike, Subprotocol
     from .options import Settings
 
 __all__ = ["Connection"]
 
-FIN = 0x80
-MAX_CONTROL = 125  # bytes of a control frame's payload (RFC 6455 5.5)
 
-
-class Connection(MessageChannel, OlderConnection):
+class Connection(Sender, OlderConnection):
     """A WebSocket connection, as handlers see it. Made by `serve()` or `connect()`, never directly.
 
     It is an asynchronous iterator of messages, and an asynchronous context manager that closes it: with code 1000, or
@@ -63,7 +58,6 @@ class Connection(MessageChannel, OlderConnection):
         "_addresses",
         "_closing",
         "_deadline",
-        "_drainers",
         "_id",
         "_keepalive_ping",
         "_logger",
@@ -72,10 +66,6 @@ class Connection(MessageChannel, OlderConnection):
         "_pings",
         "_request",
         "_response",
-        "_send_done",
-        "_settings",
-        "_unsent_pong",
-        "extensions",
         "latency",
         "subprotocol",
     )
@@ -541,155 +531,3 @@ class Connection(MessageChannel, OlderConnection):
         self._fail(CloseCode.INVALID_DATA, failure(exc), exc)
         await self.wait_closed()
         raise self._end.exception()
-
-    # Sending what is not simple.
-
-    def _send_control(self, opcode: Opcode, payload: bytes) -> None:
-        if len(payload) > MAX_CONTROL:
-            raise ProtocolError("control frame too long")
-        self._encode_and_send(opcode, True, payload)
-
-    async def _must_be_open(self) -> None:
-        """Raise ConnectionClosed unless the connection is open, as soon as it is known how it ended."""
-        if self._state != OPEN:
-            await self.wait_closed()
-            raise self._end.exception()
-
-    def _drained(self) -> None:
-        if self._unsent_pong is not None:
-            pong, self._unsent_pong = self._unsent_pong, None
-            self._send_control(Opcode.PONG, pong)
-        if self._drainers is not None:
-            self._drainers.wake()
-            self._drainers = None
-
-    async def _drain(self) -> None:
-        """Wait until the write buffer is below the low-water mark of `write_limit`, and let others have their turn."""
-        while self._write_paused:
-            if self._drainers is None:
-                self._drainers = Waiters()
-            await self._drainers.wait(self.loop)
-        if self._state == CLOSED:
-            raise self._end.exception()
-        await self._end_step()
-
-    async def _send_slowly(self, message: Any, text: bool | None) -> None:
-        """send() when the fast path declined: fragments, a logged or closing connection, a wrong type."""
-        while self._send_done is not None:
-            await asyncio.shield(self._send_done)
-        if isinstance(message, (str, bytes, bytearray, memoryview)):
-            await self._send_part(opcode_of(message, text), message, True)
-            return
-        source, parts = fragments(message)
-        try:
-            first = await anext(parts)
-        except StopAsyncIteration:
-            return
-        await self._send_fragments(first, parts, text, source)
-
-    async def _send_fragments(self, first: Any, parts: AsyncIterator[Any], text: bool | None, source: str) -> None:
-        # Another message may have begun while the first part was awaited.
-        while self._send_done is not None:
-            await asyncio.shield(self._send_done)
-        self._send_done = self.loop.create_future()
-        self._sending = True
-        kind = str if isinstance(first, str) else (bytes, bytearray, memoryview)
-        try:
-            if not isinstance(first, kind):
-                raise TypeError(f"{source} must contain bytes or str")
-            opcode = opcode_of(first, text)
-            size = await self._send_part(opcode, first, False)
-            async for part in parts:
-                if not isinstance(part, kind):
-                    raise TypeError(f"{source} must contain uniform types")
-                size += await self._send_part(CONT, part, False)
-            await self._send_part(CONT, b"", True)
-            self._count_message_sent(opcode, size)
-        except ConnectionClosed:
-            raise
-        except BaseException as exc:
-            # A message that was begun and cannot be ended makes the connection useless.
-            if self._state == OPEN:
-                self._fail(CloseCode.INTERNAL_ERROR, "error in fragmented message", exc)
-                if isinstance(exc, Exception):  # all others, as a cancellation, wait for nobody
-                    await self.wait_closed()
-            raise
-        finally:
-            self._sending = False
-            self._send_done.set_result(None)
-            self._send_done = None
-
-    async def _send_part(self, opcode: Opcode, data: DataLike, fin: bool) -> int:
-        """Send one data frame, in its turn; its size."""
-        await self._must_be_open()
-        payload = data.encode() if isinstance(data, str) else bytes(data)
-        self._encode_and_send(opcode, fin, payload)
-        self._count_sent(len(payload))
-        if fin and opcode != CONT:
-            self._count_message_sent(opcode, len(payload))
-        await self._drain()
-        return len(payload)
-
-    def _broadcast(self, opcode: Opcode, payload: bytes) -> None:
-        """Send a whole message now, unless `broadcast_limit` bytes wait for the peer already: then it is too slow."""
-        limit = self._settings.broadcast_limit
-        if limit is not None and self._write_paused:
-            waiting = self.transport.get_write_buffer_size()
-            if waiting + len(payload) > limit:
-                self.logger.warning("too slow for broadcasts: %d bytes wait to be read", waiting)
-                self._row.slow_consumer("close")
-                self._fail(CloseCode.TRY_AGAIN_LATER, "too slow", None)
-                return
-        self._encode_and_send(opcode, True, payload)
-        self._count_sent(len(payload))
-        self._count_message_sent(opcode, len(payload))
-
-    # Extensions (RFC 6455 section 9), and frames that are logged.
-
-    def _adopt(self, extensions: Iterable[Extension]) -> None:
-        """Use the extensions that were negotiated: permessage-deflate alone natively, all else frame by frame."""
-        self.extensions = tuple(extensions)
-        if len(self.extensions) == 1 and type(self.extensions[0]) is PerMessageDeflate:
-            self._use_deflate(self.extensions[0]._deflate)
-        elif self.extensions:
-            self._use_extensions()
-
-    def _encode_and_send(self, opcode: Opcode, fin: bool, payload: bytes) -> None:
-        if opcode not in (Opcode.PING, Opcode.PONG):
-            self._finish_message()
-        if self._slow:
-            self._log_frame(">", opcode, fin, payload)
-        first = (FIN if fin else 0) | opcode
-        if self.extensions and (self._extended or opcode in DATA_OPCODES):
-            frame = Frame(opcode, payload, fin)
-            try:
-                for extension in self.extensions:
-                    frame = extension.encode(frame)
-            except Exception as exc:
-                self.logger.error("an extension failed", exc_info=True)
-                self._end.blame(exc)
-                self.transport.abort()  # what the peer makes of an extension's other frames, nobody can say
-                raise
-            first |= frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4
-            payload = bytes(frame.data)
-        self._send_frame(first, payload)
-
-    def _frame_decoded(self, opcode: int, fin: bool, rsv: int, payload: bytes, limit: int | None) -> bytes | None:
-        frame = Frame(Opcode(opcode), payload, fin, bool(rsv & 4), bool(rsv & 2), bool(rsv & 1))
-        try:
-            for extension in reversed(self.extensions):
-                frame = extension.decode(frame, max_size=limit)
-            frame.check()
-        except PayloadTooBig as exc:
-            self._fail(CloseCode.MESSAGE_TOO_BIG, failure(exc), exc)
-        except ProtocolError as exc:
-            self._fail(CloseCode.PROTOCOL_ERROR, failure(exc), exc)
-        except Exception as exc:
-            self.logger.error("an extension failed", exc_info=True)
-            self._fail(CloseCode.INTERNAL_ERROR, "", exc)
-        else:
-            return bytes(frame.data)
-        return None
-
-    def _log_frame(self, direction: str, opcode: int, fin: bool, payload: bytes) -> None:
-        self.logger.debug("%s %s", direction, Frame(Opcode(opcode), payload, fin))
