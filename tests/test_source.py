@@ -20,7 +20,9 @@ from tests.patience import LONG
 from tidegate._core.counters import FIELDS
 
 SOURCE = ROOT / "src" / "tidegate"
-LINES_OF_A_FILE = 700
+LINES_OF_A_FILE = 600
+LINES_OF_A_NATIVE_FILE = 450
+LINES_OF_A_TEST_FILE = 700
 LINES_OF_A_FUNCTION = 80
 
 # The root of the package, in floors; each folder is a floor of its own.
@@ -126,6 +128,7 @@ TERSE = {"admin", "asyncio", "cli", "config", "core", "ipc", "supervisor"}
 # Modules whose tests are elsewhere, and where.
 TESTED_IN = {
     "_core.broadcast": "tests/asyncio/test_broadcast.py",
+    "_core.parser": "tests/core/test_channel.py",
     "asyncio.sender": "tests/asyncio/test_connection.py",
     "asyncio.server_connection": "tests/asyncio/test_server_handlers.py",
     "cli.demo_application": "tests/browser/test_demo.py",
@@ -259,7 +262,11 @@ def test_native_code_imports_only_native_code(path: Path) -> None:
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_length_of_files(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) < LINES_OF_A_FILE
+    native = path.suffix in (".pyx", ".pxd", ".h")
+    limit = (
+        LINES_OF_A_NATIVE_FILE if native else LINES_OF_A_FILE if path.is_relative_to(SOURCE) else LINES_OF_A_TEST_FILE
+    )
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
 
 
 def lines_of(node: ast.stmt) -> int:

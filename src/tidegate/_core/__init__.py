@@ -1,6 +1,7 @@
 """The native hot path, from the socket to the handler and back.
 
-    channel      what asyncio calls: bytes parsed to frames, turn by turn
+    channel      what asyncio calls: reads, parsed turn by turn
+    parser       bytes to frames
     inbox        frames that wait to be read, and who waits for them
     messages     recv(), send() and iteration, awaited without a frame of Python's
     writer       messages framed, gathered and written

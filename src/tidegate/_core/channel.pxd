@@ -1,21 +1,11 @@
-"""The way in: what was read, and what is known of the frame that comes."""
+"""The way in: reading, turn by turn."""
 
 from libc.stdint cimport uint8_t, uint64_t
 
-from tidegate._core.deflate cimport Inflation
-from tidegate._core.inbox cimport Inbox
-from tidegate._core.wire cimport tg_frame, tg_utf8
+from tidegate._core.parser cimport Parser
 
 
-cdef class Channel(Inbox):
-    # Settings. -1 stands for None: no limit.
-    cdef Py_ssize_t max_message_size
-    cdef Py_ssize_t max_fragment_size
-
-    # What was read and is not parsed: `chunk` from `place` on, then the chunks of `unread`.
-    cdef bytes chunk
-    cdef Py_ssize_t place
-    cdef list unread
+cdef class Channel(Parser):
     cdef uint8_t reading_paused
     cdef uint8_t discarding  # nothing more is read: RFC 6455 sections 1.4 and 7.1.7
 
@@ -24,41 +14,9 @@ cdef class Channel(Inbox):
     cdef double seconds
     cdef Py_ssize_t bytes_read
 
-    # The parser.
-    cdef tg_frame header  # of the frame whose payload is being read
-    cdef uint8_t head[14]  # a header that came in pieces
-    cdef uint8_t head_size
-    cdef uint8_t held  # the header is complete and checked, and its frame waits for room
-    cdef uint8_t in_payload
-    cdef uint8_t message_opcode  # of the message being received in frames, 0 between messages
-    cdef uint8_t rsv_allowed
-    cdef public bint _extended  # Python extensions see each frame
-    cdef uint8_t encoded  # the message being received is as an extension made it
-    cdef tg_utf8 utf8
-    cdef Inflation inflation  # of a frame that is complete and not all inflated
-    cdef bytes partial  # a payload that came in pieces, unmasked; longer than what has arrived
-    cdef uint64_t partial_size
-    cdef uint64_t message_size  # of the frames before this one
-
     cdef int work(self, double share) except -1
     cdef int settle(self, bint over) except -1
     cdef int wait_in_line(self) except -1
     cdef int pause_reading(self) except -1
     cdef bint charge(self, Py_ssize_t size, double seconds) except -1
     cdef int read_rest(self) except -1
-
-    cdef int parse(self) except -1
-    cdef int parse_header(self, const uint8_t *p, Py_ssize_t n) except -1
-    cdef int check_header(self) except -1
-    cdef bint must_wait(self)
-    cdef Py_ssize_t room(self)
-    cdef int receive_encoded(self, bytes payload) except -1
-    cdef int inflate(self) except -1
-    cdef int receive_decoded(self, bytes payload, Py_ssize_t limit) except -1
-    cdef int receive_control(self, object payload) except -1
-    cdef int receive_whole(self, const uint8_t *p, Py_ssize_t n) except -1
-    cdef int begin_partial(self) except -1
-    cdef int extend_partial(self, const uint8_t *p, Py_ssize_t n) except -1
-    cdef int end_partial(self) except -1
-    cdef int receive_data(self, object payload) except -1
-    cdef int fail(self, int what, object detail) except -1

@@ -4,10 +4,9 @@ from typing import Any
 from typing_extensions import Buffer
 
 from .deflate import Deflate
-from .inbox import Inbox
+from .parser import Parser
 
-class Channel(Inbox):
-    _extended: bool
+class Channel(Parser):
     @property
     def _holds_back(self) -> bool: ...
     @property

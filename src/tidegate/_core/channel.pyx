@@ -1,61 +1,29 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, binding=False, auto_pickle=False
-"""The way in of one connection: bytes parsed to frames (RFC 6455 section 5), turn by turn, and the reader woken.
+"""The way in of one connection: what is read is parsed turn by turn, and the reader woken.
 
 `Channel` is the asyncio protocol that uvloop or asyncio calls. What a read brings is parsed and handled within the read
 callback, as far as the budget of a turn (turns.pyx) and the room for frames that wait (inbox.pyx) allow; the rest stays as
 it came, reading pauses, and the connection gets into line. Whatever is rarer than a message goes to a few methods that
 `asyncio.connection.Connection` defines; they are named together at the end of the class. What must not live here:
-handshakes, control frames, closing, timers, policies.
+handshakes, the rules of frames (parser.pyx), control frames, closing, timers, policies.
 """
 
-from tidegate._core.deflate import TooLong, ZlibError
 from tidegate._core.writer import slow_connections
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF, Py_XDECREF
-from libc.string cimport memcpy
+from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 
+from tidegate._core.counters cimport TG_RECEIVED, tg_now, tg_now_about
 from tidegate._core.deflate cimport Deflate
-from tidegate._core.counters cimport TG_RECEIVED, tg_count_bytes, tg_count_message, tg_now, tg_now_about
 from tidegate._core.turns cimport TURN_BYTES, TURN_SECONDS, PyThread_get_thread_ident, Turns
-from tidegate._core.wire cimport tg_copy_bytes, tg_parse_header, tg_unmask, tg_utf8_check
-from tidegate._core.writer cimport (
-    BINARY,
-    CLOSE,
-    CLOSED,
-    CLOSING,
-    CONNECTING,
-    CONTINUATION,
-    NONE,
-    OPEN,
-    TEXT,
-    UNKNOWN,
-)
+from tidegate._core.writer cimport CLOSE, CONNECTING, NONE, UNKNOWN
 
 
-cdef extern from "Python.h":
-    object PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar)
-    void *PyUnicode_DATA(object text)
-    int _PyBytes_Resize(PyObject **bytes, Py_ssize_t size) except -1
-
-
-# A payload larger than this is allocated as it arrives, so that a header alone cannot claim more memory.
-cdef Py_ssize_t TRUSTED = 1 << 20
 # A read of at least this much may have filled the transport's buffer (of 250 KiB), and be followed by another in this turn.
 cdef Py_ssize_t FULL_READ = 200_000
 
-# What `_fail_received` may be told, by value: closing.py has what is said and sent for each.
-cdef enum:
-    RESERVED_BITS, UNKNOWN_OPCODE, MASKING, CONTROL_TOO_LONG, CONTROL_FRAGMENTED, CONTINUATION_EXPECTED
-    CONTINUATION_UNEXPECTED, TOO_BIG, INVALID_UTF8, UNDECODABLE
 
-
-cdef class Channel(Inbox):
+cdef class Channel(Parser):
     """One connection's protocol, to be subclassed: see the module."""
-
-    def __cinit__(self):
-        self.max_message_size = self.max_fragment_size = -1
 
     def _configure(self, loop, bint client, max_message_size, max_fragment_size, queue_high, queue_low, bint slow):
         """Settings of the native side, in bytes and frames; None is no limit."""
@@ -252,277 +220,6 @@ cdef class Channel(Inbox):
 
     cdef bint more_to_handle(self):
         return self.queued > 0 or (self.chunk is not None and self.place < PyBytes_GET_SIZE(self.chunk))
-
-    # Bytes to frames.
-
-    cdef int parse(self) except -1:
-        """Parse until a frame must wait, the budget is used up, or nothing is left."""
-        cdef bytes chunk
-        cdef const uint8_t *p
-        cdef Py_ssize_t n
-        while self.chunk is not None:
-            if self.inflation is not None:
-                self.inflate()
-                if self.turns.used_up():
-                    return 0
-                continue
-            chunk = self.chunk
-            n = PyBytes_GET_SIZE(chunk) - self.place
-            if n == 0 and not self.held:
-                self.chunk = None
-                self.place = 0
-                if self.unread is not None:
-                    self.chunk = self.unread.pop(0)
-                    if not self.unread:
-                        self.unread = None
-                continue
-            p = <const uint8_t *> PyBytes_AS_STRING(chunk) + self.place
-            if self.in_payload:
-                n = <Py_ssize_t> min(<uint64_t> n, self.header.length - self.partial_size)
-                self.place += n
-                self.extend_partial(p, n)
-            else:
-                if not self.held:
-                    if not self.parse_header(p, n):
-                        continue
-                    n = PyBytes_GET_SIZE(chunk) - self.place
-                    p = <const uint8_t *> PyBytes_AS_STRING(chunk) + self.place
-                if self.header.opcode == CLOSE:
-                    self.wake()  # what came before it may still be answered before it is
-                    if self.chunk is not chunk:
-                        continue
-                self.held = self.must_wait()
-                if self.held:
-                    return 0
-                if <uint64_t> n < self.header.length:
-                    self.begin_partial()
-                else:
-                    self.place += self.header.length
-                    self.receive_whole(p, self.header.length)
-            if self.turns.used_up():
-                return 0
-        return 0
-
-    cdef bint must_wait(self):
-        """Whether the frame whose header was just parsed must wait: data for room, the end for a handler between turns."""
-        if self.header.opcode & 8:
-            return self.header.opcode == CLOSE and (self.reader_yielded or self.yielded_writers != 0)
-        # While closing there is room for nobody, but a reader who is there is waited for.
-        return self.full() and (self._state != CLOSING or self.reader is not NULL)
-
-    cdef int parse_header(self, const uint8_t *p, Py_ssize_t n) except -1:
-        """Parse the header of the next frame: 1 when it is complete and the frame may come."""
-        cdef Py_ssize_t size
-        if self.head_size:
-            # It came in pieces: complete it byte by byte, it has 14 at most.
-            size = 0
-            while tg_parse_header(self.head, self.head_size, &self.header) == 0:
-                if size == n:
-                    self.place += size
-                    return 0
-                self.head[self.head_size] = p[size]
-                self.head_size += 1
-                size += 1
-            self.head_size = 0
-        else:
-            size = tg_parse_header(p, n, &self.header)
-            if size == 0:
-                memcpy(self.head, p, n)
-                self.head_size = <uint8_t> n
-                self.place += n
-                return 0
-        self.place += size
-        return self.check_header()
-
-    cdef int check_header(self) except -1:
-        """Whether the frame may come: each rule of RFC 6455 section 5 that its header alone can break."""
-        cdef tg_frame *h = &self.header
-        cdef uint64_t limit
-        if h.rsv and (h.rsv & ~self.rsv_allowed or (self.deflate is not None and h.opcode not in (TEXT, BINARY))):
-            return self.fail(RESERVED_BITS, None)
-        if (h.opcode & 7) > 2:
-            return self.fail(UNKNOWN_OPCODE, h.opcode)
-        if h.masked == self.client:
-            return self.fail(MASKING, None)
-        if h.opcode & 8:
-            if h.length > 125:
-                return self.fail(CONTROL_TOO_LONG, None)
-            if not h.fin:
-                return self.fail(CONTROL_FRAGMENTED, None)
-            return 1
-        if h.opcode == CONTINUATION:
-            if self.message_opcode == 0:
-                return self.fail(CONTINUATION_UNEXPECTED, None)
-        else:
-            if self.message_opcode != 0:
-                return self.fail(CONTINUATION_EXPECTED, None)
-            self.message_opcode = h.opcode
-            self.message_size = 0
-            self.utf8.due = 0
-            self.encoded = self._extended or (h.rsv != 0)
-        limit = (<uint64_t> 1 << 63) - 1
-        if self.max_message_size >= 0:
-            limit = self.max_message_size - self.message_size
-        if self.max_fragment_size >= 0 and <uint64_t> self.max_fragment_size < limit:
-            limit = self.max_fragment_size
-        if h.length > limit:
-            return self.fail(TOO_BIG, (h.length, limit, self.message_size))
-        if not self.encoded:
-            self.message_size += h.length
-        return 1
-
-    cdef int receive_whole(self, const uint8_t *p, Py_ssize_t n) except -1:
-        """A frame whose payload is all there."""
-        cdef tg_frame *h = &self.header
-        cdef object payload
-        cdef uint8_t *out
-        cdef uint8_t seen
-        if h.opcode & 8:
-            payload = PyBytes_FromStringAndSize(NULL, n)
-            out = <uint8_t *> PyBytes_AS_STRING(payload)
-            tg_unmask(out, p, n, h.key, 0) if h.masked else tg_copy_bytes(out, p, n)
-            return self.receive_control(payload)
-        if h.opcode == TEXT and h.fin and not (self.want_bytes or self._slow or self.encoded):
-            # The common case, text in one frame: straight into the str, hoping that it is ASCII.
-            if n == 0:
-                return self.receive_data("")
-            payload = PyUnicode_New(n, 127)
-            out = <uint8_t *> PyUnicode_DATA(payload)
-            seen = tg_unmask(out, p, n, h.key, 0) if h.masked else tg_copy_bytes(out, p, n)
-            if not seen & 0x80:
-                return self.receive_data(payload)
-        payload = PyBytes_FromStringAndSize(NULL, n)
-        out = <uint8_t *> PyBytes_AS_STRING(payload)
-        seen = tg_unmask(out, p, n, h.key, 0) if h.masked else tg_copy_bytes(out, p, n)
-        if self.encoded:
-            return self.receive_encoded(payload)
-        if self.message_opcode == TEXT and (seen & 0x80 or self.utf8.due) and not tg_utf8_check(&self.utf8, out, n):
-            return self.fail(INVALID_UTF8, self.text_so_far(payload))
-        return self.receive_data(payload)
-
-    cdef int begin_partial(self) except -1:
-        self.in_payload = True
-        self.partial_size = 0
-        self.partial = PyBytes_FromStringAndSize(NULL, min(<Py_ssize_t> self.header.length, TRUSTED))
-        return 0
-
-    cdef int extend_partial(self, const uint8_t *p, Py_ssize_t n) except -1:
-        """More of a payload that comes in pieces."""
-        cdef tg_frame *h = &self.header
-        cdef uint64_t needed = self.partial_size + n
-        cdef uint64_t room = PyBytes_GET_SIZE(self.partial)
-        cdef PyObject *grown
-        cdef uint8_t *out
-        if needed > room:
-            # Doubling keeps the copying linear; never more than the message needs.
-            room = min(h.length, max(needed, 2 * room))
-            grown = <PyObject *> self.partial
-            Py_INCREF(self.partial)
-            self.partial = None
-            _PyBytes_Resize(&grown, room)
-            self.partial = <bytes> grown
-            Py_XDECREF(grown)
-        out = <uint8_t *> PyBytes_AS_STRING(self.partial) + self.partial_size
-        if h.masked:
-            tg_unmask(out, p, n, h.key, self.partial_size & 3)
-        else:
-            memcpy(out, p, n)
-        self.partial_size = needed
-        if h.opcode < 8 and self.message_opcode == TEXT and not self.encoded and not tg_utf8_check(&self.utf8, out, n):
-            return self.fail(INVALID_UTF8, self.text_so_far(self.partial[:self.partial_size]))
-        if needed == h.length:
-            self.end_partial()
-        return 0
-
-    cdef int end_partial(self) except -1:
-        cdef object payload = self.partial
-        self.partial = None
-        self.in_payload = False
-        if self.header.opcode & 8:
-            return self.receive_control(payload)
-        if self.encoded:
-            return self.receive_encoded(payload)
-        return self.receive_data(payload)
-
-    cdef Py_ssize_t room(self):
-        """How long the frame may be once it is decoded; -1 for no limit."""
-        cdef Py_ssize_t limit = -1
-        if self.max_message_size >= 0:
-            limit = self.max_message_size - self.message_size
-        if self.max_fragment_size >= 0 and (limit < 0 or self.max_fragment_size < limit):
-            limit = self.max_fragment_size
-        return limit
-
-    cdef int receive_encoded(self, bytes payload) except -1:
-        """A data frame is complete, as an extension made it (RFC 6455 5.8)."""
-        cdef tg_frame *h = &self.header
-        cdef Py_ssize_t limit = self.room()
-        if not self._extended:
-            self.inflation = self.deflate.inflation(payload, h.fin, limit)
-            return self.inflate()
-        payload = self._frame_decoded(h.opcode, bool(h.fin), h.rsv, payload, None if limit < 0 else limit)
-        return 0 if payload is None else self.receive_decoded(payload, limit)
-
-    cdef int inflate(self) except -1:
-        """Inflate until the frame is whole, or the budget is used up."""
-        cdef bytes payload
-        while True:
-            try:
-                payload = self.inflation.proceed()
-            except TooLong:
-                return self.fail(TOO_BIG, (None, self.room(), self.message_size))
-            except ZlibError as exc:
-                return self.fail(UNDECODABLE, exc)
-            if payload is not None:
-                self.inflation = None
-                return self.receive_decoded(payload, self.room())
-            if self.turns.used_up():
-                return 0
-
-    cdef int receive_decoded(self, bytes payload, Py_ssize_t limit) except -1:
-        """A data frame is complete and decoded; its limits and its UTF-8 are to be checked."""
-        cdef tg_frame *h = &self.header
-        if 0 <= limit < PyBytes_GET_SIZE(payload):
-            return self.fail(TOO_BIG, (PyBytes_GET_SIZE(payload), limit, self.message_size))
-        h.length = PyBytes_GET_SIZE(payload)
-        self.message_size += h.length
-        if self.message_opcode == TEXT:
-            if not tg_utf8_check(&self.utf8, <const uint8_t *> PyBytes_AS_STRING(payload), h.length):
-                return self.fail(INVALID_UTF8, self.text_so_far(payload))
-        return self.receive_data(payload)
-
-    cdef int receive_control(self, object payload) except -1:
-        if self._state == CLOSED:  # there is nobody to answer
-            if self.header.opcode == CLOSE:
-                self._discard()
-            return 0
-        if self._extended:
-            payload = self._frame_decoded(self.header.opcode, True, self.header.rsv, payload, 125)
-            if payload is None:
-                return 0
-        self._control_received(self.header.opcode, payload)
-        return 0
-
-    cdef int receive_data(self, object payload) except -1:
-        """A data frame is complete, and the UTF-8 of a text is valid as far as it goes."""
-        cdef tg_frame *h = &self.header
-        if h.fin and self.message_opcode == TEXT and self.utf8.due:
-            return self.fail(INVALID_UTF8, self.text_so_far(payload))
-        if self._slow:
-            self._frame_received(h.opcode, bool(h.fin), payload)
-        tg_count_bytes(self.counts, TG_RECEIVED, h.length)
-        if h.fin:
-            tg_count_message(self.counts, TG_RECEIVED, self.message_opcode, self.message_size)
-            self.message_opcode = 0
-        return self.push(payload, h.opcode, h.fin)
-
-    cdef int fail(self, int what, object detail) except -1:
-        """Fail the connection (RFC 6455 7.1.7): 0, so that callers stop reading."""
-        self._discard()
-        self.in_payload = False
-        if self._state != CLOSED:
-            self._fail_received(what, detail)
-        return 0
 
     # Doors to Python, which Connection defines:
     #   _handshake_received(data)            bytes before the connection is open

@@ -85,17 +85,9 @@ cdef class Awaitable:
     def cr_await(self):
         return self.channel.waiter if self.stage == WAITING else self.inner
 
-    @property
-    def cr_frame(self):
-        return None
-
-    @property
-    def cr_code(self):
-        return None
-
-    @property
-    def cr_origin(self):
-        return None
+    cr_frame = None
+    cr_code = None
+    cr_origin = None
 
     def __await__(self):
         return self

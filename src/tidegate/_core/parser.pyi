@@ -1,0 +1,4 @@
+from .inbox import Inbox
+
+class Parser(Inbox):
+    _extended: bool
