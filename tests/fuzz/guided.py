@@ -16,7 +16,7 @@ import atheris
 
 from tests.fuzz.model import CLOSE
 
-NATIVE = ("channel", "deflate", "messages", "waiter")
+NATIVE = ("channel", "deflate", "messages", "parser", "waiter")
 COUNTERS = 4096  # of each module, as in counters.h
 
 
