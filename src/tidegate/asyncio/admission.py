@@ -6,7 +6,6 @@
 
 It touches no connection: who asks does what the verdict says (server_connection.py).
 
-
 Descriptors are looked after by their numbers: the system gives out the lowest that is free, so whoever gets a high one
 knows that so many are open, whatever for. From `nofile` minus a reserve on, connections are answered 503; in the last
 half of the reserve they are cut, so that the rest of it is the application's. Accepting never fails for lack of them,
