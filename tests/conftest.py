@@ -12,12 +12,12 @@ Tests must be right on a machine that is five times slower, and busy; it may mak
 - Tests that measure time or count instructions are marked `timed`, compare rather than judge a number of seconds, and
   run alone: `pytest -m timed`.
 - Tests of several seconds are marked `slow`: `pytest -m slow`. `pytest -m ''` runs all of them.
-- Other tests run meanwhile (tests/parallel.py): ports come from `harness.free_port`, files are in `tmp_path`, and only
-  one's own processes, connections and descriptors are counted.
-- A test that hangs is told with its stacks after 300 s, a slow one after 1800 s (tests/hangs.py), or what
+- Other tests run meanwhile (tests/support/parallel.py): ports come from `harness.free_port`, files are in `tmp_path`,
+  and only one's own processes, connections and descriptors are counted.
+- A test that hangs is told with its stacks after 300 s, a slow one after 1800 s (tests/support/hangs.py), or what
   `@pytest.mark.timeout` says.
 
-What must not live here: helpers that are imported by name (tests/harness.py).
+What must not live here: helpers that are imported by name (tests/support/harness.py).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.harness import ECHO, Daemon
-from tests.patience import LONG, SLOWNESS
+from tests.support.harness import ECHO, Daemon
+from tests.support.patience import LONG, SLOWNESS
 from tidegate._core.counters import Row, use
 
-pytest_plugins = ("tests.hangs", "tests.parallel")
+pytest_plugins = ("tests.support.hangs", "tests.support.parallel")
 
 # How long an example takes, or making it, says more about the machine than about the code.
 settings.register_profile("tidegate", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import ROOT
+from tests.support.harness import ROOT
 from tests.test_source import SOURCE, files
 
 NAMED = re.compile(r"(?<![\w./*-])((?:\w+/)*\w+\.(?:py|pyx|pxd|pyi|h))\b(?!\()")

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import ROOT
-from tests.patience import LONG
+from tests.support.harness import ROOT
+from tests.support.patience import LONG
 
 # Loaded when first used: each costs an importer of tidegate more than tidegate itself.
 LAZY = {"asyncio", "click", "httptools", "msgspec", "prometheus_client", "rich", "setproctitle", "uvloop", "werkzeug"}

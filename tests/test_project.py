@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.harness import ROOT
+from tests.support.harness import ROOT
 from tests.test_source import TOOLS
 from tidegate.version import version
 

@@ -12,8 +12,8 @@ import struct
 
 from websockets.sync.client import connect
 
-from tests.harness import ROOT, Daemon
-from tests.patience import PATIENCE
+from tests.support.harness import ROOT, Daemon
+from tests.support.patience import PATIENCE
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LINES = 150

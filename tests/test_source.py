@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import ROOT
-from tests.patience import LONG
+from tests.support.harness import ROOT
+from tests.support.patience import LONG
 from tidegate._core.counters import FIELDS
 
 SOURCE = ROOT / "src" / "tidegate"

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 from tidegate._core.scoreboard import Scoreboard
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.admin.process import Admin, start
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 from tidegate import InvalidStatus, connect
 from tidegate._core.scoreboard import Scoreboard
 from tidegate.admin.admission import CONNECTIONS

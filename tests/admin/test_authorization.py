@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.admin.process import Admin, start
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 from tidegate import InvalidStatus, connect
 from tidegate._core.scoreboard import Scoreboard
 from tidegate.admin.authorization import BEARER, PROTOCOL

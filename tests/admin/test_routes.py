@@ -9,7 +9,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from tests.admin.process import Admin
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 from tidegate._core.scoreboard import Scoreboard
 
 PATHS = ("/", "/metrics", "/status", "/livez", "/readyz")

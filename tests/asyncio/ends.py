@@ -15,8 +15,8 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from tests.patience import PATIENCE
-from tests.rawclient import RawClient, frame
+from tests.support.patience import PATIENCE
+from tests.support.rawclient import RawClient, frame
 from tidegate.asyncio.server import Server, ServerConnection, serve
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10

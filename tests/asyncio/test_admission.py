@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from tests.asyncio.test_handshake import results
-from tests.patience import PATIENCE
-from tests.rawclient import RawClient
+from tests.support.patience import PATIENCE
+from tests.support.rawclient import RawClient
 from tidegate._core.counters import LIMITS, Row
 from tidegate.asyncio.admission import Gate, Verdict, descriptors
 from tidegate.asyncio.client import connect

@@ -20,7 +20,7 @@ from websockets.asyncio.client import connect, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import tidegate
-from tests.rawclient import RawClient
+from tests.support.rawclient import RawClient
 from tidegate.asyncio.server import Server, ServerConnection, basic_auth, serve, unix_serve
 from tidegate.http11 import Request, Response
 from tidegate.server import HandshakeOptions, accept

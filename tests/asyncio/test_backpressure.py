@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.asyncio.ends import BINARY, PING, PONG, Peer, Serving, connected, outcome, serving, until
-from tests.patience import PATIENCE
-from tests.rawclient import RawClient, frame
+from tests.support.patience import PATIENCE
+from tests.support.rawclient import RawClient, frame
 from tidegate._core.counters import Row
 from tidegate.asyncio.server import ServerConnection
 from tidegate.exceptions import ConnectionClosedError

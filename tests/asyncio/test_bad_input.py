@@ -19,8 +19,8 @@ import pytest
 import pytest_asyncio
 
 from tests.asyncio.ends import BINARY, CONT, PING, REQUEST, TEXT, Serving, outcome, serving, until
-from tests.rawclient import frame
-from tests.rawserver import Peer, RawServer
+from tests.support.rawclient import frame
+from tests.support.rawserver import Peer, RawServer
 from tidegate.asyncio.client import ClientConnection, connect
 from tidegate.asyncio.server import ServerConnection, serve
 from tidegate.datastructures import Headers

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 from tidegate.asyncio.server import Server, ServerConnection, broadcast, serve
 from tidegate.exceptions import ConcurrencyError
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from tests.asyncio.ends import Peer, close, serving, until
-from tests.patience import PATIENCE
-from tests.rawclient import frame
+from tests.support.patience import PATIENCE
+from tests.support.rawclient import frame
 from tidegate.asyncio.server import ServerConnection, broadcast
 from tidegate.exceptions import ConcurrencyError, ConnectionClosed
 

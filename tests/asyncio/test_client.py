@@ -20,8 +20,8 @@ import pytest
 import websockets.asyncio.server
 
 import tidegate
-from tests.rawclient import frame
-from tests.rawserver import Peer, RawServer
+from tests.support.rawclient import frame
+from tests.support.rawserver import Peer, RawServer
 from tidegate import ConnectionClosedError, ConnectionClosedOK, Headers, State
 from tidegate._core.counters import Row
 from tidegate.asyncio.client import ClientConnection, connect

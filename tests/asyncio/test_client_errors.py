@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect as model
 
-from tests.patience import PATIENCE
-from tests.rawserver import Peer, RawServer, forever
+from tests.support.patience import PATIENCE
+from tests.support.rawserver import Peer, RawServer, forever
 from tidegate.asyncio.client import ClientConnection, connect, unix_connect
 from tidegate.asyncio.server import serve
 from tidegate.exceptions import (

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.rawserver import Peer, RawServer
+from tests.support.rawserver import Peer, RawServer
 from tidegate.asyncio.client import ClientConnection, connect, process_exception
 from tidegate.asyncio.server import Server, ServerConnection, serve
 from tidegate.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus, InvalidURI

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.rawserver import Peer, RawServer
+from tests.support.rawserver import Peer, RawServer
 from tidegate.asyncio.client import connect, unix_connect
 from tidegate.asyncio.server import ServerConnection, serve, unix_serve
 from tidegate.datastructures import Headers

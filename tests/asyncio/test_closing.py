@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from tests.asyncio.ends import BINARY, CLOSE, CONT, PING, PONG, Peer, close, connected, outcome, until
-from tests.patience import PATIENCE
-from tests.rawclient import RawClient, frame
+from tests.support.patience import PATIENCE
+from tests.support.rawclient import RawClient, frame
 from tidegate._core.counters import CLOSE_CODES, INITIATORS, Row
 from tidegate.asyncio.server import ServerConnection
 from tidegate.exceptions import (

@@ -15,8 +15,8 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.asyncio.ends import BINARY, CONT, PING, PONG, TEXT, close, connected, outcome, serving, until
-from tests.patience import PATIENCE
-from tests.rawclient import frame
+from tests.support.patience import PATIENCE
+from tests.support.rawclient import frame
 from tidegate.asyncio.client import ClientConnection
 from tidegate.asyncio.server import ServerConnection
 from tidegate.exceptions import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK, ProtocolError

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.patience import PATIENCE
-from tests.rawserver import Peer, RawServer
+from tests.support.patience import PATIENCE
+from tests.support.rawserver import Peer, RawServer
 from tidegate.asyncio.client import connect, unix_connect
 from tidegate.asyncio.server import ServerConnection, serve, unix_serve
 from tidegate.exceptions import InvalidProxy

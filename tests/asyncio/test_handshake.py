@@ -16,7 +16,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.asyncio.ends import REQUEST, close, connected, serving, until
-from tests.rawclient import RawClient, frame
+from tests.support.rawclient import RawClient, frame
 from tidegate._core.counters import HANDSHAKE_RESULTS, Row
 from tidegate.asyncio.server import ServerConnection
 from tidegate.datastructures import Headers

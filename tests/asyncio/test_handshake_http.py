@@ -12,7 +12,7 @@ import pytest
 
 from tests.asyncio.ends import serving
 from tests.asyncio.test_handshake import idle, request
-from tests.rawclient import RawClient
+from tests.support.rawclient import RawClient
 from tidegate.asyncio.server import ServerConnection
 from tidegate.datastructures import Headers
 from tidegate.http11 import Request, Response

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.rawclient import RawClient, frame
+from tests.support.rawclient import RawClient, frame
 from tidegate.asyncio.server import Server, ServerConnection, serve
 
 

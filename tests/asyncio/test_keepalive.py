@@ -11,7 +11,7 @@ import pytest
 
 from tests.asyncio.ends import PATIENCE, PING, PONG, close, connected, outcome, until
 from tests.asyncio.test_tcp_info import stop_answering
-from tests.rawclient import frame
+from tests.support.rawclient import frame
 from tidegate._core.counters import Row
 from tidegate.exceptions import ConnectionClosedError
 from tidegate.protocol import State

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.asyncio.ends import REQUEST, Peer, Serving, close, connected, serving, until
-from tests.rawclient import RawClient, frame
+from tests.support.rawclient import RawClient, frame
 from tidegate.asyncio.client import ClientConnection, connect
 from tidegate.asyncio.server import ServerConnection
 from tidegate.exceptions import ConnectionClosed, InvalidHandshake

@@ -23,8 +23,8 @@ from werkzeug.exceptions import abort
 from werkzeug.routing import BaseConverter, Map, Rule, Submount
 
 import tidegate
-from tests.harness import Daemon
-from tests.rawclient import RawClient
+from tests.support.harness import Daemon
+from tests.support.rawclient import RawClient
 from tidegate.asyncio import router as ours
 from tidegate.asyncio.router import Router, route, unix_route
 from tidegate.asyncio.server import ServerConnection, basic_auth

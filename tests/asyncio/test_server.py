@@ -13,7 +13,7 @@ import pytest
 from websockets.asyncio.client import connect, unix_connect
 
 from tests.asyncio.ends import REQUEST, Peer, close, serving, until
-from tests.rawclient import frame
+from tests.support.rawclient import frame
 from tidegate.asyncio.server import Server, ServerConnection, serve, unix_serve
 from tidegate.exceptions import ProtocolError
 

@@ -15,7 +15,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError as ClientConnectionClosedError
 
 from tests.asyncio.ends import REQUEST, Serving, close, outcome, serving, until
-from tests.rawclient import RawClient, frame
+from tests.support.rawclient import RawClient, frame
 from tidegate.asyncio.server import ServerConnection, serve
 from tidegate.exceptions import ConnectionClosed, ConnectionClosedError
 

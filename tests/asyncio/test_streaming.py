@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.asyncio.ends import BINARY, CONT, PING, PONG, TEXT, close, connected, outcome, serving
-from tests.rawclient import frame
+from tests.support.rawclient import frame
 from tidegate.asyncio.server import ServerConnection
 from tidegate.exceptions import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK
 from tidegate.protocol import State

@@ -12,8 +12,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError as ClientConnectionClosedError
 
 from tests.asyncio.ends import REQUEST, Peer, Serving, outcome, serving, until
-from tests.patience import PATIENCE
-from tests.rawclient import frame
+from tests.support.patience import PATIENCE
+from tests.support.rawclient import frame
 from tidegate.asyncio.client import connect as tidegate_connect
 from tidegate.asyncio.server import ServerConnection
 from tidegate.exceptions import ConnectionClosedError

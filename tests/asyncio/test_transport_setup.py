@@ -18,8 +18,8 @@ import pytest
 
 from tests.asyncio.test_admission import MANY, gone, tell_address
 from tests.asyncio.test_handshake import results
-from tests.patience import PATIENCE
-from tests.rawclient import RawClient
+from tests.support.patience import PATIENCE
+from tests.support.rawclient import RawClient
 from tidegate._core.counters import Row
 from tidegate.asyncio.admission import Gate
 from tidegate.asyncio.client import connect

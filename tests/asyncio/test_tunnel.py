@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.proxies import Proxy
-from tests.rawserver import Peer, RawServer, forever
+from tests.support.proxies import Proxy
+from tests.support.rawserver import Peer, RawServer, forever
 from tidegate.asyncio.client import connect
 from tidegate.asyncio.server import ServerConnection, serve
 from tidegate.exceptions import (

@@ -21,9 +21,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from tests.harness import Daemon
-from tests.patience import PATIENCE
-from tests.rawclient import RawClient, frame
+from tests.support.harness import Daemon
+from tests.support.patience import PATIENCE
+from tests.support.rawclient import RawClient, frame
 
 APP = """
     async def handler(websocket):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.core import rebuild
-from tests.patience import LONG
+from tests.support.patience import LONG
 
 PROGRAM = Path(__file__).with_name("echo.py")
 DEPTH = 16

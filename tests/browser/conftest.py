@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 from tests.browser import chromium
-from tests.harness import require
+from tests.support.harness import require
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.harness import ECHO, Daemon, free_port, require, wait_until
-from tests.patience import PATIENCE
+from tests.support.harness import ECHO, Daemon, free_port, require, wait_until
+from tests.support.patience import PATIENCE
 from tidegate import connect
 from tidegate.admin.health import LIVE_SECONDS
 

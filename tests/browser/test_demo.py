@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.harness import Daemon
+from tests.support.harness import Daemon
 
 DEMO = "tidegate.cli.demo_application:app"
 

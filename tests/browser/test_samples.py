@@ -19,8 +19,8 @@ import pytest
 import trustme
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.patience import PATIENCE
 from tests.samples.running import source_of
+from tests.support.patience import PATIENCE
 
 CLOCK = """
     <!doctype html><title>clock</title><body>

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Page
 
-from tests.harness import Daemon
+from tests.support.harness import Daemon
 
 # A page of the same origin to run scripts on, an echo beside it; "close CODE REASON" makes the server close.
 APPLICATION = """

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import pytest
 
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 from tidegate.cli import main
 
 ACCEPTED = {"accepted": True}

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import pyte
 
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
 
 class _Screen(pyte.Screen):

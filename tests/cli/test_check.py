@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.harness import ECHO, Daemon, require, wait_until
-from tests.patience import PATIENCE
+from tests.support.harness import ECHO, Daemon, require, wait_until
+from tests.support.patience import PATIENCE
 
 LIFESPAN = """
     import asyncio, os, time

@@ -17,7 +17,7 @@ import trustme
 
 from tests.asyncio.ends import serving, until
 from tests.cli.terminal import Terminal
-from tests.patience import PATIENCE, complaints
+from tests.support.patience import PATIENCE, complaints
 from tidegate.asyncio.server import ServerConnection
 from tidegate.cli.connect import visible
 from tidegate.http11 import Request, Response

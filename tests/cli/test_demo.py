@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import urllib.request
 
-from tests.harness import Daemon
-from tests.patience import PATIENCE
+from tests.support.harness import Daemon
+from tests.support.patience import PATIENCE
 
 
 def test_two_workers_a_page_and_metrics() -> None:

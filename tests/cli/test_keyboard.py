@@ -9,7 +9,7 @@ import termios
 
 import pytest
 
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 from tidegate.cli.keyboard import Keyboard, keys
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import ROOT
+from tests.support.harness import ROOT
 from tidegate.cli import reference
 from tidegate.config.schema import settings
 from tidegate.metrics.catalog import CATALOG

@@ -15,7 +15,7 @@ from typing import Any
 import click
 import pytest
 
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 from tidegate.cli import COMMANDS, main, serve, tidegate
 from tidegate.config.bind import Tcp, Unix
 from tidegate.config.schema import Config, settings

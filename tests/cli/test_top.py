@@ -23,8 +23,8 @@ from tests.asyncio.ends import serving
 from tests.cli.asked import run as run_here
 from tests.cli.asked import words
 from tests.cli.terminal import Terminal
-from tests.harness import Daemon, wait_until
-from tests.patience import PATIENCE, complaints
+from tests.support.harness import Daemon, wait_until
+from tests.support.patience import PATIENCE, complaints
 from tidegate.asyncio.client import connect
 from tidegate.asyncio.server import ServerConnection
 from tidegate.cli import top

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.harness import ROOT
+from tests.support.harness import ROOT
 from tidegate.config import sources
 from tidegate.config.bind import Tcp, Unix
 from tidegate.config.errors import ConfigError

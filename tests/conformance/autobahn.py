@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypedDict
 
-from tests import cache
-from tests.harness import free_port, wait_until
-from tests.patience import LONG
+from tests.support import cache
+from tests.support.harness import free_port, wait_until
+from tests.support.patience import LONG
 
 VERSION = "25.10.1"
 VIRTUALENV = "virtualenv>=20.21,<20.22"  # the last that makes environments of Python 2.7

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance import autobahn
-from tests.harness import require
+from tests.support.harness import require
 
 
 @pytest.fixture(scope="session")

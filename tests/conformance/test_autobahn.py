@@ -13,7 +13,7 @@ import pytest
 
 from tests.conformance import autobahn
 from tests.conformance.cases import CHAPTERS, MAX_SIZE, check, check_compression
-from tests.harness import ECHO, Daemon
+from tests.support.harness import ECHO, Daemon
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conformance import autobahn
 from tests.conformance.cases import CHAPTERS, MAX_SIZE, check, check_compression
-from tests.patience import LONG
+from tests.support.patience import LONG
 
 PROGRAM = Path(__file__).with_name("echo_client.py")
 

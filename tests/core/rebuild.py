@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from tests.harness import ROOT, require
-from tests.patience import LONG
+from tests.support.harness import ROOT, require
+from tests.support.patience import LONG
 
 BUILD = """
 import sys

@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from tests.rawclient import frame
+from tests.support.rawclient import frame
 from tidegate._core import turns
 from tidegate._core.messages import MessageChannel
 from tidegate._core.wire import parse_header

@@ -24,7 +24,7 @@ from tests.core.recorder import (
     more,
     text,
 )
-from tests.rawclient import frame
+from tests.support.rawclient import frame
 from tidegate._core.channel import Channel
 from tidegate.closing import FAILURES
 from tidegate.frames import CloseCode

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.recorder import CONT, MASK, PING, TEXT, Recorder, binary, control, more, text
-from tests.rawclient import frame
+from tests.support.rawclient import frame
 from tidegate._core.deflate import Deflate
 from tidegate.closing import FAILURES
 from tidegate.frames import CloseCode

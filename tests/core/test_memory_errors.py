@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.core.recorder import PING, TEXT, Recorder, binary, control, finish, more, text
-from tests.harness import require
+from tests.support.harness import require
 
 try:
     import _testcapi  # type: ignore[import-not-found]

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.recorder import Recorder, binary, finish, in_callback, more, text
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 from tidegate.exceptions import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK
 
 KINDS: dict[str, Callable[[Recorder], Coroutine[Any, Any, Any]]] = {

@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 from tidegate import _core
 
 MODULES = sorted(module.name for module in pkgutil.iter_modules(_core.__path__))

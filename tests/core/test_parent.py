@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 from tidegate._core.parent import end_with_parent
 
 # The parent forks, lets the child begin, and ends, or stays until its standard input is closed.

@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 from tests.core.recorder import MASK, PING, Recorder, Transport, control, finish, frames, in_callback, text
-from tests.harness import ROOT
-from tests.rawclient import frame
+from tests.support.harness import ROOT
+from tests.support.rawclient import frame
 from tidegate._core import scoreboard
 from tidegate._core.broadcast import broadcast
 from tidegate._core.deflate import Deflate

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.processes import run
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 from tidegate._core.counters import (
     FIELDS,
 )

@@ -26,8 +26,8 @@ from typing import Self
 import pytest
 import trustme
 
-from tests.harness import ROOT, Daemon, free_port, require, wait_until
-from tests.patience import PATIENCE
+from tests.support.harness import ROOT, Daemon, free_port, require, wait_until
+from tests.support.patience import PATIENCE
 
 DEPLOY = ROOT / "deploy"
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.harness import ROOT
+from tests.support.harness import ROOT
 
 DOCKERFILE = ROOT / "deploy" / "docker" / "Dockerfile"
 

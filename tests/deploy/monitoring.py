@@ -26,8 +26,8 @@ from typing import Any, Self
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.harness import ROOT, Daemon, free_port, require, wait_until
-from tests.patience import PATIENCE
+from tests.support.harness import ROOT, Daemon, free_port, require, wait_until
+from tests.support.patience import PATIENCE
 
 SCRAPE_SECONDS = 1
 

@@ -10,7 +10,7 @@ import re
 
 import pytest
 
-from tests.harness import ROOT
+from tests.support.harness import ROOT
 from tidegate import headers, http11, proxy_protocol
 from tidegate._core import turns
 from tidegate.admin import admission as admin_admission

@@ -23,8 +23,8 @@ from websockets.sync.client import connect
 
 from tests.deploy.fronts import DEPLOY
 from tests.deploy.image import Image, can_build, stages
-from tests.harness import ROOT, free_port, require, wait_until
-from tests.patience import PATIENCE
+from tests.support.harness import ROOT, free_port, require, wait_until
+from tests.support.patience import PATIENCE
 from tidegate.config.bind import Tcp
 from tidegate.config.schema import settings
 from tidegate.config.sources import Loader

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from grafana import dashboard
-from tests.harness import ROOT
+from tests.support.harness import ROOT
 from tidegate.metrics.catalog import CATALOG
 
 BOARD: dict[str, Any] = json.loads(dashboard.FILE.read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.harness import ROOT
+from tests.support.harness import ROOT
 from tidegate import logs
 from tidegate.cli import COMMANDS, Commands, reference, tidegate
 from tidegate.config.schema import settings

@@ -21,7 +21,7 @@ from websockets.asyncio.client import ClientConnection
 
 from grafana import dashboard
 from tests.deploy.monitoring import SCRAPE_SECONDS, Load, Prometheus, Series
-from tests.harness import Daemon, wait_until
+from tests.support.harness import Daemon, wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.fronts import DEPLOY
-from tests.harness import ROOT
+from tests.support.harness import ROOT
 from tidegate import cli
 from tidegate.cli.serve import command
 from tidegate.config.schema import settings

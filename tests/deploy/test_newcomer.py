@@ -26,8 +26,8 @@ import psutil
 import pytest
 from websockets.sync.client import connect
 
-from tests.harness import ROOT, free_port, require, wait_until
-from tests.patience import LONG, PATIENCE
+from tests.support.harness import ROOT, free_port, require, wait_until
+from tests.support.patience import LONG, PATIENCE
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)

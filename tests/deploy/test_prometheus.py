@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import ROOT, require
-from tests.patience import PATIENCE
+from tests.support.harness import ROOT, require
+from tests.support.patience import PATIENCE
 from tidegate._core.counters import CLOSE_CODES, HANDSHAKE_RESULTS, LIMITS
 from tidegate._core.snapshot import EXIT_REASONS, STAGES
 from tidegate.metrics.catalog import CATALOG

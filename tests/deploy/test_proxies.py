@@ -19,9 +19,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 
 from tests.deploy.fronts import KINDS, Front, caddy_version, read
-from tests.harness import wait_until
-from tests.patience import PATIENCE
 from tests.process.clients import Crowd
+from tests.support.harness import wait_until
+from tests.support.patience import PATIENCE
 from tidegate.config.schema import settings
 
 STAYING = 10

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from tests.deploy.fronts import DEPLOY, find, read
-from tests.harness import require
+from tests.support.harness import require
 from tidegate.config.schema import settings
 
 KERNEL = "sysctl/60-tidegate.conf"

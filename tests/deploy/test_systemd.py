@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import ROOT, require
+from tests.support.harness import ROOT, require
 from tidegate.cli.serve import command
 from tidegate.config.schema import settings
 

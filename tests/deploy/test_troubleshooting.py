@@ -16,9 +16,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.harness import ROOT, Daemon, wait_until
-from tests.patience import PATIENCE
-from tests.rawclient import RawClient
+from tests.support.harness import ROOT, Daemon, wait_until
+from tests.support.patience import PATIENCE
+from tests.support.rawclient import RawClient
 
 PAGE = (ROOT / "deploy" / "guides" / "troubleshooting.md").read_text(encoding="utf-8")
 PROSE = " ".join(PAGE.split())

@@ -13,7 +13,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
 ADDED = {"X-Content-Type-Options"}
 """Headers that only tidegate's refusals have: what they quote is never to be taken for a page."""

@@ -16,8 +16,8 @@ import pytest
 from tests.core import rebuild
 from tests.fuzz.targets import TARGETS
 from tests.fuzz.wires import TIMES
-from tests.harness import ROOT, require
-from tests.patience import LONG, PATIENCE
+from tests.support.harness import ROOT, require
+from tests.support.patience import LONG, PATIENCE
 
 RUNS = 40_000  # some seconds
 COUNTERS = ROOT / "tests" / "fuzz" / "counters.h"

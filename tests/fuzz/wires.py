@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from tests.fuzz.model import BINARY, CLOSE, CONT, PING, PONG, TEXT, Deflating
-from tests.rawclient import frame
+from tests.support.rawclient import frame
 
 # A soak is the same tests with TIDEGATE_FUZZ=50, say: so many times as many examples.
 TIMES = float(os.environ.get("TIDEGATE_FUZZ", "1"))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Daemon
+from tests.support.harness import Daemon
 
 APPLICATION = Path(__file__).with_name("application.py").read_text(encoding="utf-8")
 TARGET = "application:app"

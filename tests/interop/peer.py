@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests import cache
 from tests.browser import chromium
-from tests.harness import ROOT, require
 from tests.interop.peers.program import LIMIT, Closed, Message, Rejected, pack, unpack
-from tests.patience import PATIENCE
+from tests.support import cache
+from tests.support.harness import ROOT, require
+from tests.support.patience import PATIENCE
 
 PROGRAMS = Path(__file__).parent / "peers"
 

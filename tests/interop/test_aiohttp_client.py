@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType
 
-from tests.harness import Daemon
 from tests.interop.conftest import MAX_SIZE
-from tests.patience import PATIENCE
+from tests.support.harness import Daemon
+from tests.support.patience import PATIENCE
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
 
-from tests.harness import Daemon
 from tests.interop.conftest import MAX_SIZE
-from tests.patience import PATIENCE
+from tests.support.harness import Daemon
+from tests.support.patience import PATIENCE
 
 SIZES = [0, 1, 125, 126, 65535, 65536, 1_000_000, MAX_SIZE]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import require
+from tests.support.harness import require
 from tidegate.logs.files import open_file
 
 NOBODY = pwd.getpwnam("nobody")

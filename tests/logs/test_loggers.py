@@ -14,8 +14,8 @@ import pytest
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
-from tests.harness import ROOT, Daemon
-from tests.patience import PATIENCE
+from tests.support.harness import ROOT, Daemon
+from tests.support.patience import PATIENCE
 from tidegate.logs.loggers import NAMES
 
 CONFIGURATIONS = {

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import wait_until
+from tests.support.harness import wait_until
 from tidegate.logs.formatters import Text
 from tidegate.logs.stream import Output
 from tidegate.logs.writers import Handler, Patient, Threaded

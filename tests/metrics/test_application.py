@@ -19,8 +19,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from websockets.asyncio.client import connect
 
-from tests.harness import Daemon, require, wait_until
-from tests.patience import PATIENCE
+from tests.support.harness import Daemon, require, wait_until
+from tests.support.patience import PATIENCE
 from tidegate._core.scoreboard import Scoreboard
 from tidegate.metrics.application import VARIABLE, Users
 from tidegate.metrics.expose import expose, registry

@@ -9,8 +9,8 @@ import subprocess
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.harness import Daemon, Metrics, require, wait_until
-from tests.patience import PATIENCE
+from tests.support.harness import Daemon, Metrics, require, wait_until
+from tests.support.patience import PATIENCE
 
 APPLICATION = """
     async def handler(websocket):

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from tests.harness import require
+from tests.support.harness import require
 from tidegate._core.scoreboard import Scoreboard
 from tidegate.metrics.catalog import CATALOG
 from tidegate.metrics.expose import expose, registry

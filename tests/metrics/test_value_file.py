@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.mmap_dict import MmapedDict
 
-from tests.harness import require
-from tests.patience import PATIENCE
+from tests.support.harness import require
+from tests.support.patience import PATIENCE
 from tidegate.metrics import value_file
 from tidegate.metrics.application import VARIABLE
 from tidegate.metrics.value_file import SIZE, ValueFile

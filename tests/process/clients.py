@@ -16,7 +16,7 @@ from typing import Self
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
 
 class Crowd:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import ECHO, Daemon, wait_until
-from tests.patience import PATIENCE
-from tests.rawclient import RawClient
+from tests.support.harness import ECHO, Daemon, wait_until
+from tests.support.patience import PATIENCE
+from tests.support.rawclient import RawClient
 
 OLD, NEW = "0123456789abcdef", "fedcba9876543210"
 

@@ -19,8 +19,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.harness import ECHO, Daemon, require, wait_until
-from tests.patience import PATIENCE
+from tests.support.harness import ECHO, Daemon, require, wait_until
+from tests.support.patience import PATIENCE
 
 GREETING = """
     import {module} as greetings

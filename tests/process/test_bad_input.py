@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.harness import ECHO, Daemon
-from tests.patience import PATIENCE
-from tests.rawclient import RawClient, frame
+from tests.support.harness import ECHO, Daemon
+from tests.support.patience import PATIENCE
+from tests.support.rawclient import RawClient, frame
 
 # A connection that breaks the rules ends in an exception in its handler; one that expects it logs nothing.
 QUIET_ECHO = """

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 from websockets.asyncio.client import connect, unix_connect
 
-from tests.harness import ECHO, Daemon, free_port, wait_until
-from tests.patience import PATIENCE
-from tests.rawclient import RawClient
+from tests.support.harness import ECHO, Daemon, free_port, wait_until
+from tests.support.patience import PATIENCE
+from tests.support.rawclient import RawClient
 
 WHO = """
     import os

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Daemon, wait_until
-from tests.patience import PATIENCE
+from tests.support.harness import Daemon, wait_until
+from tests.support.patience import PATIENCE
 
 # What a boot that is not heeded would wait for: longer than a test does.
 AGES = ("--graceful-timeout", str(10 * PATIENCE), "--boot-timeout", str(10 * PATIENCE))

@@ -23,11 +23,11 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.harness import ECHO, Daemon, wait_until
-from tests.patience import PATIENCE
 from tests.process.clients import Crowd
 from tests.process.test_service import opened
-from tests.rawclient import RawClient
+from tests.support.harness import ECHO, Daemon, wait_until
+from tests.support.patience import PATIENCE
+from tests.support.rawclient import RawClient
 
 QUICK = ("--settle", "0.1", "--control", "control.sock")
 

@@ -16,8 +16,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidMessage
 
-from tests.harness import ECHO, Daemon, Metrics, wait_until
-from tests.patience import PATIENCE
+from tests.support.harness import ECHO, Daemon, Metrics, wait_until
+from tests.support.patience import PATIENCE
 
 # Names its process, so that a client knows which worker has it.
 WHO = """

@@ -15,8 +15,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
 
-from tests.harness import Daemon, wait_until
-from tests.patience import PATIENCE
+from tests.support.harness import Daemon, wait_until
+from tests.support.patience import PATIENCE
 
 RAISED = {
     "SystemExit": "sys.exit('DATABASE_URL is not set')",

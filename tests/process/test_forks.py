@@ -15,8 +15,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError
 
-from tests.harness import ECHO, Daemon, wait_until
-from tests.patience import PATIENCE
+from tests.support.harness import ECHO, Daemon, wait_until
+from tests.support.patience import PATIENCE
 
 FORKS = """
     import multiprocessing, os, subprocess, sys, time

@@ -17,9 +17,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.harness import Daemon, wait_until
-from tests.patience import PATIENCE
 from tests.process.clients import Crowd
+from tests.support.harness import Daemon, wait_until
+from tests.support.patience import PATIENCE
 
 # Names its process, and does whatever it is told to.
 APPLICATION = """

@@ -11,8 +11,8 @@ import psutil
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.harness import ECHO, Daemon, wait_until
-from tests.rawclient import RawClient
+from tests.support.harness import ECHO, Daemon, wait_until
+from tests.support.rawclient import RawClient
 
 CONNECTIONS = 10_000
 AT_ONCE = 100

@@ -22,9 +22,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 
-from tests.harness import ECHO, Daemon, wait_until
-from tests.patience import PATIENCE
-from tests.rawclient import RawClient, frame
+from tests.support.harness import ECHO, Daemon, wait_until
+from tests.support.patience import PATIENCE
+from tests.support.rawclient import RawClient, frame
 
 # Echoes, and logs as much as it is told to.
 TALKATIVE = """

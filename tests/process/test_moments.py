@@ -12,10 +12,10 @@ import time
 
 import pytest
 
-from tests.harness import ECHO, Daemon, wait_until
-from tests.patience import PATIENCE
 from tests.process.clients import Crowd
-from tests.rawclient import RawClient
+from tests.support.harness import ECHO, Daemon, wait_until
+from tests.support.patience import PATIENCE
+from tests.support.rawclient import RawClient
 
 CLIENTS = 5000
 DRAIN = 10

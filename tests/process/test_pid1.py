@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.harness import wait_until
-from tests.patience import PATIENCE
+from tests.support.harness import wait_until
+from tests.support.patience import PATIENCE
 
 UNSHARE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 if os.geteuid() != 0:

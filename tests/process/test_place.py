@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
-from tests.harness import Daemon, wait_until
-from tests.patience import PATIENCE
+from tests.support.harness import Daemon, wait_until
+from tests.support.patience import PATIENCE
 from tidegate.process.place import Place, here
 
 RELEASE = "async def handler(websocket):\n    await websocket.send({!r})\n    async for _ in websocket: pass\n"

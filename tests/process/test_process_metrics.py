@@ -18,8 +18,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.harness import ECHO, Daemon, Metrics, wait_until
-from tests.patience import PATIENCE
+from tests.support.harness import ECHO, Daemon, Metrics, wait_until
+from tests.support.patience import PATIENCE
 
 QUICK = ("--settle", "0.1")
 BURNS = """

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from tests.harness import ECHO, Daemon, wait_until
 from tests.process.clients import Crowd
+from tests.support.harness import ECHO, Daemon, wait_until
 
 VERSION = """
     import os, asyncio

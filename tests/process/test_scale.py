@@ -12,9 +12,9 @@ import socket
 
 import pytest
 
-from tests.harness import ECHO, Daemon, wait_until
-from tests.patience import PATIENCE
 from tests.process.clients import Crowd
+from tests.support.harness import ECHO, Daemon, wait_until
+from tests.support.patience import PATIENCE
 
 # Its first worker dies as it boots, as long as there is a file of that name.
 MORTAL = """

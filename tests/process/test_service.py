@@ -25,9 +25,9 @@ import psutil
 import pytest
 from websockets.asyncio.client import connect, unix_connect
 
-from tests.harness import ECHO, ROOT, Daemon, require, wait_until
-from tests.patience import PATIENCE
-from tests.rawclient import RawClient
+from tests.support.harness import ECHO, ROOT, Daemon, require, wait_until
+from tests.support.patience import PATIENCE
+from tests.support.rawclient import RawClient
 
 NOBODY = pwd.getpwnam("nobody")
 

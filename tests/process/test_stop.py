@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.harness import ECHO, Daemon, wait_until
-from tests.patience import PATIENCE
-from tests.rawclient import RawClient
+from tests.support.harness import ECHO, Daemon, wait_until
+from tests.support.patience import PATIENCE
+from tests.support.rawclient import RawClient
 
 # Three ways of not ending.
 ENDLESS = """

@@ -14,8 +14,8 @@ import psutil
 import pytest
 from websockets.sync.client import connect
 
-from tests.harness import ECHO, Daemon, wait_until
-from tests.patience import PATIENCE
+from tests.support.harness import ECHO, Daemon, wait_until
+from tests.support.patience import PATIENCE
 
 PROGRAM = """
 import os, sys

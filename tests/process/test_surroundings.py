@@ -20,8 +20,8 @@ import trustme
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedOK
 
-from tests.harness import Daemon, wait_until
-from tests.patience import PATIENCE
+from tests.support.harness import Daemon, wait_until
+from tests.support.patience import PATIENCE
 
 CARELESS = """
     import json, locale, os, signal, socket, sys

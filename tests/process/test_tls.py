@@ -17,8 +17,8 @@ import pytest
 import trustme
 from cryptography import x509
 
-from tests.harness import ECHO, Daemon, wait_until
-from tests.patience import PATIENCE
+from tests.support.harness import ECHO, Daemon, wait_until
+from tests.support.patience import PATIENCE
 from tidegate.asyncio.client import ClientConnection, connect
 from tidegate.exceptions import ConnectionClosed, InvalidMessage
 

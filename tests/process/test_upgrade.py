@@ -17,10 +17,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.harness import ECHO, ROOT, Daemon, wait_until
 from tests.process.clients import Crowd
 from tests.process.test_reload import generations
 from tests.releases.between import between
+from tests.support.harness import ECHO, ROOT, Daemon, wait_until
 
 
 class Versions:

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cache import installed, run
-from tests.harness import ROOT, require
-from tests.patience import LONG
+from tests.support.cache import installed, run
+from tests.support.harness import ROOT, require
+from tests.support.patience import LONG
 
 RELEASE = "e608f85e47e8774f54ced6f5df2a167f361ddd21"
 """The last commit before classes and modules got other names; the words of recorded/ are its own."""

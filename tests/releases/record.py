@@ -34,8 +34,8 @@ from typing import Any, Final
 import msgspec
 from websockets.sync.client import connect
 
-from tests.harness import ECHO, Daemon, wait_until
-from tests.patience import PATIENCE
+from tests.support.harness import ECHO, Daemon, wait_until
+from tests.support.patience import PATIENCE
 from tidegate._core import counters, snapshot
 from tidegate._core.counters import FIELDS, Row
 from tidegate._core.scoreboard import Scoreboard

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import ECHO, Daemon, wait_until
 from tests.process.clients import Crowd
 from tests.process.test_reload import generations
 from tests.process.test_upgrade import upgrade
 from tests.releases.between import between
+from tests.support.harness import ECHO, Daemon, wait_until
 
 LAYOUT = """
 def change(task, state):

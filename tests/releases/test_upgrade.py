@@ -15,13 +15,13 @@ import pytest
 from websockets.asyncio.client import connect, unix_connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.harness import Daemon, Metrics
-from tests.patience import PATIENCE
 from tests.process.clients import Crowd
 from tests.process.test_reload import generations
 from tests.process.test_upgrade import upgrade, version
 from tests.releases import record
 from tests.releases.installed import LAYOUT, TODAY, Environment, need_history, wheel_before, wheel_of_today
+from tests.support.harness import Daemon, Metrics
+from tests.support.patience import PATIENCE
 
 APPLICATION = """
     from prometheus_client import Counter

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.patience import PATIENCE, complaints
+from tests.support.patience import PATIENCE, complaints
 
 PROGRAMS = Path(__file__).parent / "programs"
 _import = re.compile(r"^(import|from) websockets\b", re.MULTILINE)

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import trustme
 
-from tests.patience import PATIENCE
 from tests.samples.running import PROGRAMS, Program, running, start
+from tests.support.patience import PATIENCE
 from tidegate import ConnectionClosedOK, InvalidStatus, connect, unix_connect
 
 LIBRARIES = ("tidegate", "websockets")

@@ -18,7 +18,7 @@ from typing import Any, cast, get_args
 import msgspec
 import pytest
 
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 from tidegate._core.scoreboard import Scoreboard
 from tidegate.ipc import control_protocol
 from tidegate.ipc.control_protocol import Request

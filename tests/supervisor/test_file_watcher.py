@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.harness import require
-from tests.patience import PATIENCE
+from tests.support.harness import require
+from tests.support.patience import PATIENCE
 from tidegate.supervisor.auto_reload import Said, Task
 from tidegate.supervisor.file_watcher import concerns, folders, holds, stamps
 

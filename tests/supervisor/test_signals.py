@@ -11,7 +11,7 @@ import subprocess
 import sys
 import textwrap
 
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 from tidegate.supervisor.signals import name_of
 
 PRELUDE = """

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 from tidegate.config.schema import Config
 from tidegate.ipc.pipe import Level, Order, Pipe, Report, Stage
 from tidegate.supervisor.signals import Signals

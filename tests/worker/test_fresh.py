@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
 PRELUDE = """
 import os, py_compile, sys
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 from tidegate.worker.fresh import refresh
 sys.path.insert(0, os.getcwd())
 """

@@ -19,9 +19,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.harness import ECHO, wait_until
-from tests.patience import PATIENCE
-from tests.rawclient import RawClient
+from tests.support.harness import ECHO, wait_until
+from tests.support.patience import PATIENCE
+from tests.support.rawclient import RawClient
 from tidegate._core.scoreboard import Scoreboard
 from tidegate.ipc.pipe import Level, Order, Pipe, Report
 

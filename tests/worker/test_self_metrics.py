@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from tests.harness import Daemon, wait_until
+from tests.support.harness import Daemon, wait_until
 from tidegate._core.channel import slow_connections
 from tidegate._core.counters import Row
 from tidegate.worker import self_metrics

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.differential.library import Record, add
 from tests.differential.stage import REQUEST, serving
-from tests.rawclient import RawClient
+from tests.support.rawclient import RawClient
 
 request = RawClient.request
 KEY = "Sec-WebSocket-Key"

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.differential.library import Record, add, scenario
 from tests.differential.stage import REQUEST, TEXT, serving
-from tests.rawclient import RawClient
+from tests.support.rawclient import RawClient
 
 
 async def idle(websocket: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.differential.library import Record, add, outcome, scenario
 from tests.differential.stage import BINARY, CLOSE, CONT, PING, TEXT, accepted, dialled, until
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
 
 async def parts(*values: Any) -> AsyncIterator[Any]:

@@ -25,7 +25,7 @@ from tests.differential.stage import (
     serving,
     until,
 )
-from tests.rawclient import RawClient
+from tests.support.rawclient import RawClient
 
 
 async def idle(websocket: Any) -> None:

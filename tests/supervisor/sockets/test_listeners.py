@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import free_port, require
-from tests.patience import PATIENCE
+from tests.support.harness import free_port, require
+from tests.support.patience import PATIENCE
 from tidegate.config.bind import Address, Fd, Tcp, Unix
 from tidegate.supervisor.sockets import listeners as module
 from tidegate.supervisor.sockets.addresses import AddressError

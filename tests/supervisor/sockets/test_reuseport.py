@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.harness import require
+from tests.support.harness import require
 from tidegate.supervisor.sockets.listeners import BALANCES
 from tidegate.supervisor.sockets.reuseport import Group
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import require
+from tests.support.harness import require
 from tidegate.supervisor.system.pidfile import Pidfile, PidfileError
 
 # Another process that writes the file, says so, and waits until its input ends.

@@ -14,7 +14,7 @@ import textwrap
 
 import pytest
 
-from tests.harness import require
+from tests.support.harness import require
 from tidegate.config.errors import ConfigError
 from tidegate.supervisor.system.privileges import identify
 

@@ -1,7 +1,7 @@
 """How long a test waits, in one place: what must happen has PATIENCE seconds, on a machine five times slower too.
 
 TIDEGATE_TEST_SLOWNESS=10 makes every limit ten times as long, for an emulator, say, or a machine that is slower still.
-What must not live here: waiting itself (tests/harness.py).
+What must not live here: waiting itself (tests/support/harness.py).
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import ROOT
-from tests.patience import LONG
+from tests.support.harness import ROOT
+from tests.support.patience import LONG
 
 HANGING = """
 import asyncio
@@ -45,7 +45,7 @@ def test_after(): ...
 def test_a_test_that_hangs(tmp_path: Path, processes: int) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "test_hanging.py").write_text(HANGING)
-    plugins = ("-p", "tests.hangs", "-p", "tests.parallel")
+    plugins = ("-p", "tests.support.hangs", "-p", "tests.support.parallel")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *plugins, "-q", "-n", str(processes), "--timeout=3", "test_hanging.py"],
         cwd=tmp_path,

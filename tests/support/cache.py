@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.patience import LONG
+from tests.support.patience import LONG
 
 
 def installed(name: str, install: Callable[[Path], None], folder: Path | None = None) -> Path:

@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Self
 
-from tests.rawclient import frame
+from tests.support.rawclient import frame
 
 
 class Peer:

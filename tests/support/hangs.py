@@ -1,7 +1,7 @@
 """A test that hangs: after its limit its name and everybody's stacks are told, and its process ends.
 
 In a parallel run only that test is lost: another process goes on with the others. A signal would not do, since none
-reaches a test that waits in uvloop. What must not live here: the limits (pyproject.toml, tests/patience.py).
+reaches a test that waits in uvloop. What must not live here: the limits (pyproject.toml, tests/support/patience.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.patience import SLOWNESS
+from tests.support.patience import SLOWNESS
 
 # Seconds after which the process is ended from outside Python: native code that loops lets no thread run.
 _GRACE = 60.0

@@ -29,9 +29,9 @@ from typing import NoReturn, TypeVar
 import psutil
 import pytest
 
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 ECHO = """
     async def handler(websocket):
