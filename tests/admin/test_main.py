@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.admin.process import Admin
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 from tidegate.admin.main import LEFT_TO_SUPERVISOR
 
 
@@ -62,6 +62,20 @@ def test_a_client_that_sends_nothing_does_not_delay_the_end(admin: Admin) -> Non
         assert admin.wait() == 0
         idle.settimeout(PATIENCE)
         assert idle.recv(65536).startswith(b"HTTP/1.1 503 ")
+
+
+def test_who_connected_before_the_end_is_answered(admin: Admin) -> None:
+    """At an upgrade the next admin process accepts already: a scrape that this one has taken is not refused."""
+    with socket.create_connection(("127.0.0.1", admin.ports[0]), timeout=PATIENCE) as scrape:
+        scrape.sendall(b"GET /livez HTTP/1.1\r\n")
+        assert admin.get("/livez")[0] == 200  # it has been accepted before
+        os.kill(admin.pid, signal.SIGTERM)
+        with contextlib.suppress(ConnectionError):
+            while True:  # until nobody listens any more: the end has begun
+                socket.create_connection(("127.0.0.1", admin.ports[0]), timeout=PATIENCE).close()
+        scrape.sendall(b"Host: localhost\r\n\r\n")
+        assert scrape.recv(65536).startswith(b"HTTP/1.1 200 ")
+    assert admin.wait() == 0
 
 
 @pytest.mark.slow

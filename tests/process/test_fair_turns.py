@@ -5,14 +5,13 @@ What must not live here: how long others wait (tests/benchmarks), the rules of t
 
 from __future__ import annotations
 
-import threading
 import time
 
 import pytest
 
-from tests.benchmarks.bystander import ATTACKS, attack
-from tests.harness import ECHO, Daemon
-from tests.rawclient import RawClient, frame
+from tests.benchmarks.bystander import attacking
+from tests.support.harness import ECHO, Daemon
+from tests.support.rawclient import RawClient, frame
 
 
 @pytest.mark.slow
@@ -20,18 +19,15 @@ def test_the_watchdog_does_not_judge_a_load_that_turns_bound() -> None:
     """Bombs that are echoed, for longer than the watchdog waits for a turn of the loop."""
     with Daemon(ECHO, "--worker-timeout", "5", workers=1) as daemon:
         workers = daemon.workers()
-        stop = threading.Event()
-        attacker = threading.Thread(target=attack, args=(daemon.port, ATTACKS["bombs, echoed"], stop.is_set))
-        attacker.start()
-        try:
-            with RawClient(daemon.port).open() as bystander:
-                end = time.monotonic() + 12
-                while time.monotonic() < end:
-                    bystander.send(frame(b"hello"))
-                    assert bystander.frame() == (0x81, b"hello")
-        finally:
-            stop.set()
-            attacker.join()
+        before = daemon.metrics().total("tidegate_messages_received_total")
+        echoes = 0
+        with attacking(daemon.port, "bombs, echoed"), RawClient(daemon.port).open() as bystander:
+            end = time.monotonic() + 12
+            while time.monotonic() < end:
+                bystander.send(frame(b"hello"))
+                assert bystander.frame() == (0x81, b"hello")
+                echoes += 1
+        assert daemon.metrics().total("tidegate_messages_received_total") > before + echoes  # it did attack
         assert daemon.workers() == workers
         assert "hang" not in daemon.log
         assert "hung" not in daemon.log

@@ -20,7 +20,7 @@ from setproctitle import setproctitle
 
 from .. import logs
 from .._core.scoreboard import Scoreboard
-from ..asyncio.server import Server, serve
+from ..asyncio.server import Server, handshakes_done, serve
 from ..ipc.pipe import Order, Pipe, Report
 from ..process import forks
 from .admission import BACKLOG, Entrance
@@ -30,6 +30,9 @@ from .routes import Answers
 
 TICK = 1.0
 """Seconds between two signs of life."""
+
+ASK_SECONDS = 1.0
+"""How long a client that has connected, but not asked yet, may delay the end."""
 
 CLOSE_SECONDS = 1.0
 """How long a client that reads its answer slowly may delay the end."""
@@ -124,12 +127,19 @@ async def _live(
     await stopping.wait()
     if pipe is not None:
         loop.remove_reader(pipe)
+    await _close(servers, feed)
+
+
+async def _close(servers: list[Server], feed: Feed) -> None:
+    """Answer who has connected, let answers be read for a moment, then abort the rest.
+
+    At an upgrade the next admin process has begun to accept from the same sockets: whoever asks meanwhile must not
+    learn by a 503 that this one took the connection. uvloop's close would wait for transports that are still open.
+    """
+    for server in servers:
+        server.stop_accepting()
+    await handshakes_done(servers, ASK_SECONDS)
     feed.end()
-    await _close(servers)
-
-
-async def _close(servers: list[Server]) -> None:
-    """Lets answers be read for a moment, then cuts, since uvloop's close waits for transports that are still open."""
     for server in servers:
         server.close()
     closed = asyncio.gather(*(server.wait_closed() for server in servers))

@@ -38,6 +38,9 @@ __all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "un
 
 ProcessRequest = Callable[["ServerConnection", Request], Awaitable[Response | None] | Response | None]
 ProcessResponse = Callable[["ServerConnection", Request, Response], Awaitable[Response | None] | Response | None]
+GLANCE = 0.05
+"""Seconds between two looks at handshakes in progress."""
+
 Listen = Callable[[asyncio.AbstractEventLoop, Callable[[], asyncio.Protocol]], Awaitable[asyncio.AbstractServer]]
 SelectSubprotocol = Callable[["ServerConnection", Sequence["Subprotocol"]], "str | None"]
 
@@ -346,6 +349,24 @@ def serve(
         create_connection=create_connection,
         listen=listen,
     )
+
+
+async def handshakes_done(
+    servers: Sequence[Server], timeout: float, hurried: Callable[[], bool] = lambda: False
+) -> None:
+    """Wait until these servers, which have stopped accepting, have no opening handshake in progress.
+
+    Args:
+        servers: they share what is left of the time.
+        timeout: seconds to wait at most.
+        hurried: asked every 50 ms whether to wait no longer.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    # Who was accepted in this turn of the loop is not known before the next one.
+    await asyncio.sleep(GLANCE)
+    while any(server.handshakes for server in servers) and loop.time() < deadline and not hurried():
+        await asyncio.sleep(GLANCE)
 
 
 def unix_serve(handler: Handler, path: PathLike | None = None, **kwargs: Any) -> Server:

@@ -48,7 +48,7 @@ logger = logging.getLogger("tidegate.supervisor")
 # Boots that may fail in each slot, before a first worker has become ready, until the daemon gives up.
 BOOT_ATTEMPTS = 3
 # Seconds that the admin process has to end.
-ADMIN_GRACE = 2.0
+ADMIN_GRACE = 3.0
 # Seconds within which a signal to every process of the daemon has come to all of them.
 EVERYBODY = 0.1
 

@@ -18,7 +18,7 @@ import select
 from collections.abc import Sequence
 from typing import Any
 
-from ..asyncio.server import Server, ServerConnection
+from ..asyncio.server import Server, ServerConnection, handshakes_done
 from ..frames import CloseCode
 from ..ipc.pipe import Level
 
@@ -31,9 +31,8 @@ REASON = "server shutting down"
 AT_ONCE = 1.0
 # Connections that are accepted after the order to stop accepting, at most, for more may come all the time.
 QUEUED = 4096
-# Seconds for handshakes that were in progress when others began to accept instead, and how often to look.
+# Seconds for handshakes that were in progress when others began to accept instead.
 HANDSHAKES = 3.0
-GLANCE = 0.05
 # Seconds for handlers to end after they were cancelled.
 CANCELLED = 1.0
 
@@ -127,14 +126,8 @@ class Drain:
 
     async def _hand_over(self) -> None:
         """Let others accept, and handshakes in progress succeed: nobody is refused."""
-        loop = asyncio.get_running_loop()
         self.begin()
-        deadline = loop.time() + HANDSHAKES
-        await asyncio.sleep(GLANCE)  # who was accepted in this turn of the loop is not known before the next one
-        while any(server.handshakes for server in self._servers) and loop.time() < deadline:
-            if self._orders.level >= Level.CLOSE:
-                break
-            await asyncio.sleep(GLANCE)
+        await handshakes_done(self._servers, HANDSHAKES, lambda: self._orders.level >= Level.CLOSE)
 
     async def rest(self) -> None:
         """Close every connection as in a drain, and refuse new ones from now on, but go on accepting them for that."""
