@@ -1,7 +1,7 @@
 """The access log: a line for each opening handshake, and one for each open connection that ends.
 
-It is the logger ``tidegate.access``, and off unless its level is INFO: then a server asks whether it is on, twice in a
-connection's life, and never for a message.
+It is the logger ``tidegate.access``, and off unless its level is INFO. The server asks whether it is on, twice in a
+connection's life and never for a message, and calls what is here only if it is.
 
     handshake     method, path, status, user_agent, duration; error, if there was no answer
     close         code, reason, initiator, duration; error, if it was an abort
@@ -38,7 +38,7 @@ def log_handshake(
     status: int | None = None,
     failure: str | None = None,
 ) -> None:
-    """The opening handshake ended, with an answer or without one.
+    """Log the end of an opening handshake, with an answer or without one.
 
     Args:
         connection: whose handshake; the line's `websocket`.
@@ -47,8 +47,6 @@ def log_handshake(
         status: of the answer.
         failure: why there was none.
     """
-    if not logger.isEnabledFor(logging.INFO):
-        return
     if isinstance(request, bytes):
         request = parse_request(request)  # not to be kept, as `connection.request` would
     agents = [] if request is None else request.headers.get_all("User-Agent")
@@ -65,9 +63,7 @@ def log_handshake(
 
 
 def log_close(connection: object, end: Closing, duration: float) -> None:
-    """The connection, which was open for `duration` seconds, has ended."""
-    if not logger.isEnabledFor(logging.INFO):
-        return
+    """Log the end of a connection that was open for `duration` seconds."""
     close = end.rcvd or end.sent
     broken = end.initiator == "abort" and end.cause is not None
     extra = {

@@ -62,7 +62,7 @@ class ClientConnection(Connection):
     __slots__ = ("__dict__", "__weakref__", "_key", "_opening", "_options", "_parser")
 
     def __init__(self, protocol: Settings, **overrides: Any) -> None:
-        super().__init__(protocol.overridden(overrides), client=True)
+        super().__init__(protocol.overridden(overrides) if overrides else protocol, client=True)
         self._key = ""
         self._options: ClientOptions
         self._opening: asyncio.Future[None] | None = self.loop.create_future()  # until it is done

@@ -84,8 +84,6 @@ class Settings:
         Raises:
             TypeError, ValueError: as check().
         """
-        if not limits:
-            return self
         now = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for shared in ("loop", "logger", "deadlines"):
             del now[shared]

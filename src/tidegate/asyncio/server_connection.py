@@ -7,6 +7,7 @@ connection does (connection.py).
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from time import monotonic
@@ -19,6 +20,7 @@ from ..protocol import CLOSED, CONNECTING, OPEN
 from ..redaction import redact
 from ..server import accept, check_host, finalize, refuse, reject, rejection
 from .access_log import log_close, log_handshake
+from .access_log import logger as access_logger
 from .admission import Verdict, Visit
 from .connection import Connection
 from .options import Settings
@@ -69,7 +71,7 @@ class ServerConnection(Connection):
     handler_kwargs: dict[str, Any]
 
     def __init__(self, protocol: Settings, server: Server, **overrides: Any) -> None:
-        super().__init__(protocol.overridden(overrides), client=False)
+        super().__init__(protocol.overridden(overrides) if overrides else protocol, client=False)
         self.server = server
         self._parser: RequestParser | None = None
         self._hooks: asyncio.Task[Any] | None = None  # the task that runs hooks, as long as it does
@@ -238,7 +240,8 @@ class ServerConnection(Connection):
             self.logger.error("opening handshake failed", exc_info=True)
             return self._with_server_header(rejection(RuntimeError("opening handshake failed")))  # 500
         self.subprotocol = accepted.subprotocol
-        self._adopt(accepted.extensions)
+        if accepted.extensions:
+            self._adopt(accepted.extensions)
         return self._with_server_header(accepted.response)
 
     def _respond(self, response: Response) -> None:
@@ -268,7 +271,8 @@ class ServerConnection(Connection):
         else:
             result = "rejected" if chosen and status not in (101, 500) else RESULT_OF_STATUS.get(status, "rejected")
         self._row.handshake(result, now - self._opened_at)
-        log_handshake(self, self._request, now - self._opened_at, status)
+        if access_logger.isEnabledFor(logging.INFO):
+            log_handshake(self, self._request, now - self._opened_at, status)
         self.server.registry.handshaking.discard(self)
         self._write_bytes(raw)
         if status == 101:
@@ -391,7 +395,8 @@ class ServerConnection(Connection):
         if not self._answered:
             self._response = b""
             taken = monotonic() - self._opened_at
-            log_handshake(self, self._request, taken, failure=result)
+            if access_logger.isEnabledFor(logging.INFO):
+                log_handshake(self, self._request, taken, failure=result)
             self.server.registry.handshaking.discard(self)
             if self._hooks is None:
                 self._row.handshake(result, taken)
@@ -410,7 +415,7 @@ class ServerConnection(Connection):
             if left is not None:
                 self._settings.deadlines.set(self, max(left, 0))  # one that goes on all the same is told again
         self._log_event("connection closed")
-        if opened and self._closing is not None:
+        if opened and self._closing is not None and access_logger.isEnabledFor(logging.INFO):
             log_close(self, self._closing, monotonic() - self._opened_at)
         self.server.registry.lost(self, self._visit, stays=self._hooks is not None)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from .._core.counters import current
 from ..proxy_protocol import BadHeader, HeaderParser
 from .access_log import log_handshake
+from .access_log import logger as access_logger
 from .admission import Gate, Visit, full_address
 
 if TYPE_CHECKING:
@@ -207,7 +208,8 @@ class Preface(asyncio.Protocol):
         self._leave()
         taken = monotonic() - self._visit.since
         self._row.handshake(result, taken)
-        log_handshake(self, None, taken, failure=result)
+        if access_logger.isEnabledFor(logging.INFO):
+            log_handshake(self, None, taken, failure=result)
 
     def _fail(self, result: str) -> None:
         self._end(result)
