@@ -20,7 +20,6 @@ from tidegate.cli import COMMANDS, main, serve, tidegate
 from tidegate.config.bind import Tcp, Unix
 from tidegate.config.schema import Config, settings
 from tidegate.config.types import SWITCH
-from tidegate.supervisor.system import cgroup
 
 
 @pytest.fixture
@@ -143,14 +142,6 @@ def test_a_mistake_in_the_file_or_environment_is_one_line_and_status_2(
     assert ran == []
 
 
-def test_every_setting_is_an_option_of_the_same_name() -> None:
-    parameters = {parameter.name: parameter for parameter in serve.command.params}
-    assert list(parameters) == [*settings(), "config", "print_config"]
-    for name, setting in settings().items():
-        if not setting.positional:
-            assert parameters[name].opts == [setting.flag]
-
-
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -228,10 +219,3 @@ def test_the_group_imports_no_command() -> None:
     program += "print([name for name in ('uvloop', 'asyncio', 'msgspec', 'prometheus_client') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=PATIENCE)
     assert done.stdout.splitlines()[1] == "[]"
-
-
-def test_processors_are_counted_as_far_as_the_control_groups_allow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 2, 3}, raising=False)
-    for quota, expected in ((None, 3), (1, 1), (2, 2), (64, 3)):
-        monkeypatch.setattr(cgroup, "processors", lambda quota=quota: quota)
-        assert serve.usable_processors() == expected

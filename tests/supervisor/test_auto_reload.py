@@ -5,16 +5,10 @@ What must not live here: real reloads (tests/process/test_auto_reload.py).
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from pathlib import Path
 
-import pytest
-
 from tests.supervisor.staged import supervise
-from tidegate.config.errors import ConfigError
-from tidegate.config.schema import Config
-from tidegate.supervisor.auto_reload import require
 
 STAGE = """
 worker = obedient
@@ -28,15 +22,6 @@ def say(*lines):
     theirs.sendall(b"".join(lines))
     return theirs
 """
-
-
-def test_nothing_is_needed_where_nothing_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "watchfiles", None)
-    require(Config(application="a:b"))
-    with pytest.raises(
-        ConfigError, match=r"\(watchfiles is not installed\): install it: pip install 'tidegate\[reload\]'$"
-    ):
-        require(Config(application="a:b", reload_on_change=True))
 
 
 def test_by_default_nobody_looks_out(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """``tidegate``: one command, whose subcommands are modules of this folder, imported when they are used.
 
+    options             the settings as options of a command
     serve               the daemon, put together
     check               whether it would start
     status              its workers and connections
@@ -25,9 +26,10 @@ What must not live here: what a subcommand does.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -85,26 +87,40 @@ class Command(click.Command):
     """A subcommand whose every mistake knows where it was made."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        try:
+        with _mistakes(ctx):
             return super().parse_args(ctx, args)
-        except click.UsageError as error:
-            error.ctx = error.ctx or ctx
-            raise
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _mistakes(ctx):
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _mistakes(ctx: click.Context) -> Iterator[None]:
+    """Turn what is wrong with a setting into a mistake on the command line of this command."""
+    try:
+        yield
+    except ConfigError as error:
+        raise click.UsageError(str(error), ctx) from None
+    except click.UsageError as error:
+        error.ctx = error.ctx or ctx
+        raise
 
 
 class Value(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """An option's value that is written like a setting's."""
+    """A parameter's value that is written like a setting's.
 
-    def __init__(self, kind: Kind) -> None:
-        self._read = kind.read
+    Parameters:
+        kind: how it is written.
+        secret: whether errors must not show it.
+    """
+
+    def __init__(self, kind: Kind, *, secret: bool = False) -> None:
         self.name, self.allowed = kind.metavar, kind.allowed
+        self._kind, self._secret = kind, secret
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            return self._read(value)
-        except ValueError as error:
-            option = param.opts[0] if param is not None else self.name
-            raise click.UsageError(str(ConfigError(option, value, self.allowed, str(error))), ctx) from None
+        return self._kind.parse(value, self.name if param is None else _named(param), secret=self._secret)
 
 
 @click.group(cls=Commands, no_args_is_help=False, context_settings=CONTEXT)

@@ -22,17 +22,17 @@ from typing import Any
 
 import click
 
-from ..config.errors import ConfigError
+from ..config import prerequisites
 from ..config.schema import Config
 from ..ipc.exit_status import DUMP_GRACE, LAST_WORDS, STOPPED, UNEXPECTED
 from ..ipc.pipe import Level, Order, Pipe, Report
 from ..process import forks
 from ..supervisor.multiproc_dir import MetricFiles
 from ..supervisor.signals import name_of
-from ..supervisor.system import cpu_affinity, privileges
+from ..supervisor.system import privileges
 from ..supervisor.system.daemon import forget_secrets
 from . import CONTEXT, Command
-from .serve import loader, log_file, parameters, prepared, resolve, with_workers
+from .options import loader, parameters
 
 __all__ = ["command", "start"]
 
@@ -49,7 +49,7 @@ def _check(ctx: click.Context, /, **_: Any) -> int:
     Exit status: 0 all is well; 1 the application did not start in time, or ended unexpectedly; 2 the configuration is
     wrong; 3 the application cannot be loaded, or fails to start.
     """
-    return start(with_workers(resolve(ctx, loader(ctx)).config))
+    return start(loader(ctx).load())
 
 
 command = Command(
@@ -73,12 +73,12 @@ def start(config: Config, *, takes_over: bool = False) -> int:
     from .._core.scoreboard import Scoreboard
     from ..worker import main as worker
 
-    prepared(config)
+    identity = prerequisites.prepare(config)
+    config = prerequisites.decide(config)
     if takes_over:
-        with log_file(config) as path:
+        with prerequisites.log_file(config) as path:
             logs.try_file(path)
     forget_secrets()
-    identity = _identity(config)
     logs.begin("check", config.log_level)
     scoreboard = Scoreboard.create()
     row = scoreboard.assign(0)
@@ -110,15 +110,6 @@ def start(config: Config, *, takes_over: bool = False) -> int:
         files.close()
     click.echo(f"tidegate check: {words}", err=status != STOPPED)
     return status
-
-
-def _identity(config: Config) -> privileges.Identity | None:
-    """Whom the daemon would become; UsageError if it could not, or if its processors are not there."""
-    try:
-        cpu_affinity.check(config.cpu_affinity)
-        return privileges.identify(config.user, config.group)
-    except ConfigError as error:
-        raise click.UsageError(str(error), click.get_current_context()) from None
 
 
 def _unreachable() -> socket.socket:

@@ -21,7 +21,6 @@ from typing import Any, Final
 import click
 import msgspec
 
-from ..config.errors import ConfigError
 from ..config.schema import settings
 from ..config.types import DURATION
 from ..ipc.control_protocol import Answer, Request, encode, socket_path
@@ -228,10 +227,7 @@ def path_of(ctx: click.Context) -> str:
     given, name = ctx.params["control"], "--control"
     if given is None:
         given, name = os.environ.get(setting.environment) or "auto", setting.environment
-    try:
-        value = setting.read(given, given_as=name)
-    except ConfigError as error:
-        raise click.UsageError(str(error), ctx) from None
+    value = setting.read(given, given_as=name)
     if value is None:
         raise click.UsageError(
             f"{name} is none: give the path of the daemon's control socket, with --control PATH", ctx

@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from . import CONTEXT, Command
-from .serve import loader, parameters, resolve, run
+from .options import loader, parameters
+from .serve import run
 
 __all__ = ["command"]
 
@@ -26,7 +27,7 @@ def _demo(ctx: click.Context, /, **_: Any) -> int:
     Exit status: 0 stopped as asked; others are those of `tidegate serve`.
     """
     sources = loader(ctx, application="tidegate.cli.demo_application:app", workers=WORKERS)
-    config = resolve(ctx, sources).config
+    config = sources.load()
     for address in config.bind:
         click.echo(f"page     http://{address}/")
     if config.admin is not None:

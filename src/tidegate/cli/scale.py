@@ -9,22 +9,12 @@ from typing import Any
 
 import click
 
-from ..config.errors import ConfigError
-from ..config.types import SLOTS
+from ..config.types import SLOTS, count
 from ..ipc.control_protocol import Scale
+from . import Value
 from .control import conduct, control_command
 
 __all__ = ["command"]
-
-
-class _Workers(click.IntRange):
-    allowed = f"a whole number from 1 to {SLOTS}"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            return int(super().convert(value, param, ctx))
-        except click.BadParameter:
-            raise click.UsageError(str(ConfigError("WORKERS", str(value), self.allowed)), ctx) from None
 
 
 def _scale(ctx: click.Context, /, *, workers: int, **_: Any) -> int:
@@ -35,4 +25,4 @@ def _scale(ctx: click.Context, /, *, workers: int, **_: Any) -> int:
     return conduct(ctx, Scale(workers))
 
 
-command = control_command("scale", _scale, click.Argument(["workers"], type=_Workers(1, SLOTS)))
+command = control_command("scale", _scale, click.Argument(["workers"], type=Value(count(1, SLOTS))))

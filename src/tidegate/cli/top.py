@@ -24,9 +24,8 @@ import msgspec
 
 from ..admin.live import Live
 from ..asyncio.client import connect
-from ..config.errors import ConfigError
 from ..config.schema import settings
-from ..config.types import ADMIN
+from ..config.types import ADMIN, Kind
 from ..exceptions import InvalidHandshake, InvalidStatus, WebSocketException
 from ..ipc.exit_status import DONE, FAILED, INTERRUPTED, NOBODY, TIMED_OUT
 from . import CONTEXT, Command
@@ -47,7 +46,6 @@ PAUSE = 1.0  # seconds between attempts, once it has been there
 CLOSING = 1.0  # seconds that the end may take
 
 SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
-ALLOWED = "HOST:PORT, [IPV6]:PORT, or a URL such as http://127.0.0.1:9465"
 _ADVICE = "name the address that its --admin has, with --admin or TIDEGATE_ADMIN"
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError)
 
@@ -66,6 +64,9 @@ def endpoint(given: str) -> str:
     if not parts.hostname:
         raise ValueError("the host is missing")
     return f"{SCHEMES[parts.scheme]}://{parts.netloc}{parts.path.rstrip('/')}/live"
+
+
+ADDRESS = Kind("HOST:PORT|URL", "HOST:PORT, [IPV6]:PORT, or a URL such as http://127.0.0.1:9465", endpoint)
 
 
 async def messages(client: connect, lost: Callable[[Exception], object]) -> AsyncGenerator[bytes]:
@@ -282,26 +283,20 @@ def _address(ctx: click.Context) -> tuple[str, str]:
     given, name = _given(ctx, "admin")
     if given.lower() == "none":
         raise click.UsageError(f"{name} is none: give the daemon's admin address, with --admin", ctx)
-    try:
-        return given or USUAL, endpoint(given or USUAL)
-    except ValueError as error:
-        raise click.UsageError(str(ConfigError(name, given, ALLOWED, str(error))), ctx) from None
+    return given or USUAL, ADDRESS.parse(given or USUAL, name)
 
 
 def _headers(ctx: click.Context) -> dict[str, str]:
     """Those that have the token, if there is one."""
     given, name = _given(ctx, "admin_token")
-    try:
-        token = settings()["admin_token"].read(given or "none", given_as=name)
-    except ConfigError as error:
-        raise click.UsageError(str(error), ctx) from None
+    token = settings()["admin_token"].read(given or "none", given_as=name)
     return {"Authorization": f"Bearer {token}"} if token is not None else {}
 
 
 @click.command("top", cls=Command, context_settings=CONTEXT)
 @click.option(
     "--admin",
-    metavar="HOST:PORT|URL",
+    metavar=ADDRESS.metavar,
     help=f"The daemon's admin address, as its own --admin has it.  [default: $TIDEGATE_ADMIN or {USUAL}]",
 )
 @click.option(

@@ -5,6 +5,7 @@
     bind       addresses to listen on: Tcp, Unix, Fd, Systemd
     errors     ConfigError
     sources    from texts to a Config, and where each value came from
+    prerequisites    whether a Config can run on this machine
 
 What must not live here: any use of a setting.
 """

@@ -101,12 +101,8 @@ class Setting:
         return self.name
 
     def read(self, text: str, *, given_as: str = "") -> Any:
-        """The value that a text stands for; ConfigError names the option, the text and what is allowed."""
-        try:
-            return self.kind.read(text)
-        except ValueError as error:
-            shown = "..." if self.secret else text
-            raise ConfigError(given_as or self.flag, shown, self.kind.allowed, str(error)) from None
+        """Return the value that a text stands for; ConfigError names the option, the text and what is allowed."""
+        return self.kind.parse(text, given_as or self.flag, secret=self.secret)
 
     def write(self, value: Any) -> str:
         """The text for a value."""

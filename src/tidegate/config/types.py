@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .bind import parse_address, parse_tcp
+from .errors import ConfigError
 
 __all__ = [
     "ADDRESS",
@@ -67,6 +68,21 @@ class Kind:
     read: Callable[[str], Any]
     write: Callable[[Any], str] = str
     bare: tuple[type, ...] = ()
+
+    def parse(self, text: str, option: str, *, secret: bool = False) -> Any:
+        """Return the value that a text stands for.
+
+        Parameters:
+            option: the name under which it was given.
+            secret: whether an error must not show the text.
+
+        Raises:
+            ConfigError: the text is not allowed.
+        """
+        try:
+            return self.read(text)
+        except ValueError as error:
+            raise ConfigError(option, "..." if secret else text, self.allowed, str(error)) from None
 
     def or_else(self, word: str, value: object = None) -> Kind:
         """The same, or a word that stands for a value of its own."""

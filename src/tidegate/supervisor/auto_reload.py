@@ -4,7 +4,6 @@ The supervisor has no threads and looks at no folders: a process of its own does
 and has no slot. It says what has changed, and the supervisor asks itself for a reload, which does what every reload
 does: an application that cannot be loaded leaves the old workers where they are.
 
-    require    whether what it needs is installed
     Changes    the process as its parent sees it: `open`, `close`, and `leave` (in another child)
 
 What must not live here: which files those are (file_watcher.py), what a reload is (operations.py).
@@ -13,7 +12,6 @@ What must not live here: which files those are (file_watcher.py), what a reload 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import os
 import signal
@@ -23,11 +21,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from ..config.errors import ConfigError
-from ..config.schema import Config, settings
+from ..config.schema import Config
 from .event_loop import Poll
 
-__all__ = ["Changes", "Said", "Task", "require"]
+__all__ = ["Changes", "Said", "Task"]
 
 logger = logging.getLogger("tidegate.supervisor")
 
@@ -52,18 +49,6 @@ class Said(msgspec.Struct, frozen=True):
 
     watches: list[str] = []
     changed: list[str] = []
-
-
-def require(config: Config) -> None:
-    """Check that what the settings ask for is installed.
-
-    Raises:
-        ConfigError: it is not; the text says how to install it.
-    """
-    if config.reload_on_change and importlib.util.find_spec("watchfiles") is None:
-        flag = settings()["reload_on_change"].flag
-        reason, remedy = "watchfiles is not installed", "install it: pip install 'tidegate[reload]'"
-        raise ConfigError(flag, "true", reason=reason, remedy=remedy)
 
 
 class Changes:

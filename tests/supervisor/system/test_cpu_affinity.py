@@ -1,6 +1,7 @@
 """Which processor a slot gets.
 
-What must not live here: how the setting is written (tests/config/test_types.py).
+What must not live here: how the setting is written (tests/config/test_types.py), and whether it can be met
+(tests/config/test_prerequisites.py).
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ import sys
 
 import pytest
 
-from tidegate.config.errors import ConfigError
-from tidegate.supervisor.system.cpu_affinity import check, pin, processor_of
+from tidegate.supervisor.system.cpu_affinity import pin, processor_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not let processes choose")
 
@@ -21,15 +21,6 @@ def test_each_slot_has_the_next_one() -> None:
     assert [processor_of("auto", slot, usable) for slot in range(5)] == [0, 1, 4, 0, 1]
     assert [processor_of((4, 0), slot, usable) for slot in range(3)] == [4, 0, 4]
     assert processor_of(None, 0, usable) is None
-
-
-def test_processors_that_are_not_usable_are_a_mistake() -> None:
-    usable = os.sched_getaffinity(0)
-    check(None)
-    check("auto")
-    check((min(usable),))
-    with pytest.raises(ConfigError, match=r"--cpu-affinity .*9999 is not usable here.*give processors of"):
-        check((min(usable), 9999))
 
 
 def test_a_worker_stays_where_it_belongs(caplog: pytest.LogCaptureFixture) -> None:

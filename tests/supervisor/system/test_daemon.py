@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +15,9 @@ import pytest
 
 from tidegate._core.scoreboard import Scoreboard
 from tidegate.config.bind import Systemd
-from tidegate.config.errors import ConfigError
 from tidegate.config.schema import Config
 from tidegate.supervisor.sockets.listeners import Listeners
-from tidegate.supervisor.system.daemon import Service, ServiceError, prepare
+from tidegate.supervisor.system.daemon import Service, ServiceError
 from tidegate.supervisor.system.sd_notify import Notify
 from tidegate.supervisor.worker_handle import Generation, Handle, Slot
 
@@ -140,21 +137,6 @@ def test_a_reload_that_is_overtaken_by_the_end_says_no_more(manager: socket.sock
     it.notify.close()
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"user": "no_such_user"}, "--user 'no_such_user'"),
-        ({"group": "no_such_group"}, "--group 'no_such_group'"),
-        ({"cpu_affinity": (9999,)}, "--cpu-affinity '9999'"),
-    ],
-)
-def test_mistakes_are_told_before_anything_is_bound(settings: dict[str, object], words: str) -> None:
-    with pytest.raises(ServiceError) as caught:
-        Service(Config(application="a:b", **settings)).begin(1)  # type: ignore[arg-type]
-    assert caught.value.status == 2
-    assert words in str(caught.value)
-
-
 def test_a_pid_file_that_cannot_be_written(tmp_path: Path) -> None:
     config = Config(application="a:b", pidfile=str(tmp_path / "nowhere" / "pid"))
     with pytest.raises(ServiceError, match="no such file or directory") as caught:
@@ -170,28 +152,3 @@ def test_what_was_in_the_environment_is_kept_for_a_successor(monkeypatch: pytest
     assert it.environment == {"NOTIFY_SOCKET": "@nobody", "LISTEN_FDS": "1", "LISTEN_PID": "1"}
     assert not it.environment.keys() & os.environ.keys()
     it.close()
-
-
-def test_first_of_all(tmp_path: Path) -> None:
-    """In a process of its own, of which all of it is asked."""
-    program = f"""
-import os, resource
-from tidegate.config.schema import Config
-from tidegate.supervisor.system.daemon import prepare
-prepare(Config(application="a:b", working_dir={str(tmp_path)!r}, umask=0o027, open_files=300))
-open("file", "w").close()
-print(os.getcwd(), oct(os.stat("file").st_mode & 0o777), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-prepare(Config(application="a:b"))
-soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-print(soft == hard)
-"""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment)
-    assert done.stdout.splitlines() == [f"{tmp_path} 0o640 300", "True"], done.stderr
-
-
-def test_what_the_system_does_not_allow(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--working-dir .*no such file or directory"):
-        prepare(Config(application="a:b", working_dir=str(tmp_path / "nowhere")))
-    with pytest.raises(ConfigError, match=r"--open-files .*what the system allows"):
-        prepare(Config(application="a:b", open_files=2**30))

@@ -12,11 +12,7 @@ import subprocess
 import sys
 import textwrap
 
-import pytest
-
 from tests.support.harness import require
-from tidegate.config.errors import ConfigError
-from tidegate.supervisor.system.privileges import identify
 
 NOBODY = pwd.getpwnam("nobody")
 
@@ -27,8 +23,9 @@ def as_root(program: str) -> dict[str, object]:
     prelude = """
         import grp, json, os, pwd, socket, subprocess, sys
         from tidegate.supervisor.system import privileges
-        from tidegate.supervisor.system.privileges import Identity, drop, identify
+        from tidegate.supervisor.system.privileges import drop
         from tidegate.config.errors import ConfigError
+        from tidegate.config.prerequisites import identify
         def fails(call, *arguments):
             try:
                 call(*arguments)
@@ -45,27 +42,6 @@ def as_root(program: str) -> dict[str, object]:
     assert done.returncode == 0, done.stderr
     result: dict[str, object] = json.loads(done.stdout)
     return result
-
-
-def test_nobody_asked_for() -> None:
-    assert identify(None, None) is None
-
-
-def test_who_is_unknown_is_a_mistake() -> None:
-    with pytest.raises(ConfigError, match=r"--user 'no_such_user' is not allowed .there is no such user."):
-        identify("no_such_user", None)
-    with pytest.raises(ConfigError, match=r"--group 'no_such_group' is not allowed .there is no such group."):
-        identify("nobody", "no_such_group")
-    with pytest.raises(ConfigError, match=r"a number of no known user has no group.: give --group as well$"):
-        identify("3999999", None)
-
-
-def test_a_name_and_its_number_are_the_same() -> None:
-    by_name = identify("nobody", None)
-    assert by_name is not None
-    assert by_name == identify(str(NOBODY.pw_uid), None)
-    assert (by_name.uid, by_name.gid, by_name.home) == (NOBODY.pw_uid, NOBODY.pw_gid, NOBODY.pw_dir)
-    assert str(by_name).startswith("nobody (uid ")
 
 
 def test_there_is_no_way_back() -> None:
@@ -128,7 +104,7 @@ def test_only_root_may() -> None:
                           "group": fails(identify, None, "daemon")}))
     """)
     assert told["same"] is True
-    why = "is not allowed (only root may become somebody else): start the daemon as root, or leave out"
+    why = "is not allowed (only root can switch to another): start the daemon as root, or leave out"
     assert f"--user 'daemon' {why} --user" in str(told["other"])
     assert f"--group 'daemon' {why} --group" in str(told["group"])
 

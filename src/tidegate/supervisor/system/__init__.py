@@ -4,7 +4,6 @@
     pidfile         one daemon per pid file
     privileges      becoming another user; files that are to be theirs
     sd_notify       what systemd is told
-    cgroup          how many processors the control groups allow
     cpu_affinity    which processor a worker has
 
 What must not live here: workers, sockets.

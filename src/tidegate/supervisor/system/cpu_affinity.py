@@ -1,9 +1,9 @@
 """Which processor a slot runs on.
 
-    check     whether this machine lets us use the processors of the setting
     pin       in a worker: run on the slot's own
 
-What must not live here: how many workers there are (cli/serve.py).
+What must not live here: whether the processors of the setting are usable, and how many workers there are
+(config/prerequisites.py).
 """
 
 from __future__ import annotations
@@ -13,26 +13,11 @@ import os
 import sys
 from typing import Literal, TypeAlias
 
-from ...config.errors import ConfigError
-
-__all__ = ["Affinity", "check", "pin", "processor_of"]
+__all__ = ["Affinity", "pin", "processor_of"]
 
 logger = logging.getLogger("tidegate.worker")
 
 Affinity: TypeAlias = tuple[int, ...] | Literal["auto"] | None
-
-
-def check(affinity: Affinity) -> None:
-    """ConfigError, if a processor of the setting is not ours to use, or this system does not let us choose."""
-    if affinity is None:
-        return
-    given = affinity if affinity == "auto" else ",".join(map(str, affinity))
-    if sys.platform != "linux":
-        raise ConfigError("--cpu-affinity", given, "none", "this system does not let processes choose")
-    usable = os.sched_getaffinity(0)
-    if affinity != "auto" and (others := sorted(set(affinity) - usable)):
-        words = ", ".join(map(str, sorted(usable)))
-        raise ConfigError("--cpu-affinity", given, f"processors of {words}", f"{others[0]} is not usable here")
 
 
 def processor_of(affinity: Affinity, slot: int, usable: set[int]) -> int | None:

@@ -1,13 +1,12 @@
 """The daemon as something that the system runs: where, as whom, within which limits, and what the manager hears of it.
 
-    prepare      first of all: the directory, the umask, the limit of open files
     Service      begin, bound, preload, then ready, reloading, stopping as it happens, tick all the while, close
 
 Root is needed to bind; so the daemon binds, writes its pid file and gives away what it has made, and only then becomes
 somebody else, before it forks or imports anything of an application.
 
-What must not live here: each part's own doing (system/sd_notify.py, sockets/activation.py, system/pidfile.py,
-system/privileges.py, system/cpu_affinity.py).
+What must not live here: whether the configuration can run here (config/prerequisites.py), each part's own doing
+(system/sd_notify.py, sockets/activation.py, system/pidfile.py, system/privileges.py, system/cpu_affinity.py).
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import resource
 import signal
 import time
 from collections.abc import Callable, Iterable, MutableMapping
@@ -24,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ... import logs
 from ...config.bind import Fd, Systemd
-from ...config.errors import ConfigError
+from ...config.prerequisites import Identity
 from ...config.schema import Config, settings
 from ...ipc.exit_status import NOT_BOUND, NOT_LOADED, USAGE
 from ...process import forks, surroundings
@@ -32,14 +30,14 @@ from ...process.place import Place
 from ..signals import Signals
 from ..sockets import activation
 from ..worker_handle import Handle
-from . import cpu_affinity, privileges
+from . import privileges
 from .pidfile import Pidfile, PidfileError
 from .sd_notify import Notify
 
 if TYPE_CHECKING:
     from ..._core.scoreboard import Scoreboard
 
-__all__ = ["Service", "ServiceError", "Stopped", "forget_secrets", "prepare"]
+__all__ = ["Service", "ServiceError", "Stopped", "forget_secrets"]
 
 logger = logging.getLogger("tidegate.supervisor")
 
@@ -84,39 +82,6 @@ def forget_secrets(environment: MutableMapping[str, str] = os.environ) -> dict[s
     return {name: environment.pop(name) for name in names if name in environment}
 
 
-def prepare(config: Config) -> None:
-    """Change to the working directory, and set what is inherited from then on.
-
-    Raises:
-        ConfigError: the system does not allow it.
-    """
-    if config.working_dir is not None:
-        try:
-            os.chdir(config.working_dir)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise ConfigError("--working-dir", config.working_dir, "a directory that can be entered", reason) from None
-    if config.umask is not None:
-        os.umask(config.umask)
-    _limit_open_files(config.open_files)
-
-
-def _limit_open_files(wanted: int | None) -> None:
-    """As many descriptors as asked for, or as the system allows: the usual limit, 1,024, is for users of select()."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if wanted is None:
-        with contextlib.suppress(OSError, ValueError):  # macOS allows less than it says
-            if soft != hard:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        return
-    try:
-        # Root may have more than it was given.
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))
-    except (OSError, ValueError):
-        allowed = f"a number up to {hard}, which is what the system allows, or max"
-        raise ConfigError("--open-files", str(wanted), allowed) from None
-
-
 class Service:
     """The daemon towards the system.
 
@@ -124,20 +89,26 @@ class Service:
         config: the settings.
         load: imports an application; what it raises says why it could not.
         place: where the program was started, and where it is.
+        identity: the user to switch to; None to stay.
 
     Attributes:
         notify: the way to the service manager.
         environment: what was taken out of the environment, for who starts the daemon anew in the same process.
-        identity: whom the daemon becomes; None: it stays who it is.
     """
 
-    def __init__(self, config: Config, load: Callable[[str], object] | None = None, place: Place | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        load: Callable[[str], object] | None = None,
+        place: Place | None = None,
+        identity: Identity | None = None,
+    ) -> None:
         self.config = config
         self.place = place or Place()
         self.place.arrived()
         self.notify = Notify.from_environment()
         self.environment = self.notify.environment | forget_secrets()
-        self.identity: privileges.Identity | None = None
+        self.identity = identity
         self._load = load
         self._pidfile = Pidfile(config.pidfile) if config.pidfile is not None else None
         self._told: tuple[object, ...] = ()
@@ -148,17 +119,8 @@ class Service:
     # The start.
 
     def begin(self, seconds: float) -> None:
-        """Before anything is bound: the settings are looked at. The start may take so long.
-
-        Raises:
-            ServiceError: one of them cannot be.
-        """
+        """Tell the service manager, before anything is bound, that the start may take so long."""
         self.notify.starting(seconds)
-        try:
-            self.identity = privileges.identify(self.config.user, self.config.group)
-            cpu_affinity.check(self.config.cpu_affinity)
-        except ConfigError as error:
-            raise ServiceError(USAGE, str(error)) from None
 
     def bound(self, *listeners: _Given, resumed: bool = False) -> None:
         """All is bound: write the pid file, and become somebody else, who is given what listens.
@@ -192,7 +154,7 @@ class Service:
             logger.info("running as %s from now on", self.identity)
             self._look_around(self.identity)
 
-    def _look_around(self, identity: privileges.Identity) -> None:
+    def _look_around(self, identity: Identity) -> None:
         """Whom we have become must be able to read what processes still have to import."""
         # access() judges by the real user, which is the new one by now.
         for path in (os.__file__, __file__):

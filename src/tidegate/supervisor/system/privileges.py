@@ -1,12 +1,10 @@
-"""From root to somebody else, for good.
+"""Switching from root to another user, for good.
 
-    Identity    whom to become: a user, its group and its other groups
-    identify    from the names or numbers of the settings `user` and `group`
-    drop        become it, and make sure that there is no way back
-    give        before: let it have a file
+    drop        switch, and make sure that there is no way back
+    give        before: give the user a file
 
-What must not live here: what root is needed for before (sockets/listeners.py, system/pidfile.py), who owns which file
-(system/daemon.py).
+What must not live here: which user (config/prerequisites.py), what root is needed for before (sockets/listeners.py,
+system/pidfile.py), which file belongs to which user (system/daemon.py).
 """
 
 from __future__ import annotations
@@ -14,96 +12,18 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import grp
 import logging
 import os
-import pwd
 import sys
-from dataclasses import dataclass
 
-from ...config.errors import ConfigError
+from ...config.prerequisites import Identity
 
-__all__ = ["Identity", "drop", "give", "identify"]
+__all__ = ["drop", "give"]
 
 logger = logging.getLogger("tidegate.supervisor")
 
 PR_SET_DUMPABLE = 4
 PR_SET_NO_NEW_PRIVS = 38
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """A user to become.
-
-    Attributes:
-        uid, gid: the user and the group.
-        groups: the other groups, those that the group database gives the user.
-        name, home: the user's, None where the user database does not know it.
-    """
-
-    uid: int
-    gid: int
-    groups: tuple[int, ...]
-    name: str | None = None
-    home: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.name or self.uid} (uid {self.uid}, gid {self.gid})"
-
-
-def identify(user: str | None, group: str | None) -> Identity | None:
-    """Whom the settings ask for; None if that is who we are.
-
-    Parameters:
-        user: a name or a number; None: the user stays.
-        group: a name or a number; None: the user's own.
-
-    Raises:
-        ConfigError: there is no such user or group, or only root could become it.
-    """
-    if user is None and group is None:
-        return None
-    known = _user(user) if user is not None else None
-    uid = os.geteuid() if user is None else known.pw_uid if known is not None else int(user)
-    if group is not None:
-        gid = _group(group)
-    elif known is not None:
-        gid = known.pw_gid
-    else:
-        raise ConfigError("--user", str(user), "--group as well", "a number of no known user has no group")
-    if (uid, gid) == (os.getuid(), os.getgid()) == (os.geteuid(), os.getegid()) and uid != 0:
-        return None  # as under systemd's User=, where the option is not needed but right
-    if os.geteuid() != 0:
-        option, value = ("--user", user) if user is not None else ("--group", group)
-        reason, remedy = "only root may become somebody else", f"start the daemon as root, or leave out {option}"
-        raise ConfigError(option, str(value), reason=reason, remedy=remedy)
-    if known is not None:
-        groups = tuple(os.getgrouplist(known.pw_name, gid))
-        return Identity(uid, gid, groups, known.pw_name, known.pw_dir)
-    return Identity(uid, gid, (gid,))
-
-
-def _user(user: str) -> pwd.struct_passwd | None:
-    """What the user database has; None for a number that it does not know, as in containers."""
-    try:
-        return pwd.getpwuid(int(user)) if _is_number(user) else pwd.getpwnam(user)
-    except (KeyError, OverflowError):
-        if _is_number(user) and int(user) < 2**32 - 1:
-            return None
-        raise ConfigError("--user", user, "the name or number of a user", "there is no such user") from None
-
-
-def _group(group: str) -> int:
-    if _is_number(group) and int(group) < 2**32 - 1:
-        return int(group)
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError:
-        raise ConfigError("--group", group, "the name or number of a group", "there is no such group") from None
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit()
 
 
 def drop(identity: Identity) -> None:

@@ -5,7 +5,7 @@
 A group is found where the system says that its hierarchy is mounted; a container may have put its own files where that
 usually is. Which processors a group may use (cpuset) is part of a process's affinity already.
 
-What must not live here: what is made of the number (cli/serve.py).
+What must not live here: what is made of the number (config/prerequisites.py).
 """
 
 from __future__ import annotations

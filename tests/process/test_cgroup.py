@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.supervisor.system import cgroup
+from tidegate.process import cgroup
 
 V2 = "31 23 0:28 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
 V1 = "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid - cgroup cgroup rw,cpu,cpuacct"
