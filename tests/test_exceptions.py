@@ -128,6 +128,11 @@ def test_every_exception_has_a_sample() -> None:
     assert {type(exc).__name__ for exc, _ in SAMPLES} == set(exceptions.__all__)
 
 
+def test_tracebacks_name_the_documented_module() -> None:
+    for name in exceptions.__all__:
+        assert getattr(exceptions, name).__module__ == "tidegate.exceptions"
+
+
 def test_the_tree_is_the_one_drawn() -> None:
     drawn: dict[str, str] = {}
     path: list[str] = []

@@ -19,9 +19,10 @@ PROGRAM = """
     from collections.abc import AsyncIterator, Sequence
     from typing import Any, assert_type
 
-    from tidegate import App, Data, Origin, Subprotocol, connect, route, serve
+    from tidegate import App, Close, Data, Origin, Response, Subprotocol, connect, route, serve
     from tidegate.asyncio.client import ClientConnection
-    from tidegate.asyncio.server import ServerConnection
+    from tidegate.asyncio.server import Server, ServerConnection
+    from tidegate.exceptions import ConnectionClosed, InvalidStatus
     from tidegate.frames import CLOSE, TEXT, Opcode
 
 
@@ -43,6 +44,8 @@ PROGRAM = """
         latency = await websocket.ping()
         assert_type(await latency, float)
         assert_type(websocket.subprotocol, Subprotocol | None)
+        assert_type(websocket.server, Server)
+        assert_type(websocket.server.connections, set[ServerConnection])
 
 
     def select(connection: ServerConnection, offered: Sequence[Subprotocol]) -> str | None:
@@ -65,6 +68,12 @@ PROGRAM = """
             assert_type(await websocket.recv(decode=False), bytes)
         async for connection in connect("ws://localhost"):
             assert_type(connection, ClientConnection)
+        try:
+            await connect("ws://localhost")
+        except InvalidStatus as exc:
+            assert_type(exc.response, Response)
+        except ConnectionClosed as exc:
+            assert_type(exc.rcvd, Close | None)
 
 
     app = App(handler, origins=origins, subprotocols=subprotocols)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Protocol
 
-from .exceptions import InvalidHeader, InvalidHeaderValue
+from ._exceptions import InvalidHeader, InvalidHeaderValue
 
 __all__ = ["Headers", "HeadersLike", "MultipleValuesError"]
 

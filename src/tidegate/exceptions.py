@@ -37,7 +37,8 @@
     * :exc:`ConcurrencyError` (also :exc:`RuntimeError`)
 
 An exception carries fields and ``__str__`` makes the sentence, so that a handler never has to take a message apart.
-Nothing here decides what an exception means on the wire: statuses are in ``server``, close codes in ``closing``.
+Those that frames and messages raise are defined in ``_exceptions``, below what others hold. Nothing here decides what
+an exception means on the wire: statuses are in ``server``, close codes in ``closing``.
 """
 
 from __future__ import annotations
@@ -45,6 +46,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._compat import OlderClosed, OlderStatus, lookup, warn
+from ._exceptions import (
+    HeaderLineTooLong,
+    HeadTooLong,
+    InvalidHandshake,
+    InvalidHeader,
+    InvalidHeaderValue,
+    InvalidMessage,
+    InvalidProtocol,
+    ProtocolError,
+    RequestLineTooLong,
+    SecurityError,
+    StatusLineTooLong,
+    TooManyHeaders,
+    UnexpectedBody,
+    WebSocketException,
+)
 
 if TYPE_CHECKING:
     from .frames import Close
@@ -87,10 +104,6 @@ __all__ = [
     "UnexpectedBody",
     "WebSocketException",
 ]
-
-
-class WebSocketException(Exception):
-    """Base class of all exceptions of the package."""
 
 
 # Connections that ended
@@ -168,34 +181,6 @@ class InvalidProxy(WebSocketException):
 # The opening handshake
 
 
-class InvalidHandshake(WebSocketException):
-    """Base class of what can go wrong in the opening handshake."""
-
-
-class SecurityError(InvalidHandshake):
-    """A limit or a rule that protects this side was broken."""
-
-
-class RequestLineTooLong(SecurityError):
-    """The request line exceeds the limit on the length of a line."""
-
-
-class StatusLineTooLong(SecurityError):
-    """The status line exceeds the limit on the length of a line."""
-
-
-class HeaderLineTooLong(SecurityError):
-    """A header exceeds the limit on the length of a line."""
-
-
-class TooManyHeaders(SecurityError):
-    """There are more headers than the limit."""
-
-
-class HeadTooLong(SecurityError):
-    """Request line and headers together exceed the limit on the size of the head."""
-
-
 class ProxyError(InvalidHandshake):
     """Connecting through a proxy failed."""
 
@@ -218,14 +203,6 @@ class InvalidProxyStatus(ProxyError):
         return f"proxy rejected connection: HTTP {self.response.status_code:d}"
 
 
-class InvalidMessage(InvalidHandshake):
-    """The request or the response is not valid HTTP/1.1."""
-
-
-class UnexpectedBody(InvalidMessage):
-    """The request announces a body, which an opening handshake cannot have."""
-
-
 class InvalidMethod(InvalidHandshake):
     """The method of the request is not GET (RFC 6455, 4.1); answered with 405.
 
@@ -238,20 +215,6 @@ class InvalidMethod(InvalidHandshake):
 
     def __str__(self) -> str:
         return f"unsupported HTTP method: {self.method}"
-
-
-class InvalidProtocol(InvalidHandshake):
-    """The HTTP version of the request is not 1.1 (RFC 6455, 4.1); answered with 505.
-
-    Attributes:
-        protocol: what it is, as "HTTP/1.0".
-    """
-
-    def __init__(self, protocol: str) -> None:
-        self.protocol = protocol
-
-    def __str__(self) -> str:
-        return f"unsupported HTTP version: {self.protocol}"
 
 
 class InvalidStatus(InvalidHandshake, OlderStatus):
@@ -268,26 +231,6 @@ class InvalidStatus(InvalidHandshake, OlderStatus):
         return f"server rejected WebSocket connection: HTTP {self.response.status_code:d}"
 
 
-class InvalidHeader(InvalidHandshake):
-    """A header is missing, empty or wrong.
-
-    Attributes:
-        name: its name.
-        value: its value; None if it is missing.
-    """
-
-    def __init__(self, name: str, value: str | None = None) -> None:
-        self.name = name
-        self.value = value
-
-    def __str__(self) -> str:
-        if self.value is None:
-            return f"missing {self.name} header"
-        if self.value == "":
-            return f"empty {self.name} header"
-        return f"invalid {self.name} header: {self.value}"
-
-
 class InvalidHeaderFormat(InvalidHeader):
     """A header does not follow its grammar.
 
@@ -302,13 +245,6 @@ class InvalidHeaderFormat(InvalidHeader):
 
     def __init__(self, name: str, error: str, header: str, pos: int) -> None:
         super().__init__(name, f"{error} at {pos} in {header}")
-
-
-class InvalidHeaderValue(InvalidHeader):
-    """A header follows its grammar, or is text that no header can hold, and its value cannot be accepted.
-
-    ``name`` and ``value`` are the header's.
-    """
 
 
 class InvalidOrigin(InvalidHeader):
@@ -382,10 +318,6 @@ class InvalidParameterValue(NegotiationError):
 
 
 # Frames and calls
-
-
-class ProtocolError(WebSocketException):
-    """A frame or a sequence of frames breaks the protocol (close code 1002)."""
 
 
 class PayloadTooBig(WebSocketException):

@@ -12,7 +12,7 @@ import enum
 import os
 import re
 
-from .exceptions import ProtocolError
+from ._exceptions import ProtocolError
 from .typing import BytesLike
 
 __all__ = ["Close", "CloseCode", "Frame", "Opcode"]

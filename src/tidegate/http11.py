@@ -16,8 +16,7 @@ import sys
 import httptools
 
 from ._compat import take_body
-from .datastructures import Headers
-from .exceptions import (
+from ._exceptions import (
     HeaderLineTooLong,
     HeadTooLong,
     InvalidMessage,
@@ -28,6 +27,7 @@ from .exceptions import (
     TooManyHeaders,
     UnexpectedBody,
 )
+from .datastructures import Headers
 from .version import version
 
 __all__ = [
