@@ -38,6 +38,7 @@ ROOT_FLOORS = {
             "app",
             "_compat",
             "redaction",
+            "text",
         )
     },
     "grammar": {"exceptions", "uri", "headers", "http11", "proxy", "forwarded", "proxy_protocol", "extensions"},
@@ -55,7 +56,7 @@ MAY_IMPORT = {
     "_core": {"_core"},
     "asyncio": {"words", "grammar", "chapters", "_core", "asyncio"},
     "bus": {"words", "_core", "bus"},
-    "logs": {"logs", "redaction"},  # every process has one
+    "logs": {"logs", "redaction", "text"},  # every process has one
     "process": {"logs", "process"},
     "metrics": {"words", "config", "_core", "metrics"},
     # Its HTTP is our own server's.

@@ -19,7 +19,6 @@ from tests.asyncio.ends import serving, until
 from tests.cli.terminal import Terminal
 from tests.support.patience import PATIENCE, complaints
 from tidegate.asyncio.server import ServerConnection
-from tidegate.cli.connect import visible
 from tidegate.http11 import Request, Response
 
 COMMAND = (sys.executable, "-X", "dev", "-W", "error", "-m", "tidegate")
@@ -321,7 +320,3 @@ async def test_messages_do_not_command_the_terminal() -> None:
         shown = await terminal.until(lambda shown: shown[-1:] == [">"] and "line" in shown[-2])
         assert shown[-3:] == ["< \\x1b[2J       tab", "line \\x9b31m", ">"]
         assert b"\x1b[2J" not in terminal.raw
-
-
-def test_visible() -> None:
-    assert visible("grüße\t\n\r\x00\x7f\x85") == "grüße\t\n\\x0d\\x00\\x7f\\x85"

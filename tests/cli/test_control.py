@@ -13,7 +13,6 @@ import pytest
 
 from tests.cli.asked import ACCEPTED, Asked, nowhere, run, words
 from tidegate.cli import control as module
-from tidegate.cli.control import shown
 
 __all__ = ["nowhere"]
 
@@ -190,8 +189,10 @@ def test_no_descriptor_stays() -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_what_a_terminal_is_shown() -> None:
-    assert shown("a\tb\nc\x1b[2J\x00\x9b\u202e\udcffä") == "a\tb\nc\\x1b[2J\\x00\\x9b\\u202e\\udcffä"
+def test_what_a_daemon_says_does_not_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with Asked(ACCEPTED, {"done": True, "text": "a\tb\nc\x1b[2J\x00\x9b\u202eä"}) as asked:
+        assert run("reload", "--control", asked.path) == 0
+    assert words(capsys)[0] == "tidegate reload: a\tb\nc\\x1b[2J\\x00\\x9b\\u202eä\n"
 
 
 @pytest.mark.parametrize("command", ["status", "reload", "scale", "drain", "stop", "upgrade"])

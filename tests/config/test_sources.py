@@ -126,7 +126,7 @@ def test_values_of_a_file_that_are_none(file: Path, text: str, words: str) -> No
         ("wrkers = 2", "1: there is no setting wrkers: did you mean workers?"),
         ("\nping-interval = 2", "2: there is no setting ping-interval: did you mean ping_interval?"),
         ("Workers = 2", "1: there is no setting Workers: did you mean workers?"),
-        ('"w\\nrkers" = 2', " there is no setting 'w\\nrkers': did you mean workers?"),
+        ('"w\\nrkers" = 2', " there is no setting w\\nrkers: did you mean workers?"),
         ("zzz = 2", "1: there is no setting zzz: `tidegate serve --help` has them all"),
         ("# a\n[serve]\nworkers = 2", "2: there is no table serve: settings stand alone, each as name = value"),
         ("[[serve]]\nworkers = 2", "1: there is no table serve: settings stand alone, each as name = value"),

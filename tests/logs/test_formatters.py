@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.logs.formatters import KEYS, Json, Text, escape, shorten
+from tidegate.logs.formatters import KEYS, Json, Text
 
 ANYTHING = st.text(alphabet=st.characters(), max_size=60)
 """Lone surrogates and control characters among it."""
@@ -165,14 +165,6 @@ def test_a_message_that_cannot_be_formatted_is_logged_all_the_same(lines: Text |
     assert "place.py:7" in line
 
 
-def test_both_ends_of_a_long_text_are_kept() -> None:
-    assert shorten("0123456789", 10) == "0123456789"
-    assert shorten("0123456789a", 10) == "01234 [1 characters are left out] 6789a"
-    short = shorten("first" + "x" * 10_000_000 + "last")
-    assert (short[:5], short[-4:]) == ("first", "last")
-    assert "[9983625 characters are left out]" in short
-
-
 HUGE = "first" + "x" * 8_000_000 + "last"
 
 
@@ -200,13 +192,6 @@ def test_a_line_of_megabytes_is_shortened_and_not_lost(lines: Text | Json, made:
     assert (b"first" in line, b"last" in line) == (True, True)
     if isinstance(lines, Json):
         assert json.loads(line)["level"] == "warning"
-
-
-def test_escape() -> None:
-    """Control characters, and those that change how a line is shown, are escaped."""
-    assert escape("a b\u00e9\u4e2d") == "a b\u00e9\u4e2d"
-    assert escape("\r\n\t\0\x7f\x9b\u2028\u202e\ud800\u00a0") == r"\r\n\t\x00\x7f\x9b\u2028\u202e\ud800\xa0"
-    assert escape("a\n\tb", "\n\t") == "a\n\tb"
 
 
 @given(ANYTHING, ANYTHING, ANYTHING)

@@ -38,9 +38,10 @@ from ..config.errors import ConfigError
 from ..config.types import Kind
 from ..ipc.exit_status import FAILED, USAGE
 from ..process import streams
+from ..text import escape
 from ..version import version
 
-__all__ = ["CONTEXT", "Command", "Value", "main"]
+__all__ = ["CONTEXT", "Command", "Value", "main", "note"]
 
 # Name -> what help says of it. Each is a module of this folder with a click command called `command`.
 COMMANDS = {
@@ -121,6 +122,14 @@ class Value(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return self._kind.parse(value, self.name if param is None else _named(param), secret=self._secret)
+
+
+def note(ctx: click.Context, text: str, *, err: bool = True) -> None:
+    """Print what a command has to say, which may come from anywhere."""
+    click.echo(f"{ctx.command_path}: {escape(text, keep=_LINES)}", err=err)
+
+
+_LINES = "\n\t"
 
 
 @click.group(cls=Commands, no_args_is_help=False, context_settings=CONTEXT)

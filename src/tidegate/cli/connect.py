@@ -13,7 +13,6 @@ import asyncio
 import functools
 import math
 import os
-import re
 import ssl
 import sys
 from collections.abc import AsyncIterator
@@ -26,6 +25,7 @@ from ..config.types import SECONDS
 from ..exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus, WebSocketException
 from ..frames import Opcode
 from ..ipc.exit_status import DONE, FAILED, INTERRUPTED
+from ..text import escape_controls
 from ..typing import Data
 from . import CONTEXT, Command, Value
 
@@ -35,15 +35,6 @@ WAIT = 1.0  # seconds: long for a server's answer, short for somebody who waits
 WAITS = SECONDS.or_else("none", math.inf)
 PIECE = 65536  # bytes read from a pipe at once
 BODY = 200  # characters shown of a response that refuses the connection
-
-# What would move the cursor, or ask the terminal for something: the server shall not (ECMA-48: C0 but tab and line
-# feed, DEL, C1).
-_control = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def visible(text: str) -> str:
-    """The text with its control characters written out."""
-    return _control.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 class Screen:
@@ -61,11 +52,11 @@ class Screen:
             BrokenPipeError: if nobody reads any more.
         """
         text = message if isinstance(message, str) else message.hex(" ")
-        print(f"< {visible(text)}" if self.terminal else text, flush=True)
+        print(f"< {escape_controls(text)}" if self.terminal else text, flush=True)
 
     def note(self, text: str) -> None:
         """Show what is no message."""
-        print(f"* {visible(text)}", file=sys.stderr, flush=True)
+        print(f"* {escape_controls(text)}", file=sys.stderr, flush=True)
 
 
 class ShownConnection(ClientConnection):

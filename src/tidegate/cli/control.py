@@ -25,7 +25,7 @@ from ..config.schema import settings
 from ..config.types import DURATION
 from ..ipc.control_protocol import Answer, Request, encode, socket_path
 from ..ipc.exit_status import DONE, FAILED, INTERRUPTED, NOBODY, TIMED_OUT
-from . import CONTEXT, Command, Value
+from . import CONTEXT, Command, Value, note
 
 __all__ = ["Asking", "ControlError", "conduct", "control_command", "path_of"]
 
@@ -191,7 +191,6 @@ def conduct(ctx: click.Context, request: Request, *, gone: bool = False) -> int:
         request: what to ask for.
         gone: whether the effect is the end of the daemon.
     """
-    name = ctx.command_path
     try:
         with Asking(path_of(ctx), request, ctx.params["timeout"]) as asking:
             for answer in asking.answers():
@@ -200,22 +199,17 @@ def conduct(ctx: click.Context, request: Request, *, gone: bool = False) -> int:
                 if answer.accepted and ctx.params.get("no_wait"):
                     break
                 if answer.text:
-                    click.echo(f"{name}: {shown(answer.text)}", err=answer.done is None)
+                    note(ctx, answer.text, err=answer.done is None)
             else:
                 if gone:
                     asking.ended()
     except ControlError as error:
-        click.echo(f"{name}: {shown(str(error))}", err=True)
+        note(ctx, str(error))
         return error.status
     except KeyboardInterrupt:
-        click.echo(f"{name}: no longer waited for, the daemon goes on with it", err=True)
+        note(ctx, "no longer waited for, the daemon goes on with it")
         return INTERRUPTED
     return DONE
-
-
-def shown(text: str) -> str:
-    """A text for a terminal, which may come from anywhere."""
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 # What these commands have in common.

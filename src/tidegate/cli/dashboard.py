@@ -23,7 +23,7 @@ from ..admin.events import Event
 from ..admin.health import LIVE_SECONDS
 from ..admin.live import EVENTS, HISTORY, Live, LiveWorker, Point, Quantiles
 from ..metrics.derived import BACKOFF
-from .control import shown
+from ..text import escape
 from .humanize import bars, duration, latency, rate, size
 from .status import LATE
 
@@ -298,4 +298,4 @@ def _events(events: list[Event]) -> Iterator[Text]:
 
 def _event(event: Event) -> Text:
     at = time.strftime("%H:%M:%S", time.localtime(event.time))
-    return _line((f"{at}  ", "dim"), (" ".join(shown(event.text).split()), _EVENT_STYLES.get(event.level, "")))
+    return _line((f"{at}  ", "dim"), (escape(" ".join(event.text.split())), _EVENT_STYLES.get(event.level, "")))

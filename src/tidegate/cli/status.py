@@ -15,7 +15,8 @@ import msgspec
 from ..admin.status import Connections, SlotStatus, Status, WorkerStatus
 from ..ipc import control_protocol
 from ..ipc.exit_status import DONE, FAILED
-from .control import Asking, ControlError, control_command, path_of, shown
+from . import note
+from .control import Asking, ControlError, control_command, path_of
 from .humanize import duration
 
 if TYPE_CHECKING:
@@ -42,10 +43,10 @@ def _status(ctx: click.Context, /, *, json: bool, **_: Any) -> int:
         else:
             _show(msgspec.json.decode(answer.status, type=Status), answer.text)
     except ControlError as error:
-        click.echo(f"{ctx.command_path}: {shown(str(error))}", err=True)
+        note(ctx, str(error))
         return error.status
     except msgspec.ValidationError:
-        click.echo(f"{ctx.command_path}: the daemon is another version than this command: try --json", err=True)
+        note(ctx, "the daemon is another version than this command: try --json")
         return FAILED
     return DONE
 

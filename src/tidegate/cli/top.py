@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, aclosing
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
@@ -28,9 +29,8 @@ from ..config.schema import settings
 from ..config.types import ADMIN, Kind
 from ..exceptions import InvalidHandshake, InvalidStatus, WebSocketException
 from ..ipc.exit_status import DONE, FAILED, INTERRUPTED, NOBODY, TIMED_OUT
-from . import CONTEXT, Command
+from . import CONTEXT, Command, note
 from .connect import reason
-from .control import shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -256,7 +256,7 @@ async def _stream(client: connect, lost: Callable[[Exception], object]) -> NoRet
     raise AssertionError("messages() has no end")
 
 
-def _run(client: connect, address: str, note: Callable[[str], None], *, once: bool, json: bool) -> int:
+def _run(client: connect, address: str, note: Callable[[str], object], *, once: bool, json: bool) -> int:
     if json and not once:
         asyncio.run(_stream(client, lambda exc: note(refusal(exc, address)[1])))
     console = _console()
@@ -318,10 +318,6 @@ def command(ctx: click.Context, /, once: bool, json: bool, **_: str | None) -> i
     time; 130 interrupted.
     """
     (address, uri), headers = _address(ctx), _headers(ctx)
-
-    def note(text: str) -> None:
-        click.echo(f"{ctx.command_path}: {shown(text)}", err=True)
-
     try:
         client = connect(
             uri,
@@ -336,16 +332,16 @@ def command(ctx: click.Context, /, once: bool, json: bool, **_: str | None) -> i
     except (ValueError, TypeError, WebSocketException) as error:
         raise click.UsageError(str(error), ctx) from None
     try:
-        return _run(client, address, note, once=once, json=json)
+        return _run(client, address, partial(note, ctx), once=once, json=json)
     except (OSError, WebSocketException) as error:
         if isinstance(error, BrokenPipeError):  # nobody reads any more
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return DONE
         status, text = refusal(error, address)
-        note(f"{text}: {_ADVICE}" if status == NOBODY else text)
+        note(ctx, f"{text}: {_ADVICE}" if status == NOBODY else text)
         return status
     except UNREADABLE:
-        note(f"{address} is another version of tidegate than this command: try --json")
+        note(ctx, f"{address} is another version of tidegate than this command: try --json")
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -15,12 +15,11 @@ What must not live here: which settings there are (config/schema.py), the daemon
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -28,6 +27,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from ..process.place import here
+from ..text import escape, nearest
 from ..version import version
 from .errors import ConfigError
 from .schema import Config, Setting, settings
@@ -201,16 +201,16 @@ class Loader:
     def _from_file(self) -> _Found:
         if self.path is None:
             return
-        shown = _shown(self.path)
+        shown = escape(self.path)
         text, table = _read(self._absolute, shown)
         for key, value in table.items():
             line = _line_of(key, text)
             place = shown if line is None else f"{shown}:{line}"
             setting = settings().get(key)
             if setting is None and isinstance(value, dict | list) and _is_table(value):
-                raise FileError(place, f"there is no table {_shown(key)}: settings stand alone, each as name = value")
+                raise FileError(place, f"there is no table {escape(key)}: settings stand alone, each as name = value")
             if setting is None:
-                raise UnknownSetting(place, _shown(key), _nearest(key.replace("-", "_").lower(), settings()))
+                raise UnknownSetting(place, escape(key), nearest(key.replace("-", "_").lower(), settings()))
             origin = Origin("file", key, place)
             yield setting, _from_toml(setting, value, origin.option), origin
 
@@ -220,7 +220,7 @@ class Loader:
             setting = by_variable.get(name)
             if setting is None:
                 if not (name in OTHERS or _is_of_a_service(name, text)):
-                    raise UnknownSetting("", _shown(name), _nearest(name.upper(), [*by_variable, *OTHERS]))
+                    raise UnknownSetting("", escape(name), nearest(name.upper(), [*by_variable, *OTHERS]))
             elif text:  # an empty one is as good as none: that is how a variable is taken back in many places
                 value = _many(setting, text.split(), name) if setting.many else setting.read(text, given_as=name)
                 yield setting, value, Origin("environment", name)
@@ -241,15 +241,6 @@ def _as_called(error: ConfigError, origins: Mapping[str, Origin]) -> ConfigError
 
 def _is_of_a_service(name: str, text: str) -> bool:
     return bool(_OF_A_SERVICE.fullmatch(name) or (name.endswith("_PORT") and _URL_OF_A_SERVICE.match(text)))
-
-
-def _shown(name: str) -> str:
-    """Return a name from outside in a form that does not break a line."""
-    return name if name.isprintable() else ascii(name)
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    return next(iter(difflib.get_close_matches(name, list(names), n=1)), "")
 
 
 # Text of a file -> values.

@@ -10,12 +10,13 @@ daemon (supervisor/operations.py).
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
+
+from ..text import nearest
 
 __all__ = [
     "Answer",
@@ -135,8 +136,8 @@ def _problem(found: Any, error: str) -> str:
         return f"that names no command: give an object such as {_written(Status())}"
     name = found["command"]
     if name not in _EXAMPLES:
-        near = difflib.get_close_matches(name, _EXAMPLES, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
+        near = nearest(name, _EXAMPLES)
+        hint = f"did you mean {near}? " if near else ""
         return f"there is no command {name!r}: {hint}There are {', '.join(_EXAMPLES)}"
     return f"{error}: give {name} like {_written(_EXAMPLES[name])}"
 

@@ -19,7 +19,7 @@ from typing import Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from ..logs.formatters import shorten
+from ..text import shorten
 
 __all__ = ["Level", "Order", "Pipe", "Report", "Stage"]
 

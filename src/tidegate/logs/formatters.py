@@ -23,8 +23,9 @@ from itertools import islice
 from typing import Any, Final
 
 from ..redaction import redact, redact_trace
+from ..text import LONGEST, escape, shorten
 
-__all__ = ["FORMATS", "KEYS", "Json", "Text", "escape", "shorten"]
+__all__ = ["FORMATS", "KEYS", "Json", "Text"]
 
 KEYS: Final = ("time", "level", "role", "logger", "message", "connection", "remote")
 """The keys of every line of JSON, in their order; the last two only where there is a connection."""
@@ -38,31 +39,8 @@ _INDENT = "    "
 _BARE = re.compile(r"[!#-\[\]-~]+")  # a value that text has without quotes: printable ASCII, no space, quote, backslash
 _DEPTH = 4  # of values in values
 # Characters of one text in a line, tried one after the other until the line has no more than so many bytes.
-_LENGTHS: Final = (2**14, 2**12, 2**8)
+_LENGTHS: Final = (LONGEST, 2**12, 2**8)
 _LONGEST_LINE: Final = 2**16
-
-
-def escape(text: str, keep: str = "") -> str:
-    """The text with every character that cannot be printed, but for those in `keep`, written as Python would.
-
-    That is all of Unicode's control, format, private and unassigned characters, lone surrogates, and every space but
-    the one: they move the cursor, or look like others.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in keep else _escaped(c) for c in text)
-
-
-def _escaped(character: str) -> str:
-    return ascii(character)[1:-1]
-
-
-def shorten(text: str, most: int = _LENGTHS[0]) -> str:
-    """The text, or of one with more than `most` characters both ends."""
-    if len(text) <= most:
-        return text
-    half = most // 2
-    return f"{text[:half]} [{len(text) - 2 * half} characters are left out] {text[-half:]}"
 
 
 class _Lines(logging.Formatter):

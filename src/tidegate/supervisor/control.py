@@ -30,7 +30,7 @@ from ..ipc import control_protocol
 from ..ipc.control_protocol import Answer, Request, RequestError
 from ..ipc.handover_state import ListenerLeft
 from ..ipc.pipe import Level
-from ..logs.formatters import shorten
+from ..text import shorten
 from ..version import version
 from .event_loop import Poll, Timer
 from .operations import Operations, Tell

@@ -9,7 +9,6 @@ What must not live here: the checks of a handler (app.py), serving.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import inspect
 import os
@@ -20,8 +19,8 @@ from types import ModuleType
 from typing import Any
 
 from ..app import App, is_map
-from ..logs.formatters import shorten
 from ..process import streams
+from ..text import nearest, shorten
 from .fresh import refresh
 
 __all__ = ["LoadError", "load", "trace_of"]
@@ -108,8 +107,8 @@ def _gone() -> str:
 
 
 def _hint(name: str, names: set[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    near = nearest(name, names)
+    return f"; did you mean {near}?" if near else ""
 
 
 def _failure(name: str, error: BaseException) -> str:
