@@ -17,7 +17,6 @@ import pytest
 
 from tests.support.harness import ROOT
 from tests.support.patience import LONG
-from tidegate._core.counters import FIELDS
 
 SOURCE = ROOT / "src" / "tidegate"
 LINES_OF_A_FILE = 600
@@ -332,23 +331,6 @@ def test_short_names_have_a_sentence(path: Path) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and re.fullmatch(r"test_[^_]+", node.name)
     ]
     assert [node.name for node in tests if not (ast.get_docstring(node) or "").endswith(".")] == []
-
-
-def members_of_a_row(file: str) -> list[str]:
-    """The names in the structure that a file of the native code declares for a row, in order."""
-    text = (SOURCE / "_core" / file).read_text(encoding="utf-8")
-    text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
-    start = r"typedef struct (?:tg_row:|\{)\n"
-    found = re.search(start + r"(\s+uint64_t connections_accepted.*?)\n(?:\n|\})", text, re.DOTALL)
-    assert found is not None
-    return re.findall(r"^\s+\w+ \*?(\w+)", found[1], re.MULTILINE)
-
-
-def test_a_row_has_the_same_members_wherever_it_is_declared() -> None:
-    """What is not in the table of fields is read by nobody, and Cython is told of all that there is."""
-    names = members_of_a_row("counters.h")
-    assert names[: len(FIELDS)] == list(FIELDS)
-    assert members_of_a_row("counters.pxd") == names
 
 
 def test_tests_mirror_the_source() -> None:

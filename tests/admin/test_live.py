@@ -79,11 +79,11 @@ def test_rates_lie_between_two_readings(board: Scoreboard, watcher: Watcher) -> 
 def test_where_it_presses(board: Scoreboard, watcher: Watcher) -> None:
     assert watcher.look(time.time()).pressure == Pressure()
     row = board.row(0)
-    row.pong_timeout()
-    row.limit_rejection("rate")
-    row.limit_rejection("address")
-    row.log_dropped(7)
-    row.slow_consumer("close")
+    row.inc("pong_timeouts")
+    row.inc("limit_rejections", "rate")
+    row.inc("limit_rejections", "address")
+    row.inc("log_messages_dropped", by=7)
+    row.inc("slow_consumers", "close")
     row.send_queues(1, 1000, 1000)
     board.log_messages_dropped = 2
     board.accept_queue(0, 3, 4096)
@@ -118,7 +118,7 @@ def test_quantile(counts: list[int], q: float, expected: float | None) -> None:
 def test_quantiles_forget(board: Scoreboard, watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tidegate.admin.live.WINDOW", 0)
     watcher.look(time.time())
-    board.row(0).ping_rtt(0.3)
+    board.row(0).observe("ping_rtt", 0.3)
     assert watcher.look(time.time()).latency.ping.p99 is not None
     assert watcher.look(time.time()).latency.ping.p99 is None
 

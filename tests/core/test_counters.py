@@ -1,13 +1,17 @@
 """What a process counts: rows count exactly, and nothing is written where it does not belong."""
 
+import itertools
 import math
+import re
 from bisect import bisect_left
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tidegate
 from tests.core.processes import in_child
 from tidegate._core import counters
 from tidegate._core.counters import (
@@ -48,10 +52,32 @@ def test_bounds_rise_and_fit() -> None:
         assert len(bounds) + 2 <= FIELDS[name].size
 
 
-def test_closed_sets_fit() -> None:
-    assert len(HANDSHAKE_RESULTS) <= FIELDS["handshakes"].size
-    assert len(CLOSE_CODES) <= CLOSES_PER_INITIATOR
+def test_each_status_has_a_result_that_is_counted() -> None:
     assert set(RESULT_OF_STATUS.values()) <= set(HANDSHAKE_RESULTS)
+
+
+@pytest.mark.parametrize("name", [name for name, field in FIELDS.items() if field.kind == "counter"])
+def test_each_word_of_a_counter_is_counted_by_its_names(name: str) -> None:
+    """And by nothing else: a row has what `Field.places` says, whatever the table of counters.h has."""
+    field = FIELDS[name]
+    assert set(field.places) == set(itertools.product(*field.names))
+    for names, place in field.places.items():
+        row = Row()
+        row.inc(name, *names)
+        row.inc(name, *names, by=6)
+        assert [i for i, count in enumerate(row.words(name)) if count] == [place]
+        assert sum(sum(row.words(other)) for other in FIELDS) == 7
+
+
+def test_names_in_the_source_are_in_the_table() -> None:
+    """What is counted or observed by its name, wherever that is done."""
+    source = "".join(path.read_text(encoding="utf-8") for path in Path(tidegate.__file__).parent.rglob("*.py"))
+    counted = set(re.findall(r"\.inc\(\s*\"(\w+)\"", source))
+    observed = set(re.findall(r"\.observe\(\s*\"(\w+)\"", source))
+    assert "pong_timeouts" in counted
+    assert "ping_rtt" in observed
+    assert {FIELDS[name].kind for name in counted} == {"counter"}
+    assert {FIELDS[name].kind for name in observed} == {"histogram"}
 
 
 # One row
@@ -111,23 +137,21 @@ def test_handshake_results(result: str) -> None:
 
 def test_pong_timeout() -> None:
     row = Row()
-    row.pong_timeout()
+    row.inc("pong_timeouts")
     assert row.words("pong_timeouts") == (1,)
 
 
 @pytest.mark.parametrize("limit", LIMITS)
 def test_limit_rejections(limit: str) -> None:
     row = Row()
-    row.limit_rejection(limit)
+    row.inc("limit_rejections", limit)
     assert [i for i, count in enumerate(row.words("limit_rejections")) if count] == [LIMITS.index(limit)]
-    with pytest.raises(ValueError, match="unknown limit 'x': it must be one of daemon, "):
-        row.limit_rejection("x")
 
 
 def test_lines_of_the_log_that_were_lost() -> None:
     row = Row()
-    row.log_dropped(3)
-    row.log_dropped(2)
+    row.inc("log_messages_dropped", by=3)
+    row.inc("log_messages_dropped", by=2)
     assert row.words("log_messages_dropped") == (5,)
     board = Scoreboard.create(rows=1, slots=1)
     board.log_messages_dropped = 7
@@ -161,9 +185,9 @@ def test_tick() -> None:
 OBSERVERS = {
     "handshake_duration": lambda row, seconds: row.handshake("ok", seconds),
     "connection_duration": lambda row, seconds: row.closed(1000, "local", seconds),
-    "ping_rtt": lambda row, seconds: row.ping_rtt(seconds),
+    "ping_rtt": lambda row, seconds: row.observe("ping_rtt", seconds),
     "event_loop_lag": lambda row, seconds: row.tick(0, seconds),
-    "gc_pause": lambda row, seconds: row.collected(0, seconds),
+    "gc_pause": lambda row, seconds: row.observe("gc_pause", seconds),
 }
 
 
@@ -184,7 +208,7 @@ def test_histograms_equal_a_model(name: str, values: list[float]) -> None:
 )
 def test_impossible_durations_harm_nothing(value: float, bucket: int, seconds: float) -> None:
     row = Row()
-    row.ping_rtt(value)
+    row.observe("ping_rtt", value)
     words = row.words("ping_rtt")
     assert words[bucket] == 1
     assert words[-1] == seconds * FIELDS["ping_rtt"].ticks
@@ -193,10 +217,16 @@ def test_impossible_durations_harm_nothing(value: float, bucket: int, seconds: f
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda row: row.handshake("great", 1), "unknown handshake result 'great': it must be one of ok, bad_request"),
-        (lambda row: row.closed(1000, "them", 1), "unknown initiator 'them': it must be one of local, remote, abort"),
+        (lambda row: row.handshake("great", 1), "handshakes has no 'great': it must be one of ok, bad_request"),
+        (lambda row: row.closed(1000, "them", 1), "closes has no 'them': it must be one of local, remote, abort"),
         (lambda row: row.closed(1000, "local", 1, "shut"), "unknown state 'shut': it must be one of open, closing"),
-        (lambda row: row.slow_consumer("wait"), "unknown action 'wait': it must be one of close"),
+        (lambda row: row.inc("limit_rejections", "x"), "limit_rejections has no 'x': it must be one of daemon, "),
+        (lambda row: row.inc("closes", "local", "999"), "closes has no '999': it must be one of 1000, "),
+        (lambda row: row.inc("closes", "local"), "closes has words with 2 names, not 1"),
+        (lambda row: row.inc("pong_timeouts", "x"), "pong_timeouts has words with 0 names, not 1"),
+        (lambda row: row.inc("ping_rtt"), "unknown counter 'ping_rtt': it must be one of connections_accepted, "),
+        (lambda row: row.inc("colour"), "unknown counter 'colour': it must be one of connections_accepted, "),
+        (lambda row: row.observe("closes", 1), "unknown histogram 'closes': it must be one of handshake_duration, "),
         (lambda row: row.words("colour"), "unknown field 'colour': it must be one of connections_accepted"),
     ],
 )
@@ -212,7 +242,7 @@ def test_unknown_names_are_refused_and_count_nothing(call, message: str) -> None
 
 def test_default_row_is_private_and_counts() -> None:
     before = counters.current().words("pong_timeouts")[0]
-    counters.current().pong_timeout()
+    counters.current().inc("pong_timeouts")
     assert counters.current().words("pong_timeouts") == (before + 1,)
 
 
@@ -232,9 +262,9 @@ def test_forked_child_does_not_write_to_its_parents_row() -> None:
     board = Scoreboard.create()
     before = counters.use(board.row(board.assign(0)))
     try:
-        assert in_child(lambda: counters.current().pong_timeout()) == 0
+        assert in_child(lambda: counters.current().inc("pong_timeouts")) == 0
         assert board.read().counts.words("pong_timeouts") == (0,)
-        counters.current().pong_timeout()
+        counters.current().inc("pong_timeouts")
         assert board.read().counts.words("pong_timeouts") == (1,)
     finally:
         counters.use(before)

@@ -2,15 +2,17 @@
 
 import os
 import signal
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
+import tidegate
+from tests.core.rebuild import need_a_compiler
 from tidegate._core import counters
-from tidegate._core.counters import (
-    FIELDS,
-)
-from tidegate._core.scoreboard import Scoreboard
+from tidegate._core.counters import FIELDS
+from tidegate._core.scoreboard import LAYOUT, Scoreboard
 from tidegate._core.snapshot import EXIT_REASONS, STAGES
 
 # The shared file
@@ -243,3 +245,57 @@ def test_attach_refuses_a_short_file() -> None:
     with pytest.raises(ValueError, match=f"file descriptor {fd} is no scoreboard: it holds 8 bytes"):
         Scoreboard.attach(fd)
     os.close(fd)
+
+
+# The number of the layout
+
+PROGRAM = """
+#include <inttypes.h>
+#include <stdio.h>
+#include "scoreboard.h"
+int main(void) { printf("%" PRIu64 " %zu", tg_layout(), tg_size(2, 1)); }
+"""
+HEADERS = Path(tidegate.__file__).parent / "_core"
+
+
+def layout_of(folder: Path, before: str, after: str) -> int:
+    """The number that a program computes whose headers have `after` in place of `before`."""
+    for name in ("counters.h", "scoreboard.h"):
+        text = (HEADERS / name).read_text(encoding="utf-8")
+        (folder / name).write_text(text.replace(before, after), encoding="utf-8")
+    (folder / "layout.c").write_text(PROGRAM, encoding="utf-8")
+    subprocess.run(["gcc", "-Wall", "-Wextra", "-Werror", "-o", "layout", "layout.c"], cwd=folder, check=True)
+    told = subprocess.run(["./layout"], cwd=folder, capture_output=True, text=True, check=True).stdout
+    return int(told.split()[0])
+
+
+def test_a_program_with_the_same_table_has_the_same_layout(tmp_path: Path) -> None:
+    """It is that of the releases before it followed from the table, too: they read each other's memory."""
+    need_a_compiler()
+    assert layout_of(tmp_path, "", "") == LAYOUT == 6
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('X(pong_timeouts, , "")', 'X(pong_timeouts, , "") X(ping_timeouts, , "")'),
+        ('X(pong_timeouts, , "")', 'X(ping_timeouts, , "")'),
+        ('X(bytes, [2], "received sent")', 'X(bytes, [3], "received sent")'),
+        ("X(gc_pause, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS)", "X(gc_pause, TG_LAGS, TG_LAG_BOUNDS, TG_NANOSECONDS)"),
+        ("X(gc_pause, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS)", "X(gc_pause, TG_DURATIONS, TG_BOUNDS, TG_BYTES)"),
+        ("0.0001, 0.00025,", "0.0002, 0.00025,"),
+        ("X(uint64_t, send_queue_max_bytes)", "X(uint64_t, send_queue_most_bytes)"),
+        ("uint64_t ready, draining;", "uint64_t draining, ready;"),
+        ("#define TG_EXIT_REASONS 16", "#define TG_EXIT_REASONS 18"),
+    ],
+)
+def test_a_program_with_another_table_has_another_layout(before: str, after: str, tmp_path: Path) -> None:
+    """So it does not take this one's memory for its own."""
+    need_a_compiler()
+    assert any(before in (HEADERS / name).read_text(encoding="utf-8") for name in ("counters.h", "scoreboard.h"))
+    assert layout_of(tmp_path, before, after) != LAYOUT
+
+
+def test_a_name_added_to_a_closed_set_is_no_other_layout(tmp_path: Path) -> None:
+    need_a_compiler()
+    assert layout_of(tmp_path, "daemon descriptors address rate", "daemon descriptors address rate origin") == LAYOUT

@@ -58,7 +58,7 @@ class Model:
 
     def ping(self, slot: int, seconds: float) -> None:
         for i in self.live[slot]:
-            self.board.row(i).ping_rtt(seconds)
+            self.board.row(i).observe("ping_rtt", seconds)
             self.counts[slot, "ping_rtt"] += 1
 
 
@@ -108,7 +108,7 @@ while True:
             now = counts.words(name)
             assert all(a <= b for a, b in zip(before.get((place, name), now), now)), (place, name)
             before[place, name] = now
-    counting.pong_timeout()
+    counting.inc("pong_timeouts")
     if snapshot.draining:
         print(sum(before[None, "handshakes"]))
         break
@@ -130,7 +130,7 @@ def test_a_reader_in_another_process_never_sees_a_sum_shrink() -> None:
                 row.accepted()
                 row.handshake("ok", chance.random())
                 row.closed(chance.choice([1000, 1001, 3000]), "local", chance.random() * 1e6, "open")
-                row.ping_rtt(chance.random() / 3)
+                row.observe("ping_rtt", chance.random() / 3)
                 row.tick(1, chance.random() / 7)
                 counted += 1
             place = chance.randrange(len(rows))
@@ -167,7 +167,7 @@ def test_sums_do_not_depend_on_the_order_of_adding() -> None:
     board = Scoreboard.create()
     rows = [board.assign(0) for _ in range(3)]
     for i, seconds in zip(rows, (0.1, 0.2, 0.3), strict=True):
-        board.row(i).ping_rtt(seconds)
+        board.row(i).observe("ping_rtt", seconds)
     before = board.read().counts.words("ping_rtt")
     for i in reversed(rows):
         board.retire(i)

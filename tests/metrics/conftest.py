@@ -31,8 +31,8 @@ def board() -> Scoreboard:
         row.closing()
         row.closed(1001, "local", 12)
         row.closed(4321, "remote", 100_000, state="open")
-        row.ping_rtt(0.03)
-        row.pong_timeout()
+        row.observe("ping_rtt", 0.03)
+        row.inc("pong_timeouts")
         row.tick(time.monotonic(), 0.0002)
     board.ready = True
     return board

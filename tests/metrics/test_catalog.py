@@ -6,16 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from tidegate._core.counters import (
-    BOUNDS,
-    CLOSE_CODES,
-    FIELDS,
-    HANDSHAKE_RESULTS,
-    INITIATORS,
-    LIMITS,
-    OPCODES,
-    SLOW_ACTIONS,
-)
+from tidegate._core.counters import BOUNDS, FIELDS, OPCODES
 from tidegate.metrics.catalog import CATALOG, ByOutcome, Metric, Several
 
 BY_NAME = {metric.full_name: metric for metric in CATALOG}
@@ -129,13 +120,10 @@ def test_every_word_that_is_counted_is_shown_once() -> None:
             shown.update((name, i) for name in names for i in range(FIELDS[name].size))
         elif isinstance(metric.source, Mapping):
             shown.update(metric.source.values())
-    stride = FIELDS["closes"].size // len(INITIATORS)
-    spare = {("handshakes", i) for i in range(len(HANDSHAKE_RESULTS), FIELDS["handshakes"].size)}
-    spare |= {("limit_rejections", i) for i in range(len(LIMITS), FIELDS["limit_rejections"].size)}
-    spare |= {("slow_consumers", i) for i in range(len(SLOW_ACTIONS), FIELDS["slow_consumers"].size)}
-    spare |= {("closes", i) for i in range(FIELDS["closes"].size) if i % stride >= len(CLOSE_CODES)}
     assert set(shown.values()) == {1}
-    assert set(shown) == {(name, i) for name, field in FIELDS.items() for i in range(field.size)} - spare
+    assert set(shown) == {
+        (name, i) for name, field in FIELDS.items() for i in (field.places.values() or range(field.size))
+    }
 
 
 def test_the_tables_name_the_words_that_native_code_writes() -> None:

@@ -113,7 +113,7 @@ def test_a_histogram_is_cumulative() -> None:
     row = Row()
     chance = random.Random(2)
     for _ in range(500):
-        row.ping_rtt(chance.random() ** 4 * 20)
+        row.observe("ping_rtt", chance.random() ** 4 * 20)
     buckets, total = histogram(row, "ping_rtt")
     assert [float(bound) for bound, _ in buckets] == [*BOUNDS["ping_rtt"], math.inf]
     counts = [count for _, count in buckets]

@@ -284,15 +284,16 @@ def _live(row: Row, sets: Mapping[str, Sequence[str]]) -> None:
     """What else a worker counts by its name, and what it measures."""
     for number, limit in enumerate(sets["LIMITS"]):
         for _ in range(number + 1):
-            row.limit_rejection(limit)
+            row.inc("limit_rejections", limit)
     for action in sets["SLOW_ACTIONS"]:
-        row.slow_consumer(action)
+        row.inc("slow_consumers", action)
     for generation in range(3):
         for _ in range(generation + 1):
-            row.collected(generation, 0.02)
-    row.ping_rtt(0.3)
-    row.pong_timeout()
-    row.log_dropped(9)
+            row.inc("gc_collections", str(generation))
+            row.observe("gc_pause", 0.02)
+    row.observe("ping_rtt", 0.3)
+    row.inc("pong_timeouts")
+    row.inc("log_messages_dropped", by=9)
     row.tick(54320.5, 0.004)
     row.send_queues(1, 2, 3)
     row.connections_max = (700, None)

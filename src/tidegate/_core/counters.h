@@ -1,4 +1,4 @@
-/* What one worker process counts (tg_row), how it is counted, and the table of its fields for readers.
+/* What one worker process counts: the table of it, the row (tg_row) that follows from the table, and how it is counted.
  * All of it is 64-bit words, so that a row can be read while it is written, and rows can be added word by word.
  * What must not live here: the shared file (scoreboard.h), anything that knows a Python object. */
 #ifndef TIDEGATE_COUNTERS_H
@@ -8,7 +8,7 @@
 #include <string.h>
 #include <time.h>
 
-/* ---- one row: written by its worker only, read by anybody ---- */
+/* ---- buckets of histograms ---- */
 
 #define TG_BOUNDS 16 /* the most finite bounds that a histogram has */
 
@@ -17,53 +17,6 @@ typedef struct {
     uint64_t sum;                   /* in ticks: whole numbers, since adding floats in another order moves the last
                                      * digit, and a sum that shrinks by one digit is a counter reset to Prometheus */
 } tg_histogram;
-
-enum { TG_RECEIVED = 0, TG_SENT = 1 };
-enum { TG_TEXT = 0, TG_BINARY = 1 };
-
-/* Handshake results and close codes are small closed sets: counters.pyx has the names in this order. */
-#define TG_HANDSHAKE_RESULTS 16
-#define TG_CLOSE_CODES 20
-#define TG_INITIATORS 3
-#define TG_LIMITS 8
-#define TG_SLOW_ACTIONS 4
-#define TG_GENERATIONS 3 /* of Python's garbage collector */
-
-typedef struct {
-    /* counters */
-    uint64_t connections_accepted;
-    uint64_t handshakes[TG_HANDSHAKE_RESULTS];
-    uint64_t closes[TG_INITIATORS][TG_CLOSE_CODES];
-    uint64_t messages[2][2]; /* direction, opcode */
-    uint64_t bytes[2];       /* direction; payload bytes of data messages */
-    uint64_t pauses[2];      /* direction: reading paused by max_queue, writing paused by write_limit */
-    uint64_t pong_timeouts;
-    uint64_t limit_rejections[TG_LIMITS];
-    uint64_t log_messages_dropped;
-    uint64_t slow_consumers[TG_SLOW_ACTIONS];
-    uint64_t gc_collections[TG_GENERATIONS];
-    /* histograms, in seconds */
-    tg_histogram handshake_duration;
-    tg_histogram handler_duration;
-    tg_histogram connection_duration;
-    tg_histogram ping_rtt;
-    tg_histogram event_loop_lag;
-    tg_histogram gc_pause;
-    /* histograms, in bytes */
-    tg_histogram message_size_received; /* by direction, as TG_RECEIVED and TG_SENT say */
-    tg_histogram message_size_sent;
-    /* gauges: from here to the end nothing outlives the worker */
-    int64_t connections_handshaking;
-    int64_t connections_open;
-    int64_t connections_closing;
-    int64_t send_queue_connections; /* those with more than their write_limit to be sent, and how much that is */
-    int64_t send_queue_bytes;
-    /* what does not add up over rows */
-    double heartbeat; /* CLOCK_MONOTONIC seconds of the worker's last tick */
-    uint64_t send_queue_max_bytes;
-    uint64_t connections_max;        /* what the worker's open files allow */
-    uint64_t connections_max_of_all; /* in the whole daemon; 0: no such limit */
-} tg_row;
 
 /* Bounds of every duration on the hot path, in seconds: 100 us to 10 s, as many as fit a glance. */
 static const double TG_DURATIONS[TG_BOUNDS] = {
@@ -91,6 +44,75 @@ static const double TG_OPERATIONS[TG_OPERATION_BOUNDS] = {0.1, 0.5, 1, 2.5, 5, 1
 #define TG_NANOSECONDS 1e9
 #define TG_MICROSECONDS 1e6
 #define TG_BYTES 1.0 /* and of one that is no time */
+
+/* ---- the table: what a row counts, each once ----
+ * From it follow the members of tg_row, the names and places that Python reads (counters.FIELDS), and the number of the
+ * layout (tg_layout() in scoreboard.h). Another line is another layout, which older releases do not read. */
+
+/* Counters: X(name, words, names of the words). Of two dimensions, the names of the first come before the comma.
+ * A name is added at the end, as long as there are words for it, and never moved: that is no other layout. */
+#define TG_COUNTERS(X)                                                                                                 \
+    X(connections_accepted, , "")                                                                                      \
+    /* "ok", the reason of an error response, or "timeout" and "disconnected" where there was none. */                 \
+    X(handshakes, [16],                                                                                                \
+      "ok bad_request forbidden method_not_allowed upgrade_required too_large version_not_supported rejected error "   \
+      "timeout unavailable disconnected limited bad_proxy_header tls_failed")                                          \
+    X(closes, [3][20],                                                                                                 \
+      "local remote abort, 1000 1001 1002 1003 1004 1005 1006 1007 1008 1009 1010 1011 1012 1013 1014 1015 "           \
+      "3xxx 4xxx other")                                                                                               \
+    X(messages, [2][2], "received sent, text binary")                                                                  \
+    X(bytes, [2], "received sent") /* payload of data messages */                                                      \
+    X(pauses, [2], "reading writing") /* for max_queue, for write_limit */                                             \
+    X(pong_timeouts, , "")                                                                                             \
+    X(limit_rejections, [8], "daemon descriptors address rate")                                                        \
+    X(log_messages_dropped, , "")                                                                                      \
+    X(slow_consumers, [4], "close")                                                                                    \
+    X(gc_collections, [3], "0 1 2") /* generation */
+
+/* Histograms: X(name, bounds, how many of them, ticks of the sum in one of their unit). */
+#define TG_HISTOGRAMS(X)                                                                                               \
+    X(handshake_duration, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS)                                                     \
+    X(handler_duration, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS)                                                       \
+    X(connection_duration, TG_LIFETIMES, TG_LIFETIME_BOUNDS, TG_MICROSECONDS)                                          \
+    X(ping_rtt, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS)                                                               \
+    X(event_loop_lag, TG_LAGS, TG_LAG_BOUNDS, TG_NANOSECONDS)                                                          \
+    X(gc_pause, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS)                                                               \
+    X(message_size_received, TG_SIZES, TG_SIZE_BOUNDS, TG_BYTES) /* these two in the order of TG_RECEIVED, TG_SENT */  \
+    X(message_size_sent, TG_SIZES, TG_SIZE_BOUNDS, TG_BYTES)
+
+/* Gauges: X(name). What follows from here on does not outlive the worker. */
+#define TG_GAUGES(X)                                                                                                   \
+    X(connections_handshaking)                                                                                         \
+    X(connections_open)                                                                                                \
+    X(connections_closing)                                                                                             \
+    X(send_queue_connections) /* those with more than their write_limit to be sent */                                  \
+    X(send_queue_bytes)       /* and how much that is */
+
+/* What does not add up over rows: X(type, name). */
+#define TG_FACTS(X)                                                                                                    \
+    X(double, heartbeat) /* CLOCK_MONOTONIC seconds of the worker's last tick */                                       \
+    X(uint64_t, send_queue_max_bytes)                                                                                  \
+    X(uint64_t, connections_max)        /* what the worker's open files allow */                                       \
+    X(uint64_t, connections_max_of_all) /* in the whole daemon; 0: no such limit */
+
+/* ---- one row: written by its worker only, read by any process ---- */
+
+enum { TG_RECEIVED = 0, TG_SENT = 1 };
+enum { TG_TEXT = 0, TG_BINARY = 1 };
+
+#define TG_COUNTER_MEMBER(name, words, names) uint64_t name words;
+#define TG_HISTOGRAM_MEMBER(name, bounds, count, ticks) tg_histogram name;
+#define TG_GAUGE_MEMBER(name) int64_t name;
+#define TG_FACT_MEMBER(type, name) type name;
+
+typedef struct {
+    TG_COUNTERS(TG_COUNTER_MEMBER)
+    TG_HISTOGRAMS(TG_HISTOGRAM_MEMBER)
+    TG_GAUGES(TG_GAUGE_MEMBER)
+    TG_FACTS(TG_FACT_MEMBER)
+} tg_row;
+
+/* ---- how it is counted ---- */
 
 static inline double tg_now(void) {
     struct timespec t;
@@ -168,6 +190,7 @@ typedef struct {
     const char *name;
     size_t offset, count; /* in words */
     int kind;
+    const char *names;    /* of a counter's words */
     const double *bounds; /* of a histogram, like the next two */
     int bounds_count;
     double ticks;
@@ -175,31 +198,11 @@ typedef struct {
 
 #define TG_WORDS(what) (sizeof(what) / sizeof(uint64_t))
 #define TG_PLACE(name) #name, offsetof(tg_row, name) / sizeof(uint64_t), TG_WORDS(((tg_row *)0)->name)
+#define TG_COUNTER_FIELD(name, words, names) {TG_PLACE(name), TG_COUNTER, names, NULL, 0, 0},
+#define TG_HISTOGRAM_FIELD(name, bounds, count, ticks) {TG_PLACE(name), TG_HISTOGRAM, "", bounds, count, ticks},
+#define TG_GAUGE_FIELD(name) {TG_PLACE(name), TG_GAUGE, "", NULL, 0, 0},
 static const tg_field TG_FIELDS[] = {
-    {TG_PLACE(connections_accepted), TG_COUNTER, NULL, 0, 0},
-    {TG_PLACE(handshakes), TG_COUNTER, NULL, 0, 0},
-    {TG_PLACE(closes), TG_COUNTER, NULL, 0, 0},
-    {TG_PLACE(messages), TG_COUNTER, NULL, 0, 0},
-    {TG_PLACE(bytes), TG_COUNTER, NULL, 0, 0},
-    {TG_PLACE(pauses), TG_COUNTER, NULL, 0, 0},
-    {TG_PLACE(pong_timeouts), TG_COUNTER, NULL, 0, 0},
-    {TG_PLACE(limit_rejections), TG_COUNTER, NULL, 0, 0},
-    {TG_PLACE(log_messages_dropped), TG_COUNTER, NULL, 0, 0},
-    {TG_PLACE(slow_consumers), TG_COUNTER, NULL, 0, 0},
-    {TG_PLACE(gc_collections), TG_COUNTER, NULL, 0, 0},
-    {TG_PLACE(handshake_duration), TG_HISTOGRAM, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS},
-    {TG_PLACE(handler_duration), TG_HISTOGRAM, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS},
-    {TG_PLACE(connection_duration), TG_HISTOGRAM, TG_LIFETIMES, TG_LIFETIME_BOUNDS, TG_MICROSECONDS},
-    {TG_PLACE(ping_rtt), TG_HISTOGRAM, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS},
-    {TG_PLACE(event_loop_lag), TG_HISTOGRAM, TG_LAGS, TG_LAG_BOUNDS, TG_NANOSECONDS},
-    {TG_PLACE(gc_pause), TG_HISTOGRAM, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS},
-    {TG_PLACE(message_size_received), TG_HISTOGRAM, TG_SIZES, TG_SIZE_BOUNDS, TG_BYTES},
-    {TG_PLACE(message_size_sent), TG_HISTOGRAM, TG_SIZES, TG_SIZE_BOUNDS, TG_BYTES},
-    {TG_PLACE(connections_handshaking), TG_GAUGE, NULL, 0, 0},
-    {TG_PLACE(connections_open), TG_GAUGE, NULL, 0, 0},
-    {TG_PLACE(connections_closing), TG_GAUGE, NULL, 0, 0},
-    {TG_PLACE(send_queue_connections), TG_GAUGE, NULL, 0, 0},
-    {TG_PLACE(send_queue_bytes), TG_GAUGE, NULL, 0, 0},
+    TG_COUNTERS(TG_COUNTER_FIELD) TG_HISTOGRAMS(TG_HISTOGRAM_FIELD) TG_GAUGES(TG_GAUGE_FIELD)
 };
 #define TG_FIELD_COUNT (sizeof(TG_FIELDS) / sizeof(TG_FIELDS[0]))
 

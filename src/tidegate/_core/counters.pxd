@@ -5,35 +5,16 @@ from libc.stdint cimport int64_t, uint64_t
 
 
 cdef extern from "counters.h" nogil:
-    const int TG_BOUNDS, TG_RECEIVED, TG_SENT, TG_TEXT, TG_BINARY, TG_HANDSHAKE_RESULTS, TG_CLOSE_CODES, TG_INITIATORS
-    const int TG_LIMITS
+    const int TG_BOUNDS, TG_RECEIVED, TG_SENT, TG_TEXT, TG_BINARY
     const double TG_MICROSECONDS, TG_NANOSECONDS
-    const double *TG_DURATIONS
 
     ctypedef struct tg_histogram:
         uint64_t *bucket
         uint64_t sum
 
-    ctypedef struct tg_row:
+    ctypedef struct tg_row:  # what native code names of it; counters.h has it all
         uint64_t connections_accepted
-        uint64_t *handshakes
-        uint64_t closes[3][20]
-        uint64_t messages[2][2]
-        uint64_t bytes[2]
         uint64_t pauses[2]
-        uint64_t pong_timeouts
-        uint64_t *limit_rejections
-        uint64_t log_messages_dropped
-        uint64_t *slow_consumers
-        uint64_t *gc_collections
-        tg_histogram handshake_duration
-        tg_histogram handler_duration
-        tg_histogram connection_duration
-        tg_histogram ping_rtt
-        tg_histogram event_loop_lag
-        tg_histogram gc_pause
-        tg_histogram message_size_received
-        tg_histogram message_size_sent
         int64_t connections_handshaking
         int64_t connections_open
         int64_t connections_closing
@@ -59,8 +40,9 @@ cdef class Row:
     cdef tg_row *data
     cdef readonly int index  # in its scoreboard; -1: it is a private one
     cdef object _owner  # keeps the memory alive: a Scoreboard, or None for a private row
+    cdef int _inc(self, str name, tuple names, uint64_t by) except -1
+    cdef int _observe(self, str name, double value) except -1
 
 
 cdef Row current_row()
 cdef Row row_at(tg_row *data, object owner, int index)
-cdef int index_of(dict names, object name, str what) except -1

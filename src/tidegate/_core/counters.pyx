@@ -12,19 +12,19 @@ from libc.stdlib cimport calloc, free
 
 import os
 from collections import namedtuple
+from itertools import product
 from types import MappingProxyType
 
 
 cdef extern from "counters.h" nogil:
-    const double *TG_LIFETIMES
-    const double *TG_LAGS
-    const int TG_LIFETIME_BOUNDS, TG_LAG_BOUNDS, TG_COUNTER, TG_HISTOGRAM, TG_GAUGE, TG_SLOW_ACTIONS, TG_GENERATIONS
+    const int TG_COUNTER, TG_HISTOGRAM, TG_GAUGE
     const size_t TG_FIELD_COUNT
 
     ctypedef struct tg_field:
         const char *name
         size_t offset, count
         int kind
+        const char *names
         const double *bounds
         int bounds_count
         double ticks
@@ -34,31 +34,16 @@ cdef extern from "counters.h" nogil:
     int64_t tg_connections(const tg_row *row)
 
 
-# The closed sets, in the order of their words. A name is added at the end, and never moved.
-HANDSHAKE_RESULTS = (
-    "ok", "bad_request", "forbidden", "method_not_allowed", "upgrade_required", "too_large", "version_not_supported",
-    "rejected", "error", "timeout", "unavailable", "disconnected", "limited", "bad_proxy_header",
-    "tls_failed",
-)
-CLOSE_CODES = (*(str(code) for code in range(1000, 1016)), "3xxx", "4xxx", "other")
-INITIATORS = ("local", "remote", "abort")
-DIRECTIONS = ("received", "sent")
-OPCODES = ("text", "binary")
-LIMITS = ("daemon", "descriptors", "address", "rate")
-SLOW_ACTIONS = ("close",)
-GC_GENERATIONS = ("0", "1", "2")
-assert len(HANDSHAKE_RESULTS) <= TG_HANDSHAKE_RESULTS and len(CLOSE_CODES) <= TG_CLOSE_CODES
-assert len(LIMITS) <= TG_LIMITS and len(SLOW_ACTIONS) <= TG_SLOW_ACTIONS and len(GC_GENERATIONS) == TG_GENERATIONS
-assert len(INITIATORS) == TG_INITIATORS
+Field = namedtuple("Field", "offset size kind names places bounds ticks")
 
-# The result of a handshake by the status of its answer; every other status is a hook's own answer, "rejected".
-RESULT_OF_STATUS = {
-    101: "ok", 400: "bad_request", 403: "forbidden", 405: "method_not_allowed", 408: "timeout", 413: "too_large",
-    414: "too_large", 426: "upgrade_required", 429: "limited", 431: "too_large", 500: "error", 503: "unavailable",
-    505: "version_not_supported",
-}
 
-Field = namedtuple("Field", "offset size kind bounds ticks")
+def _places(names, size):
+    """Return where each word of a counter of so many words is, by its names: of two dimensions, the first is full."""
+    *first, last = names
+    outer = list(product(*first))
+    room = size // len(outer)
+    assert len(last) <= room and size % len(outer) == 0
+    return {(*of, name): room * i + j for i, of in enumerate(outer) for j, name in enumerate(last)}
 
 
 cdef dict _table():
@@ -68,36 +53,63 @@ cdef dict _table():
     for i in range(TG_FIELD_COUNT):
         field = TG_FIELDS + i
         kind = {TG_COUNTER: "counter", TG_HISTOGRAM: "histogram", TG_GAUGE: "gauge"}[field.kind]
+        lists = (<bytes>field.names).decode().split(",") if field.names[0] else []
+        names = tuple([tuple(names.split()) for names in lists])
+        places = _places(names, field.count) if names else {(): 0} if field.count == 1 else {}
         bounds = tuple([field.bounds[j] for j in range(field.bounds_count)])
-        fields[(<bytes>field.name).decode()] = Field(field.offset, field.count, kind, bounds, field.ticks)
+        fields[(<bytes>field.name).decode()] = Field(
+            field.offset, field.count, kind, names, places, bounds, field.ticks
+        )
     return fields
 
 
 cdef dict _fields = _table()
+cdef dict _numbers = {name: i for i, name in enumerate(_fields)}
 FIELDS = MappingProxyType(_fields)  # offsets are used as they are
 BOUNDS = {name: field.bounds for name, field in FIELDS.items() if field.bounds}
 
-cdef dict _results = {name: i for i, name in enumerate(HANDSHAKE_RESULTS)}
-cdef dict _limits = {name: i for i, name in enumerate(LIMITS)}
-cdef dict _slow_actions = {name: i for i, name in enumerate(SLOW_ACTIONS)}
-cdef dict _initiators = {name: i for i, name in enumerate(INITIATORS)}
+(HANDSHAKE_RESULTS,) = FIELDS["handshakes"].names
+INITIATORS, CLOSE_CODES = FIELDS["closes"].names
+DIRECTIONS, OPCODES = FIELDS["messages"].names
+(LIMITS,) = FIELDS["limit_rejections"].names
+(SLOW_ACTIONS,) = FIELDS["slow_consumers"].names
+(GC_GENERATIONS,) = FIELDS["gc_collections"].names
+
+# The result of a handshake by the status of its answer; every other status is a hook's own answer, "rejected".
+RESULT_OF_STATUS = {
+    101: "ok", 400: "bad_request", 403: "forbidden", 405: "method_not_allowed", 408: "timeout", 413: "too_large",
+    414: "too_large", 426: "upgrade_required", 429: "limited", 431: "too_large", 500: "error", 503: "unavailable",
+    505: "version_not_supported",
+}
 
 
-cdef int index_of(dict names, object name, str what) except -1:
-    found = names.get(name)
-    if found is None:
-        raise ValueError(f"unknown {what} {name!r}: it must be one of {', '.join(names)}")
-    return found
-
-
-cdef int _fold_code(int code) noexcept:
+cdef str _name_of_code(int code):
     if 1000 <= code < 1016:
-        return code - 1000
+        return str(code)
     if 3000 <= code < 4000:
-        return 16
+        return "3xxx"
     if 4000 <= code < 5000:
-        return 17
-    return 18
+        return "4xxx"
+    return "other"
+
+
+cdef object _unknown(str name, tuple names):
+    """Return the error for a word that a counter does not have."""
+    cdef tuple known = _fields[name].names
+    for given, choice in zip(names, known):
+        if given not in choice:
+            return ValueError(f"{name} has no {given!r}: it must be one of {', '.join(choice)}")
+    return ValueError(f"{name} has words with {len(known)} names, not {len(names)}")
+
+
+cdef const tg_field *_field(str name, int kind) except NULL:
+    """Return the line of the table for a field of this kind."""
+    cdef object number = _numbers.get(name)
+    if number is None or TG_FIELDS[<size_t>number].kind != kind:
+        what = "counter" if kind == TG_COUNTER else "histogram"
+        known = ", ".join([name for name, field in _fields.items() if field.kind == what])
+        raise ValueError(f"unknown {what} {name!r}: it must be one of {known}")
+    return TG_FIELDS + <size_t>number
 
 
 @cython.no_gc
@@ -121,93 +133,90 @@ cdef class Row:
         if self._owner is None:
             free(self.data)
 
+    # Any counter or histogram, by its name in the table of counters.h.
+
+    cdef int _inc(self, str name, tuple names, uint64_t by) except -1:
+        cdef const tg_field *field = _field(name, TG_COUNTER)
+        place = _fields[name].places.get(names)
+        if place is None:
+            raise _unknown(name, names)
+        (<uint64_t *>self.data)[field.offset + <size_t>place] += by
+        return 0
+
+    cdef int _observe(self, str name, double value) except -1:
+        cdef const tg_field *field = _field(name, TG_HISTOGRAM)
+        tg_observe_in(
+            <tg_histogram *>(<uint64_t *>self.data + field.offset), field.bounds, field.bounds_count, value, field.ticks
+        )
+        return 0
+
+    def inc(self, str counter not None, *names, uint64_t by=1):
+        """Count one more, or `by` more, in the word of a counter that has these names; one without names has one word.
+
+        ValueError, if there is no such counter or word.
+        """
+        self._inc(counter, names, by)
+
+    def observe(self, str histogram not None, double value):
+        """Count a value in a histogram. ValueError, if there is no such histogram."""
+        self._observe(histogram, value)
+
     # One connection's life, in reading order.
 
     def accepted(self):
-        """A TCP connection was accepted: it is handshaking from now."""
+        """Count a TCP connection that was accepted: it is handshaking from now."""
         self.data.connections_accepted += 1
         self.data.connections_handshaking += 1
 
     def handshake(self, result, double seconds):
-        """The handshake ended, `seconds` after `accepted()`. With "ok", call `opened()` as well."""
-        cdef int i = index_of(_results, result, "handshake result")
+        """Count the end of a handshake, `seconds` after `accepted()`. With "ok", call `opened()` as well."""
+        self._inc("handshakes", (result,), 1)
+        self._observe("handshake_duration", seconds)
         self.data.connections_handshaking -= 1
-        self.data.handshakes[i] += 1
-        tg_observe(&self.data.handshake_duration, TG_DURATIONS, TG_BOUNDS, seconds)
 
     def opened(self):
-        """The connection is open."""
+        """Count a connection as open."""
         self.data.connections_open += 1
 
     def closing(self):
-        """The connection went from open to closing: a close frame was sent or received."""
+        """Count an open connection as closing: a close frame was sent or received."""
         self.data.connections_open -= 1
         self.data.connections_closing += 1
 
     def closed(self, int code, initiator, double seconds, state="closing"):
-        """The connection ended, `seconds` after `opened()`, while it was in `state`.
+        """Count the end of a connection, `seconds` after `opened()`, while it was in `state`.
 
         `code` is the close code (1006 without a close frame); `initiator` one of `INITIATORS`.
         """
-        cdef int i = index_of(_initiators, initiator, "initiator")
+        if state not in ("closing", "open"):
+            raise ValueError(f"unknown state {state!r}: it must be one of open, closing")
+        self._inc("closes", (initiator, _name_of_code(code)), 1)
+        self._observe("connection_duration", seconds)
         if state == "closing":
             self.data.connections_closing -= 1
-        elif state == "open":
-            self.data.connections_open -= 1
         else:
-            raise ValueError(f"unknown state {state!r}: it must be one of open, closing")
-        self.data.closes[i][_fold_code(code)] += 1
-        tg_observe_in(
-            &self.data.connection_duration, TG_LIFETIMES, TG_LIFETIME_BOUNDS, seconds, TG_MICROSECONDS
-        )
-
-    def ping_rtt(self, double seconds):
-        """A pong came, `seconds` after its ping."""
-        tg_observe(&self.data.ping_rtt, TG_DURATIONS, TG_BOUNDS, seconds)
-
-    def pong_timeout(self):
-        """A connection was failed for a pong that did not come."""
-        self.data.pong_timeouts += 1
-
-    def limit_rejection(self, limit):
-        """A connection was turned away because one of `LIMITS` was reached."""
-        cdef int i = index_of(_limits, limit, "limit")
-        self.data.limit_rejections[i] += 1
-
-    def slow_consumer(self, action):
-        """A client read too slowly, and one of `SLOW_ACTIONS` was done about it."""
-        cdef int i = index_of(_slow_actions, action, "action")
-        self.data.slow_consumers[i] += 1
-
-    # The process's own.
-
-    def log_dropped(self, uint64_t lines):
-        """Lines of the process's log were lost: they came faster than they could be written."""
-        self.data.log_messages_dropped += lines
+            self.data.connections_open -= 1
 
     @property
     def connections_of_all(self):
         """Connections of all workers of the daemon now, whatever their state; of this row alone, if it is private."""
         return tg_connections(self.data) if self._owner is None else self._owner.connections
 
+    # The process itself.
+
     def tick(self, double now, double lag):
-        """The event loop is alive at `now` (`time.monotonic()`), `lag` seconds later than planned."""
+        """Record that the event loop ran at `now` (`time.monotonic()`), `lag` seconds later than planned."""
         self.data.heartbeat = now
-        tg_observe(&self.data.event_loop_lag, TG_LAGS, TG_LAG_BOUNDS, lag)
+        self._observe("event_loop_lag", lag)
 
     @property
     def heartbeat(self):
         """`time.monotonic()` of the last `tick()`; 0.0 before the first one."""
         return self.data.heartbeat
 
-    def collected(self, unsigned int generation, double seconds):
-        """The garbage collector has looked at this generation, and for so long nothing else was done."""
-        self.data.gc_collections[min(generation, <unsigned int>TG_GENERATIONS - 1)] += 1
-        tg_observe(&self.data.gc_pause, TG_DURATIONS, TG_BOUNDS, seconds)
-
     def send_queues(self, int64_t connections, int64_t total, uint64_t largest):
-        """So many connections have more than their write limit to be sent: this much together, the fullest this much,
-        in bytes."""
+        """Set how many connections have more than their write limit to be sent, and how many bytes: in total, and for
+        the one that has most."""
         self.data.send_queue_connections = connections
         self.data.send_queue_bytes = total
         self.data.send_queue_max_bytes = largest
@@ -228,9 +237,8 @@ cdef class Row:
         self.data.connections_max_of_all = of_all or 0
 
     def words(self, name):
-        """The words of the field `name` of `FIELDS`, in its order; see the closed sets above.
+        """Return the words of the field `name` of `FIELDS`: of a counter, each at its place in `Field.places`.
 
-        Of "closes": `TG_CLOSE_CODES` words for each initiator. Of "messages": for each direction text, binary.
         Of a histogram: each bucket (not cumulative), +Inf after the last bound, zeros, the sum in ticks as the last.
         """
         cdef size_t offset, count

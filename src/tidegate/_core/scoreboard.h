@@ -1,4 +1,5 @@
-/* The shared file: a header, a directory of workers, a slot for each place of a worker, and every worker's row.
+/* The shared file: a header, a directory of workers, a slot for each place of a worker, and every worker's row; and the
+ * number that tells this layout from others.
  * What must not live here: what is in a row (counters.h), anything that knows a Python object. */
 #ifndef TIDEGATE_SCOREBOARD_H
 #define TIDEGATE_SCOREBOARD_H
@@ -10,12 +11,19 @@
  * as long as nobody looks at it (in a memory file, reading a hole fills it). */
 
 #define TG_MAGIC UINT64_C(0x4554414745444954) /* "TIDEGATE" */
-#define TG_LAYOUT 6                           /* changes with every change of the structures of this file and of counters.h */
+#define TG_LAYOUT_6 0x628c6f46 /* the number of the layout that was called 6 when numbers were given by hand */
 #define TG_PAGE 4096
 #define TG_EXIT_REASONS 16
 #define TG_OUTCOMES 2 /* success, failure */
 
-typedef struct {
+/* A structure of the file, and its text: both are part of the layout. */
+#define TG_SHARED(name, ...)                                                                                           \
+    typedef struct {                                                                                                   \
+        __VA_ARGS__                                                                                                    \
+    } name;                                                                                                            \
+    static const char name##_text[] = #__VA_ARGS__;
+
+TG_SHARED(tg_header,
     uint64_t magic, layout, size, rows, slots;
     uint64_t sequence; /* odd while the supervisor assigns, retires or counts: readers try again */
     uint64_t rows_used, slots_used; /* how far readers must look */
@@ -35,26 +43,62 @@ typedef struct {
     /* as with slots, for what belongs to none */
     uint64_t admin_cpu;
     uint64_t accept_queue_length, accept_queue_limit;
-} tg_header;
+)
 
-typedef struct {
+TG_SHARED(tg_worker,
     uint64_t taken, slot;
     int64_t pid; /* 0 until it is forked */
     uint64_t generation, stage;
     double started_at; /* Unix time */
     uint64_t spare[2];
-} tg_worker;
+)
 
-typedef struct {
+TG_SHARED(tg_slot,
     uint64_t spawns;
     uint64_t exits[TG_EXIT_REASONS];
     double backoff_until; /* CLOCK_MONOTONIC seconds; 0: not backing off */
     uint64_t cpu;         /* microseconds of processor time that its ended workers took */
     uint64_t accept_queue_length, accept_queue_limit; /* of its own sockets, now; limit 0: it has none */
     tg_row retired;       /* the sum of what ended workers of this slot counted */
-} tg_slot;
+)
 
 #define TG_STRIDE(type) ((sizeof(type) + TG_PAGE - 1) / TG_PAGE * TG_PAGE)
+
+/* ---- the number of the layout: programs with other structures or another table have another one ---- */
+
+#define TG_FACT_TEXT(type, name) #type " " #name ";"
+
+static inline uint64_t tg_mix(uint64_t hash, const void *what, size_t bytes) { /* FNV-1a */
+    for (size_t i = 0; i < bytes; i++) hash = (hash ^ ((const unsigned char *)what)[i]) * UINT64_C(0x100000001b3);
+    return hash;
+}
+
+static inline uint64_t tg_mix_number(uint64_t hash, uint64_t number) { return tg_mix(hash, &number, sizeof(number)); }
+
+static inline uint64_t tg_mix_field(uint64_t hash, const tg_field *field) {
+    hash = tg_mix(hash, field->name, strlen(field->name));
+    hash = tg_mix_number(hash, field->offset);
+    hash = tg_mix_number(hash, field->count);
+    hash = tg_mix_number(hash, (uint64_t)field->kind);
+    hash = tg_mix(hash, field->bounds, (size_t)field->bounds_count * sizeof(double));
+    return tg_mix(hash, &field->ticks, sizeof(double));
+}
+
+static inline uint64_t tg_layout(void) {
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    hash = tg_mix(hash, tg_header_text, sizeof(tg_header_text));
+    hash = tg_mix(hash, tg_worker_text, sizeof(tg_worker_text));
+    hash = tg_mix(hash, tg_slot_text, sizeof(tg_slot_text));
+    hash = tg_mix(hash, TG_FACTS(TG_FACT_TEXT), sizeof(TG_FACTS(TG_FACT_TEXT)));
+    hash = tg_mix(hash, TG_OPERATIONS, sizeof(TG_OPERATIONS));
+    for (size_t i = 0; i < TG_FIELD_COUNT; i++) hash = tg_mix_field(hash, &TG_FIELDS[i]);
+    hash = tg_mix_number(hash, sizeof(tg_header));
+    hash = tg_mix_number(hash, sizeof(tg_worker));
+    hash = tg_mix_number(hash, sizeof(tg_slot));
+    hash = tg_mix_number(hash, sizeof(tg_row));
+    hash = tg_mix_number(hash, TG_PAGE);
+    return hash >> 32 == TG_LAYOUT_6 ? 6 : hash >> 32;
+}
 
 static inline size_t tg_slots_offset(uint64_t rows) {
     return TG_STRIDE(tg_header) + (rows * sizeof(tg_worker) + TG_PAGE - 1) / TG_PAGE * TG_PAGE;

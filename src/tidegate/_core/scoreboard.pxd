@@ -8,7 +8,7 @@ from tidegate._core.counters cimport tg_histogram, tg_row
 cdef extern from "scoreboard.h" nogil:
     const int TG_OPERATION_BOUNDS, TG_OUTCOMES, TG_EXIT_REASONS
     const double *TG_OPERATIONS
-    const uint64_t TG_MAGIC, TG_LAYOUT
+    const uint64_t TG_MAGIC
     const size_t TG_LASTING, TG_SUMMED
 
     ctypedef struct tg_header:
@@ -38,6 +38,7 @@ cdef extern from "scoreboard.h" nogil:
         uint64_t cpu, accept_queue_length, accept_queue_limit
         tg_row retired
 
+    uint64_t tg_layout()
     void tg_add(tg_row *into, const tg_row *row, size_t words)
     size_t tg_size(uint64_t rows, uint64_t slots)
     tg_worker *tg_worker_at(tg_header *h, uint64_t i)

@@ -20,7 +20,7 @@ import time
 
 from tidegate._core.snapshot import EXIT_REASONS, STAGES
 
-from tidegate._core.counters cimport TG_MICROSECONDS, index_of, row_at, tg_observe, tg_row
+from tidegate._core.counters cimport TG_MICROSECONDS, row_at, tg_observe, tg_row
 from tidegate._core.snapshot cimport read_snapshot
 
 
@@ -31,7 +31,15 @@ cdef dict _stages = {name: i for i, name in enumerate(STAGES)}
 cdef dict _reasons = {name: i for i, name in enumerate(EXIT_REASONS)}
 
 
+LAYOUT = tg_layout()
 cdef object _made = object()
+
+
+cdef int index_of(dict names, object name, str what) except -1:
+    found = names.get(name)
+    if found is None:
+        raise ValueError(f"unknown {what} {name!r}: it must be one of {', '.join(names)}")
+    return found
 
 
 @cython.final
@@ -77,7 +85,7 @@ cdef class Scoreboard:
             # Nobody may cut off what others have mapped: they would die of SIGBUS.
             fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
             self._map(mmap.mmap(self.fd, size))
-        self._header.layout = TG_LAYOUT
+        self._header.layout = <uint64_t>LAYOUT
         self._header.size = size
         self._header.rows = rows
         self._header.slots = slots
@@ -99,8 +107,8 @@ cdef class Scoreboard:
         header = self._header
         if header.magic != TG_MAGIC:
             raise ValueError(f"file descriptor {fd} is no scoreboard: it starts with other bytes")
-        if header.layout != TG_LAYOUT:
-            raise ValueError(f"the scoreboard has layout {header.layout}, and this tidegate reads {TG_LAYOUT}")
+        if header.layout != LAYOUT:
+            raise ValueError(f"the scoreboard has layout {header.layout}, and this tidegate reads {LAYOUT}")
         if header.size != <uint64_t>size or header.rows > 65536 or header.slots > header.rows or (
             tg_size(header.rows, header.slots) != <size_t>size
         ):

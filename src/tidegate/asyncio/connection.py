@@ -398,7 +398,7 @@ class Connection(Sender, OlderConnection):
                 settings.deadlines.set(self, settings.ping_timeout)
                 return
             if settings.ping_timeout is not None:
-                self._row.pong_timeout()
+                self._row.inc("pong_timeouts")
                 self._fail(CloseCode.INTERNAL_ERROR, "keepalive ping timeout", None)
                 return
             del self._pings.pending[self._keepalive_ping]
@@ -415,7 +415,7 @@ class Connection(Sender, OlderConnection):
         if latency is None:
             return
         self.latency = latency
-        self._row.ping_rtt(latency)
+        self._row.observe("ping_rtt", latency)
         if self._keepalive_ping is not None and self._keepalive_ping not in self._pings.pending:
             self._keepalive_ping = None
             interval = self._settings.ping_interval

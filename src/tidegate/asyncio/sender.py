@@ -144,7 +144,7 @@ class Sender(MessageChannel):
             waiting = self.transport.get_write_buffer_size()
             if waiting + len(payload) > limit:
                 self.logger.warning("too slow for broadcasts: %d bytes wait to be read", waiting)
-                self._row.slow_consumer("close")
+                self._row.inc("slow_consumers", "close")
                 self._fail(CloseCode.TRY_AGAIN_LATER, "too slow", None)
                 return
         self._encode_and_send(opcode, True, payload)

@@ -304,7 +304,7 @@ class ServerConnection(Connection):
     def _refuse(self, verdict: Verdict = SHUTTING_DOWN) -> None:
         """Do what the verdict says: answer, or cut."""
         if verdict.limit is not None:
-            self._row.limit_rejection(verdict.limit)
+            self._row.inc("limit_rejections", verdict.limit)
         if verdict.cut:
             self._handshake_over("limited")
             self.transport.abort()

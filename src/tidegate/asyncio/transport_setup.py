@@ -89,7 +89,7 @@ class Preface(asyncio.Protocol):
         self._registry.all.add(self)
         self._registry.handshaking.add(self)
         if self._gate.cuts(transport):
-            self._row.limit_rejection("descriptors")
+            self._row.inc("limit_rejections", "descriptors")
             self._fail("limited")
             return
         self._settings.deadlines.set(self, self._settings.open_timeout)

@@ -16,21 +16,11 @@ What must not live here: how a value is read (collect), what prometheus_client c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from .._core.counters import (
-    CLOSE_CODES,
-    DIRECTIONS,
-    FIELDS,
-    GC_GENERATIONS,
-    HANDSHAKE_RESULTS,
-    INITIATORS,
-    LIMITS,
-    OPCODES,
-    SLOW_ACTIONS,
-)
+from .._core.counters import DIRECTIONS, FIELDS
 from .._core.snapshot import Snapshot
 from . import derived, procfs
 
@@ -80,21 +70,10 @@ class Metric:
         return PREFIX + self.name
 
 
-def words(field: str, names: Sequence[str] = (), start: int = 0) -> Words:
-    """The words of a field from `start`, one for each name of a closed set; or the one word that it has there."""
-    if not names:
-        return {(): (field, start)}
-    return {(name,): (field, start + i) for i, name in enumerate(names)}
-
-
-def closes() -> Words:
-    """The closes, whose words are those of an initiator after those of another."""
-    stride = FIELDS["closes"].size // len(INITIATORS)
-    return {
-        (code, initiator): ("closes", stride * i + j)
-        for i, initiator in enumerate(INITIATORS)
-        for j, code in enumerate(CLOSE_CODES)
-    }
+def words(field: str, *names: str) -> Words:
+    """Return the words of a field whose first names are these, each by the names that it has beyond them."""
+    places = FIELDS[field].places
+    return {rest[len(names) :]: (field, place) for rest, place in places.items() if rest[: len(names)] == names}
 
 
 CATALOG: tuple[Metric, ...] = (
@@ -131,7 +110,7 @@ CATALOG: tuple[Metric, ...] = (
            "How much later than planned the event loop ran a timer: high when a worker is saturated or blocked.",
            "event_loop_lag", labels=("worker",), unit="seconds"),
     Metric("gc_collections_total", "counter", "Collections of Python's garbage collector, by the oldest generation.",
-           words("gc_collections", GC_GENERATIONS), labels=("worker", "generation")),
+           words("gc_collections"), labels=("worker", "generation")),
     Metric("gc_pause_seconds", "histogram", "Time that a collection took, in which the worker did nothing else.",
            "gc_pause", labels=("worker",), unit="seconds"),
     Metric("log_messages_dropped_total", "counter",
@@ -185,27 +164,28 @@ CATALOG: tuple[Metric, ...] = (
     Metric("connections_accepted_total", "counter", "Connections accepted by the listening sockets.",
            words("connections_accepted"), labels=("worker",)),
     Metric("handshakes_total", "counter", "Opening handshakes that ended, by result.",
-           words("handshakes", HANDSHAKE_RESULTS), labels=("result",)),
+           words("handshakes"), labels=("result",)),
     Metric("limit_rejections_total", "counter", "Connections turned away because a limit was reached.",
-           words("limit_rejections", LIMITS), labels=("limit",)),
+           words("limit_rejections"), labels=("limit",)),
     Metric("handshake_duration_seconds", "histogram", "From accepting a connection to the end of its handshake.",
            "handshake_duration", unit="seconds"),
     Metric("connection_duration_seconds", "histogram", "From the end of the handshake to the end of the connection.",
            "connection_duration", unit="seconds"),
     Metric("closes_total", "counter",
-           "Open connections that ended, by close code and by who began; abort: without a close handshake.", closes(),
+           "Open connections that ended, by close code and by who began; abort: without a close handshake.",
+           {(code, initiator): word for (initiator, code), word in words("closes").items()},
            labels=("code", "initiator")),
     Metric("ping_rtt_seconds", "histogram", "From a ping to its pong: what the network and clients take.", "ping_rtt",
            unit="seconds"),
     Metric("pong_timeouts_total", "counter", "Connections failed because no pong came.", words("pong_timeouts")),
     # Messages
-    Metric("messages_received_total", "counter", "Messages received.", words("messages", OPCODES),
+    Metric("messages_received_total", "counter", "Messages received.", words("messages", "received"),
            labels=("worker", "opcode")),
-    Metric("messages_sent_total", "counter", "Messages sent.", words("messages", OPCODES, start=len(OPCODES)),
+    Metric("messages_sent_total", "counter", "Messages sent.", words("messages", "sent"),
            labels=("worker", "opcode")),
-    Metric("received_bytes_total", "counter", "Payload bytes of messages received.", words("bytes"),
+    Metric("received_bytes_total", "counter", "Payload bytes of messages received.", words("bytes", "received"),
            labels=("worker",), unit="bytes"),
-    Metric("sent_bytes_total", "counter", "Payload bytes of messages sent.", words("bytes", start=1),
+    Metric("sent_bytes_total", "counter", "Payload bytes of messages sent.", words("bytes", "sent"),
            labels=("worker",), unit="bytes"),
     Metric("message_size_bytes", "histogram", "Payload of a message, before compression and after decompression.",
            Several({direction: f"message_size_{direction}" for direction in DIRECTIONS}), labels=("direction",),
@@ -214,7 +194,7 @@ CATALOG: tuple[Metric, ...] = (
            "handler_duration", unit="seconds"),
     Metric("backpressure_pauses_total", "counter",
            "Pauses of reading because a handler was slow (max_queue), of writing because a client was (write_limit).",
-           words("pauses", ("reading", "writing")), labels=("worker", "direction")),
+           words("pauses"), labels=("worker", "direction")),
     Metric("send_queue_connections", "gauge", "Connections whose client is slow: more than write_limit waits for it.",
            words("send_queue_connections"), labels=("worker",)),
     Metric("send_queue_bytes", "gauge", "Bytes that wait for those slow clients, as of the last second.",
@@ -223,5 +203,5 @@ CATALOG: tuple[Metric, ...] = (
            derived.send_queue_max, labels=("worker",), unit="bytes"),
     Metric("slow_consumers_total", "counter",
            "Clients for whom more than broadcast_limit waited, by what was done: close, with code 1013.",
-           words("slow_consumers", SLOW_ACTIONS), labels=("action",)),
+           words("slow_consumers"), labels=("action",)),
 )  # fmt: skip

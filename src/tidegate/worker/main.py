@@ -59,7 +59,7 @@ def run(config: Config, slot: int, sockets: list[socket.socket], row: Row, pipe:
         pipe: its end of the supervisor's socket pair; its end of file is an order to drain.
     """
     setproctitle(f"tidegate: worker {slot}")
-    logs.become(f"worker {slot}", count=row.log_dropped, **config.log_options())
+    logs.become(f"worker {slot}", count=lambda lines: row.inc("log_messages_dropped", by=lines), **config.log_options())
     logs.show_stacks()
     use(row)
     forks.keep(pipe.fileno())

@@ -35,7 +35,8 @@ def watch_collector(row: Row) -> Callable[[], None]:
         if phase == "start":
             began = time.monotonic()
         elif os.getpid() == pid:
-            row.collected(info["generation"], time.monotonic() - began)
+            row.inc("gc_collections", str(info["generation"]))
+            row.observe("gc_pause", time.monotonic() - began)
 
     gc.callbacks.append(note)
     return lambda: gc.callbacks.remove(note)
