@@ -19,7 +19,8 @@ import tidegate
 import tidegate.client
 import tidegate.connection
 import tidegate.server
-from tests.asyncio.ends import outcome, serving
+from tests.asyncio.ends import echo, serving
+from tests.support.coroutines import outcome
 from tidegate import _compat
 from tidegate.app import App
 from tidegate.asyncio.client import ClientConnection, connect
@@ -29,11 +30,6 @@ from tidegate.datastructures import Headers
 from tidegate.exceptions import ConnectionClosedError, InvalidStatus, PayloadTooBig, ProtocolError
 from tidegate.frames import Close
 from tidegate.http11 import Response
-
-
-async def echo(websocket: ServerConnection) -> None:
-    async for message in websocket:
-        await websocket.send(message)
 
 
 async def echo_path(websocket: ServerConnection, path: str) -> None:

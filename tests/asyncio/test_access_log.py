@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.asyncio.ends import echo
 from tidegate.asyncio import access_log
 from tidegate.asyncio.client import connect
 from tidegate.asyncio.server import Server, ServerConnection, serve
@@ -41,11 +42,6 @@ def lines() -> Iterator[Lines]:
     yield handler
     access_log.logger.setLevel(level)
     access_log.logger.removeHandler(handler)
-
-
-async def echo(websocket: ServerConnection) -> None:
-    async for message in websocket:
-        await websocket.send(message)
 
 
 async def ended(server: Server) -> None:

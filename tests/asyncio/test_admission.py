@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.asyncio.test_handshake import results
+from tests.support import wire
 from tests.support.patience import PATIENCE
 from tests.support.rawclient import RawClient
 from tidegate._core.counters import LIMITS, Row
@@ -87,7 +88,7 @@ async def test_a_hook_that_goes_on_counts_as_the_connection_that_is_gone(limited
     async with gated(limiter, process_request=slow) as server:
         assert server.registry.gate is not None
         with RawClient(server.sockets[0].getsockname()[1]) as client:
-            client.send(RawClient.request(path="/slow"))
+            client.send(wire.request(path="/slow"))
             await asyncio.wait_for(entered.wait(), PATIENCE)
         await gone(server)
         status, _ = await refused(server)
@@ -169,7 +170,7 @@ async def test_a_refused_client_that_stays_is_cut(asks: bool, monkeypatch: pytes
     monkeypatch.setattr("tidegate.asyncio.server_connection.LINGER", 0.05)  # for leaving
     async with gated(Limiter(per_address=1)) as server, connect(uri(server)):
         with RawClient(server.sockets[0].getsockname()[1]) as client:
-            client.send(client.request() if asks else b"")
+            client.send(wire.request() if asks else b"")
             while len(server.registry.all) < 2:
                 await asyncio.sleep(0.001)
             while len(server.registry.all) > 1:

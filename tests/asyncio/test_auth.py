@@ -20,6 +20,7 @@ from websockets.asyncio.client import connect, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import tidegate
+from tests.support import wire
 from tests.support.rawclient import RawClient
 from tidegate.asyncio.server import Server, ServerConnection, basic_auth, serve, unix_serve
 from tidegate.http11 import Request, Response
@@ -161,7 +162,7 @@ async def answers(module: Any, given: dict[str, Any]) -> list[tuple[int, str | N
         for authorization in AUTHORIZATIONS:
             headers = {} if authorization is None else {"Authorization": authorization}
             with RawClient(port) as client:
-                client.send(client.request(headers=headers))
+                client.send(wire.request(headers=headers))
                 status, fields, body = client.response()
                 if status == 101:
                     assert client.frame()[1] == b"\x03\xe8"

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests.asyncio.ends import BINARY, PING, PONG, Peer, Serving, connected, outcome, serving, until
+from tests.asyncio.ends import Serving, connected, serving
+from tests.support import wire
+from tests.support.coroutines import outcome, until
 from tests.support.patience import PATIENCE
-from tests.support.rawclient import RawClient, frame
+from tests.support.rawpeer import ClientPeer
+from tests.support.wire import BINARY, PING, PONG, frame
 from tidegate._core.counters import Row
 from tidegate.asyncio.server import ServerConnection
 from tidegate.exceptions import ConnectionClosedError
@@ -34,7 +37,7 @@ async def send_until_stuck(websocket: ServerConnection, message: Any) -> tuple[i
     raise AssertionError("send() never waits")
 
 
-async def drain(peer: Peer) -> int:
+async def drain(peer: ClientPeer) -> int:
     """Read what comes until nothing comes for a moment: how many bytes."""
     size = 0
     while True:
@@ -195,7 +198,7 @@ async def test_one_read_of_bombs_makes_nobody_hold_more_than_the_queue() -> None
     """`max_queue` times `max_size` is the bound at every moment: of 250 MiB in one read, 4 MiB are made here."""
     squeeze = zlib.compressobj(9, zlib.DEFLATED, -15)
     bomb = frame((squeeze.compress(bytes(2**20)) + squeeze.flush(zlib.Z_SYNC_FLUSH))[:-4], BINARY, rsv=4)
-    request = RawClient.request(headers={"Sec-WebSocket-Extensions": "permessage-deflate; client_no_context_takeover"})
+    request = wire.request(headers={"Sec-WebSocket-Extensions": "permessage-deflate; client_no_context_takeover"})
     async with connected(max_queue=4, compression="deflate", request=request) as (websocket, peer):
         tracemalloc.start()
         try:

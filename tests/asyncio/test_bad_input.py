@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.asyncio.ends import BINARY, CONT, PING, REQUEST, TEXT, Serving, outcome, serving, until
-from tests.support.rawclient import frame
-from tests.support.rawserver import Peer, RawServer
+from tests.asyncio.ends import Serving, echo, serving
+from tests.support.coroutines import outcome, until
+from tests.support.rawpeer import REQUEST, RawServer, ServerPeer
+from tests.support.wire import BINARY, CONT, PING, TEXT, frame
 from tidegate.asyncio.client import ClientConnection, connect
 from tidegate.asyncio.server import ServerConnection, serve
 from tidegate.datastructures import Headers
@@ -131,9 +132,9 @@ async def test_an_offer_that_cannot_be_accepted_is_declined(offer: str, left: Le
     ],
 )
 async def test_a_malformed_answer(answer: str, error: type[Exception], left: Left) -> None:
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         (await peer.request()).switch(("Sec-WebSocket-Extensions", answer))
-        await peer.end()
+        await peer.rest()
 
     async with RawServer(handler) as server:
         with pytest.raises(error):
@@ -185,7 +186,7 @@ async def test_a_client_gets_compressed_nonsense(
 ) -> None:
     closed = []
 
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         (await peer.request()).switch(("Sec-WebSocket-Extensions", "permessage-deflate"))
         for data in frames:
             peer.send(unmasked(data))
@@ -217,7 +218,7 @@ async def test_a_bomb_for_a_server(left: Left) -> None:
 async def test_a_bomb_for_a_client(left: Left) -> None:
     payload = bomb()
 
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         (await peer.request()).switch(("Sec-WebSocket-Extensions", "permessage-deflate"))
         peer.message(payload, BINARY, rsv=4)
         assert (await peer.frame())[1][:2] == (1009).to_bytes(2, "big")
@@ -349,7 +350,7 @@ async def test_a_redirect_loop(locations: list[str], left: Left) -> None:
     """Sent back to where it was, a client goes round ten times and no more."""
     count = 0
 
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         nonlocal count
         await peer.request()
         location = locations[count % len(locations)].format(port=server.port)
@@ -410,11 +411,6 @@ async def never(websocket: ServerConnection) -> None:
 
 def refuse(connection: ServerConnection, request: Request) -> Response:
     return connection.respond(403, "no\n")
-
-
-async def echo(websocket: ServerConnection) -> None:
-    async for message in websocket:
-        await websocket.send(message)
 
 
 async def keep(websocket: ServerConnection) -> None:

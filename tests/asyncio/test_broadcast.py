@@ -11,14 +11,10 @@ import aiohttp
 import pytest
 from websockets.asyncio.client import connect
 
+from tests.asyncio.ends import echo
 from tests.support.patience import PATIENCE
 from tidegate.asyncio.server import Server, ServerConnection, broadcast, serve
 from tidegate.exceptions import ConcurrencyError
-
-
-async def echo(websocket: ServerConnection) -> None:
-    async for message in websocket:
-        await websocket.send(message)
 
 
 @contextlib.asynccontextmanager

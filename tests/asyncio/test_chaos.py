@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
-from tests.asyncio.ends import Peer, close, serving, until
+from tests.asyncio.ends import serving
+from tests.support.coroutines import until
 from tests.support.patience import PATIENCE
-from tests.support.rawclient import frame
+from tests.support.rawpeer import ClientPeer
+from tests.support.wire import close, frame
 from tidegate.asyncio.server import ServerConnection, broadcast
 from tidegate.exceptions import ConcurrencyError, ConnectionClosed
 
@@ -106,7 +108,7 @@ class Handler:
             await websocket.close()
 
 
-async def play(peer: Peer, chance: random.Random) -> None:
+async def play(peer: ClientPeer, chance: random.Random) -> None:
     """The other side: mostly proper frames, in pieces, now and then nonsense; then one of all possible ends."""
     good = [
         frame(b"hello"),

@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import socket
 import ssl
-import struct
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -20,8 +18,9 @@ import pytest
 import websockets.asyncio.server
 
 import tidegate
-from tests.support.rawclient import frame
-from tests.support.rawserver import Peer, RawServer
+from tests.asyncio.ends import echo
+from tests.support.rawpeer import RawServer, ServerPeer
+from tests.support.wire import frame
 from tidegate import ConnectionClosedError, ConnectionClosedOK, Headers, State
 from tidegate._core.counters import Row
 from tidegate.asyncio.client import ClientConnection, connect
@@ -29,11 +28,6 @@ from tidegate.asyncio.server import ServerConnection, serve
 from tidegate.extensions.base import ClientExtensionFactory, Extension, ServerExtensionFactory
 from tidegate.frames import Frame, Opcode
 from tidegate.http11 import USER_AGENT
-
-
-async def echo(websocket: Any) -> None:
-    async for message in websocket:
-        await websocket.send(message)
 
 
 @pytest.fixture(params=["tidegate", "websockets"])
@@ -80,7 +74,7 @@ async def until_end(websocket: ClientConnection) -> Any:
 
 
 async def test_what_comes_with_the_response_is_received() -> None:
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         await peer.request()
         with peer.at_once():
             peer.switch()
@@ -95,7 +89,7 @@ async def test_what_comes_with_the_response_is_received() -> None:
 
 
 async def test_a_masked_frame_of_a_server_is_refused() -> None:
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         await peer.open()
         peer.send(frame(b"hello", mask=b"1234"))
         assert await peer.frame() == (0x88, (1002).to_bytes(2, "big") + b"incorrect masking")
@@ -112,9 +106,9 @@ async def test_a_masked_frame_of_a_server_is_refused() -> None:
 
 
 async def test_the_request() -> None:
-    seen: list[Peer] = []
+    seen: list[ServerPeer] = []
 
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         await peer.open()
         seen.append(peer)
         await peer.frame()
@@ -305,7 +299,7 @@ async def test_leaving_by_an_exception_sends_1011() -> None:
 
 
 async def test_the_client_waits_for_the_server_to_end_the_stream() -> None:
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         await peer.open()
         first, payload = await peer.frame()
         assert (first, payload) == (0x88, b"\x03\xe8")
@@ -325,11 +319,11 @@ async def test_the_client_waits_for_the_server_to_end_the_stream() -> None:
 async def test_a_server_that_does_not_end_the_stream_is_cut_off() -> None:
     cut = asyncio.get_running_loop().create_future()
 
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         await peer.open()
         _, payload = await peer.frame()
         peer.message(payload, 8)
-        cut.set_result(await peer.end())
+        cut.set_result(await peer.rest())
 
     async with RawServer(handler) as server:
         async with connect(server.uri, close_timeout=0.05) as websocket:
@@ -342,9 +336,9 @@ async def test_a_server_that_does_not_end_the_stream_is_cut_off() -> None:
 
 
 async def test_no_answer_to_a_close_frame_gives_1006() -> None:
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         await peer.open()
-        await peer.end()
+        await peer.rest()
 
     async with RawServer(handler) as server:
         async with connect(server.uri, close_timeout=0.05) as websocket:
@@ -356,14 +350,12 @@ async def test_no_answer_to_a_close_frame_gives_1006() -> None:
 
 @pytest.mark.parametrize("abruptly", [False, True])
 async def test_an_end_without_close_frames_gives_1006(abruptly: bool) -> None:
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         await peer.open()
         peer.message(b"last")
         await peer.frame()
         if abruptly:  # a reset
-            linger = struct.pack("ii", 1, 0)
-            peer.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            peer.writer.transport.abort()
+            peer.reset()
 
     async with RawServer(handler) as server, connect(server.uri) as websocket:
         assert await websocket.recv() == "last"
@@ -388,7 +380,7 @@ async def test_data_before_the_close_frame_can_be_read_after_it() -> None:
 
 
 async def test_keepalive_pings() -> None:
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         await peer.open()
         first, payload = await peer.frame()
         assert (first, len(payload)) == (0x89, 4)
@@ -397,7 +389,7 @@ async def test_keepalive_pings() -> None:
         assert first == 0x89
         assert again != payload
         peer.message(b"enough")
-        await peer.end()
+        await peer.rest()
 
     async with RawServer(handler) as server, connect(server.uri, ping_interval=0.02, close_timeout=0) as websocket:
         assert await websocket.recv() == "enough"
@@ -405,7 +397,7 @@ async def test_keepalive_pings() -> None:
 
 
 async def test_no_pong_fails_the_connection() -> None:
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         await peer.open()
         assert (await peer.frame())[0] == 0x89
         assert await peer.frame() == (0x88, (1011).to_bytes(2, "big") + b"keepalive ping timeout")

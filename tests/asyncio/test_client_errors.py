@@ -16,7 +16,7 @@ import pytest
 from websockets.asyncio.client import connect as model
 
 from tests.support.patience import PATIENCE
-from tests.support.rawserver import Peer, RawServer, forever
+from tests.support.rawpeer import RawServer, ServerPeer, forever
 from tidegate.asyncio.client import ClientConnection, connect, unix_connect
 from tidegate.asyncio.server import serve
 from tidegate.exceptions import (
@@ -155,9 +155,9 @@ async def test_answers(answer: bytes, expected: type[Exception], cause: type[Exc
     ],
 )
 async def test_answers_of_101(headers: Any, replace: Any, expected: type[Exception] | None, message: str) -> None:
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         (await peer.request()).switch(*headers, replace=replace)
-        await peer.end()
+        await peer.rest()
 
     async with RawServer(handler) as server:
         if expected is None:
@@ -177,9 +177,9 @@ async def test_answers_of_101(headers: Any, replace: Any, expected: type[Excepti
     ],
 )
 async def test_subprotocols_that_were_not_asked_for(header: str, expected: type[Exception], message: str) -> None:
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         (await peer.request()).switch(("Sec-WebSocket-Protocol", header))
-        await peer.end()
+        await peer.rest()
 
     async with RawServer(handler) as server:
         with pytest.raises(expected) as raised:
@@ -209,9 +209,9 @@ class Choosy(ClientExtensionFactory):
     ],
 )
 async def test_extensions_that_were_not_offered(header: str, expected: type[Exception], message: str) -> None:
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         (await peer.request()).switch(("Sec-WebSocket-Extensions", header))
-        await peer.end()
+        await peer.rest()
 
     async with RawServer(handler) as server:
         with pytest.raises(expected) as raised:
@@ -244,12 +244,12 @@ async def test_the_body_is_kept(framing: bytes, body: bytes) -> None:
 
 
 async def test_a_body_of_known_length_needs_no_end_of_the_stream() -> None:
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         await peer.request()
         peer.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 5\r\n\r\n")
         await asyncio.sleep(0.01)
         peer.send(b"hello")
-        assert await peer.end() == b""  # the client ends it
+        assert await peer.rest() == b""  # the client ends it
 
     async with RawServer(handler) as server:
         with pytest.raises(InvalidStatus) as raised:
@@ -272,10 +272,10 @@ async def test_a_status_without_a_body() -> None:
 async def test_the_open_timeout(said: bytes) -> None:
     ended = asyncio.get_running_loop().create_future()
 
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         await peer.request()
         peer.send(said)
-        ended.set_result(await peer.end())
+        ended.set_result(await peer.rest())
 
     async with RawServer(handler) as server:
         with pytest.raises(TimeoutError, match=r"^timed out during opening handshake$"):
@@ -340,7 +340,7 @@ async def test_a_server_is_not_troubled_by_it(server_tls: ssl.SSLContext) -> Non
 
 
 async def test_a_server_without_tls(client_tls: ssl.SSLContext) -> None:
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         await peer.reader.read(1)
         peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
@@ -350,10 +350,9 @@ async def test_a_server_without_tls(client_tls: ssl.SSLContext) -> None:
 
 
 async def test_a_reset_is_an_end() -> None:
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         await peer.request()
-        peer.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        peer.writer.transport.abort()
+        peer.reset()
 
     async with RawServer(handler) as server:
         with pytest.raises(InvalidMessage, match=UNREADABLE) as raised:
@@ -367,10 +366,10 @@ async def test_a_reset_is_an_end() -> None:
 async def test_cancelling() -> None:
     ended = asyncio.get_running_loop().create_future()
 
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         await peer.request()
         task.cancel()
-        ended.set_result(await peer.end())
+        ended.set_result(await peer.rest())
 
     async with RawServer(handler) as server:
         task = asyncio.ensure_future(connect(server.uri))
@@ -386,7 +385,7 @@ async def test_closing_before_it_is_open() -> None:
         made.append(ClientConnection(*args, **kwargs))
         return made[0]
 
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         await peer.request()
         await made[0].close()
 

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.rawserver import Peer, RawServer
+from tests.asyncio.ends import echo
+from tests.support.rawpeer import RawServer, ServerPeer
 from tidegate.asyncio.client import ClientConnection, connect, process_exception
 from tidegate.asyncio.server import Server, ServerConnection, serve
 from tidegate.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus, InvalidURI
@@ -22,11 +23,6 @@ from tidegate.http11 import Request, Response
 
 def uri_of(server: Server) -> str:
     return f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-
-
-async def echo(websocket: ServerConnection) -> None:
-    async for message in websocket:
-        await websocket.send(message)
 
 
 def at_once() -> Iterator[float]:
@@ -133,12 +129,12 @@ async def test_a_server_that_is_not_up_yet() -> None:
 
 
 async def test_a_server_that_breaks_off() -> None:
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         if len(server.peers) < 3:
             await peer.request()
             return
         await peer.open()
-        await peer.end()
+        await peer.rest()
 
     async with RawServer(handler) as server:
         async for _ in connect(server.uri, reconnect_delays=at_once, close_timeout=0):

@@ -14,17 +14,13 @@ from typing import Any
 
 import pytest
 
-from tests.support.rawserver import Peer, RawServer
+from tests.asyncio.ends import echo
+from tests.support.rawpeer import RawServer, ServerPeer
 from tidegate.asyncio.client import connect, unix_connect
 from tidegate.asyncio.server import ServerConnection, serve, unix_serve
 from tidegate.datastructures import Headers
 from tidegate.exceptions import InvalidStatus, InvalidURI, SecurityError
 from tidegate.http11 import Request, Response
-
-
-async def echo(websocket: ServerConnection) -> None:
-    async for message in websocket:
-        await websocket.send(message)
 
 
 def redirecting(location: str, status: int = 302, path: str = "/old") -> Any:
@@ -91,14 +87,14 @@ async def test_a_location_that_is_no_websocket_uri(location: str, message: str) 
             await connect(uri_of(server, "/old"))
 
 
-async def chain(peer: Peer, length: int) -> None:
+async def chain(peer: ServerPeer, length: int) -> None:
     """Redirect from /0 to /1 and so on, `length` times."""
     number = int((await peer.request()).line.split(" ")[1][1:])
     if number < length:
         peer.send(b"HTTP/1.1 302 Found\r\nLocation: /%d\r\nContent-Length: 0\r\n\r\n" % (number + 1))
     else:
         peer.switch()
-        await peer.end()
+        await peer.rest()
 
 
 async def test_ten_redirects_and_no_more() -> None:
@@ -114,7 +110,7 @@ async def test_ten_redirects_and_no_more() -> None:
 
 
 async def test_the_timeout_is_one_for_all_of_them() -> None:
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         await peer.request()
         await asyncio.sleep(0.05)
         peer.send(b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n")

@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 
-from tests.asyncio.ends import BINARY, CLOSE, CONT, PING, PONG, Peer, close, connected, outcome, until
+from tests.asyncio.ends import connected
+from tests.support import wire
+from tests.support.coroutines import outcome, until
 from tests.support.patience import PATIENCE
-from tests.support.rawclient import RawClient, frame
+from tests.support.rawpeer import ClientPeer
+from tests.support.wire import BINARY, CLOSE, CONT, PING, PONG, close, frame
 from tidegate._core.counters import CLOSE_CODES, INITIATORS, Row
 from tidegate.asyncio.server import ServerConnection
 from tidegate.exceptions import (
@@ -237,7 +240,7 @@ async def test_closing_twice_is_closing_once() -> None:
 
 
 async def test_a_message_that_is_still_being_compressed_is_sent_before_we_close() -> None:
-    request = RawClient.request(headers={"Sec-WebSocket-Extensions": "permessage-deflate"})
+    request = wire.request(headers={"Sec-WebSocket-Extensions": "permessage-deflate"})
     async with connected(request=request, compression="deflate") as (websocket, peer):
         message = ("tide" * 2**20).encode()
         sending = asyncio.create_task(websocket.send(message))
@@ -545,7 +548,7 @@ async def test_a_peer_sees_what_was_sent_before_the_close_frame() -> None:
     assert got[-1] == (0x88, b"\x03\xe8")
 
 
-async def collect(peer: Peer) -> list[tuple[int, bytes]]:
+async def collect(peer: ClientPeer) -> list[tuple[int, bytes]]:
     got = []
     while not got or got[-1][0] != 0x88:
         got.append(await peer.frame())

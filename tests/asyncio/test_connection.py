@@ -14,9 +14,10 @@ from unittest.mock import AsyncMock, MagicMock, create_autospec
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.asyncio.ends import BINARY, CONT, PING, PONG, TEXT, close, connected, outcome, serving, until
+from tests.asyncio.ends import connected, serving
+from tests.support.coroutines import outcome, until
 from tests.support.patience import PATIENCE
-from tests.support.rawclient import frame
+from tests.support.wire import BINARY, CONT, PING, PONG, TEXT, close, frame
 from tidegate.asyncio.client import ClientConnection
 from tidegate.asyncio.server import ServerConnection
 from tidegate.exceptions import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK, ProtocolError

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.patience import PATIENCE
-from tests.support.rawserver import Peer, RawServer
+from tests.support.rawpeer import RawServer, ServerPeer
 from tidegate.asyncio.client import connect, unix_connect
 from tidegate.asyncio.server import ServerConnection, serve, unix_serve
 from tidegate.exceptions import InvalidProxy
@@ -160,8 +160,8 @@ async def test_timeouts_of_tls(server_tls: ssl.SSLContext, client_tls: ssl.SSLCo
         async with connect(uri, ssl=client_tls, ssl_handshake_timeout=5, ssl_shutdown_timeout=5):
             pass
 
-    async def silent(peer: Peer) -> None:
-        await peer.end()
+    async def silent(peer: ServerPeer) -> None:
+        await peer.rest()
 
     async with RawServer(silent) as server:
         with pytest.raises(OSError, match="SSL handshake"):

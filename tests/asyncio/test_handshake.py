@@ -15,8 +15,11 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.asyncio.ends import REQUEST, close, connected, serving, until
-from tests.support.rawclient import RawClient, frame
+from tests.asyncio.ends import connected, idle, serving
+from tests.support import wire
+from tests.support.coroutines import until
+from tests.support.rawpeer import REQUEST
+from tests.support.wire import close, frame
 from tidegate._core.counters import HANDSHAKE_RESULTS, Row
 from tidegate.asyncio.server import ServerConnection
 from tidegate.datastructures import Headers
@@ -25,10 +28,6 @@ from tidegate.http11 import SERVER, Request, Response
 from tidegate.protocol import State
 
 Hook = Callable[..., Any]
-
-
-async def idle(websocket: ServerConnection) -> None:
-    await websocket.wait_closed()
 
 
 def as_function(hook: Hook) -> Hook:
@@ -51,7 +50,7 @@ def results(row: Row) -> dict[str, int]:
 
 
 def request(**headers: str | None) -> bytes:
-    return RawClient.request(headers={name.replace("_", "-"): value for name, value in headers.items()})
+    return wire.request(headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 
 # The ordinary one
@@ -200,7 +199,7 @@ async def test_process_request_sees_the_connection_and_the_request(made: Callabl
         await websocket.send(websocket.user)  # type: ignore[attr-defined]
 
     async with serving(handler, process_request=made(process_request)) as server:
-        peer = await server.peer(RawClient.request(path="/?token=x", headers={"X-Name": "value"}))
+        peer = await server.peer(wire.request(path="/?token=x", headers={"X-Name": "value"}))
         assert await peer.frame() == (0x81, b"somebody")
 
 

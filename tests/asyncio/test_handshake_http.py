@@ -12,7 +12,7 @@ import pytest
 
 from tests.asyncio.ends import serving
 from tests.asyncio.test_handshake import idle, request
-from tests.support.rawclient import RawClient
+from tests.support import wire
 from tidegate.asyncio.server import ServerConnection
 from tidegate.datastructures import Headers
 from tidegate.http11 import Request, Response
@@ -91,7 +91,7 @@ async def test_headers_that_hooks_set_replace_ours() -> None:
     async with serving(idle, process_request=process_request, process_response=process_response) as made:
         for path in ("/page", "/ws"):
             peer = await made.raw()
-            head = await peer.handshake(RawClient.request(path=path))
+            head = await peer.handshake(wire.request(path=path))
             lines = head.decode().split("\r\n")
             assert [line for line in lines if line.startswith("Server:")] == ["Server: mine"]
             assert [line for line in lines if line.startswith("Set-Cookie:")] == ["Set-Cookie: a=1", "Set-Cookie: b=2"]

@@ -11,14 +11,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.support.rawclient import RawClient, frame
+from tests.asyncio.ends import idle
+from tests.support import wire
+from tests.support.coroutines import until
+from tests.support.wire import frame
 from tidegate.asyncio.server import Server, ServerConnection, serve
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what no event tells of."""
-    while not condition():
-        await asyncio.sleep(0.01)
 
 
 async def opened(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -28,14 +25,10 @@ async def opened(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWr
     sock.setblocking(False)
     await asyncio.get_running_loop().sock_connect(sock, server.sockets[0].getsockname())
     reader, writer = await asyncio.open_connection(sock=sock, limit=2**16)
-    writer.write(RawClient.request())
+    writer.write(wire.request())
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
     writer.transport.pause_reading()
     return reader, writer
-
-
-async def idle(connection: ServerConnection) -> None:
-    await connection.wait_closed()
 
 
 async def serving(

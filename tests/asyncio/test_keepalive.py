@@ -9,9 +9,11 @@ import asyncio
 
 import pytest
 
-from tests.asyncio.ends import PATIENCE, PING, PONG, close, connected, outcome, until
+from tests.asyncio.ends import connected
 from tests.asyncio.test_tcp_info import stop_answering
-from tests.support.rawclient import frame
+from tests.support.coroutines import outcome, until
+from tests.support.patience import PATIENCE
+from tests.support.wire import PING, PONG, close, frame
 from tidegate._core.counters import Row
 from tidegate.exceptions import ConnectionClosedError
 from tidegate.protocol import State

@@ -15,8 +15,11 @@ from typing import Any
 
 import pytest
 
-from tests.asyncio.ends import REQUEST, Peer, Serving, close, connected, serving, until
-from tests.support.rawclient import RawClient, frame
+from tests.asyncio.ends import Serving, connected, echo, serving
+from tests.support import wire
+from tests.support.coroutines import until
+from tests.support.rawpeer import REQUEST, ClientPeer
+from tests.support.wire import close, frame
 from tidegate.asyncio.client import ClientConnection, connect
 from tidegate.asyncio.server import ServerConnection
 from tidegate.exceptions import ConnectionClosed, InvalidHandshake
@@ -57,11 +60,6 @@ def logger(request: pytest.FixtureRequest) -> logging.Logger:
     handler.emit = handler.format  # type: ignore[assignment, method-assign]
     logger.addHandler(handler)
     return logger
-
-
-async def echo(websocket: ServerConnection) -> None:
-    async for message in websocket:
-        await websocket.send(message)
 
 
 async def fails(websocket: ServerConnection) -> None:
@@ -129,8 +127,8 @@ ENDS: dict[str, tuple[Handler, dict[str, Any], bytes | None]] = {
 
 
 async def end_one(made: Serving, sent: bytes | None) -> None:
-    peer = await Peer.connect(made.port)
-    peer.send(RawClient.request(headers={"Sec-WebSocket-Extensions": "permessage-deflate"}))
+    peer = await ClientPeer.connect(made.port)
+    peer.send(wire.request(headers={"Sec-WebSocket-Extensions": "permessage-deflate"}))
     await peer.reader.readuntil(b"\r\n\r\n")
     if sent is None:
         peer.reset()
@@ -159,7 +157,7 @@ async def test_requests_that_were_refused_are_freed_at_once(request_: bytes, log
     options: dict[str, Any] = {"open_timeout": 0.1, "create_connection": kept.make(ServerConnection)}
     async with serving(echo, logger=logger, **options) as made:
         with no_collector():
-            peer = await Peer.connect(made.port)
+            peer = await ClientPeer.connect(made.port)
             peer.send(request_)
             await peer.reader.read(-1)
             peer.close()

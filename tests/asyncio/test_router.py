@@ -23,6 +23,7 @@ from werkzeug.exceptions import abort
 from werkzeug.routing import BaseConverter, Map, Rule, Submount
 
 import tidegate
+from tests.support import wire
 from tests.support.harness import Daemon
 from tests.support.rawclient import RawClient
 from tidegate.asyncio import router as ours
@@ -154,7 +155,7 @@ DIFFERENCES: list[tuple[str, list[str] | None, tuple[Any, ...], str]] = [
 def ask(port: int, target: str, hosts: list[str] | None) -> tuple[int, str | None, str]:
     """Status, Location, and the body; instead of the body what the handler sends, if there is one that does."""
     host = f"localhost:{port}"
-    request = RawClient.request(path=target, headers={"Host": None}).decode("iso-8859-1")
+    request = wire.request(path=target, headers={"Host": None}).decode("iso-8859-1")
     lines = "".join(f"Host: {name}\r\n" for name in ([host] if hosts is None else hosts))
     with RawClient(port) as client:
         client.send((request[:-2] + lines + "\r\n").encode("iso-8859-1"))
@@ -270,7 +271,7 @@ async def test_what_is_no_handshake_is_answered_as_without_routes() -> None:
                 {"headers": {"Sec-WebSocket-Key": "short"}},
             ):
                 with RawClient(port) as client:
-                    client.send(client.request(**arguments))
+                    client.send(wire.request(**arguments))
                     found.append(client.response(str(arguments.get("method", "GET")))[0])
             return found
 
@@ -370,7 +371,7 @@ async def test_a_router_of_ones_own() -> None:
         assert (await refused(uri_of(server, "/nothing"))).status_code == 410
         assert await said(uri_of(server, "/other")) == "first"
         with RawClient(server.sockets[0].getsockname()[1]) as client:
-            client.send(client.request(path="/old"))
+            client.send(wire.request(path="/old"))
             _, headers, _ = await asyncio.to_thread(client.response)
         assert (headers["location"], headers["x-own"]) == ("ws://own.example/room/new", "redirect")
 
@@ -416,7 +417,7 @@ async def test_a_context_enables_tls() -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     async with route(url_map(), "127.0.0.1", 0, ssl=context) as server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        writer.write(RawClient.request())
+        writer.write(wire.request())
         assert not (await reader.read()).startswith(b"HTTP")
         writer.close()
         await writer.wait_closed()

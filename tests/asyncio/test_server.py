@@ -12,19 +12,12 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect, unix_connect
 
-from tests.asyncio.ends import REQUEST, Peer, close, serving, until
-from tests.support.rawclient import frame
+from tests.asyncio.ends import echo, idle, serving
+from tests.support.coroutines import until
+from tests.support.rawpeer import REQUEST, ClientPeer
+from tests.support.wire import close, frame
 from tidegate.asyncio.server import Server, ServerConnection, serve, unix_serve
 from tidegate.exceptions import ProtocolError
-
-
-async def echo(websocket: ServerConnection) -> None:
-    async for message in websocket:
-        await websocket.send(message)
-
-
-async def idle(websocket: ServerConnection) -> None:
-    await websocket.wait_closed()
 
 
 def address(server: Server) -> str:
@@ -331,7 +324,7 @@ async def test_nobody_else_is_let_in() -> None:
         made.server.close(close_connections=False)
         await asyncio.sleep(0.01)
         with pytest.raises(OSError):  # noqa: PT011 (each platform has another)
-            await Peer.connect(made.port)
+            await ClientPeer.connect(made.port)
 
 
 async def test_handshakes_in_progress_get_503() -> None:
@@ -428,7 +421,7 @@ async def test_who_waits_for_the_end_goes_on_before_the_block_is_left(wait: Any,
     async with serve(echo, "127.0.0.1", 0, close_timeout=0.1) as server:  # whose close frame no peer answers
         waiting = asyncio.create_task(wait(server))
         await asyncio.sleep(0)
-        peers = [await Peer.connect(server.sockets[0].getsockname()[1]) for _ in range(clients)]
+        peers = [await ClientPeer.connect(server.sockets[0].getsockname()[1]) for _ in range(clients)]
         for peer in peers:
             await peer.handshake()
     assert waiting.done()

@@ -14,20 +14,13 @@ import uvloop
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError as ClientConnectionClosedError
 
-from tests.asyncio.ends import REQUEST, Serving, close, outcome, serving, until
-from tests.support.rawclient import RawClient, frame
+from tests.asyncio.ends import Serving, echo, idle, serving
+from tests.support import wire
+from tests.support.coroutines import outcome, until
+from tests.support.rawpeer import REQUEST
+from tests.support.wire import close, frame
 from tidegate.asyncio.server import ServerConnection, serve
 from tidegate.exceptions import ConnectionClosed, ConnectionClosedError
-
-
-async def echo(websocket: ServerConnection) -> None:
-    async for message in websocket:
-        await websocket.send(message)
-
-
-async def idle(websocket: ServerConnection) -> None:
-    await websocket.wait_closed()
-
 
 # How they end
 
@@ -184,7 +177,7 @@ async def test_neither_are_those_of_older_handlers_and_hooks(log: pytest.LogCapt
         async with serving(handler, process_request=process_request) as made:
             (await made.peer()).reset()
             peer = await made.raw()
-            peer.send(RawClient.request(path="/hook"))
+            peer.send(wire.request(path="/hook"))
             await hooked.wait()
             peer.reset()
     assert not [record for record in log.records if record.levelno >= logging.WARNING]
@@ -263,7 +256,7 @@ async def test_handlers_that_start_at_once() -> None:
     for hook in (None, process_request):
         async with serving(echo, process_request=hook) as made:
             for path in ("/", "/wait"):
-                peer = await made.peer(RawClient.request(path=path) + frame(b"early"))
+                peer = await made.peer(wire.request(path=path) + frame(b"early"))
                 peer.send(frame(b"a"), frame(b"b"), close())
                 assert [payload for _, payload in await peer.frames()] == [b"early", b"a", b"b", b"\x03\xe8"]
                 peer.close()

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.asyncio.ends import BINARY, CONT, PING, PONG, TEXT, close, connected, outcome, serving
-from tests.support.rawclient import frame
+from tests.asyncio.ends import connected, serving
+from tests.support.coroutines import outcome
+from tests.support.wire import BINARY, CONT, PING, PONG, TEXT, close, frame
 from tidegate.asyncio.server import ServerConnection
 from tidegate.exceptions import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK
 from tidegate.protocol import State

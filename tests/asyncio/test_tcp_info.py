@@ -9,7 +9,7 @@ import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from tests.asyncio.ends import until
+from tests.support.coroutines import until
 from tidegate.asyncio.tcp_info import unacknowledged
 
 

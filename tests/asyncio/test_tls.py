@@ -11,30 +11,23 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError as ClientConnectionClosedError
 
-from tests.asyncio.ends import REQUEST, Peer, Serving, outcome, serving, until
+from tests.asyncio.ends import Serving, echo, idle, serving
+from tests.support.coroutines import outcome, until
 from tests.support.patience import PATIENCE
-from tests.support.rawclient import frame
+from tests.support.rawpeer import REQUEST, ClientPeer
+from tests.support.wire import frame
 from tidegate.asyncio.client import connect as tidegate_connect
 from tidegate.asyncio.server import ServerConnection
 from tidegate.exceptions import ConnectionClosedError
-
-
-async def echo(websocket: ServerConnection) -> None:
-    async for message in websocket:
-        await websocket.send(message)
-
-
-async def idle(websocket: ServerConnection) -> None:
-    await websocket.wait_closed()
 
 
 def uri(made: Serving) -> str:
     return f"wss://localhost:{made.port}/"
 
 
-async def tls_peer(made: Serving, tls: ssl.SSLContext) -> Peer:
+async def tls_peer(made: Serving, tls: ssl.SSLContext) -> ClientPeer:
     """A raw peer inside TLS, whose handshake is done."""
-    peer = Peer(*await asyncio.open_connection("localhost", made.port, ssl=tls))
+    peer = ClientPeer(*await asyncio.open_connection("localhost", made.port, ssl=tls))
     made.peers.append(peer)
     assert (await peer.handshake()).startswith(b"HTTP/1.1 101 ")
     return peer
@@ -111,7 +104,7 @@ async def test_a_breach(server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) 
 
 async def test_a_rejection(server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:
     async with serving(idle, ssl=server_tls) as made:
-        peer = Peer(*await asyncio.open_connection("localhost", made.port, ssl=client_tls))
+        peer = ClientPeer(*await asyncio.open_connection("localhost", made.port, ssl=client_tls))
         made.peers.append(peer)
         status, _, body = await peer.ask(b"PUT" + REQUEST[3:])
         assert status == 405

@@ -18,6 +18,7 @@ import pytest
 
 from tests.asyncio.test_admission import MANY, gone, tell_address
 from tests.asyncio.test_handshake import results
+from tests.support import wire
 from tests.support.patience import PATIENCE
 from tests.support.rawclient import RawClient
 from tidegate._core.counters import Row
@@ -97,7 +98,7 @@ async def test_who_is_no_trusted_proxy_has_no_header(row: Row) -> None:
         async with connect("ws://localhost/", sock=caller(server)) as websocket:
             assert await websocket.recv() == repr(websocket.local_address)
         with RawClient(server.sockets[0].getsockname()[1]) as client:
-            client.send(VERSION_1 + client.request())
+            client.send(VERSION_1 + wire.request())
             status, _, _ = await asyncio.to_thread(client.response)
             assert status == 400
     assert results(row) == {"ok": 1, "bad_request": 1}
@@ -225,7 +226,7 @@ async def test_header_and_hello_in_one_piece_and_the_request_with_the_end_of_the
                 if not finished:
                     wrapped.do_handshake()
                     finished = True
-                    wrapped.write(RawClient.request())
+                    wrapped.write(wire.request())
                     writer.write(outgoing.read())
                 answer += wrapped.read(65536)
             except ssl.SSLWantReadError:

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from tests.asyncio.ends import echo
 from tests.support.proxies import Proxy
-from tests.support.rawserver import Peer, RawServer, forever
+from tests.support.rawpeer import RawServer, ServerPeer, forever
 from tidegate.asyncio.client import connect
-from tidegate.asyncio.server import ServerConnection, serve
+from tidegate.asyncio.server import serve
 from tidegate.exceptions import (
     HeaderLineTooLong,
     InvalidMessage,
@@ -26,11 +27,6 @@ from tidegate.exceptions import (
     ProxyError,
 )
 from tidegate.http11 import USER_AGENT
-
-
-async def echo(websocket: ServerConnection) -> None:
-    async for message in websocket:
-        await websocket.send(message)
 
 
 def port_of(server: Any) -> int:
@@ -193,7 +189,7 @@ async def test_the_open_timeout_covers_proxies(scheme: str) -> None:
 
 
 async def test_a_tunnel_that_ends() -> None:
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         await peer.request()
         peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
 
@@ -207,10 +203,10 @@ async def test_a_tunnel_that_ends() -> None:
 async def test_giving_up_ends_the_tunnel() -> None:
     ended = asyncio.get_running_loop().create_future()
 
-    async def handler(peer: Peer) -> None:
+    async def handler(peer: ServerPeer) -> None:
         await peer.request()
         task.cancel()
-        ended.set_result(await peer.end())
+        ended.set_result(await peer.rest())
 
     async with RawServer(handler) as proxy:
         task = asyncio.ensure_future(connect("ws://localhost/", proxy=f"http://127.0.0.1:{proxy.port}"))

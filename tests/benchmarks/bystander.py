@@ -21,9 +21,11 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from tests.support import wire
 from tests.support.harness import Daemon
 from tests.support.patience import PATIENCE
-from tests.support.rawclient import RawClient, frame
+from tests.support.rawclient import RawClient
+from tests.support.wire import frame
 
 APP = """
     async def handler(websocket):
@@ -101,7 +103,7 @@ HEAD = f"{'attack':34s} {'p50':>7s} {'p99':>7s} {'longest':>8s} {'echoes':>11s} 
 
 def opened(port: int, path: str, headers: dict[str, str] | None = None) -> socket.socket:
     client = RawClient(port)
-    client.send(RawClient.request(path=path, headers=headers))
+    client.send(wire.request(path=path, headers=headers))
     assert client.response()[0] == 101
     return client.socket
 
@@ -111,7 +113,7 @@ def steady(port: int, seconds: float, results: Any) -> None:
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
     client = RawClient(port)
-    client.send(RawClient.request(path="/echo"))
+    client.send(wire.request(path="/echo"))
     assert client.response()[0] == 101
     data, took, end = frame(b"e" * 64), [], time.monotonic() + seconds
     due = time.monotonic()

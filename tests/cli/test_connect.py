@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.asyncio.ends import serving, until
+from tests.asyncio.ends import serving
 from tests.cli.terminal import Terminal
+from tests.support.coroutines import until
 from tests.support.patience import PATIENCE, complaints
 from tidegate.asyncio.server import ServerConnection
 from tidegate.http11 import Request, Response

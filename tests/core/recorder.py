@@ -13,14 +13,13 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from tests.support.rawclient import frame
+from tests.support import wire
+from tests.support.wire import BINARY, CLOSE, CONT, TEXT, frame
 from tidegate._core import turns
 from tidegate._core.messages import MessageChannel
-from tidegate._core.wire import parse_header
 from tidegate.exceptions import ConcurrencyError, ConnectionClosedError, ConnectionClosedOK
 from tidegate.protocol import State
 
-CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 MASK = b"\x12\x34\x56\x78"
 
 
@@ -277,14 +276,9 @@ def cut(data: bytes, *places: int) -> list[bytes]:
 
 def frames(data: bytes) -> Iterator[tuple[int, bytes]]:
     """What was written, as frames: (first byte, payload)."""
-    while data:
-        parsed = parse_header(data)
-        assert parsed is not None, f"half a header: {data[:14]!r}"
-        size, first, masked, length, _ = parsed
-        assert not masked
-        assert len(data) >= size + length, "half a payload"
-        yield first, data[size : size + length]
-        data = data[size + length :]
+    for first, mask, payload in wire.parsed(data):
+        assert mask is None
+        yield first, payload
 
 
 async def in_callback(function: Callable[..., Any], *arguments: Any) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.core.recorder import BINARY, TEXT, Recorder, text
+from tests.core.recorder import Recorder, text
+from tests.support.wire import BINARY, TEXT
 from tidegate._core.broadcast import broadcast
 from tidegate._core.counters import Row
 from tidegate._core.wire import build_header

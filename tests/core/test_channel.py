@@ -9,22 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.core.recorder import (
-    BINARY,
-    CLOSE,
-    CONT,
-    MASK,
-    PING,
-    PONG,
-    TEXT,
-    Recorder,
-    binary,
-    control,
-    cut,
-    more,
-    text,
-)
-from tests.support.rawclient import frame
+from tests.core.recorder import MASK, Recorder, binary, control, cut, more, text
+from tests.support.wire import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame
 from tidegate._core.channel import Channel
 from tidegate.closing import FAILURES
 from tidegate.frames import CloseCode

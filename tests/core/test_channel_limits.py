@@ -7,18 +7,8 @@ import tracemalloc
 
 import pytest
 
-from tests.core.recorder import (
-    BINARY,
-    MASK,
-    PING,
-    TEXT,
-    Recorder,
-    binary,
-    control,
-    more,
-    text,
-)
-from tests.support.rawclient import frame
+from tests.core.recorder import MASK, Recorder, binary, control, more, text
+from tests.support.wire import BINARY, PING, TEXT, frame
 from tidegate._core.wire import build_header
 from tidegate.closing import FAILURES
 from tidegate.frames import CloseCode

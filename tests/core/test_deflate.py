@@ -31,7 +31,7 @@ MESSAGES = st.one_of(
 )
 
 
-class Peer:
+class ZlibPeer:
     """The other side, made of zlib alone, as RFC 7692 7.2 has it."""
 
     def __init__(self, bits: int = 15, takeover: bool = True, **settings: int) -> None:
@@ -65,7 +65,7 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 
 def bomb(size: int) -> bytes:
     """A message of so many zeros, a thousandth of it long."""
-    return Peer(level=9).write(bytes(size))
+    return ZlibPeer(level=9).write(bytes(size))
 
 
 def final(data: bytes) -> bytes:
@@ -98,7 +98,7 @@ def test_what_is_compressed_zlib_decompresses(
     messages: list[tuple[bytes, list[int]]], no_takeover: bool, bits: int, level: int
 ) -> None:
     deflate = Deflate(False, no_takeover, 15, bits, {"memLevel": level})
-    peer = Peer(bits, not no_takeover)
+    peer = ZlibPeer(bits, not no_takeover)
     for message, cuts in messages:
         *first, last = pieces(message, cuts)
         data = b"".join([deflate.compress(piece, False) for piece in first])
@@ -117,7 +117,7 @@ def test_what_zlib_compresses_is_decompressed(
     messages: list[tuple[bytes, list[int]]], no_takeover: bool, bits: int
 ) -> None:
     deflate = Deflate(no_takeover, False, bits, 15)
-    peer = Peer(bits, not no_takeover)
+    peer = ZlibPeer(bits, not no_takeover)
     for message, cuts in messages:
         *first, last = pieces(peer.write(message), cuts)
         out = b"".join([deflate.decompress(piece, False, -1) for piece in first])
@@ -131,7 +131,7 @@ def test_what_zlib_compresses_is_decompressed(
 def test_the_smallest_window_is_decompressed(messages: list[bytes]) -> None:
     """zlib cannot compress with 256 bytes; what is shorter looks the same."""
     deflate = Deflate(True, True, 8, 9)
-    peer = Peer(9, takeover=False)
+    peer = ZlibPeer(9, takeover=False)
     for message in messages:
         assert deflate.decompress(peer.write(message), True, 250) == message
 
@@ -175,7 +175,7 @@ def test_examples_of_the_rfc(data: str) -> None:
 def test_releasing_is_not_noticed_by_the_peer(steps: list[bytes | list[bytes] | None], no_takeover: bool) -> None:
     """None releases; a list is sent in fragments, between which nothing is released."""
     deflate = Deflate(False, no_takeover, 15, 12)
-    peer = Peer(12)  # which goes on with its context in any case
+    peer = ZlibPeer(12)  # which goes on with its context in any case
     for step in steps:
         if step is None:
             deflate.release()
@@ -190,7 +190,7 @@ def test_releasing_is_not_noticed_by_the_peer(steps: list[bytes | list[bytes] | 
 
 
 def test_windows_are_made_when_needed_and_let_go() -> None:
-    data = Peer().write(b"tide" * 100)
+    data = ZlibPeer().write(b"tide" * 100)
     with traced():
         before = tracemalloc.get_traced_memory()[0]
 
@@ -209,7 +209,7 @@ def test_windows_are_made_when_needed_and_let_go() -> None:
 
 def test_an_idle_compressor_is_let_go() -> None:
     """Not at the first look, when something was sent since the last, but at the second."""
-    deflate, peer = Deflate(False, False, 15, 15), Peer()
+    deflate, peer = Deflate(False, False, 15, 15), ZlibPeer()
     message = Random(1).randbytes(70_000)  # more than zlib keeps to itself until it is flushed
     assert peer.read(deflate.compress(message)) == message
     with_context = len(deflate.compress(message))
@@ -225,7 +225,7 @@ def test_an_idle_compressor_is_let_go() -> None:
 
 
 def test_without_takeover_nothing_is_kept() -> None:
-    data = Peer().write(b"tide" * 100)
+    data = ZlibPeer().write(b"tide" * 100)
     with traced():
         before = tracemalloc.get_traced_memory()[0]
         deflate = Deflate(True, True, 15, 15)
@@ -239,7 +239,7 @@ def test_without_takeover_nothing_is_kept() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 100, 32 * 1024, 32 * 1024 + 1, MIB])
 def test_a_limit_is_kept_to_the_byte(size: int) -> None:
-    data = Peer().write(bytes(size))
+    data = ZlibPeer().write(bytes(size))
     for limit in (size, size + 1, sys.maxsize, -1):
         assert len(Deflate(False, False, 15, 15).decompress(data, True, limit)) == size
     if size:
@@ -275,7 +275,7 @@ def test_a_bomb_behind_final_blocks_is_not_inflated() -> None:
 def test_messages_of_final_blocks(messages: list[tuple[bytes, bool]], no_takeover: bool) -> None:
     """A peer may end its stream with any message; then it begins anew (RFC 7692 7.2.3.4)."""
     deflate = Deflate(no_takeover, False, 15, 15)
-    peer = Peer(takeover=not no_takeover)
+    peer = ZlibPeer(takeover=not no_takeover)
     for message, ends in messages:
         if ends:
             peer.restart()
@@ -288,7 +288,7 @@ def test_blocks_after_a_final_one(streams: list[bytes], last: bytes) -> None:
     """RFC 7692 7.2.1: the next block follows, in the same message."""
     deflate = Deflate(False, False, 15, 15)
     message = b"".join(streams) + last
-    data = b"".join([final(stream)[:-1] for stream in streams]) + Peer().write(last)
+    data = b"".join([final(stream)[:-1] for stream in streams]) + ZlibPeer().write(last)
     for _ in range(2):
         assert deflate.decompress(data, True, len(message)) == message
     with pytest.raises(TooLong):
@@ -308,7 +308,7 @@ def test_a_final_block_ends_a_fragment() -> None:
     assert deflate.in_message
     assert deflate.decompress(final(b"two")[:-1], False, 9) == b"two"
     assert deflate.decompress(b"\x00", True, 9) == b""
-    assert deflate.decompress(Peer().write(b"three"), True, 9) == b"three"
+    assert deflate.decompress(ZlibPeer().write(b"three"), True, 9) == b"three"
 
 
 def test_too_many_final_blocks() -> None:
@@ -329,7 +329,7 @@ def test_too_many_final_blocks() -> None:
         (b"\xff\xff\xff", True),  # there is no such type of block
         (b"\x06", False),
         (b"\x00\x05\x00\xfa\xfe" + b"Hello", True),  # a length and its complement that do not fit
-        (Peer().write(b"tide" * 100)[5:], True),  # from before its first message
+        (ZlibPeer().write(b"tide" * 100)[5:], True),  # from before its first message
     ],
 )
 def test_bad_streams(data: bytes, fin: bool) -> None:
@@ -350,7 +350,7 @@ PARTS: list[list[bytes]] = [
 @pytest.mark.parametrize("parts", PARTS)
 def test_empty_messages_of_lenient_peers(parts: list[bytes], takeover: bool) -> None:
     """Some send nothing at all for an empty message, or the empty block that ought to be left out."""
-    peer, deflate = Peer(takeover=takeover), Deflate(not takeover, False, 15, 15)
+    peer, deflate = ZlibPeer(takeover=takeover), Deflate(not takeover, False, 15, 15)
     assert deflate.decompress(peer.write(b"Hello"), True, 100) == b"Hello"
     for _ in range(3):
         assert [deflate.decompress(part, part is parts[-1], 0) for part in parts[:-1]] == [b""] * (len(parts) - 1)
@@ -361,7 +361,7 @@ def test_empty_messages_of_lenient_peers(parts: list[bytes], takeover: bool) -> 
 
 @given(st.lists(MESSAGES, min_size=1, max_size=5), st.booleans())
 def test_peers_that_do_not_leave_the_empty_block_out(messages: list[bytes], takeover: bool) -> None:
-    peer, deflate = Peer(takeover=takeover), Deflate(not takeover, False, 15, 15)
+    peer, deflate = ZlibPeer(takeover=takeover), Deflate(not takeover, False, 15, 15)
     for message in messages:
         assert deflate.decompress(peer.write(message) + EMPTY_BLOCK, True, -1) == message
 
@@ -369,7 +369,7 @@ def test_peers_that_do_not_leave_the_empty_block_out(messages: list[bytes], take
 def test_a_distance_beyond_the_window() -> None:
     """Whoever compresses with more than was agreed is told so, if it matters."""
     noise = Random(0).randbytes(3000)
-    peer = Peer(15)
+    peer = ZlibPeer(15)
     first, second = peer.write(noise), peer.write(noise)
     enough, small = Deflate(False, False, 12, 15), Deflate(False, False, 9, 15)
     assert enough.decompress(first, True, 3000) == small.decompress(first, True, 3000) == noise

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.core.recorder import CONT, MASK, PING, TEXT, Recorder, binary, control, more, text
-from tests.support.rawclient import frame
+from tests.core.recorder import MASK, Recorder, binary, control, more, text
+from tests.support.wire import CONT, PING, TEXT, frame
 from tidegate._core.deflate import Deflate
 from tidegate.closing import FAILURES
 from tidegate.frames import CloseCode

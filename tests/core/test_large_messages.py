@@ -14,17 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.core.recorder import (
-    BINARY,
-    CLOSE,
-    PING,
-    Recorder,
-    binary,
-    control,
-    finish,
-    frames,
-    text,
-)
+from tests.core.recorder import Recorder, binary, control, finish, frames, text
+from tests.support.wire import BINARY, CLOSE, PING
 from tidegate._core import turns
 from tidegate._core.broadcast import broadcast
 from tidegate._core.deflate import Deflate
@@ -49,7 +40,7 @@ def deflating(**options: Any) -> Recorder:
     return channel
 
 
-class Peer:
+class DeflatingPeer:
     """The other side's two contexts."""
 
     def __init__(self) -> None:
@@ -86,7 +77,7 @@ def turns_until_done(channel: Recorder, awaitable: Any) -> int:
 
 
 def test_a_large_message_is_inflated_over_several_turns() -> None:
-    channel, peer = deflating(), Peer()
+    channel, peer = deflating(), DeflatingPeer()
     awaitable = channel.recv()
     waiter = awaitable.send(None)
     woken: list[Any] = []
@@ -107,7 +98,7 @@ def test_a_large_message_is_inflated_over_several_turns() -> None:
 
 
 def test_a_message_that_was_being_inflated_can_be_read_after_the_end() -> None:
-    channel, peer = deflating(), Peer()
+    channel, peer = deflating(), DeflatingPeer()
     channel.data_received(peer.write(bytes(2**20)) + peer.write(b"next"))
     channel.lose()
     assert channel.take() == bytes(2**20)
@@ -121,11 +112,11 @@ def test_a_message_may_be_as_long_as_the_limit_and_no_longer(size: int) -> None:
     """Also where the limit is at the end of a piece."""
     for message in bytes(size), (LARGE * 2).encode()[:size].ljust(size):
         channel = deflating(max_size=size)
-        channel.data_received(Peer().write(message))
+        channel.data_received(DeflatingPeer().write(message))
         channel.turn()
         assert channel.take() == message
         channel = deflating(max_size=size - 1)
-        channel.data_received(Peer().write(message))
+        channel.data_received(DeflatingPeer().write(message))
         channel.turn()
         assert len(channel.failures) == 1
         assert channel.take_all() == []
@@ -146,7 +137,7 @@ def test_what_is_found_wrong_in_a_later_piece_fails_the_connection() -> None:
 
 
 def test_a_large_message_is_compressed_over_several_turns() -> None:
-    channel, peer = deflating(), Peer()
+    channel, peer = deflating(), DeflatingPeer()
     awaitable = channel.send(LARGE.encode())
     awaitable.send(None)
     assert channel.transport_.writes == []
@@ -166,7 +157,7 @@ def test_a_large_message_is_counted_once_and_as_it_was() -> None:
 
 
 def test_a_message_that_is_sent_meanwhile_comes_after_it() -> None:
-    channel, peer = deflating(), Peer()
+    channel, peer = deflating(), DeflatingPeer()
     first, second = channel.send(LARGE.encode()), channel.send(LARGE[::-1].encode())
     first.send(None)
     second.send(None)
@@ -179,7 +170,7 @@ def test_a_message_that_is_sent_meanwhile_comes_after_it() -> None:
 
 
 def test_a_broadcast_comes_after_it() -> None:
-    channel, peer = deflating(), Peer()
+    channel, peer = deflating(), DeflatingPeer()
     awaitable = channel.send(LARGE.encode())
     awaitable.send(None)
     assert broadcast([channel], BINARY, b"to all") == ([], [])
@@ -189,7 +180,7 @@ def test_a_broadcast_comes_after_it() -> None:
 
 def test_python_can_have_it_finished() -> None:
     """Before it compresses or closes."""
-    channel, peer = deflating(), Peer()
+    channel, peer = deflating(), DeflatingPeer()
     awaitable = channel.send(LARGE.encode())
     awaitable.send(None)
     channel._finish_message()
@@ -201,7 +192,7 @@ def test_python_can_have_it_finished() -> None:
 
 @pytest.mark.parametrize("ending", ["cancelled", "closed", "deleted"])
 def test_a_message_that_is_given_up_leaves_nothing_behind(ending: str) -> None:
-    channel, peer = deflating(), Peer()
+    channel, peer = deflating(), DeflatingPeer()
     finish(channel.send(b"before"))
     awaitable = channel.send(LARGE.encode())
     awaitable.send(None)

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.core.recorder import PING, TEXT, Recorder, binary, control, finish, more, text
+from tests.core.recorder import Recorder, binary, control, finish, more, text
 from tests.support.harness import require
+from tests.support.wire import PING, TEXT
 
 try:
     import _testcapi  # type: ignore[import-not-found]

@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
-from tests.core.recorder import MASK, PING, Recorder, Transport, control, finish, frames, in_callback, text
+from tests.core.recorder import MASK, Recorder, Transport, control, finish, frames, in_callback, text
 from tests.support.harness import ROOT
-from tests.support.rawclient import frame
+from tests.support.wire import PING, frame
 from tidegate._core import scoreboard
 from tidegate._core.broadcast import broadcast
 from tidegate._core.deflate import Deflate

@@ -15,19 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.core.recorder import (
-    CLOSE,
-    PING,
-    Loop,
-    Recorder,
-    binary,
-    control,
-    finish,
-    in_callback,
-    long_turns,
-    more,
-    text,
-)
+from tests.core.recorder import Loop, Recorder, binary, control, finish, in_callback, long_turns, more, text
+from tests.support.wire import CLOSE, PING
 from tidegate._core import turns
 from tidegate._core.deflate import Deflate
 from tidegate.exceptions import ConnectionClosedError

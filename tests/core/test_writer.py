@@ -11,19 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.core.recorder import (
-    BINARY,
-    PING,
-    TEXT,
-    Recorder,
-    binary,
-    control,
-    finish,
-    frames,
-    in_callback,
-    more,
-    text,
-)
+from tests.core.recorder import Recorder, binary, control, finish, frames, in_callback, more, text
+from tests.support.wire import BINARY, PING, TEXT
 from tidegate._core.channel import slow_connections
 from tidegate._core.counters import BOUNDS, DIRECTIONS, OPCODES, Row
 from tidegate._core.wire import build_header

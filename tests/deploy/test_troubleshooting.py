@@ -16,6 +16,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from tests.support import wire
 from tests.support.harness import ROOT, Daemon, wait_until
 from tests.support.patience import PATIENCE
 from tests.support.rawclient import RawClient
@@ -41,7 +42,7 @@ def said(text: str) -> str:
 def handshake(daemon: Daemon, headers: dict[str, str | None] | None = None) -> int:
     """The status of a handshake; it is read even if it comes before the request, as that of a limit does."""
     with RawClient(daemon.port) as client:
-        client.send(client.request(headers=headers))
+        client.send(wire.request(headers=headers))
         status, _, _ = client.response()
     return status
 

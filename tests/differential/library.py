@@ -127,11 +127,3 @@ def add(name: str, function: Scenario) -> Scenario:
     assert name not in SCENARIOS, f"two scenarios are called {name}"
     SCENARIOS[name] = function
     return function
-
-
-async def outcome(awaitable: Awaitable[Any]) -> Any:
-    """What comes out of it: the value, or the exception."""
-    try:
-        return await awaitable
-    except Exception as exc:
-        return exc

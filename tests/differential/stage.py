@@ -1,33 +1,28 @@
-"""Where scenarios play: a library's server with raw peers, and a library's client with a raw server.
+"""Where scenarios play: a library's server with actors as its clients, and a library's client with one as its server.
 
-The raw side is written from RFC 6455 and knows neither library. What must not live here: scenarios.
+Actors know neither library. What must not live here: scenarios; frames as such (tests/support/wire.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import hashlib
-import socket
-import struct
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from tests.differential.library import ADDED, VARYING
-from tests.support.rawclient import RawClient, frame
+from tests.support import wire
+from tests.support.rawpeer import REQUEST, reset
+from tests.support.wire import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame
 
-CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 NAMES = {CONT: "cont", TEXT: "text", BINARY: "binary", CLOSE: "close", PING: "ping", PONG: "pong"}
-REQUEST = RawClient.request()
-GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 SHORT = 0.05
 """Seconds of a timeout that a scenario waits for."""
 
 
-class Peer:
-    """One end of a TCP connection, which sends and tells what a scenario says."""
+class Actor:
+    """One end of a TCP connection: it does what a scenario says, answers close frames, and tells what came in words."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, client: bool) -> None:
         self.reader = reader
@@ -79,43 +74,31 @@ class Peer:
         return head
 
     def acceptance(self, *lines: str) -> bytes:
-        """The response that accepts the request that came."""
-        accept = base64.b64encode(hashlib.sha1(self.key.encode() + GUID).digest()).decode()
-        head = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"]
-        return "\r\n".join([*head, f"Sec-WebSocket-Accept: {accept}", *lines, "", ""]).encode()
+        """The response that accepts the request that came, with more header lines."""
+        fields = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
+        return wire.acceptance(self.key, fields)
 
     async def frame(self) -> tuple[Any, ...]:
         """The next frame, as (kind, payload) or ("close", code, reason); ("end",) at the end of the stream."""
         try:
-            first, mask, payload = await self.read_frame()
+            found = await wire.read_frame(self.reader)
         except (asyncio.IncompleteReadError, ConnectionError):
             self.end()
             return ("end",)
-        opcode = first & 0xF
-        if mask:
-            payload = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
-        kind = NAMES[opcode] + ("" if first & 0x80 else "...")
-        if bool(mask) == self.client:
+        opcode, payload = found.opcode, found.payload
+        kind = NAMES[opcode] + ("" if found.fin else "...")
+        if (found.mask is not None) == self.client:
             kind += " with the wrong masking"
-        if first & 0x70:
-            kind += f" rsv={first >> 4 & 7}"
+        if found.rsv:
+            kind += f" rsv={found.rsv}"
         if opcode == CLOSE:
             self.closed(payload)
             return (kind, int.from_bytes(payload[:2], "big"), payload[2:].decode()) if payload else (kind, b"")
         if self.inflate is not None and opcode < CLOSE:
-            self.deflated = self.deflated if opcode == CONT else bool(first & 0x40)
+            self.deflated = self.deflated if opcode == CONT else found.rsv == 4
             if self.deflated:
-                payload = self.inflate.decompress(payload + (b"\0\0\xff\xff" if first & 0x80 else b""))
+                payload = self.inflate.decompress(payload + (b"\0\0\xff\xff" if found.fin else b""))
         return kind, payload
-
-    async def read_frame(self) -> tuple[int, bytes, bytes]:
-        """The next frame's first byte, mask and payload."""
-        first, second = await self.reader.readexactly(2)
-        length = second & 0x7F
-        if length > 125:
-            length = int.from_bytes(await self.reader.readexactly(2 if length == 126 else 8), "big")
-        mask = await self.reader.readexactly(4) if second & 0x80 else b""
-        return first, mask, await self.reader.readexactly(length)
 
     def closed(self, payload: bytes) -> None:
         """A close frame came: answer it."""
@@ -142,9 +125,7 @@ class Peer:
 
     def reset(self) -> None:
         """Break the TCP connection, so that the other side sees an error."""
-        sock = self.writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.writer.transport.abort()
+        reset(self.writer)
 
 
 def inflater(bits: int = 15) -> Any:
@@ -158,6 +139,11 @@ def deflated(data: bytes) -> bytes:
     return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
+async def idle(websocket: Any) -> None:
+    """A handler that only waits for the end."""
+    await websocket.wait_closed()
+
+
 QUIET: dict[str, Any] = {"compression": None, "ping_interval": None, "close_timeout": 5}
 
 
@@ -168,14 +154,14 @@ class Serving:
         self.server = server
         self.port: int = server.sockets[0].getsockname()[1]
         self.uri = f"ws://127.0.0.1:{self.port}/"
-        self.peers: list[Peer] = []
+        self.peers: list[Actor] = []
 
-    async def raw(self) -> Peer:
+    async def raw(self) -> Actor:
         """A peer that has said nothing."""
-        self.peers.append(Peer(*await asyncio.open_connection("127.0.0.1", self.port), client=True))
+        self.peers.append(Actor(*await asyncio.open_connection("127.0.0.1", self.port), client=True))
         return self.peers[-1]
 
-    async def peer(self, request: bytes = REQUEST) -> Peer:
+    async def peer(self, request: bytes = REQUEST) -> Actor:
         """A peer whose handshake is done."""
         peer = await self.raw()
         first, _ = await peer.ask(request)
@@ -200,7 +186,7 @@ async def serving(lib: Any, handler: Callable[[Any], Awaitable[None]], **options
 
 
 @contextlib.asynccontextmanager
-async def accepted(lib: Any, request: bytes = REQUEST, **options: Any) -> AsyncIterator[tuple[Any, Peer]]:
+async def accepted(lib: Any, request: bytes = REQUEST, **options: Any) -> AsyncIterator[tuple[Any, Actor]]:
     """The library's end of a connection that it accepted, and the raw peer. The handler waits until the end."""
     done = asyncio.Event()
     here: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -218,18 +204,18 @@ async def accepted(lib: Any, request: bytes = REQUEST, **options: Any) -> AsyncI
 
 
 @contextlib.asynccontextmanager
-async def raw_server(script: Callable[[Peer], Awaitable[None]]) -> AsyncIterator[str]:
+async def raw_server(script: Callable[[Actor], Awaitable[None]]) -> AsyncIterator[str]:
     """A server that does with each connection what a script says: its URI."""
     tasks: list[asyncio.Task[None]] = []
 
-    async def play(peer: Peer) -> None:
+    async def play(peer: Actor) -> None:
         try:
             await script(peer)
         finally:
             peer.end()
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.append(asyncio.create_task(play(Peer(reader, writer, client=False))))
+        tasks.append(asyncio.create_task(play(Actor(reader, writer, client=False))))
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
     try:
@@ -242,12 +228,12 @@ async def raw_server(script: Callable[[Peer], Awaitable[None]]) -> AsyncIterator
 
 
 @contextlib.asynccontextmanager
-async def dialled(lib: Any, *lines: str, **options: Any) -> AsyncIterator[tuple[Any, Peer]]:
+async def dialled(lib: Any, *lines: str, **options: Any) -> AsyncIterator[tuple[Any, Actor]]:
     """The library's end of a connection that it made, and the raw peer, which accepted with these header lines."""
     done = asyncio.Event()
-    here: asyncio.Future[Peer] = asyncio.get_running_loop().create_future()
+    here: asyncio.Future[Actor] = asyncio.get_running_loop().create_future()
 
-    async def script(peer: Peer) -> None:
+    async def script(peer: Actor) -> None:
         await peer.accept(*lines)
         here.set_result(peer)
         await done.wait()
@@ -263,9 +249,3 @@ async def dialled(lib: Any, *lines: str, **options: Any) -> AsyncIterator[tuple[
                 await websocket.wait_closed()
         finally:
             done.set()
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Let the event loop run until something is true."""
-    while not condition():
-        await asyncio.sleep(0.001)

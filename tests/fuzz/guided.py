@@ -14,7 +14,7 @@ import sys
 
 import atheris
 
-from tests.fuzz.model import CLOSE
+from tests.support.wire import CLOSE
 
 NATIVE = ("channel", "deflate", "messages", "parser", "waiter")
 COUNTERS = 4096  # of each module, as in counters.h

@@ -10,7 +10,8 @@ import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
-CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+from tests.support.wire import BINARY, CLOSE, CONT, PING, PONG, TEXT
+
 EMPTY_BLOCK = b"\x00\x00\xff\xff"
 STREAMS = 17  # of zlib in one frame, which are one unless the peer ends them
 

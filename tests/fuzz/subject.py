@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.core.recorder import Transport, finish
-from tests.fuzz.model import CLOSE, PONG, Deflating, Model
+from tests.fuzz.model import Deflating, Model
+from tests.support.wire import CLOSE, PONG
 from tidegate.asyncio.connection import Connection
 from tidegate.asyncio.deadlines import Deadlines
 from tidegate.asyncio.options import Settings

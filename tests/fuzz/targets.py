@@ -11,7 +11,7 @@ from itertools import cycle
 
 from tests.fuzz.model import Deflating
 from tests.fuzz.subject import Reader, Subject
-from tests.support.rawclient import frame
+from tests.support.wire import frame
 from tidegate.exceptions import InvalidHandshake, InvalidMessage, SecurityError
 from tidegate.http11 import MAX_HEAD_SIZE, RequestParser, parse_request
 

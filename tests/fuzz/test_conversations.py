@@ -14,9 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.core.recorder import finish
 from tests.fuzz import wires
-from tests.fuzz.model import CLOSE, Deflating, Failed
+from tests.fuzz.model import Deflating, Failed
 from tests.fuzz.subject import Reader, Subject
 from tests.fuzz.wires import Writer
+from tests.support.wire import CLOSE
 from tidegate.exceptions import ConnectionClosed, ProtocolError
 from tidegate.protocol import CLOSED, OPEN
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.fuzz.model import Deflating
 from tests.fuzz.subject import Subject
 from tests.fuzz.wires import KEYS, examples
-from tests.support.rawclient import frame
+from tests.support.wire import frame
 
 KIB, MIB = 1 << 10, 1 << 20
 TRUSTED = MIB  # what a header alone makes the channel allocate, at most

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fuzz.model import CLOSE, Deflating, Model
+from tests.fuzz.model import Deflating, Model
 from tests.fuzz.subject import Reader, Subject
 from tests.fuzz.wires import CODES, DEFLATINGS, PAYLOADS, PLACES, SETTINGS, Writer, cut, examples, wires
-from tests.support.rawclient import frame
+from tests.support.wire import CLOSE, frame
 
 ENDED = b"\x03\x00"  # a final block with nothing in it
 

@@ -13,8 +13,8 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from tests.fuzz.model import BINARY, CLOSE, CONT, PING, PONG, TEXT, Deflating
-from tests.support.rawclient import frame
+from tests.fuzz.model import Deflating
+from tests.support.wire import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame
 
 # A soak is the same tests with TIDEGATE_FUZZ=50, say: so many times as many examples.
 TIMES = float(os.environ.get("TIDEGATE_FUZZ", "1"))

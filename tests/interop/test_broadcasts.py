@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests.interop.peer import PEERS, Company, End
-from tests.interop.wire import Wire
-from tidegate.asyncio.server import Server, ServerConnection, broadcast, serve
+from tests.asyncio.ends import echo
+from tests.interop.relay import Relay
+from tests.interop.running import PEERS, Company, End
+from tidegate.asyncio.server import Server, broadcast, serve
 from tidegate.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 
 FAST = [name for name, kind in PEERS.items() if not kind.slow]
@@ -24,13 +25,8 @@ ROUNDS = 60
 WORDS = ["a quick brown fox", "jumps over", "the lazy dog", "while", "seven wizards", "make", "toxic brew", "Grüße 🌊"]
 
 
-async def echo(websocket: ServerConnection) -> None:
-    async for message in websocket:
-        await websocket.send(message)
-
-
 @asynccontextmanager
-async def joined(names: list[str], **options: Any) -> AsyncIterator[tuple[Server, dict[str, End], dict[str, Wire]]]:
+async def joined(names: list[str], **options: Any) -> AsyncIterator[tuple[Server, dict[str, End], dict[str, Relay]]]:
     """A server that all have connected to with compression."""
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(serve(echo, "127.0.0.1", 0, **options))
@@ -38,7 +34,7 @@ async def joined(names: list[str], **options: Any) -> AsyncIterator[tuple[Server
         ends, wires = {}, {}
         for name in names:
             peer = await company.invite(name)
-            wires[name] = await stack.enter_async_context(Wire(server.sockets[0].getsockname()[1]))
+            wires[name] = await stack.enter_async_context(Relay(server.sockets[0].getsockname()[1]))
             ends[name] = await peer.connect(wires[name].uri, compression={})
         yield server, ends, wires
         await asyncio.gather(*(end.close() for end in ends.values()))
@@ -70,7 +66,7 @@ async def check(names: list[str], **options: Any) -> None:
         for end in ends.values():
             assert [await end.recv() for _ in broadcasts] == broadcasts
         frames = [wire.messages("server") for wire in wires.values()]
-        assert all(frame.rsv1 for found in frames for frame in found)
+        assert all(frame.rsv == 4 for found in frames for frame in found)
         assert all(found[-len(broadcasts) :] == frames[0][-len(broadcasts) :] for found in frames)  # the same bytes
 
 

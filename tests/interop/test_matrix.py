@@ -1,7 +1,7 @@
 """The interoperation matrix: tidegate with every other library that we know, each as client and as server.
 
-One table of checks for all pairs. Both ends run in processes of their own and do as they are told (peer.py); what they
-say to each other passes a relay that keeps it (wire.py).
+One table of checks for all pairs. Both ends run in processes of their own and do as they are told (running.py);
+what they say to each other passes a relay that keeps it (relay.py).
 What must not live here: the daemon (test_*_client.py), what one library does (peers/).
 """
 
@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import pytest
 import pytest_asyncio
 
-from tests.interop.peer import PEERS, Company, End, Peer
 from tests.interop.peers.program import Closed, Rejected
-from tests.interop.wire import Frame, Side, Wire
+from tests.interop.relay import Relay, Side
+from tests.interop.running import PEERS, Company, End, RunningPeer
+from tests.support.wire import Frame
 from tidegate.version import version
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -48,13 +49,13 @@ class Link(NamedTuple):
 
     ours: End
     theirs: End
-    wire: Wire
+    wire: Relay
 
 
 class Pair:
     """tidegate and another, which is the client or the server."""
 
-    def __init__(self, ours: Peer, theirs: Peer, side: Side) -> None:
+    def __init__(self, ours: RunningPeer, theirs: RunningPeer, side: Side) -> None:
         self.ours, self.theirs = ours, theirs
         self.their_side: Side = side
         self.our_side: Side = "server" if side == "client" else "client"
@@ -66,7 +67,7 @@ class Pair:
         """A connection with options for each side (peers/program.py), closed at the end if it is still open."""
         options = {self.our_side: ours or {}, self.their_side: theirs or {}}
         peers = {self.our_side: self.ours, self.their_side: self.theirs}
-        async with Wire(await peers["server"].serve(**options["server"])) as wire:
+        async with Relay(await peers["server"].serve(**options["server"])) as wire:
             ends: dict[Side, End] = {"client": await peers["client"].connect(wire.uri, **options["client"])}
             ends["server"] = await peers["server"].accept()
             yield Link(ends[self.our_side], ends[self.their_side], wire)
@@ -144,8 +145,8 @@ async def check_fragments(pair: Pair, sender: str, parts: list[Any], compression
         assert [frame.opcode for frame in frames if frame.opcode] == [TEXT if isinstance(whole, str) else BINARY] * 2
         assert sum(frame.fin for frame in frames) == 2
         assert len(frames) >= 2 * len(parts)
-        assert any(frame.rsv1 for frame in frames) == (compression is not None)
-        assert not any(frame.rsv1 for frame in frames if frame.opcode == CONTINUATION)
+        assert any(frame.rsv == 4 for frame in frames) == (compression is not None)
+        assert not any(frame.rsv == 4 for frame in frames if frame.opcode == CONTINUATION)
 
 
 @pairs()
@@ -183,14 +184,14 @@ ASKED = {"default": {}, "no-context-takeover": {"no_context_takeover": True}, "w
 HEX = random.Random(2).randbytes(1000).hex()
 
 
-def agreed(wire: Wire) -> dict[str, str]:
+def agreed(wire: Relay) -> dict[str, str]:
     """The parameters of permessage-deflate in the response."""
     name, *params = (part.strip() for part in wire.header("server", "Sec-WebSocket-Extensions").split(";"))
     assert name == "permessage-deflate"
     return {key: value for key, _, value in (param.partition("=") for param in params)}
 
 
-def check_agreed(wire: Wire, compression: dict[str, Any], asking: Side) -> None:
+def check_agreed(wire: Relay, compression: dict[str, Any], asking: Side) -> None:
     """What was asked for is there; of what clients do, only the server has the last word (RFC 7692 section 7.1)."""
     found = agreed(wire)
     if "no_context_takeover" in compression:
@@ -213,13 +214,13 @@ async def check_used(link: Link, pair: Pair, modest: Side | None = None) -> None
             await sender.send(HEX)
             assert await receiver.recv() == HEX
         first, *later = link.wire.messages(side)
-        assert first.rsv1
-        assert all(frame.rsv1 for frame in later)
-        assert first.length < 0.7 * len(HEX)
+        assert first.rsv == 4
+        assert all(frame.rsv == 4 for frame in later)
+        assert len(first.payload) < 0.7 * len(HEX)
         if f"{side}_no_context_takeover" in found or int(found.get(f"{side}_max_window_bits", 15)) < 11:
-            assert all(frame.length > 0.4 * len(HEX) for frame in later)
+            assert all(len(frame.payload) > 0.4 * len(HEX) for frame in later)
         elif sender is link.ours and side != modest:  # others may forget more than they must
-            assert all(frame.length < 100 for frame in later)
+            assert all(len(frame.payload) < 100 for frame in later)
 
 
 @pairs()
@@ -245,7 +246,7 @@ async def check_plain(pair: Pair, ours: dict[str, Any], theirs: dict[str, Any]) 
             await sender.send(HEX)
             assert await receiver.recv() == HEX
         for side in BOTH:
-            assert [frame.rsv1 for frame in link.wire.messages(side)] == [False]
+            assert [frame.rsv == 4 for frame in link.wire.messages(side)] == [False]
 
 
 @pairs()

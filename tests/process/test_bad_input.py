@@ -12,9 +12,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import wire
 from tests.support.harness import ECHO, Daemon
 from tests.support.patience import PATIENCE
-from tests.support.rawclient import RawClient, frame
+from tests.support.rawclient import RawClient
+from tests.support.wire import frame
 
 # A connection that breaks the rules ends in an exception in its handler; one that expects it logs nothing.
 QUIET_ECHO = """
@@ -109,7 +111,7 @@ def test_length_of_2_to_63_is_refused(daemon: Daemon) -> None:
 
 
 def test_byte_by_byte_is_no_error(daemon: Daemon) -> None:
-    data = RawClient.request() + frame("Grüße".encode(), mask=b"abcd") + frame(bytes(200), BINARY)
+    data = wire.request() + frame("Grüße".encode(), mask=b"abcd") + frame(bytes(200), BINARY)
     with RawClient(daemon.port) as client:
         for index in range(len(data)):
             client.send(data[index : index + 1])
@@ -134,40 +136,40 @@ def test_half_a_frame_and_gone(daemon: Daemon) -> None:
 
 # RFC 6455 section 4.2.1 and RFC 9110: request -> status, words that the body must have, headers that it must have.
 REQUESTS = {
-    "no key": (RawClient.request(headers={"Sec-WebSocket-Key": None}), 400, "Sec-WebSocket-Key", {}),
-    "a key that is not base64": (RawClient.request(headers={"Sec-WebSocket-Key": "!"}), 400, "Sec-WebSocket-Key", {}),
-    "a key of 5 bytes": (RawClient.request(headers={"Sec-WebSocket-Key": "aGVsbG8="}), 400, "Sec-WebSocket-Key", {}),
-    "POST": (RawClient.request("POST"), 405, "POST", {"allow": "GET"}),
-    "POST with a body": (RawClient.request("POST", headers={"Content-Length": "4"}) + b"body", 413, "body", {}),
-    "a chunked body": (RawClient.request(headers={"Transfer-Encoding": "chunked"}) + b"0\r\n\r\n", 413, "body", {}),
-    "a request line of 9 KB": (RawClient.request(path="/" + "x" * 9000), 414, "line", {}),
+    "no key": (wire.request(headers={"Sec-WebSocket-Key": None}), 400, "Sec-WebSocket-Key", {}),
+    "a key that is not base64": (wire.request(headers={"Sec-WebSocket-Key": "!"}), 400, "Sec-WebSocket-Key", {}),
+    "a key of 5 bytes": (wire.request(headers={"Sec-WebSocket-Key": "aGVsbG8="}), 400, "Sec-WebSocket-Key", {}),
+    "POST": (wire.request("POST"), 405, "POST", {"allow": "GET"}),
+    "POST with a body": (wire.request("POST", headers={"Content-Length": "4"}) + b"body", 413, "body", {}),
+    "a chunked body": (wire.request(headers={"Transfer-Encoding": "chunked"}) + b"0\r\n\r\n", 413, "body", {}),
+    "a request line of 9 KB": (wire.request(path="/" + "x" * 9000), 414, "line", {}),
     "no Upgrade": (
-        RawClient.request(headers={"Upgrade": None, "Connection": "close"}),
+        wire.request(headers={"Upgrade": None, "Connection": "close"}),
         426,
         "Connection",
         {"upgrade": "websocket", "sec-websocket-version": "13"},
     ),
     "Upgrade to something else": (
-        RawClient.request(headers={"Upgrade": "h2c"}),
+        wire.request(headers={"Upgrade": "h2c"}),
         426,
         "Upgrade",
         {"upgrade": "websocket"},
     ),
     "version 8": (
-        RawClient.request(headers={"Sec-WebSocket-Version": "8"}),
+        wire.request(headers={"Sec-WebSocket-Version": "8"}),
         426,
         "Sec-WebSocket-Version",
         {"sec-websocket-version": "13"},
     ),
-    "a header of 9 KB": (RawClient.request(headers={"X": "x" * 9000}), 431, "header", {}),
-    "200 headers": (RawClient.request(headers={f"X-{number}": "x" for number in range(200)}), 431, "header", {}),
+    "a header of 9 KB": (wire.request(headers={"X": "x" * 9000}), 431, "header", {}),
+    "200 headers": (wire.request(headers={f"X-{number}": "x" for number in range(200)}), 431, "header", {}),
     "headers of 80 KB": (
-        RawClient.request(headers={f"X-{number}": "x" * 8000 for number in range(10)}),
+        wire.request(headers={f"X-{number}": "x" * 8000 for number in range(10)}),
         431,
         "header",
         {},
     ),
-    "HTTP/1.0": (RawClient.request(version="HTTP/1.0"), 505, "HTTP/1.0", {}),
+    "HTTP/1.0": (wire.request(version="HTTP/1.0"), 505, "HTTP/1.0", {}),
 }
 
 
@@ -198,7 +200,7 @@ def test_pages_of_other_sites() -> None:
             (None, 403),
         ):
             with RawClient(daemon.port) as client:
-                client.send(RawClient.request(headers={"Origin": origin}))
+                client.send(wire.request(headers={"Origin": origin}))
                 answer, headers, _ = client.response()
                 assert (answer, headers.get("x-content-type-options")) == (
                     status,
@@ -231,7 +233,7 @@ def test_request_without_an_end_is_refused_at_the_limit(daemon: Daemon, start: b
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", [b"", b"GET / HT", RawClient.request()[:-2]], ids=["nothing", "a line", "headers"])
+@pytest.mark.parametrize("start", [b"", b"GET / HT", wire.request()[:-2]], ids=["nothing", "a line", "headers"])
 def test_slow_handshake_is_closed_at_open_timeout(start: bytes) -> None:
     with Daemon(ECHO, "--open-timeout", "0.5") as daemon, RawClient(daemon.port) as client:
         opened = time.monotonic()

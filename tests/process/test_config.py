@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.harness import ECHO, Daemon, free_port, wait_until
-from tests.support.rawclient import RawClient, frame
+from tests.support.rawclient import RawClient
+from tests.support.wire import frame
 
 
 def test_a_daemon_of_a_file_alone(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from tests.benchmarks.bystander import attacking
 from tests.support.harness import ECHO, Daemon
-from tests.support.rawclient import RawClient, frame
+from tests.support.rawclient import RawClient
+from tests.support.wire import frame
 
 
 @pytest.mark.slow

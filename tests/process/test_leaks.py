@@ -11,8 +11,8 @@ import psutil
 import pytest
 from websockets.asyncio.client import connect
 
+from tests.support import wire
 from tests.support.harness import ECHO, Daemon, wait_until
-from tests.support.rawclient import RawClient
 
 CONNECTIONS = 10_000
 AT_ONCE = 100
@@ -28,7 +28,7 @@ async def come_and_go(uri: str, count: int) -> None:
     async def one(number: int) -> None:
         if number % 4 == 3:
             _, writer = await asyncio.open_connection(*uri.removeprefix("ws://").removesuffix("/").split(":"))
-            writer.write(RawClient.request()[: number % 100 + 1])
+            writer.write(wire.request()[: number % 100 + 1])
             writer.close()
             await writer.wait_closed()
             return

@@ -6,15 +6,14 @@ What must not live here: answers of one server (tests/asyncio/test_admission.py)
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.support import wire
 from tests.support.harness import ECHO, Daemon, wait_until
-from tests.support.patience import PATIENCE
 from tests.support.rawclient import RawClient
 
 ADDRESS = """
@@ -41,7 +40,7 @@ def handshake(
 ) -> tuple[int, RawClient]:
     """The status of an opening handshake, and the connection."""
     client = RawClient(daemon.port)
-    client.send(first + client.request(headers=headers))
+    client.send(first + wire.request(headers=headers))
     status, fields, _ = client.response()
     assert status == 101 or fields["retry-after"]
     return status, client
@@ -127,16 +126,11 @@ def test_the_proxy_protocol(unix: bool, tmp_path: Path) -> None:
     header = b"PROXY TCP6 2001:db8::7 2001:db8::8 4711 443\r\n"
     path = tmp_path / "socket"
     options = ("--bind", f"unix:{path}") if unix else ("--trusted-proxies", "127.0.0.0/8")
-    with Daemon(ADDRESS, "--proxy-protocol", *options, bind=not unix) as daemon:
-        client = RawClient.__new__(RawClient)
-        client.buffer = b""
-        client.socket = socket.socket(socket.AF_UNIX if unix else socket.AF_INET)
-        client.socket.settimeout(PATIENCE)
-        client.socket.connect(str(path) if unix else ("127.0.0.1", daemon.port))
-        with client:
-            client.send(header)
-            client.open()
-            assert client.frame() == (0x81, b"('2001:db8::7', 4711, 0, 0)")
+    daemon = Daemon(ADDRESS, "--proxy-protocol", *options, bind=not unix)
+    with daemon, RawClient(str(path) if unix else daemon.port) as client:
+        client.send(header)
+        client.open()
+        assert client.frame() == (0x81, b"('2001:db8::7', 4711, 0, 0)")
 
 
 def test_a_proxy_protocol_that_nobody_may_speak_is_a_mistake() -> None:

@@ -22,9 +22,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 
+from tests.support import wire
 from tests.support.harness import ECHO, Daemon, wait_until
 from tests.support.patience import PATIENCE
-from tests.support.rawclient import RawClient, frame
+from tests.support.rawclient import RawClient
+from tests.support.wire import frame
 
 # Echoes, and logs as much as it is told to.
 TALKATIVE = """
@@ -289,7 +291,7 @@ def test_secrets_are_masked_at_every_level(form: str) -> None:
             "Referer": "https://user:referer-secret@example.com/?code=code-secret",
         }
         with RawClient(daemon.port) as client:
-            client.send(RawClient.request(path="/?room=blue&access_token=query-secret", headers=headers))
+            client.send(wire.request(path="/?room=blue&access_token=query-secret", headers=headers))
             assert client.response()[0] == 101
             client.close_frame()
         with RawClient(daemon.port) as client:
@@ -359,7 +361,7 @@ def test_a_crash_in_native_code_is_in_the_file_also_after_it_was_opened_anew() -
         wait_until(log.exists, "the new file")
         wait_until(lambda: _open_files(daemon.workers()[0]).count(str(log)) == 1, "the worker has opened it")
         with RawClient(daemon.port) as client:
-            client.send(client.request())
+            client.send(wire.request())
             wait_until(lambda: "Fatal Python error: Segmentation fault" in log.read_text(), "the traceback")
         wait_until(lambda: "was killed by signal 11" in log.read_text(), "what the supervisor says")
 

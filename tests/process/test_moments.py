@@ -13,9 +13,9 @@ import time
 import pytest
 
 from tests.process.clients import Crowd
+from tests.support import wire
 from tests.support.harness import ECHO, Daemon, wait_until
 from tests.support.patience import PATIENCE
-from tests.support.rawclient import RawClient
 
 CLIENTS = 5000
 DRAIN = 10
@@ -24,7 +24,7 @@ DRAIN = 10
 class Leaver(asyncio.Protocol):
     """A client of a few bytes, for there are thousands: it notes when it was told to go, and goes."""
 
-    REQUEST = RawClient.request()
+    REQUEST = wire.request()
     CLOSE = b"\x88\x82\x00\x00\x00\x00\x03\xe9"  # 1001, masked with zeros
 
     def __init__(self) -> None:

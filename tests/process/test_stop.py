@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
+from tests.support import wire
 from tests.support.harness import ECHO, Daemon, wait_until
 from tests.support.patience import PATIENCE
 from tests.support.rawclient import RawClient
@@ -98,7 +99,7 @@ async def test_every_client_sees_1001_and_every_handshake_503() -> None:
         clients = await open_clients(daemon, 500)
         halves = [RawClient(daemon.port) for _ in range(20)]
         for half in halves:
-            half.send(RawClient.request()[:40])
+            half.send(wire.request()[:40])
         daemon.wait_metric("tidegate_connections", 500, state="open")
         daemon.wait_metric("tidegate_connections", 20, state="handshaking")
         daemon.signal(signal.SIGTERM)

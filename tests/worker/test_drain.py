@@ -14,6 +14,7 @@ import pytest
 import uvloop
 from websockets.asyncio.client import ClientConnection, connect
 
+from tests.asyncio.ends import echo
 from tidegate.asyncio.server import Server, ServerConnection, serve
 from tidegate.ipc.pipe import Level
 from tidegate.worker.drain import Drain, Orders
@@ -21,11 +22,6 @@ from tidegate.worker.drain import Drain, Orders
 Handler = Callable[[ServerConnection], Awaitable[None]]
 
 NEVER = 3600.0  # seconds: a test that waits for it fails
-
-
-async def echo(websocket: ServerConnection) -> None:
-    async for message in websocket:
-        await websocket.send(message)
 
 
 def uri_of(server: Server) -> str:

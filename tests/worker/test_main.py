@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.support import wire
 from tests.support.harness import ECHO, wait_until
 from tests.support.patience import PATIENCE
 from tests.support.rawclient import RawClient
@@ -200,7 +201,7 @@ def test_settings_and_options_reach_serve(start: Start) -> None:
     worker = start(source, "app", max_size=10, server_header=None)
     worker.told("ready")
     with RawClient(worker.port) as client:
-        client.send(client.request(headers={"Sec-WebSocket-Protocol": "chat"}))
+        client.send(wire.request(headers={"Sec-WebSocket-Protocol": "chat"}))
         status, headers, _ = client.response()
         assert (status, headers["sec-websocket-protocol"], "server" in headers) == (101, "chat", False)
         client.send(b"\x81\x8b\0\0\0\0hello world")

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-from tests.differential.library import Record, add, outcome, scenario
-from tests.differential.stage import QUIET, SHORT, TEXT, Peer, dialled, raw_server
+from tests.differential.library import Record, add, scenario
+from tests.differential.stage import QUIET, SHORT, Actor, dialled, raw_server
+from tests.support.coroutines import outcome
+from tests.support.wire import TEXT
 
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate"
 
@@ -52,7 +54,7 @@ ASKED: dict[str, dict[str, Any]] = {
 
 def asking(options: dict[str, Any], path: str = "") -> Any:
     async def ask(lib: Any, record: Record) -> None:
-        async def script(peer: Peer) -> None:
+        async def script(peer: Actor) -> None:
             first, headers = await peer.accept()
             record("asked", first, [name for name, _ in headers], [pair for pair in headers if pair[1] is not None])
             record("frames", await peer.rest())
@@ -70,7 +72,7 @@ add("client_asks_path", asking({}, "a/b?c=d"))
 
 @scenario
 async def client_asks_with_credentials(lib: Any, record: Record) -> None:
-    async def script(peer: Peer) -> None:
+    async def script(peer: Actor) -> None:
         first, headers = await peer.accept()
         record("asked", first, dict(headers).get("Authorization"))
         await peer.rest()
@@ -109,7 +111,7 @@ ACCEPTED: dict[str, tuple[list[str], dict[str, Any]]] = {
 
 def answering(lines: list[str], options: dict[str, Any]) -> Any:
     async def answer(lib: Any, record: Record) -> None:
-        async def script(peer: Peer) -> None:
+        async def script(peer: Actor) -> None:
             await peer.accept(*lines)
             record("frames", await peer.rest())
 
@@ -161,7 +163,7 @@ ANSWERS: dict[str, str] = {
 
 def refusing(response: str) -> Any:
     async def refuse(lib: Any, record: Record) -> None:
-        async def script(peer: Peer) -> None:
+        async def script(peer: Actor) -> None:
             await peer.head()
             peer.write(response.encode())
             peer.writer.write_eof()
@@ -183,7 +185,7 @@ def redirecting(name: str, *locations: str, status: str = "302 Found", **options
     async def redirect(lib: Any, record: Record) -> None:
         left = list(locations)
 
-        async def script(peer: Peer) -> None:
+        async def script(peer: Actor) -> None:
             first, headers = await peer.head()
             asked = dict(headers)
             record("asked", first, asked.get("Authorization"), asked.get("Cookie"), asked.get("X-A"))
@@ -225,7 +227,7 @@ redirecting("to_a_fragment", "/x#frag")
 
 @scenario
 async def client_times_out(lib: Any, record: Record) -> None:
-    async def script(peer: Peer) -> None:
+    async def script(peer: Actor) -> None:
         await peer.head()
         await peer.reader.read()
 
@@ -236,7 +238,7 @@ async def client_times_out(lib: Any, record: Record) -> None:
 
 @scenario
 async def client_of_no_server(lib: Any, record: Record) -> None:
-    async def script(peer: Peer) -> None:
+    async def script(peer: Actor) -> None:
         pass
 
     async with raw_server(script) as uri:
@@ -276,7 +278,7 @@ for name, (uri, options) in MISTAKES.items():
 
 @scenario
 async def client_reads_frames_that_come_with_the_response(lib: Any, record: Record) -> None:
-    async def script(peer: Peer) -> None:
+    async def script(peer: Actor) -> None:
         await peer.head()
         peer.write(peer.acceptance() + b"\x81\x01a\x88\x02\x03\xe8")
         record("frames", await peer.frame())
@@ -287,7 +289,7 @@ async def client_reads_frames_that_come_with_the_response(lib: Any, record: Reco
 
 @scenario
 async def client_is_not_reentrant(lib: Any, record: Record) -> None:
-    async def script(peer: Peer) -> None:
+    async def script(peer: Actor) -> None:
         await peer.accept()
         await peer.rest()
 
@@ -335,7 +337,7 @@ def no_delay() -> Iterator[float]:
 async def client_reconnects(lib: Any, record: Record) -> None:
     answers = ["HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", "", None, None]
 
-    async def script(peer: Peer) -> None:
+    async def script(peer: Actor) -> None:
         await peer.head()
         answer = answers.pop(0)
         if answer is None:
@@ -354,7 +356,7 @@ async def client_reconnects(lib: Any, record: Record) -> None:
 
 @scenario
 async def client_gives_up(lib: Any, record: Record) -> None:
-    async def script(peer: Peer) -> None:
+    async def script(peer: Actor) -> None:
         await peer.head()
         peer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
 

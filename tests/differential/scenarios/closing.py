@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from tests.differential.library import Record, add, outcome, scenario
-from tests.differential.stage import CLOSE, CONT, PING, PONG, SHORT, TEXT, accepted, dialled, serving, until
+from tests.differential.library import Record, add, scenario
+from tests.differential.stage import SHORT, accepted, dialled, serving
+from tests.support.coroutines import outcome, until
+from tests.support.wire import CLOSE, CONT, PING, PONG, TEXT
 
 LONG = "r" * 123
 

@@ -6,18 +6,13 @@ import re
 from typing import Any
 
 from tests.differential.library import Record, add
-from tests.differential.stage import REQUEST, serving
-from tests.support.rawclient import RawClient
+from tests.differential.stage import idle, serving
+from tests.support.rawpeer import REQUEST
+from tests.support.wire import request
 
-request = RawClient.request
 KEY = "Sec-WebSocket-Key"
 OFFER = "Sec-WebSocket-Extensions"
 DEFLATE = {"compression": "deflate"}
-
-
-async def idle(websocket: Any) -> None:
-    """A handler that only waits for the end."""
-    await websocket.wait_closed()
 
 
 def with_header(name: str, value: str | None) -> bytes:

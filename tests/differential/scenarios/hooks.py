@@ -7,18 +7,14 @@ import http
 from typing import Any
 
 from tests.differential.library import Record, add, scenario
-from tests.differential.stage import REQUEST, TEXT, serving
-from tests.support.rawclient import RawClient
-
-
-async def idle(websocket: Any) -> None:
-    """A handler that only waits for the end."""
-    await websocket.wait_closed()
-
+from tests.differential.stage import idle, serving
+from tests.support import wire
+from tests.support.rawpeer import REQUEST
+from tests.support.wire import TEXT
 
 OUR_WORDS = ("HTTP/1.1 405", "HTTP/1.1 500")
 """Responses whose sentences are each library's own."""
-OFFER = RawClient.request(headers={"Sec-WebSocket-Protocol": "chat, superchat"})
+OFFER = wire.request(headers={"Sec-WebSocket-Protocol": "chat, superchat"})
 
 
 async def asked(lib: Any, record: Record, raw: bytes = REQUEST, **options: Any) -> None:
@@ -103,7 +99,7 @@ async def process_response_sees_rejections(lib: Any, record: Record) -> None:
         record("seen", request.method, response.status_code, response.headers.get_all("Allow"))
         response.headers["X-Changed"] = "yes"
 
-    await asked(lib, record, RawClient.request(method="POST"), process_response=hook)
+    await asked(lib, record, wire.request(method="POST"), process_response=hook)
 
 
 @scenario
@@ -124,7 +120,7 @@ async def process_request_sees_bad_methods(lib: Any, record: Record) -> None:
         record("seen", request.method, request.path, request.protocol, request.headers)
         return connection.respond(200, request.method)
 
-    await asked(lib, record, RawClient.request("DELETE", "/thing"), process_request=hook)
+    await asked(lib, record, wire.request("DELETE", "/thing"), process_request=hook)
 
 
 @scenario

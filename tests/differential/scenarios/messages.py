@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from tests.differential.library import Record, add, outcome, scenario
-from tests.differential.stage import BINARY, CLOSE, CONT, PING, TEXT, accepted, dialled, until
+from tests.differential.library import Record, add, scenario
+from tests.differential.stage import accepted, dialled
+from tests.support.coroutines import outcome, until
 from tests.support.patience import PATIENCE
+from tests.support.wire import BINARY, CLOSE, CONT, PING, TEXT
 
 
 async def parts(*values: Any) -> AsyncIterator[Any]:

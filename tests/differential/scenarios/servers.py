@@ -9,28 +9,12 @@ from typing import Any
 
 from werkzeug.routing import Map, Rule
 
-from tests.differential.library import Record, add, outcome, scenario
-from tests.differential.stage import (
-    BINARY,
-    CONT,
-    QUIET,
-    REQUEST,
-    SHORT,
-    TEXT,
-    Serving,
-    accepted,
-    deflated,
-    dialled,
-    inflater,
-    serving,
-    until,
-)
-from tests.support.rawclient import RawClient
-
-
-async def idle(websocket: Any) -> None:
-    """A handler that only waits for the end."""
-    await websocket.wait_closed()
+from tests.differential.library import Record, add, scenario
+from tests.differential.stage import QUIET, SHORT, Serving, accepted, deflated, dialled, idle, inflater, serving
+from tests.support import wire
+from tests.support.coroutines import outcome, until
+from tests.support.rawpeer import REQUEST
+from tests.support.wire import BINARY, CONT, TEXT
 
 
 def stopping(name: str, *arguments: Any, **named: Any) -> None:
@@ -273,7 +257,7 @@ def routed(name: str, path: str, **options: Any) -> None:
         async with lib.route(urls(), "127.0.0.1", 0, **QUIET, **options) as server:
             made = Serving(server)
             peer = await made.raw()
-            head, body = await peer.answer(RawClient.request(path=path))
+            head, body = await peer.answer(wire.request(path=path))
             record("answer", head, body)
             if "101" in head[0]:
                 record("frames", await peer.rest())
@@ -308,7 +292,7 @@ def passwords(name: str, header: str | None, **options: Any) -> None:
         options.setdefault("credentials", ("hello", "iloveyou"))
         async with serving(lib, handler, process_request=lib.basic_auth(**options)) as made:
             peer = await made.raw()
-            head, body = await peer.answer(RawClient.request(headers={"Authorization": header}))
+            head, body = await peer.answer(wire.request(headers={"Authorization": header}))
             record("answer", head, body)
             if "101" in head[0]:
                 record("frames", await peer.rest())
@@ -419,7 +403,7 @@ async def broadcast_within_a_message(lib: Any, record: Record) -> None:
 
 # Compression.
 
-OFFER = RawClient.request(headers={"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"})
+OFFER = wire.request(headers={"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"})
 DEFLATE = {"compression": "deflate"}
 
 

@@ -9,13 +9,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.differential.library import Record, add, outcome, scenario
-from tests.differential.stage import QUIET, REQUEST, SHORT, Peer, dialled, raw_server, serving
-
-
-async def idle(websocket: Any) -> None:
-    """A handler that only waits for the end."""
-    await websocket.wait_closed()
+from tests.differential.library import Record, add, scenario
+from tests.differential.stage import QUIET, SHORT, Actor, dialled, idle, raw_server, serving
+from tests.support.coroutines import outcome
+from tests.support.rawpeer import REQUEST
 
 
 def late(name: str, start: bytes, **options: Any) -> None:
@@ -56,7 +53,7 @@ async def server_probed(lib: Any, record: Record) -> None:
 
 @scenario
 async def client_times_out_in_tls(lib: Any, record: Record) -> None:
-    async def script(peer: Peer) -> None:
+    async def script(peer: Actor) -> None:
         await peer.reader.read()
 
     async with raw_server(script) as uri:

@@ -1,8 +1,8 @@
 """What the peers' programs have in common: commands as lines of JSON on standard input, answers on standard output.
 
 A peer is a WebSocket library in a process of its own, which connects, serves, sends and receives as it is told
-(tests/interop/peer.py tells it). This side is written for any library: each `with_*.py` says how its library does it,
-and with_ws.js speaks the same language. Only the standard library is imported here, so that a peer may run with any
+(tests/interop/running.py tells it). This side is written for any library: each `with_*.py` says how its library does
+it, and with_ws.js speaks the same language. Only the standard library is imported here, so that a peer may run with any
 packages.
 What must not live here: test cases, and anything of one library.
 

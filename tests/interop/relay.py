@@ -1,6 +1,6 @@
 """A relay between two peers that keeps what each has sent: what was agreed on, and how messages were framed.
 
-What must not live here: test cases, and any use of a WebSocket library: this is read from RFC 6455.
+What must not live here: test cases; frames as such (tests/support/wire.py); any use of a WebSocket library.
 """
 
 from __future__ import annotations
@@ -9,21 +9,14 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Coroutine
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
+
+from tests.support.wire import Frame, parsed
 
 Side = Literal["client", "server"]
 
 
-class Frame(NamedTuple):
-    """The head of a frame (RFC 6455 section 5.2)."""
-
-    fin: bool
-    rsv1: bool
-    opcode: int
-    length: int
-
-
-class Wire:
+class Relay:
     """Listens on a free port of 127.0.0.1 as long as its block lasts, and passes all on to a port. Of several
     connections, what it tells is the last one's."""
 
@@ -74,20 +67,7 @@ class Wire:
 
     def frames(self, side: Side) -> list[Frame]:
         """The whole frames sent so far."""
-        rest = memoryview(bytes(self.sent[side]).partition(b"\r\n\r\n")[2])
-        found = []
-        while len(rest) >= 2:
-            first, second = rest[0], rest[1]
-            length, start = second & 0x7F, 2
-            if length >= 126:
-                start += 2 if length == 126 else 8
-                length = int.from_bytes(rest[2:start], "big")
-            end = start + (4 if second & 0x80 else 0) + length
-            if len(rest) < end:
-                break
-            found.append(Frame(bool(first & 0x80), bool(first & 0x40), first & 0x0F, length))
-            rest = rest[end:]
-        return found
+        return list(parsed(bytes(self.sent[side]).partition(b"\r\n\r\n")[2], partial=True))
 
     def messages(self, side: Side) -> list[Frame]:
         """The frames of `frames()` that are no control frames."""

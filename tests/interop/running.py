@@ -101,7 +101,7 @@ PEERS = {  # all but tidegate
 class End:
     """One end of a connection. What it can do is described at peers/program.py's Connection."""
 
-    def __init__(self, peer: Peer, opened: dict[str, Any]) -> None:
+    def __init__(self, peer: RunningPeer, opened: dict[str, Any]) -> None:
         self._peer, self._number = peer, opened["connection"]
         self.subprotocol: str | None = opened["subprotocol"]
         self.headers: dict[str, str] = opened["headers"]
@@ -132,7 +132,7 @@ class End:
         return await self._peer.ask(do, connection=self._number, **arguments)
 
 
-class Peer:
+class RunningPeer:
     """A running program, as a context manager. RuntimeError for what fails in it."""
 
     def __init__(self, kind: Kind) -> None:
@@ -140,7 +140,7 @@ class Peer:
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
 
-    async def __aenter__(self) -> Peer:
+    async def __aenter__(self) -> RunningPeer:
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=subprocess.PIPE,
@@ -211,7 +211,7 @@ class Company:
 
     def __init__(self) -> None:
         self._stack = contextlib.AsyncExitStack()
-        self._peers: dict[str, Peer] = {}
+        self._peers: dict[str, RunningPeer] = {}
 
     async def __aenter__(self) -> Company:
         return self
@@ -219,9 +219,9 @@ class Company:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def invite(self, name: str) -> Peer:
+    async def invite(self, name: str) -> RunningPeer:
         """The peer called "tidegate", or one of PEERS, started by the first who asks."""
         if name not in self._peers:
             kind = TIDEGATE if name == "tidegate" else PEERS[name]
-            self._peers[name] = await self._stack.enter_async_context(Peer(kind))
+            self._peers[name] = await self._stack.enter_async_context(RunningPeer(kind))
         return self._peers[name]
