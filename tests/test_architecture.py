@@ -1,0 +1,284 @@
+"""The architecture guide: its files exist, its floors are the tables' of test_source.py, and its walks are walked.
+
+Programs run with a profiler that tells which functions are entered. Native functions that only native code calls are
+seen by nobody: of these it is known that they are defined, and called in the files of the walk.
+
+What must not live here: what the parts do (the tests of each part).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import signal
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.harness import ECHO, ROOT, Daemon, wait_until
+from tests.support.rawclient import RawClient, frame
+from tests.support.rooms import Rooms, native
+from tests.test_source import MAY_IMPORT, ROOT_FLOORS, SOURCE, reach
+from tidegate._core.messages import MessageChannel
+from tidegate.asyncio import access_log
+from tidegate.asyncio.server import ServerConnection, serve
+
+PAGE = (ROOT / "deploy" / "guides" / "architecture.md").read_text(encoding="utf-8")
+FILE = r"(?:\w+/)*\w+\.(?:py|pyx|h)"
+HANDSHAKE = 10
+"""Files that hold an opening handshake, at most."""
+
+# The native half of a connection is one class: whichever of its parts a method is in, Python calls the channel.
+CHANNEL = {native(kind) for kind in MessageChannel.__mro__ if kind.__module__.startswith("tidegate")}
+
+
+def section(title: str) -> str:
+    found = re.search(rf"^(#+) {title}\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL)
+    assert found is not None, title
+    return found[2]
+
+
+def rows(title: str) -> list[list[str]]:
+    """The cells of the table in a section, without its head."""
+    lines = [line for line in section(title).splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A file of a walk, and the functions that are named with it."""
+
+    room: str
+    functions: list[str]
+
+
+def walk(title: str) -> list[Step]:
+    items = re.findall(rf"^\d+\. `({FILE})`(.*?)(?=^\d+\. |^$)", section(title), re.MULTILINE | re.DOTALL)
+    return [Step(room, re.findall(r"`(\w+)\([^`]*\)`", text)) for room, text in items]
+
+
+def rooms(title: str) -> list[str]:
+    return list(dict.fromkeys(step.room for step in walk(title)))
+
+
+WALKS = ["One message in", "One message out", "One opening handshake", "One reload", "One setting", "One metric"]
+each_walk = pytest.mark.parametrize("title", WALKS)
+
+
+def source(room: str) -> str:
+    return (SOURCE / room).read_text(encoding="utf-8")
+
+
+def defines(room: str, name: str) -> bool:
+    return (
+        re.search(rf"^\s*(?:async |cdef |static )?(?:def |inline |[\w ]+[ *]){name}\(", source(room), re.M) is not None
+    )
+
+
+def calls(room: str, name: str) -> bool:
+    """Whether a file calls a function by its name, or hands it on to be called."""
+    text = re.sub(r"^\s*(?:async |cdef )?def .*$", "", source(room), flags=re.MULTILINE)
+    return re.search(rf"\b{name}\(|\.{name}\b", text) is not None
+
+
+def test_files_exist() -> None:
+    named = re.findall(rf"`({FILE})`", PAGE) + re.findall(r"`((?:\w+/)+)`", PAGE)
+    assert len(named) > 100
+    assert [name for name in named if not ((SOURCE / name).exists() or (ROOT / name).exists())] == []
+
+
+def test_floors() -> None:
+    """The table is that of test_source.py."""
+    written = {
+        re.findall(r"`(\w+)`", name)[0]: set(re.findall(r"`([\w.]+)`", allowed)) for name, _, allowed in rows("Floors")
+    }
+    assert written == {name: allowed - {name} for name, allowed in MAY_IMPORT.items()}
+
+
+def test_modules_of_the_root_are_on_their_floor() -> None:
+    for name, text, _ in rows("Floors"):
+        modules = {room.removesuffix(".py") for room in re.findall(r"`(\w+\.py)`", text)}
+        assert modules <= ROOT_FLOORS.get(name.strip("`"), set()), name
+
+
+def test_words_are_in_order_and_there_once() -> None:
+    words = [word for word, *_ in rows("Glossary")]
+    assert len(words) > 29
+    assert words == sorted(set(words))
+
+
+@each_walk
+def test_functions_are_defined(title: str) -> None:
+    """Each step names one of its own file; others that it names are in the walk's other files, or the channel's."""
+    steps = walk(title)
+    others = {step.room for step in steps} | CHANNEL | {"config/schema.py"}
+    for step in steps:
+        assert any(defines(step.room, name) for name in step.functions) or step.room in NAMELESS, step.room
+        for name in step.functions:
+            assert any(defines(room, name) for room in {step.room} | others), f"{step.room}: {name}()"
+
+
+@each_walk
+def test_steps_hang_together(title: str) -> None:
+    """From each file of a walk calls lead to each other one, or from others to it."""
+    steps = walk(title)
+    near: dict[str, set[str]] = {step.room: set() for step in steps}
+    for step in steps:
+        for room in near.keys() - {step.room}:
+            known = step.room in NAMELESS and Path(step.room).stem in words_of(room)
+            if known or any(
+                defines(step.room, name) and (name in OF_ASYNCIO or calls(room, name)) for name in step.functions
+            ):
+                near[room].add(step.room)
+                near[step.room].add(room)
+    assert reach(steps[0].room, near) | {steps[0].room} == near.keys()
+
+
+def words_of(room: str) -> set[str]:
+    return set(re.findall(r"\w+", source(room)))
+
+
+# What the event loop calls.
+OF_ASYNCIO = {"connection_made", "data_received"}
+
+NAMELESS = {"datastructures.py", "_core/counters.h", "config/schema.py", "config/types.py", "metrics/catalog.py"}
+
+
+async def opened(headers: dict[str, str | None] | None = None) -> Rooms:
+    """What is entered from accepting a connection to the start of its handler, on an event loop that is Python's."""
+    seen = Rooms()
+    begun = asyncio.Event()
+
+    async def handler(websocket: ServerConnection) -> None:
+        seen.__exit__()
+        begun.set()
+        await websocket.wait_closed()
+
+    async with serve(handler, "127.0.0.1", 0) as server:
+        for number in range(2):  # what is imported, cached or made once, is there for the second one
+            begun.clear()
+            with RawClient(server.sockets[0].getsockname()[1]) as client:
+                client.send(client.request(headers=headers))
+                if number:
+                    seen.__enter__()
+                await begun.wait()
+            if server.handler_tasks:
+                await asyncio.wait(server.handler_tasks)
+    return seen
+
+
+def merged(entered: list[str]) -> list[str]:
+    return list(dict.fromkeys("_core/channel.pyx" if room in CHANNEL else room for room in entered))
+
+
+async def test_a_handshake() -> None:
+    """Ten files, in the order of the page."""
+    listed = rooms("One opening handshake")
+    assert len(listed) <= HANDSHAKE
+    seen = await opened()
+    assert merged(seen.entered) == listed
+    assert untold("One opening handshake", seen.functions) == []
+
+
+async def test_a_handshake_with_compression() -> None:
+    plain, seen = await opened(), await opened({"Sec-WebSocket-Extensions": "permessage-deflate"})
+    assert set(seen.entered) - set(plain.entered) == {"extensions/permessage_deflate.py", "asyncio/sender.py"}
+
+
+async def test_a_handshake_with_an_access_log() -> None:
+    plain, level = await opened(), access_log.logger.level
+    access_log.logger.setLevel(logging.INFO)
+    try:
+        seen = await opened()
+    finally:
+        access_log.logger.setLevel(level)
+    assert set(seen.entered) - set(plain.entered) >= {"asyncio/access_log.py"}
+
+
+async def test_messages_are_native() -> None:
+    """While messages come and go, no Python function of the package is entered, and no native one off the walks."""
+    seen = Rooms()
+
+    async def handler(websocket: ServerConnection) -> None:
+        await websocket.send(await websocket.recv())
+        with seen:
+            async for message in websocket:
+                await websocket.send(message)
+                if message == "last":
+                    break
+
+    async with serve(handler, "127.0.0.1", 0) as server:
+        with await asyncio.to_thread(RawClient, server.sockets[0].getsockname()[1]) as client:
+            await asyncio.to_thread(client.open)
+            for message in (b"first", b"next", b"last"):
+                client.send(frame(message))
+                assert await asyncio.to_thread(client.frame) == (0x81, message)
+    assert "_core/channel.pyx" in seen.entered
+    seen.functions.pop(("asyncio/server_connection.py", "_handle"))  # which awaits the handler, and goes on with it
+    assert set(seen.entered) <= {*rooms("One message in"), *rooms("One message out")}
+
+
+def untold(title: str, entered: Collection[tuple[str, str]]) -> list[str]:
+    """The functions of Python files that a walk names and that were not entered."""
+    files = {step.room for step in walk(title) if step.room.endswith(".py")} | {"config/schema.py"}
+    return [
+        f"{room}: {name}()"
+        for step in walk(title)
+        for name in step.functions
+        for room in ({step.room} if defines(step.room, name) else files)
+        if room.endswith(".py") and defines(room, name) and (room, name) not in entered
+    ]
+
+
+class Traced(Daemon):
+    """A daemon that writes down which functions its processes enter.
+
+    Parameters:
+        path: where it does so.
+        first: the functions from whose first call on each process does.
+        options: of the daemon.
+    """
+
+    def __init__(self, path: Path, first: str, *options: str, workers: int) -> None:
+        super().__init__(ECHO, *options, workers=workers, env={"PYTHONPATH": str(ROOT)})
+        self.path = path
+        module = self.command.index("tidegate")
+        self.command[module : module + 1] = ["tests.support.rooms", str(path), first]
+
+    @property
+    def entered(self) -> set[tuple[str, str]]:
+        """Files and functions."""
+        room_and_name = (line.split() for line in self.path.read_text(encoding="utf-8").splitlines())
+        return {(room, name) for room, name in room_and_name}
+
+
+def test_a_reload(tmp_path: Path) -> None:
+    """In the supervisor and the new workers from the signal on, in the old ones from their drain on."""
+    with Traced(tmp_path / "entered", "Supervisor._on_request,Drain.begin", "--settle", "0.1", workers=2) as daemon:
+        assert daemon.entered == set()
+        daemon.signal(signal.SIGHUP)
+        wait_until(lambda: "generation 1 has ended" in daemon.log, "the reload")
+        assert untold("One reload", daemon.entered | {AT_THE_SIGNAL}) == []
+        assert daemon.stop() == 0
+
+
+# What has been called when a signal is known.
+AT_THE_SIGNAL = ("supervisor/signals.py", "read")
+
+
+def test_a_setting_and_a_metric(tmp_path: Path) -> None:
+    """A client that answers no ping: the setting has its effect, and the metric counts it."""
+    options = ("--ping-interval", "100ms", "--ping-timeout", "1s")
+    with Traced(tmp_path / "entered", "main", *options, workers=1) as daemon:
+        with RawClient(daemon.port) as client:
+            client.open()
+            first, payload = client.frame()
+            assert first == 0x89
+            client.send(frame(payload, 10))
+            assert client.close_frame() == (1011, "keepalive ping timeout")
+        daemon.wait_metric("tidegate_pong_timeouts_total", 1)
+        assert untold("One setting", daemon.entered) == []
+        assert untold("One metric", daemon.entered) == []
