@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import wire
 from tests.support.harness import ECHO, ROOT, Daemon, wait_until
-from tests.support.rawclient import RawClient, frame
+from tests.support.rawclient import RawClient
 from tests.support.rooms import Rooms, native
 from tests.test_source import MAY_IMPORT, ROOT_FLOORS, SOURCE, reach
 from tidegate._core.messages import MessageChannel
@@ -161,7 +162,7 @@ async def opened(headers: dict[str, str | None] | None = None) -> Rooms:
         for number in range(2):  # what is imported, cached or made once, is there for the second one
             begun.clear()
             with RawClient(server.sockets[0].getsockname()[1]) as client:
-                client.send(client.request(headers=headers))
+                client.send(wire.request(headers=headers))
                 if number:
                     seen.__enter__()
                 await begun.wait()
@@ -214,7 +215,7 @@ async def test_messages_are_native() -> None:
         with await asyncio.to_thread(RawClient, server.sockets[0].getsockname()[1]) as client:
             await asyncio.to_thread(client.open)
             for message in (b"first", b"next", b"last"):
-                client.send(frame(message))
+                client.send(wire.frame(message))
                 assert await asyncio.to_thread(client.frame) == (0x81, message)
     assert "_core/channel.pyx" in seen.entered
     seen.functions.pop(("asyncio/server_connection.py", "_handle"))  # which awaits the handler, and goes on with it
@@ -277,7 +278,7 @@ def test_a_setting_and_a_metric(tmp_path: Path) -> None:
             client.open()
             first, payload = client.frame()
             assert first == 0x89
-            client.send(frame(payload, 10))
+            client.send(wire.frame(payload, wire.PONG))
             assert client.close_frame() == (1011, "keepalive ping timeout")
         daemon.wait_metric("tidegate_pong_timeouts_total", 1)
         assert untold("One setting", daemon.entered) == []
