@@ -70,9 +70,9 @@ async def serving(handler: Callable[[ServerConnection], Awaitable[None]], **opti
             for peer in made.peers:
                 peer.close()
     assert not complaints
-    assert not server.registry.all
-    assert not server.registry.open
-    assert not server.registry.handshaking
+    assert not server._registry.all
+    assert not server._registry.open
+    assert not server._registry.handshaking
     assert not server.handler_tasks
 
 

@@ -21,6 +21,7 @@ from tests.support.rawclient import RawClient
 from tidegate._core.counters import LIMITS, Row
 from tidegate.asyncio.admission import Gate, Verdict, descriptors
 from tidegate.asyncio.client import connect
+from tidegate.asyncio.options import ProcessPolicy
 from tidegate.asyncio.server import Server, ServerConnection, serve
 from tidegate.exceptions import InvalidStatus
 from tidegate.http11 import Request
@@ -40,9 +41,8 @@ async def tell_address(websocket: ServerConnection) -> None:
 async def gated(limiter: Limiter | None = None, trusted: tuple[str, ...] = (), **options: Any) -> AsyncIterator[Server]:
     """A server behind a gate."""
     served = {name: options.pop(name) for name in ("process_request", "open_timeout") if name in options}
-    server = serve(tell_address, "127.0.0.1", 0, **served)
-    server.registry.gate = Gate(limiter or Limiter(), trusted=Networks(trusted), **{"limits": MANY, **options})
-    async with server:
+    gate = Gate(limiter or Limiter(), trusted=Networks(trusted), **{"limits": MANY, **options})
+    async with serve(tell_address, "127.0.0.1", 0, policy=ProcessPolicy(gate), **served) as server:
         yield server
 
 
@@ -64,7 +64,7 @@ async def refused(server: Server) -> tuple[int, str]:
 
 async def gone(server: Server) -> None:
     """Return when the server has lost all connections."""
-    while server.registry.all:
+    while server._registry.all:
         await asyncio.sleep(0.001)
 
 
@@ -86,7 +86,7 @@ async def test_a_hook_that_goes_on_counts_as_the_connection_that_is_gone(limited
         "address": Limiter(per_address=1),
     }[limited]
     async with gated(limiter, process_request=slow) as server:
-        assert server.registry.gate is not None
+        assert server._registry.gate is not None
         with RawClient(server.sockets[0].getsockname()[1]) as client:
             client.send(wire.request(path="/slow"))
             await asyncio.wait_for(entered.wait(), PATIENCE)
@@ -102,15 +102,15 @@ async def test_a_hook_that_goes_on_counts_as_the_connection_that_is_gone(limited
             pass
     assert results(row)["disconnected"] == 1
     assert row.words("connections_handshaking") == (0,)
-    assert server.registry.gate.staying == 0
+    assert server._registry.gate.staying == 0
 
 
 async def test_hooks_that_stay_count_like_descriptors(row: Row) -> None:
     async with gated(limits=(2**20, 2**20)) as server:
-        assert server.registry.gate is not None
-        server.registry.gate.staying = 2**20 + 1
+        assert server._registry.gate is not None
+        server._registry.gate.staying = 2**20 + 1
         assert await refused(server) == (503, "5")
-        server.registry.gate.staying = 0
+        server._registry.gate.staying = 0
         async with connect(uri(server)):
             pass
     assert rejections(row) == {"descriptors": 1}
@@ -137,8 +137,8 @@ async def test_connections_of_an_address(row: Row) -> None:
         async with connect(uri(server)):
             pass
         await gone(server)
-        assert server.registry.gate is not None
-        assert server.registry.gate.limiter.remembered == 0
+        assert server._registry.gate is not None
+        assert server._registry.gate.limiter.remembered == 0
     assert rejections(row) == {"address": 1}
 
 
@@ -156,7 +156,7 @@ async def test_who_sends_no_request_is_counted_as_well(row: Row) -> None:
     async with gated(Limiter(per_address=1)) as server:
         port = server.sockets[0].getsockname()[1]
         with RawClient(port):
-            while not server.registry.all:
+            while not server._registry.all:
                 await asyncio.sleep(0.001)
             assert await refused(server) == (429, "5")
         await gone(server)
@@ -171,9 +171,9 @@ async def test_a_refused_client_that_stays_is_cut(asks: bool, monkeypatch: pytes
     async with gated(Limiter(per_address=1)) as server, connect(uri(server)):
         with RawClient(server.sockets[0].getsockname()[1]) as client:
             client.send(wire.request() if asks else b"")
-            while len(server.registry.all) < 2:
+            while len(server._registry.all) < 2:
                 await asyncio.sleep(0.001)
-            while len(server.registry.all) > 1:
+            while len(server._registry.all) > 1:
                 await asyncio.sleep(0.001)
 
 
@@ -274,8 +274,8 @@ async def test_without_anything_to_remember_nothing_is() -> None:
     async def handler(websocket: ServerConnection) -> None:
         visits.append(websocket._visit)
 
-    server = serve(handler, "127.0.0.1", 0)
-    server.registry.gate = Gate(Limiter(connections=10**6), trusted=Networks(()), header="x-forwarded-for", limits=MANY)
+    gate = Gate(Limiter(connections=10**6), trusted=Networks(()), header="x-forwarded-for", limits=MANY)
+    server = serve(handler, "127.0.0.1", 0, policy=ProcessPolicy(gate))
     async with server, connect(uri(server)) as websocket:
         await websocket.wait_closed()
     assert visits == [None]

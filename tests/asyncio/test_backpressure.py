@@ -258,7 +258,7 @@ async def come_and_go(made: Serving, how: int) -> None:
         peer.send(frame(b"x" * 70_000, 2), frame(b"p", PING))
         await peer.frame()
     peer.close()
-    await until(lambda: not made.server.registry.all and not made.server.handler_tasks)
+    await until(lambda: not made.server._registry.all and not made.server.handler_tasks)
 
 
 async def test_connections_leave_nothing_behind() -> None:

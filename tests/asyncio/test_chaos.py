@@ -161,5 +161,5 @@ async def test_chaos(seed: int, log: pytest.LogCaptureFixture) -> None:
         async with asyncio.timeout(PATIENCE):
             await asyncio.gather(*(play(peer, random.Random(seed + i)) for i, peer in enumerate(peers)))
         if chance.random() < 0.5:
-            await until(lambda: not made.server.registry.all)
+            await until(lambda: not made.server._registry.all)
     assert not [record for record in log.records if record.name.startswith(("tidegate", "asyncio")) and record.exc_info]

@@ -154,7 +154,7 @@ async def test_credentials_are_sent_again_to_the_origin_they_are_for() -> None:
         connector = connect(uri_of(server, "/old"), additional_headers={"Cookie": "a=b"})
         async with connector:
             assert len(other.connections) == 1
-        server._process_request = None  # a server that has changed its mind
+        server._settings.process_request = None  # a server that has changed its mind
         async with connector:
             (connection,) = server.connections
             assert connection.request is not None

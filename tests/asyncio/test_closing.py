@@ -227,6 +227,7 @@ async def test_what_no_close_frame_can_carry(arguments: Any, error: str) -> None
         with pytest.raises(ProtocolError, match=error):
             await websocket.close(*arguments)
         assert websocket.state is State.OPEN
+        assert websocket.server.connections == {websocket}
         await websocket.send("still open")
         assert await peer.frame() == (0x81, b"still open")
 

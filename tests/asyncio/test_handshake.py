@@ -441,7 +441,7 @@ async def test_a_request_that_is_not_ended_gets_408(row: Row) -> None:
         peer = await made.raw()
         assert (await peer.ask(REQUEST[:30]))[0] == 408
         peer.close()
-        await until(lambda: not made.server.registry.all)
+        await until(lambda: not made.server._registry.all)
     assert results(row) == {"timeout": 1}
 
 
@@ -449,7 +449,7 @@ async def test_silence_is_answered_with_silence(row: Row) -> None:
     async with serving(idle, open_timeout=0.01) as made:
         peer = await made.raw()
         assert await peer.reader.read(-1) == b""
-        await until(lambda: not made.server.registry.all)
+        await until(lambda: not made.server._registry.all)
     assert results(row) == {"timeout": 1}
 
 
@@ -494,7 +494,7 @@ async def test_a_hook_whose_client_has_gone_is_cancelled(stubborn: bool, row: Ro
         peer.send(REQUEST)
         await entered.wait()
         peer.reset()
-        await until(lambda: not made.server.registry.all)
+        await until(lambda: not made.server._registry.all)
         await until(lambda: not made.server.handler_tasks)
         assert len(ended) == 1 + stubborn
     assert results(row) == {"disconnected": 1}
@@ -565,13 +565,13 @@ async def test_clients_that_go_before_they_ask(sent: bytes, politely: bool, row:
     async with serving(idle) as made:
         peer = await made.raw()
         peer.send(sent)
-        await until(lambda: made.server.registry.handshaking)
+        await until(lambda: made.server._registry.handshaking)
         await asyncio.sleep(0.005)
         if politely:
             peer.close()
         else:
             peer.reset()
-        await until(lambda: not made.server.registry.all)
+        await until(lambda: not made.server._registry.all)
     assert results(row) == {"disconnected": 1}
     assert row.words("connections_handshaking") == (0,)
 

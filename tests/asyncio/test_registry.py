@@ -19,8 +19,8 @@ def test_a_connection_that_is_lost_is_forgotten_before_the_server_is_told() -> N
 
 def test_a_hook_that_stays_is_counted_until_it_ends() -> None:
     """Its address is given back then, and not when the connection is lost."""
-    registry: ConnectionRegistry[str] = ConnectionRegistry(lambda: None)
-    gate = registry.gate = Gate(Limiter(per_address=1), trusted=Networks(()), limits=(2**20, 2**21))
+    gate = Gate(Limiter(per_address=1), trusted=Networks(()), limits=(2**20, 2**21))
+    registry: ConnectionRegistry[str] = ConnectionRegistry(lambda: None, gate)
     visit = Visit(1.0)
     assert gate.limiter.enter(b"address", 1.0) is None
     visit.key = b"address"

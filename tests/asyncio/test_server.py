@@ -248,7 +248,7 @@ async def test_connections_that_break_are_none() -> None:
 async def test_cutting_connections() -> None:
     async with serving(idle) as made:
         peers = [await made.peer(), await made.raw()]
-        await until(lambda: len(made.server.registry.all) == 2)
+        await until(lambda: len(made.server._registry.all) == 2)
         made.server.abort_connections()
         for peer in peers:
             assert await peer.reader.read(-1) == b""
@@ -339,7 +339,7 @@ async def test_handshakes_in_progress_get_503() -> None:
         half.send(REQUEST[:20])
         whole.send(REQUEST)
         await entered.wait()
-        await until(lambda: len(made.server.registry.handshaking) == 3)
+        await until(lambda: len(made.server._registry.handshaking) == 3)
         await asyncio.sleep(0.01)
         made.server.close()
         for peer in (silent, half):
@@ -384,7 +384,7 @@ async def test_handlers_are_awaited() -> None:
         await peer.close_frame()
         peer.close()
         waiting = asyncio.create_task(made.server.wait_closed())
-        await until(lambda: not made.server.registry.all)
+        await until(lambda: not made.server._registry.all)
         await asyncio.sleep(0.01)
         assert not waiting.done()
         assert len(made.server.handler_tasks) == 1
@@ -401,7 +401,7 @@ async def test_handlers_that_do_not_end_can_be_cancelled() -> None:
         peer = await made.peer()
         made.server.close()
         await peer.close_frame()
-        await until(lambda: not made.server.registry.all)
+        await until(lambda: not made.server._registry.all)
         for task in made.server.handler_tasks:
             task.cancel()
         await made.server.wait_closed()

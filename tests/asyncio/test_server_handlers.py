@@ -338,7 +338,7 @@ async def test_log(log: pytest.LogCaptureFixture) -> None:
         peer.close()
         await made.ask(REQUEST.replace(b"GET", b"PUT"))
         made.peers[1].close()
-        await until(lambda: not made.server.registry.all)
+        await until(lambda: not made.server._registry.all)
     assert [record.getMessage() for record in log.records] == [
         f"server listening on 127.0.0.1:{made.port}",
         "connection open",

@@ -144,7 +144,7 @@ async def test_the_connection_breaks(end: str, server_tls: ssl.SSLContext, clien
             peer.writer.transport.abort()
         elif end == "close":
             peer.close()
-        await until(lambda: ended and not made.server.registry.all)
+        await until(lambda: ended and not made.server._registry.all)
     assert isinstance(ended[0], ConnectionClosedError)
 
 
@@ -166,7 +166,7 @@ async def test_who_speaks_no_tls_is_forgotten(server_tls: ssl.SSLContext) -> Non
             peer.send(junk)
             await asyncio.sleep(0.01)
             peer.close()
-        assert not made.server.registry.all
+        assert not made.server._registry.all
         made.server.close()
         await asyncio.wait_for(made.server.wait_closed(), PATIENCE)
 

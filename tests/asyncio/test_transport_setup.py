@@ -24,6 +24,7 @@ from tests.support.rawclient import RawClient
 from tidegate._core.counters import Row
 from tidegate.asyncio.admission import Gate
 from tidegate.asyncio.client import connect
+from tidegate.asyncio.options import ProcessPolicy
 from tidegate.asyncio.server import Server, ServerConnection, serve, unix_serve
 from tidegate.limits import Limiter
 from tidegate.networks import Networks
@@ -43,9 +44,8 @@ def gate(**options: Any) -> Gate:
 async def gated(
     of: Gate, handler: Any = tell_address, path: Path | None = None, **options: Any
 ) -> AsyncIterator[Server]:
-    server = unix_serve(handler, path, **options) if path else serve(handler, "127.0.0.1", 0, **options)
-    server.registry.gate = of
-    async with server:
+    options["policy"] = ProcessPolicy(of)
+    async with unix_serve(handler, path, **options) if path else serve(handler, "127.0.0.1", 0, **options) as server:
         yield server
 
 
@@ -166,7 +166,7 @@ async def test_a_closing_server_answers_before_the_header(monkeypatch: pytest.Mo
     monkeypatch.setattr("tidegate.asyncio.server_connection.REFUSED_WITHIN", 0.5)  # for the end of the request
     async with gated(gate()) as server:
         client = RawClient(server.sockets[0].getsockname()[1])
-        while not server.registry.all:
+        while not server._registry.all:
             await asyncio.sleep(0.001)
         server.close()
         status, headers, _ = await asyncio.to_thread(client.response)
@@ -280,7 +280,7 @@ async def test_a_closing_server_waits_for_no_tls(
     _, _, outgoing = wrapped_hello(client_tls)
     async with gated(gate(tls=server_tls, proxy_protocol=False)) as server:
         with caller(server), caller(server, outgoing.read()):
-            while len(server.registry.all) < 2:
+            while len(server._registry.all) < 2:
                 await asyncio.sleep(0.001)
             server.close()
             await server.wait_closed()

@@ -17,7 +17,6 @@ from tidegate.admin import admission as admin_admission
 from tidegate.admin import feed
 from tidegate.admin import main as admin
 from tidegate.asyncio import admission, server_connection
-from tidegate.asyncio.server import Server
 from tidegate.client import MAX_REDIRECTS
 from tidegate.config.schema import settings
 from tidegate.config.types import SIZE, SLOTS
@@ -66,7 +65,7 @@ BOUNDS: dict[str, tuple[str, bool]] = {
         True,
     ),
     "items of a list in a header": (f"{headers.MAX_LIST_ITEMS}", True),
-    "bytes that come before the answer of a hook": (size(Server.EARLY_DATA), True),
+    "bytes that come before the answer of a hook": (size(server_connection.EARLY_DATA), True),
     "hooks of clients that have left": ("cancelled, and counted as connections until they end", True),
     "refused connections": (
         f"{server_connection.REFUSED_WITHIN:g} s for the request, "

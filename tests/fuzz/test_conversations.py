@@ -158,7 +158,7 @@ class Conversation(RuleBasedStateMachine):
     def we_close(self, code: int, reason: str) -> None:
         model = self.subject.model
         try:
-            self.subject.connection._start_closing(code, reason)
+            self.subject.connection.start_closing(code, reason)
         except (ProtocolError, OverflowError):
             assert code in (1005, 70000) or len(reason.encode()) > 123
             return

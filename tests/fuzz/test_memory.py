@@ -104,7 +104,7 @@ def test_what_nobody_takes(frames: list[tuple[int, bool]], high: int, chunk: int
     """Reading pauses, so that what waits is at most what was allowed and one read; while closing it is dropped."""
     subject = Subject(high=high, max_size=1000, max_fragment=500)
     if closing:
-        subject.connection._start_closing(1000, "")
+        subject.connection.start_closing(1000, "")
     begun, wire = False, b""
     for size, fin in frames:
         wire += frame(b"x" * size, 0 if begun else 2, fin=fin)

@@ -113,7 +113,7 @@ def test_what_comes_after_our_close_frame(high: int, fragments: list[int], place
     if before < 3:
         subject.reader = Reader(subject, None, echo=False)
         subject.reader.step()
-    subject.connection._start_closing(1000, "")
+    subject.connection.start_closing(1000, "")
     subject.model.answers.append((CLOSE, 1000))
     subject.model.closing = True
     wire = b""

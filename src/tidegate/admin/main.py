@@ -20,6 +20,7 @@ from setproctitle import setproctitle
 
 from .. import logs
 from .._core.scoreboard import Scoreboard
+from ..asyncio.options import ProcessPolicy
 from ..asyncio.server import Server, handshakes_done, serve
 from ..ipc.pipe import Order, Pipe, Report
 from ..process import forks
@@ -100,7 +101,8 @@ async def _live(
     forks.handled(signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     feed = Feed(scoreboard)
-    answers, entrance = Answers(scoreboard, access, feed.busy, before), Entrance()
+    answers = Answers(scoreboard, access, feed.busy, before)
+    policy = ProcessPolicy(Entrance(), event_level=logging.DEBUG)
     feed.begin()
     servers = []
     for sock in sockets:
@@ -116,9 +118,8 @@ async def _live(
             max_size=1024,
             max_queue=1,
             broadcast_limit=LIMIT,
+            policy=policy,
         )
-        server.registry.gate = entrance
-        server._event_level = logging.DEBUG
         servers.append(await server)
     if pipe is not None:
         supervisor = Pipe(pipe, Order)

@@ -21,11 +21,14 @@ from .connection import Connection
 
 if TYPE_CHECKING:
     from ..http11 import Request, Response
-    from .server import ProcessRequest, ServerConnection
+    from .server_connection import BaseServerConnection
 
 __all__ = ["basic_auth"]
 
-Guard = Callable[["ServerConnection", "Request"], Awaitable["Response | None"]]
+Guard = Callable[["BaseServerConnection", "Request"], Awaitable["Response | None"]]
+_C = TypeVar("_C", bound="BaseServerConnection")
+Hook = Callable[[_C, "Request"], "Awaitable[Response | None] | Response | None"]
+"""A `process_request`."""
 CheckCredentials = Callable[[str, str], Awaitable[bool] | bool]
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[None]])
 
@@ -41,12 +44,12 @@ def process_request_of(
         raise TypeError(f"realm must be a str, not {realm!r}")
     challenge = build_www_authenticate_basic(realm)
 
-    def refuse(connection: ServerConnection, text: str) -> Response:
+    def refuse(connection: BaseServerConnection, text: str) -> Response:
         response = connection.respond(HTTPStatus.UNAUTHORIZED, text)
         response.headers["WWW-Authenticate"] = challenge
         return response
 
-    async def process_request(connection: ServerConnection, request: Request) -> Response | None:
+    async def process_request(connection: BaseServerConnection, request: Request) -> Response | None:
         """Let the client go on, and set the connection's `username`; or answer 401 (RFC 9110 11.6.1)."""
         values = request.headers.get_all("Authorization")
         if not values:
@@ -132,7 +135,7 @@ class Guarded:
         if websocket is None:
             raise TypeError(f"{self!r} must be called with a connection")
         request = websocket.request
-        if request is None or await self._guard(cast("ServerConnection", websocket), request) is not None:
+        if request is None or await self._guard(cast("BaseServerConnection", websocket), request) is not None:
             await websocket.close(CloseCode.POLICY_VIOLATION, "authentication required")
             return
         await self._handler(*args, **kwargs)
@@ -147,11 +150,11 @@ def guard_of(handler: Any) -> Guard | None:
     return None
 
 
-def in_turn(*hooks: ProcessRequest | None) -> ProcessRequest:
+def in_turn(*hooks: Hook[_C] | None) -> Hook[_C]:
     """A `process_request` that asks several, until one answers."""
     asked = [hook for hook in hooks if hook is not None]
 
-    async def process_request(connection: ServerConnection, request: Request) -> Response | None:
+    async def process_request(connection: _C, request: Request) -> Response | None:
         for hook in asked:
             response = hook(connection, request)
             if isinstance(response, Awaitable):
@@ -163,7 +166,7 @@ def in_turn(*hooks: ProcessRequest | None) -> ProcessRequest:
     return process_request
 
 
-def guarded(handler: Any, process_request: ProcessRequest | None) -> ProcessRequest | None:
+def guarded(handler: Any, process_request: Hook[_C] | None) -> Hook[_C] | None:
     """The `process_request` of a server of this handler: the one that it was given first, then the handler's guard."""
     guard = guard_of(handler)
     return process_request if guard is None else in_turn(process_request, guard)

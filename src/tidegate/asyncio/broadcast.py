@@ -58,14 +58,13 @@ def broadcast(
     rest, failed = native_broadcast(connections, opcode, payload)
     failures: list[Exception] = []
     for connection in rest:
-        if connection._sending:
-            if raise_exceptions:
-                failures.append(ConcurrencyError("sending a fragmented message"))
-            else:
-                connection.logger.warning("skipped broadcast: sending a fragmented message")
-            continue
         try:
-            connection._broadcast(opcode, payload)
+            connection.send_broadcast(opcode, payload)
+        except ConcurrencyError as exc:
+            if raise_exceptions:
+                failures.append(exc)
+            else:
+                connection.logger.warning("skipped broadcast: %s", exc)
         except Exception as exc:
             failed.append((connection, exc))
     for connection, reason in failed:

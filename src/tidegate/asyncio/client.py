@@ -70,8 +70,17 @@ class ClientConnection(Connection):
 
     # The opening handshake (RFC 6455 section 4.1), in reading order.
 
-    def _prepare(self, request: Request, key: str, options: ClientOptions) -> asyncio.Future[None]:
-        """Say what will be asked. The future is done when it is answered, well or not."""
+    def prepare(self, request: Request, key: str, options: ClientOptions) -> asyncio.Future[None]:
+        """Set what to ask, before there is a transport.
+
+        Args:
+            request: to send.
+            key: its `Sec-WebSocket-Key`.
+            options: to check the response by.
+
+        Returns:
+            A future that is done when the opening handshake is, with the exception if it has failed.
+        """
         self._request = request
         self._key = key
         self._options = options
@@ -319,7 +328,7 @@ class connect:
         request = make_request(target.parsed, key, self._options, target.headers)
         settings = Settings(loop=loop, logger=self.logger, deadlines=Deadlines.of(loop), **self._limits)
         connection = self._make(settings)
-        opening = connection._prepare(request, key, self._options)
+        opening = connection.prepare(request, key, self._options)
         await self._dialer.dial(target.parsed, self._options.user_agent, connection)
         try:
             await opening

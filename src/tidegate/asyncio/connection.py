@@ -307,7 +307,7 @@ class Connection(Sender, OlderConnection):
         Raises:
             ProtocolError: if the code or the reason may not be sent.
         """
-        self._start_closing(code, reason)
+        self.start_closing(code, reason)
         await self.wait_closed()
 
     async def wait_closed(self) -> None:
@@ -327,7 +327,7 @@ class Connection(Sender, OlderConnection):
         if kind is None:
             await self.close()
         elif issubclass(kind, (KeyboardInterrupt, SystemExit)):  # which wait for nobody
-            self._start_closing(CloseCode.INTERNAL_ERROR, "")
+            self.start_closing(CloseCode.INTERNAL_ERROR, "")
         else:
             await self.close(CloseCode.INTERNAL_ERROR)
 
@@ -337,8 +337,15 @@ class Connection(Sender, OlderConnection):
             self._closing = Closing()
         return self._closing
 
-    def _start_closing(self, code: int, reason: str) -> None:
-        """Send a close frame, if nobody has begun to close."""
+    def start_closing(self, code: int, reason: str) -> None:
+        """Send a close frame, unless the connection is closing already, and do not wait for the answer.
+
+        Args:
+            code, reason: as for `close()`.
+
+        Raises:
+            ProtocolError: as `close()`.
+        """
         if self._state == CONNECTING:
             self.transport.abort()
         elif self._state == OPEN:

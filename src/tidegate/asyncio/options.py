@@ -1,5 +1,9 @@
 """What governs the connections of one server or client: checked once, shared by all of them.
 
+    Settings         limits and timeouts, of either side
+    ServerSettings   with what a server's connections share besides: the handler, hooks, the registry
+    ProcessPolicy    what the process adds that the servers run in
+
 What must not live here: anything that differs from one connection to the next.
 """
 
@@ -7,15 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Self
 
 from .deadlines import Deadlines
 
 if TYPE_CHECKING:
+    from ..server import HandshakeOptions
     from ..typing import LoggerLike
+    from .admission import Gate
+    from .registry import ConnectionRegistry
 
-__all__ = ["Settings", "check_functions"]
+__all__ = ["ProcessPolicy", "ServerSettings", "Settings", "check_functions"]
 
 Marks = tuple[int | None, int | None]
 
@@ -78,16 +87,51 @@ class Settings:
             "broadcast_limit": _size("broadcast_limit", broadcast_limit),
         }
 
-    def overridden(self, limits: dict[str, Any]) -> Settings:
+    def overridden(self, limits: dict[str, Any]) -> Self:
         """Settings of one connection whose factory was given other limits.
 
         Raises:
             TypeError, ValueError: as check().
         """
-        now = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        now = {field.name: getattr(self, field.name) for field in dataclasses.fields(Settings)}
         for shared in ("loop", "logger", "deadlines"):
             del now[shared]
         return dataclasses.replace(self, **self.check(**(now | limits)))
+
+
+@dataclasses.dataclass(slots=True)
+class ProcessPolicy:
+    """What a process decides for the servers in it. A process of the daemon passes it to `serve()` as `policy`.
+
+    Attributes:
+        admission: limits connections; None lets all in.
+        failures: exceptions of handlers and hooks that end their connection, and nothing else.
+        event_level: of log lines for the begin and the end of connections and servers.
+    """
+
+    admission: Gate | None = None
+    failures: type[BaseException] = Exception
+    event_level: int = logging.INFO
+
+
+@dataclasses.dataclass(slots=True)
+class ServerSettings(Settings):
+    """What governs the connections of one server.
+
+    Attributes:
+        handler, process_request, process_response, server_header: as for `serve()`.
+        handshake: what the opening handshake accepts.
+        policy: of the process.
+        registry: the server's connections.
+    """
+
+    handler: Callable[[Any], Awaitable[None]]
+    handshake: HandshakeOptions
+    process_request: Callable[[Any, Any], Any] | None
+    process_response: Callable[[Any, Any, Any], Any] | None
+    server_header: str | None
+    policy: ProcessPolicy
+    registry: ConnectionRegistry[Any]
 
 
 def check_functions(**functions: Any) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.messages import MessageChannel
 from ..closing import failure
-from ..exceptions import ConnectionClosed, PayloadTooBig, ProtocolError
+from ..exceptions import ConcurrencyError, ConnectionClosed, PayloadTooBig, ProtocolError
 from ..extensions.permessage_deflate import PerMessageDeflate
 from ..frames import CONT, DATA_OPCODES, CloseCode, Frame, Opcode
 from ..protocol import CLOSED, OPEN
@@ -137,8 +137,18 @@ class Sender(MessageChannel):
         await self._drain()
         return len(payload)
 
-    def _broadcast(self, opcode: Opcode, payload: bytes) -> None:
-        """Send a whole message now, unless `broadcast_limit` bytes wait for the peer already: then it is too slow."""
+    def send_broadcast(self, opcode: Opcode, payload: bytes) -> None:
+        """Send a whole message now, or close the connection if its peer is so slow that `broadcast_limit` is reached.
+
+        Args:
+            opcode: of the message.
+            payload: of the message.
+
+        Raises:
+            ConcurrencyError: in the middle of a fragmented message.
+        """
+        if self._sending:
+            raise ConcurrencyError("sending a fragmented message")
         limit = self._settings.broadcast_limit
         if limit is not None and self._write_paused:
             waiting = self.transport.get_write_buffer_size()

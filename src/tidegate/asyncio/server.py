@@ -1,4 +1,4 @@
-"""The server: `serve()`, and the server it returns, which listens and knows its connections.
+"""The server: `serve()`, the server it returns, and its connections as handlers see them, which know their server.
 
 What must not live here: one connection's handshake and handler (server_connection.py), what either side of a connection
 does (connection.py).
@@ -24,9 +24,9 @@ from ..server import HandshakeOptions
 from .auth import basic_auth, guarded
 from .broadcast import broadcast
 from .deadlines import Deadlines
-from .options import Settings, check_functions
+from .options import ProcessPolicy, ServerSettings, Settings, check_functions
 from .registry import ConnectionRegistry
-from .server_connection import Handler, ServerConnection
+from .server_connection import BaseServerConnection
 
 if TYPE_CHECKING:
     import re
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "unix_serve"]
 
+Handler = Callable[["ServerConnection"], Awaitable[None]]
 ProcessRequest = Callable[["ServerConnection", Request], Awaitable[Response | None] | Response | None]
 ProcessResponse = Callable[["ServerConnection", Request, Response], Awaitable[Response | None] | Response | None]
 GLANCE = 0.05
@@ -45,47 +46,59 @@ Listen = Callable[[asyncio.AbstractEventLoop, Callable[[], asyncio.Protocol]], A
 SelectSubprotocol = Callable[["ServerConnection", Sequence["Subprotocol"]], "str | None"]
 
 
+class ServerConnection(BaseServerConnection):
+    """The server's side of a connection: what handlers and hooks receive, from the start the same object.
+
+    Attributes:
+        server: the `Server` that accepted it.
+        username: set by `basic_auth` when it let the client in.
+        handler, handler_kwargs: set by the router.
+
+    Args:
+        protocol: what `serve()` was told.
+        server: the server.
+        overrides: other limits for this connection than the server's: ping_interval, ping_timeout, close_timeout,
+            max_queue, write_limit, ... as for `serve()`.
+
+    Raises:
+        TypeError, ValueError: for limits that cannot be meant.
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "server")
+
+    handler: Handler
+    handler_kwargs: dict[str, Any]
+
+    def __init__(self, protocol: ServerSettings, server: Server, **overrides: Any) -> None:
+        super().__init__(protocol.overridden(overrides) if overrides else protocol)
+        self.server = server
+
+
 class Server(OlderServer):
     """What `serve()` returns: mirrors asyncio.Server, and is to be awaited or entered to start. Made by nothing else.
 
     Attributes:
         server: the underlying asyncio server, once started.
         logger: the server's logger.
-        registry: its connections, and what comes before them.
     """
-
-    EARLY_DATA = 65536
-    """Bytes that a client may send between its request and our response, which hooks may delay."""
 
     server: asyncio.AbstractServer
 
     def __init__(
         self,
-        handler: Handler,
-        *,
-        options: HandshakeOptions,
-        process_request: ProcessRequest | None,
-        process_response: ProcessResponse | None,
-        server_header: str | None,
-        limits: dict[str, Any],
+        settings: Callable[..., ServerSettings],
+        policy: ProcessPolicy,
         logger: LoggerLike | None,
         create_connection: Callable[..., ServerConnection] | None,
         listen: Listen,
     ) -> None:
         self.logger: LoggerLike = logging.getLogger("tidegate.server") if logger is None else logger
-        self._handler = handler
-        self._options = options
-        self._process_request = process_request
-        self._process_response = process_response
-        self._server_header = server_header
-        self._limits = limits
+        self._registry: ConnectionRegistry[Any] = ConnectionRegistry(self._check_closed, policy.admission)
+        self._make_settings = functools.partial(settings, logger=self.logger, policy=policy, registry=self._registry)
+        self._settings: ServerSettings
+        self._event_level = policy.event_level
         self._connect = create_connection or ServerConnection
         self._listen = listen
-        self._failures: type[BaseException] = Exception  # what of a handler or a hook ends nothing but its connection
-        self._event_level = logging.INFO  # of the lines on a connection's or the server's own begin and end
-        self._settings: Settings
-        self.registry: ConnectionRegistry[Any] = ConnectionRegistry(self._check_closed)
-        self.handler_tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._settled = False  # all is closed
         self._closed: asyncio.Future[None]  # done soon after that
@@ -93,7 +106,7 @@ class Server(OlderServer):
     @property
     def connections(self) -> set[ServerConnection]:
         """The connections that are open: past the opening handshake, and nobody has begun to close them."""
-        return set(self.registry.open)
+        return set(self._registry.open)
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
@@ -151,15 +164,14 @@ class Server(OlderServer):
             self.refuse()
         if close_connections:
             for connection in self.connections:
-                connection._start_closing(code, reason)
+                connection.start_closing(code, reason)
         self._check_closed()
 
     def refuse(self) -> None:
         """Answer opening handshakes with 503 (service unavailable) from now on, those in progress too."""
-        self.registry.refusing = True
-        for connection in list(self.registry.handshaking):
-            if connection._request is None:
-                connection._refuse()  # with a request in a hook's hands, the answer comes after the hook
+        self._registry.refusing = True
+        for connection in list(self._registry.handshaking):
+            connection.on_refusing()
 
     def stop_accepting(self) -> None:
         """Accept no more connections; handshakes in progress and open ones go on. For sockets with other users."""
@@ -168,11 +180,16 @@ class Server(OlderServer):
     @property
     def handshakes(self) -> int:
         """How many opening handshakes are in progress."""
-        return len(self.registry.handshaking)
+        return len(self._registry.handshaking)
+
+    @property
+    def handler_tasks(self) -> set[asyncio.Task[None]]:
+        """The tasks of handlers, and of hooks before them."""
+        return set(self._registry.tasks)
 
     def abort_connections(self) -> None:
         """Cut all TCP connections at once, open or not."""
-        for connection in list(self.registry.all):
+        for connection in list(self._registry.all):
             connection.transport.abort()
 
     async def wait_closed(self) -> None:
@@ -194,7 +211,7 @@ class Server(OlderServer):
     async def _begin(self) -> Self:
         if not hasattr(self, "server"):
             loop = asyncio.get_running_loop()
-            self._settings = Settings(loop=loop, logger=self.logger, deadlines=Deadlines(loop), **self._limits)
+            self._settings = self._make_settings(loop=loop, deadlines=Deadlines(loop))
             self._closed = loop.create_future()
             self.server = await self._listen(loop, self._made)
             if self.is_serving() and self.logger.isEnabledFor(self._event_level):
@@ -205,25 +222,16 @@ class Server(OlderServer):
     # Connections come and go.
 
     def _made(self) -> asyncio.Protocol:
-        gate = self.registry.gate
+        gate = self._registry.gate
         if gate is not None and gate.has_preface:
             from .transport_setup import Preface
 
-            return Preface(self._settings, self.registry, gate, functools.partial(self._connect, self._settings, self))
+            return Preface(self._settings, gate, functools.partial(self._connect, self._settings, self))
         # The server knows of it when TLS, if any, is up: of one that never comes so far nobody would tell the end.
         return self._connect(self._settings, self)
 
-    def _start(self, connection: ServerConnection, work: Any) -> None:
-        task = self._settings.loop.create_task(work)
-        self.handler_tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self.handler_tasks.discard(task)
-        self._check_closed()
-
     def _check_closed(self) -> None:
-        if self._closing and not self.registry.all and not self.handler_tasks and not self._settled:
+        if self._closing and not self._registry.all and not self._registry.tasks and not self._settled:
             self.logger.log(self._event_level, "server closed")
             self._settled = True
             # Soon, so that whoever leaves the server's block, where waiting begins after close(), is the last to go on.
@@ -332,23 +340,23 @@ def serve(
         kwargs.setdefault("ssl_handshake_timeout", open_timeout)
         kwargs.setdefault("ssl_shutdown_timeout", close_timeout)
     unix = kwargs.pop("unix", False)
+    policy = kwargs.pop("policy", None) or ProcessPolicy()
 
     def listen(loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.Protocol]) -> Awaitable[Any]:
         if unix:
             return loop.create_unix_server(factory, **kwargs)
         return loop.create_server(factory, host, port, **kwargs)
 
-    return Server(
-        give_path(handler),
-        options=options,
+    settings = functools.partial(
+        ServerSettings,
+        handler=give_path(handler),
+        handshake=options,
         process_request=guarded(handler, process_request),
         process_response=process_response,
         server_header=server_header,
-        limits=limits,
-        logger=logger,
-        create_connection=create_connection,
-        listen=listen,
+        **limits,
     )
+    return Server(settings, policy, logger, create_connection, listen)
 
 
 async def handshakes_done(

@@ -1,7 +1,7 @@
-"""The server's side of a connection: its opening handshake, its handler, and what it tells the server.
+"""The server's side of a connection: its opening handshake, its handler, its end.
 
-What must not live here: listening, and what all connections of a server share (server.py); what either side of a
-connection does (connection.py).
+What must not live here: the server, and the public class of connections, which knows it (server.py); what all
+connections of a server share (options.py, registry.py); what either side of a connection does (connection.py).
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from .access_log import log_close, log_handshake
 from .access_log import logger as access_logger
 from .admission import Verdict, Visit
 from .connection import Connection
-from .options import Settings
 
 if TYPE_CHECKING:
     from ..typing import StatusLike
-    from .server import Server
+    from .options import ServerSettings
 
-__all__ = ["Handler", "ServerConnection"]
+__all__ = ["BaseServerConnection"]
 
-Handler = Callable[["ServerConnection"], Awaitable[None]]
+EARLY_DATA = 65536
+"""Bytes that a client may send between its request and our response, which hooks may delay."""
 
 RETRY_AFTER = 1
 """Seconds after which a client that met a closing server should try again: its successor, if there is one, is up."""
@@ -46,33 +46,23 @@ SHUTTING_DOWN = Verdict(None, HTTPStatus.SERVICE_UNAVAILABLE, "Server is shuttin
 """The verdict of a server that closes."""
 
 
-class ServerConnection(Connection):
-    """The server's side of a connection: what handlers and hooks receive, from the start the same object.
+class BaseServerConnection(Connection):
+    """The server's side of a connection, without the server.
 
     Attributes:
-        server: the `Server` that accepted it.
         username: set by `basic_auth` when it let the client in.
-        handler, handler_kwargs: set by the router.
 
     Args:
-        protocol: what `serve()` was told.
-        server: the server.
-        overrides: other limits for this connection than the server's: ping_interval, ping_timeout, close_timeout,
-            max_queue, write_limit, ... as for `serve()`.
-
-    Raises:
-        TypeError, ValueError: for limits that cannot be meant.
+        settings: of the server's connections, or of this one.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_departed", "_hooks", "_parser", "_visit", "server")
+    __slots__ = ("_departed", "_hooks", "_parser", "_visit")
 
     username: str
-    handler: Handler
-    handler_kwargs: dict[str, Any]
+    _settings: ServerSettings
 
-    def __init__(self, protocol: Settings, server: Server, **overrides: Any) -> None:
-        super().__init__(protocol.overridden(overrides) if overrides else protocol, client=False)
-        self.server = server
+    def __init__(self, settings: ServerSettings) -> None:
+        super().__init__(settings, client=False)
         self._parser: RequestParser | None = None
         self._hooks: asyncio.Task[Any] | None = None  # the task that runs hooks, as long as it does
         self._departed: tuple[str, float] | None = None  # how the handshake ended, as long as hooks go on after it
@@ -89,15 +79,29 @@ class ServerConnection(Connection):
 
     # The opening handshake (RFC 6455 section 4.2), in reading order.
 
+    def take_over(self, transport: asyncio.Transport, visit: Visit, data: bytes) -> None:
+        """Take a transport over when it is set up.
+
+        Args:
+            transport: that the request comes by.
+            visit: what is known of the client.
+            data: what has come of the request.
+        """
+        self._visit = visit
+        transport.set_protocol(self)
+        self.connection_made(transport)
+        if data:
+            self.data_received(data)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        server, timeout, self._opened_at = self.server, self._settings.open_timeout, monotonic()
+        timeout, self._opened_at = self._settings.open_timeout, monotonic()
         if self._visit is None:
             self._row.accepted()
         else:  # by way of a preface, which has counted it
             taken, self._opened_at = self._opened_at - self._visit.since, self._visit.since
             timeout = None if timeout is None else max(timeout - taken, 0)
-        registry = server.registry
+        registry = self._settings.registry
         registry.all.add(self)
         registry.handshaking.add(self)
         self._settings.deadlines.set(self, timeout)
@@ -140,11 +144,11 @@ class ServerConnection(Connection):
     @property
     def _answered(self) -> bool:
         """Whether the handshake is over, with a response or without."""
-        return self not in self.server.registry.handshaking
+        return self not in self._settings.registry.handshaking
 
     def _early_data(self, data: bytes) -> None:
         """Bytes between request and response: kept while a hook makes up its mind, dropped after a rejection."""
-        if self._parser is not None and len(self._parser.rest) + len(data) <= self.server.EARLY_DATA:
+        if self._parser is not None and len(self._parser.rest) + len(data) <= EARLY_DATA:
             self._parser.rest += data
         elif self._parser is not None:
             if self._hooks is not None:
@@ -152,13 +156,13 @@ class ServerConnection(Connection):
             self._refuse_with(refuse(HTTPStatus.BAD_REQUEST, "Too much data before the response.\n"))
 
     def _request_received(self, parser: RequestParser) -> None:
-        server = self.server
+        settings = self._settings
         self._request = parser.head
         if self._slow:
             self._log_head("<", parser.head)
         request = parser.request()
         try:
-            visit, gate = self._visit, server.registry.gate
+            visit, gate = self._visit, settings.registry.gate
             if visit is not None and visit.waits and gate is not None:
                 gate.asked(visit, request, self.remote_address)
             verdict = self._refusal()
@@ -169,11 +173,11 @@ class ServerConnection(Connection):
         except InvalidHandshake as exc:
             self._answer(self._rejected(exc))
             return
-        if server._process_request is None and server._process_response is None:
+        if settings.process_request is None and settings.process_response is None:
             self._respond(self._accept(request))
         else:
             self._request = request
-            server._start(self, self._run_hooks(request))
+            settings.registry.start(self.loop, self._run_hooks(request))
 
     async def _run_hooks(self, request: Request) -> None:
         """The handshake with hooks, which may take their time, and then the handler."""
@@ -186,20 +190,20 @@ class ServerConnection(Connection):
                 self._row.handshake(*self._departed)
             if self._state == CLOSED:
                 self._settings.deadlines.clear(self)
-                self.server.registry.hook_ended(self._visit)
+                self._settings.registry.hook_ended(self._visit)
         if response is None or self._answered or self.transport.is_closing():
             return  # refused meanwhile: timeout, or the connection is gone
-        if response.status_code == 101 and self.server.registry.refusing:
+        if response.status_code == 101 and self._settings.registry.refusing:
             response, chosen = self._with_server_header(_refused(SHUTTING_DOWN)), False
         if self._answer(response, chosen):
             await self._handle()
 
     async def _hooked_response(self, request: Request) -> tuple[Response | None, bool]:
         """What to answer, if that still matters, and whether a hook chose it."""
-        server = self.server
+        settings = self._settings
         response = None
-        if server._process_request is not None:
-            response = await self._hook("process_request", server._process_request, self, request)
+        if settings.process_request is not None:
+            response = await self._hook("process_request", settings.process_request, self, request)
         if self._answered:
             return None, False
         chosen = response is not None
@@ -207,9 +211,9 @@ class ServerConnection(Connection):
             response = self._accept(request)
         elif "Server" not in response.headers:
             response = self._with_server_header(response)
-        if server._process_response is not None:
+        if settings.process_response is not None:
             self._response = response
-            other = await self._hook("process_response", server._process_response, self, request, response)
+            other = await self._hook("process_response", settings.process_response, self, request, response)
             if other is not None:
                 response, chosen = other, True
         return response, chosen
@@ -223,7 +227,7 @@ class ServerConnection(Connection):
                 raise TypeError(f"{name} must return a Response or None, not {response!r}")
         except asyncio.CancelledError:
             raise
-        except self.server._failures as exc:
+        except self._settings.policy.failures as exc:
             if self._is_own_end(exc):
                 return None  # the client has left, and nobody is there to be answered
             self.logger.error("%s failed", name, exc_info=True)
@@ -233,10 +237,10 @@ class ServerConnection(Connection):
     def _accept(self, request: Request) -> Response:
         """Negotiate: the 101 response, or the one that tells why not."""
         try:
-            accepted = accept(request, self.server._options, self)
+            accepted = accept(request, self._settings.handshake, self)
         except InvalidHandshake as exc:
             return self._rejected(exc)
-        except self.server._failures:
+        except self._settings.policy.failures:
             self.logger.error("opening handshake failed", exc_info=True)
             return self._with_server_header(rejection(RuntimeError("opening handshake failed")))  # 500
         self.subprotocol = accepted.subprotocol
@@ -247,7 +251,7 @@ class ServerConnection(Connection):
     def _respond(self, response: Response) -> None:
         """Answer without hooks, and start the handler."""
         if self._answer(response):
-            self.server._start(self, self._handle())
+            self._settings.registry.start(self.loop, self._handle())
 
     def _answer(self, response: Response, chosen: bool = False) -> bool:
         """Send the response, which a hook has `chosen` or we have: True with 101, when the connection is open."""
@@ -273,7 +277,7 @@ class ServerConnection(Connection):
         self._row.handshake(result, now - self._opened_at)
         if access_logger.isEnabledFor(logging.INFO):
             log_handshake(self, self._request, now - self._opened_at, status)
-        self.server.registry.handshaking.discard(self)
+        self._settings.registry.handshaking.discard(self)
         self._write_bytes(raw)
         if status == 101:
             self._open(now)
@@ -289,15 +293,20 @@ class ServerConnection(Connection):
         self._state = OPEN
         self._opened_at = now
         self._row.opened()
-        self.server.registry.open.add(self)
+        self._settings.registry.open.add(self)
         self._settings.deadlines.set(self, self._settings.ping_interval)
         self._log_event("connection open")
         if parser is not None and parser.rest:
             self.data_received(parser.rest)
 
+    def on_refusing(self) -> None:
+        """Answer 503: the server refuses handshakes from now on. With a request in a hook's hands, after the hook."""
+        if self._request is None:
+            self._refuse()
+
     def _refusal(self) -> Verdict | None:
         """Return why the connection must not open, as far as is known by now; None: it may."""
-        if self.server.registry.refusing:
+        if self._settings.registry.refusing:
             return SHUTTING_DOWN
         return None if self._visit is None else self._visit.verdict
 
@@ -326,7 +335,7 @@ class ServerConnection(Connection):
             self._answer(self._with_server_header(response))
 
     def _with_server_header(self, response: Response) -> Response:
-        header = self.server._server_header
+        header = self._settings.server_header
         if header is not None:
             response.headers["Server"] = header
         return response
@@ -338,8 +347,9 @@ class ServerConnection(Connection):
         return self._with_server_header(rejection(exc))
 
     def _log_event(self, message: str, *values: object) -> None:
-        if self._settings.logger.isEnabledFor(self.server._event_level):
-            self.logger.log(self.server._event_level, message, *values)
+        level = self._settings.policy.event_level
+        if self._settings.logger.isEnabledFor(level):
+            self.logger.log(level, message, *values)
 
     def _log_head(self, direction: str, message: bytes) -> None:
         """Log the head of a request or response, line by line, and the size of its body."""
@@ -352,13 +362,13 @@ class ServerConnection(Connection):
     # The handler's life.
 
     async def _handle(self) -> None:
-        server = self.server
+        settings = self._settings
         try:
             async with self:
-                await server._handler(self)
+                await settings.handler(self)
         except asyncio.CancelledError:
             raise
-        except server._failures as exc:
+        except settings.policy.failures as exc:
             # A client that vanished is no failure of a handler that was reading or writing; thousands of tracebacks at
             # once, when a network breaks, would be one of the log.
             if not self._is_own_end(exc):
@@ -366,12 +376,8 @@ class ServerConnection(Connection):
 
     # The end.
 
-    def _start_closing(self, code: int, reason: str) -> None:
-        self.server.registry.open.discard(self)
-        super()._start_closing(code, reason)
-
     def _enter_closing(self) -> None:
-        self.server.registry.open.discard(self)
+        self._settings.registry.open.discard(self)
         super()._enter_closing()
 
     def _on_deadline(self, now: float) -> None:
@@ -397,7 +403,7 @@ class ServerConnection(Connection):
             taken = monotonic() - self._opened_at
             if access_logger.isEnabledFor(logging.INFO):
                 log_handshake(self, self._request, taken, failure=result)
-            self.server.registry.handshaking.discard(self)
+            self._settings.registry.handshaking.discard(self)
             if self._hooks is None:
                 self._row.handshake(result, taken)
             else:  # which takes as much of the server as a connection, and counts as one until it ends
@@ -406,7 +412,7 @@ class ServerConnection(Connection):
     def connection_lost(self, exc: Exception | None) -> None:
         if not (opened := self._state != CONNECTING):
             self._handshake_over("disconnected")
-        self.server.registry.open.discard(self)
+        self._settings.registry.open.discard(self)
         left = None if self._hooks is None or self._deadline is None else self._deadline - self.loop.time()
         super().connection_lost(exc)
         if self._hooks is not None:
@@ -417,7 +423,7 @@ class ServerConnection(Connection):
         self._log_event("connection closed")
         if opened and self._closing is not None and access_logger.isEnabledFor(logging.INFO):
             log_close(self, self._closing, monotonic() - self._opened_at)
-        self.server.registry.lost(self, self._visit, stays=self._hooks is not None)
+        self._settings.registry.lost(self, self._visit, stays=self._hooks is not None)
 
 
 def _refused(verdict: Verdict) -> Response:

@@ -23,9 +23,8 @@ from .admission import Gate, Visit, full_address
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .options import Settings
-    from .registry import ConnectionRegistry
-    from .server_connection import ServerConnection
+    from .options import ServerSettings
+    from .server_connection import BaseServerConnection
 
 __all__ = ["Preface"]
 
@@ -45,28 +44,20 @@ class _Early(asyncio.Protocol):
 
 
 class Preface(asyncio.Protocol):
-    """A connection until it can begin its opening handshake; then a `ServerConnection` has its place.
+    """A connection until it can begin its opening handshake; then a server's connection has its place.
 
     Parameters:
         settings: of the server that accepted it.
-        registry: its connections, which this is among.
         gate: what is to be expected.
         connect: makes the connection.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        registry: ConnectionRegistry[Any],
-        gate: Gate,
-        connect: Callable[[], ServerConnection],
-    ) -> None:
-        self._settings, self._registry, self._gate, self._connect = settings, registry, gate, connect
+    def __init__(self, settings: ServerSettings, gate: Gate, connect: Callable[[], BaseServerConnection]) -> None:
+        self._settings, self._registry, self._gate, self._connect = settings, settings.registry, gate, connect
         self._row = current()
         self._deadline: float | None = None
         self._header: HeaderParser | None = None
         self._task: asyncio.Task[None] | None = None
-        self._request = None  # like a connection's: the server asks before it refuses one
         self._over = False
         self._id: uuid.UUID | None = None
 
@@ -94,7 +85,7 @@ class Preface(asyncio.Protocol):
             return
         self._settings.deadlines.set(self, self._settings.open_timeout)
         if self._registry.refusing:
-            self._refuse()
+            self.on_refusing()
         elif self._gate.expects_header(transport):
             self._header = HeaderParser()
         elif self._gate.tls is None:
@@ -187,15 +178,11 @@ class Preface(asyncio.Protocol):
         """Make way for the connection, and give it what came already."""
         self._leave()
         connection = self._connect()
-        connection._visit = self._visit
         self._registry.all.discard(self)
-        transport.set_protocol(connection)
-        connection.connection_made(transport)
-        if data:
-            connection.data_received(data)
+        connection.take_over(transport, self._visit, data)
 
-    def _refuse(self) -> None:
-        """The server is closing: say so, if that can be said."""
+    def on_refusing(self) -> None:
+        """Answer 503, if that can be said: the server refuses handshakes from now on."""
         if self._gate.tls is None:
             self._become(self.transport, b"")
         else:

@@ -28,6 +28,7 @@ from .. import logs
 from .._core.counters import Row, use
 from ..app import App, is_map
 from ..asyncio.admission import Gate
+from ..asyncio.options import ProcessPolicy
 from ..asyncio.server import Server, serve, unix_serve
 from ..config.schema import Config
 from ..ipc.exit_status import LAST_WORDS, NOT_BOUND, NOT_LOADED, STOPPED, UNEXPECTED
@@ -145,6 +146,8 @@ class Worker:
     ) -> None:
         self.config, self.app, self.sockets, self.row, self.supervisor = config, app, sockets, row, supervisor
         self.gate = gate
+        # A line for each connection is not what an operator calls an event.
+        self._policy = ProcessPolicy(gate, failures=BaseException, event_level=logging.DEBUG)
         self.stubborn = 0  # handlers that did not end
         self._orders: Orders
         self._life: asyncio.Task[int]
@@ -212,19 +215,15 @@ class Worker:
 
     def _serve(self, sock: socket.socket) -> Server:
         """A server on one of the sockets, to be awaited."""
-        options = {**self.config.serve_options(), **self.app.serve_options(), "backlog": self.config.backlog}
+        options = {**self.config.serve_options(), **self.app.serve_options()}
+        options |= {"backlog": self.config.backlog, "policy": self._policy}
         create, create_unix = _creators(self.app)
         if options.pop("ssl", None) is not None or self.gate.tls is not None:  # which the gate begins
             options |= {"ssl": True} if is_map(self.app.handler) else {}
         if sock.family == socket.AF_UNIX:
             # Its file is the supervisor's: it outlives the worker.
-            server = create_unix(self.app.handler, sock=sock, cleanup_socket=False, **options)
-        else:
-            server = create(self.app.handler, sock=sock, **options)
-        server.registry.gate = self.gate
-        server._failures = BaseException
-        server._event_level = logging.DEBUG  # a line for each connection is not what an operator calls an event
-        return server
+            return create_unix(self.app.handler, sock=sock, cleanup_socket=False, **options)
+        return create(self.app.handler, sock=sock, **options)
 
     def _drain(self) -> Drain:
         return Drain(
@@ -298,8 +297,7 @@ class Worker:
     def _let_go(self, addresses: set[forks.Address]) -> None:
         """In a child that a handler has forked: it has nothing of the worker, and must not go on as if it were one."""
         forks.release(addresses)
-        for server in self._all_servers():
-            server._failures = Exception  # sys.exit() is right for a child
+        self._policy.failures = Exception  # sys.exit() is right for a child
         call_soon = self._life.get_loop().call_soon
         call_soon(call_soon, call_soon, _strayed)  # one that ends by an exception has done so by then
 
