@@ -1,0 +1,67 @@
+"""What a pool is asked in the supervisor's process, and its answers, for test_pool.py.
+
+They are asserted here, where the pool is. What must not live here: tests.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+from tests.supervisor.staged import Stage
+from tidegate.ipc.pipe import Level
+from tidegate.supervisor.pool import WorkerPool
+
+
+def asked(stage: Stage, done: Callable[[WorkerPool], bool]) -> None:
+    """Ask the pool when all workers are ready; stop when `done`, which may assert, says so."""
+    stage.stop_when(lambda: stage.main.complete and done(stage.main.pool))
+
+
+def least_free_number(stage: Stage) -> None:
+    def done(pool: WorkerPool) -> bool:
+        first = pool.workers[0]
+        assert first.current is not None
+        pool._queues.care = lambda workers, retired: []  # somebody waits there
+        pool.retire([first])
+        assert [slot.index for slot in pool.workers] == [1, 2]
+        assert pool.scoreboard.desired == 2
+        assert pool.retired == [first]
+        assert first.current.ordered is Level.DRAIN
+        added = pool.add_slot()
+        assert (added.index, added.generation) == (3, pool.generation)
+        assert pool.scoreboard.desired == 3
+        pool._queues.care = lambda workers, retired: list(retired)
+        pool.tend_queues()
+        assert pool.retired == []
+        assert pool.add_slot().index == 0
+        for handle in first.children:  # nobody asks for its end any more
+            handle.kill(signal.SIGKILL)
+        return True
+
+    stage.settings["workers"] = 3
+    asked(stage, done)
+
+
+def nothing_is_forked_at_the_end(stage: Stage) -> None:
+    def done(pool: WorkerPool) -> bool:
+        slot = pool.add_slot()
+        pool.level = Level.DRAIN
+        pool.fill(slot)
+        pool.level = Level.NONE
+        return not slot.children
+
+    asked(stage, done)
+
+
+def who_works(stage: Stage) -> None:
+    def done(pool: WorkerPool) -> bool:
+        assert pool.ready == 2
+        assert pool.served
+        assert list(pool.slots()) == pool.workers
+        assert list(pool.children()) == pool.working() == [slot.current for slot in pool.workers]
+        assert pool.admin.children == []
+        assert pool.connections() == 0
+        return True
+
+    asked(stage, done)
