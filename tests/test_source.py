@@ -38,6 +38,7 @@ ROOT_FLOORS = {
             "_compat",
             "redaction",
             "text",
+            "environment",
         )
     },
     "grammar": {"exceptions", "uri", "headers", "http11", "proxy", "forwarded", "proxy_protocol", "extensions"},
@@ -57,7 +58,7 @@ MAY_IMPORT = {
     "bus": {"words", "_core", "bus"},
     "logs": {"logs", "redaction", "text"},  # every process has one
     "process": {"logs", "process"},
-    "metrics": {"words", "config", "_core", "metrics"},
+    "metrics": {"words", "config", "_core", "process.proc", "metrics"},
     # Its HTTP is our own server's.
     "admin": {
         *("words", "config", "ipc", "logs", "process", "grammar", "_core", "asyncio", "metrics", "admin"),

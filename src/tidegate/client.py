@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import os
 import random
 import secrets
 import urllib.parse
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._compat import lookup
 from .datastructures import Headers
+from .environment import number
 from .exceptions import (
     InvalidHeader,
     InvalidHeaderValue,
@@ -53,36 +53,19 @@ __all__ = [
     "without_credentials",
 ]
 
-
-def _number(name: str, default: float) -> float:
-    """Read a number that is not negative from the environment; a whole one, if the default is an int."""
-    text = os.environ.get(name, "")
-    if not text:
-        return default
-    kind = type(default)
-    try:
-        value = kind(text)
-    except ValueError:
-        value = kind(-1)
-    if not 0 <= value < float("inf"):
-        wanted = "an integer" if kind is int else "a number"
-        raise ValueError(f"environment variable {name} must be {wanted} that is not negative, got {text!r}")
-    return value
-
-
-MAX_REDIRECTS = int(_number("TIDEGATE_MAX_REDIRECTS", 10))
+MAX_REDIRECTS = number("TIDEGATE_MAX_REDIRECTS", 10)
 """Redirects that are followed for one connection."""
 
-BACKOFF_INITIAL_DELAY = _number("TIDEGATE_BACKOFF_INITIAL_DELAY", 5.0)
+BACKOFF_INITIAL_DELAY = number("TIDEGATE_BACKOFF_INITIAL_DELAY", 5.0)
 """Seconds; a random part of it is the first delay, lest all clients of a server that was lost come back at once."""
 
-BACKOFF_MIN_DELAY = _number("TIDEGATE_BACKOFF_MIN_DELAY", 3.1)
+BACKOFF_MIN_DELAY = number("TIDEGATE_BACKOFF_MIN_DELAY", 3.1)
 """Seconds of the second delay."""
 
-BACKOFF_MAX_DELAY = _number("TIDEGATE_BACKOFF_MAX_DELAY", 90.0)
+BACKOFF_MAX_DELAY = number("TIDEGATE_BACKOFF_MAX_DELAY", 90.0)
 """Seconds that no delay exceeds."""
 
-BACKOFF_FACTOR = _number("TIDEGATE_BACKOFF_FACTOR", 1.618)
+BACKOFF_FACTOR = number("TIDEGATE_BACKOFF_FACTOR", 1.618)
 """Each delay is so many times as long as the one before."""
 
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 import codecs
 import dataclasses
 import enum
-import os
 import re
 
 from ._exceptions import ProtocolError
+from .environment import number
 from .typing import BytesLike
 
 __all__ = ["Close", "CloseCode", "Frame", "Opcode"]
 
-MAX_LOG_SIZE = int(os.environ.get("TIDEGATE_MAX_LOG_SIZE", "75"))
+MAX_LOG_SIZE = number("TIDEGATE_MAX_LOG_SIZE", 75)
 """Characters of a payload shown in a log line, beyond which its middle is left out."""
 
 

@@ -28,6 +28,7 @@ from ._exceptions import (
     UnexpectedBody,
 )
 from .datastructures import Headers
+from .environment import number
 from .version import version
 
 __all__ = [
@@ -43,29 +44,19 @@ __all__ = [
 ]
 
 
-def _limit(name: str, default: int) -> int:
-    """Read a limit from the environment."""
-    text = os.environ.get(name, "")
-    if not text:
-        return default
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise ValueError(f"environment variable {name} must be a positive integer, got {text!r}")
-    return int(text)
-
-
-MAX_LINE_LENGTH = _limit("TIDEGATE_MAX_LINE_LENGTH", 8192)
+MAX_LINE_LENGTH = number("TIDEGATE_MAX_LINE_LENGTH", 8192, positive=True)
 """Bytes in the request line, and in each header, line break included. Cookies are longest: browsers stop at 4 KiB."""
 
-MAX_NUM_HEADERS = _limit("TIDEGATE_MAX_NUM_HEADERS", 128)
+MAX_NUM_HEADERS = number("TIDEGATE_MAX_NUM_HEADERS", 128, positive=True)
 """Headers in a message. Browsers send about 15; proxies add some."""
 
-MAX_HEAD_SIZE = _limit("TIDEGATE_MAX_HEAD_SIZE", 64 * 1024)
+MAX_HEAD_SIZE = number("TIDEGATE_MAX_HEAD_SIZE", 64 * 1024, positive=True)
 """Bytes in the request line and all headers: what a client can make the server keep before the handshake."""
 
 MAX_INTERIM_RESPONSES = 16
 """Responses before the final one, such as 103 (early hints)."""
 
-MAX_BODY_SIZE = _limit("TIDEGATE_MAX_BODY_SIZE", 1024 * 1024)
+MAX_BODY_SIZE = number("TIDEGATE_MAX_BODY_SIZE", 1024 * 1024, positive=True)
 """Bytes in the body of a response."""
 
 _PRODUCT = f"Python/{sys.version_info.major}.{sys.version_info.minor} tidegate/{version}"

@@ -22,7 +22,8 @@ from websockets.asyncio.client import connect
 from tests.support.harness import Daemon, require, wait_until
 from tests.support.patience import PATIENCE
 from tidegate._core.scoreboard import Scoreboard
-from tidegate.metrics.application import VARIABLE, Users
+from tidegate.environment import MULTIPROC_DIR
+from tidegate.metrics.application import Users
 from tidegate.metrics.expose import expose, registry
 
 APPLICATION = """
@@ -66,7 +67,7 @@ os.wait()
 
 
 def count(folder: Path, *arguments: str) -> None:
-    environment = {"PATH": "/usr/bin", VARIABLE: str(folder), "PYTHONPATH": ":".join(sys.path)}
+    environment = {"PATH": "/usr/bin", MULTIPROC_DIR: str(folder), "PYTHONPATH": ":".join(sys.path)}
     subprocess.run([sys.executable, "-c", COUNT, *arguments], check=True, env=environment)
 
 
@@ -153,7 +154,7 @@ def test_an_odd_file_leaves_out_itself_alone(
 
 
 def test_both_formats_show_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    monkeypatch.setenv(MULTIPROC_DIR, str(tmp_path))
     count(tmp_path, "0", "0", "now")
     both = registry(Scoreboard.create())
     for accept, parse in (("", parse_text), ("application/openmetrics-text", parse_openmetrics)):
@@ -175,7 +176,7 @@ def folder_of(daemon: Daemon) -> Path:
     """Where the daemon's processes count."""
     (worker, *_) = daemon.workers()
     for entry in Path(f"/proc/{worker}/environ").read_bytes().split(b"\0"):
-        assert not entry.startswith(VARIABLE.encode())  # it is made later than the process's first program
+        assert not entry.startswith(MULTIPROC_DIR.encode())  # it is made later than the process's first program
     maps = Path(f"/proc/{worker}/maps").read_text().split()
     return next(Path(word).parent for word in maps if word.endswith(".db"))
 

@@ -15,8 +15,8 @@ from prometheus_client.mmap_dict import MmapedDict
 
 from tests.support.harness import require
 from tests.support.patience import PATIENCE
+from tidegate.environment import MULTIPROC_DIR
 from tidegate.metrics import value_file
-from tidegate.metrics.application import VARIABLE
 from tidegate.metrics.value_file import SIZE, ValueFile
 
 # Fill what is left of the disk, then count: what has a place already, what has none, in a second file, and in a child.
@@ -112,7 +112,7 @@ def test_a_full_disk_kills_nobody(tmp_path: Path) -> None:
     script = 'mount -t tmpfs -o size=256k tmpfs "$1" && exec "$2" -c "$3"'
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", script, "sh", str(tmp_path), sys.executable, FULL],
-        env={"PATH": os.environ["PATH"], VARIABLE: str(tmp_path), "PYTHONPATH": ":".join(sys.path)},
+        env={"PATH": os.environ["PATH"], MULTIPROC_DIR: str(tmp_path), "PYTHONPATH": ":".join(sys.path)},
         capture_output=True,
         text=True,
         timeout=PATIENCE,

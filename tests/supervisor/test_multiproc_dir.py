@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from tidegate.environment import MULTIPROC_DIR
 from tidegate.supervisor import multiproc_dir
-from tidegate.supervisor.multiproc_dir import VARIABLE, MetricFiles
+from tidegate.supervisor.multiproc_dir import MetricFiles
 
 
 @pytest.fixture
 def files(monkeypatch: pytest.MonkeyPatch) -> Iterator[MetricFiles]:
-    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.setenv(MULTIPROC_DIR, "")
     monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
     files = MetricFiles()
     yield files
@@ -24,7 +25,7 @@ def files(monkeypatch: pytest.MonkeyPatch) -> Iterator[MetricFiles]:
 
 def parent(files: MetricFiles) -> Path:
     assert files.folder is not None
-    assert os.environ[VARIABLE] == files.folder
+    assert os.environ[MULTIPROC_DIR] == files.folder
     assert Path(files.folder).stat().st_mode & 0o777 == 0o700
     return Path(files.folder).parent
 
@@ -38,7 +39,7 @@ def test_it_is_in_the_runtime_directory(files: MetricFiles, tmp_path: Path, monk
 
 
 def test_the_variable_says_where(files: MetricFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    monkeypatch.setenv(MULTIPROC_DIR, str(tmp_path))
     monkeypatch.setenv("RUNTIME_DIRECTORY", "/elsewhere")
     files.make()
     assert parent(files) == tmp_path
@@ -57,7 +58,7 @@ def test_where_there_is_no_place_at_all(
     with caplog.at_level(logging.WARNING):
         files.make()
     assert files.folder is None
-    assert VARIABLE not in os.environ
+    assert MULTIPROC_DIR not in os.environ
     assert "/nor/here" in caplog.text
     files.ended(0)
 
@@ -83,7 +84,7 @@ def test_a_gauge_that_cannot_be_removed_is_left(files: MetricFiles) -> None:
 def test_one_that_is_removed_is_made_anew_and_told_once(
     files: MetricFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, again: bool
 ) -> None:
-    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    monkeypatch.setenv(MULTIPROC_DIR, str(tmp_path))
     files.make()
     assert not files.look()
     before = files.folder
@@ -111,7 +112,7 @@ def test_one_that_is_removed_with_all_that_is_around_it(
     with caplog.at_level(logging.WARNING):
         assert files.look()
         assert not files.look()
-    assert (files.folder, VARIABLE in os.environ) == (None, False)
+    assert (files.folder, MULTIPROC_DIR in os.environ) == (None, False)
     assert "count alone" in caplog.text
 
 
@@ -128,7 +129,7 @@ def test_it_stays_over_an_upgrade(files: MetricFiles) -> None:
 def test_workers_whose_rows_are_lost_keep_their_folder_to_the_end(
     files: MetricFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    monkeypatch.setenv(MULTIPROC_DIR, str(tmp_path))
     files.make()
     after = MetricFiles()
     after.take(files.folder, rows=False)
@@ -147,7 +148,7 @@ def test_a_program_that_had_none(files: MetricFiles) -> None:
 def test_what_a_killed_daemon_has_left_is_removed(
     files: MetricFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    monkeypatch.setenv(MULTIPROC_DIR, str(tmp_path))
     files.make()
     used = files.folder
     assert used is not None
@@ -160,7 +161,7 @@ def test_what_a_killed_daemon_has_left_is_removed(
     (tmp_path / "tidegate-metrics-file").touch()
     (tmp_path / "tidegate-metrics-link").symlink_to(others)
     another = MetricFiles()
-    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    monkeypatch.setenv(MULTIPROC_DIR, str(tmp_path))
     another.make()
     assert not left.exists()
     assert fresh.exists()

@@ -23,7 +23,8 @@ from msgspec import Struct, field
 from .._core.counters import BOUNDS, CLOSE_CODES, FIELDS, HANDSHAKE_RESULTS, INITIATORS, Row
 from .._core.scoreboard import Scoreboard
 from .._core.snapshot import Snapshot
-from ..metrics import derived, procfs
+from ..metrics import derived
+from ..process import proc
 from . import health
 from .events import Event, between, identity, told, workers
 from .status import Connections, Totals, connections, totals
@@ -185,10 +186,10 @@ class _Sample:
         self.work = {
             identity(worker): _Work(totals(worker.counts), _lag_words(worker.counts)) for worker in workers(snapshot)
         }
-        self.processes: dict[int, procfs.Process] = {}
+        self.processes: dict[int, proc.Process] = {}
         parents = {os.getpid(): None, snapshot.pid: None}
         for pid, parent in {**parents, **{worker.pid: snapshot.pid for worker in workers(snapshot)}}.items():
-            if pid and (process := procfs.read(pid, parent)) is not None:
+            if pid and (process := proc.read(pid, parent)) is not None:
                 self.processes[pid] = process
         # Those of the supervisor's children that it has waited for were workers: their time is none of now.
         self.cpu = {

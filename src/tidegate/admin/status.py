@@ -11,7 +11,8 @@ from msgspec import Struct
 
 from .._core.counters import Row
 from .._core.snapshot import Snapshot, Worker
-from ..metrics import derived, procfs
+from ..metrics import derived
+from ..process import proc
 from . import health
 
 
@@ -135,7 +136,7 @@ def status(snapshot: Snapshot, now: float) -> Status:
 
 def _worker(worker: Worker, snapshot: Snapshot) -> WorkerStatus:
     beat = worker.counts.heartbeat
-    process = procfs.read(worker.pid, snapshot.pid)
+    process = proc.read(worker.pid, snapshot.pid)
     max_fds = process and process.max_fds
     return WorkerStatus(
         pid=worker.pid,

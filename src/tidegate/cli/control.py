@@ -13,7 +13,6 @@ import errno
 import os
 import select
 import socket
-import struct
 import time
 from collections.abc import Iterator
 from typing import Any, Final
@@ -25,6 +24,7 @@ from ..config.schema import settings
 from ..config.types import DURATION
 from ..ipc.control_protocol import Answer, Request, encode, socket_path
 from ..ipc.exit_status import DONE, FAILED, INTERRUPTED, NOBODY, TIMED_OUT
+from ..process import peer
 from . import CONTEXT, Command, Value, note
 
 __all__ = ["Asking", "ControlError", "conduct", "control_command", "path_of"]
@@ -38,7 +38,6 @@ USUAL = "/run/tidegate/control.sock"  # of deploy/systemd/tidegate.service
 PATIENCE = 10.0  # seconds for the first answer, of a daemon that has time for as many as there are
 PAUSE = 0.05  # seconds between attempts, when its queue is full
 
-_CREDENTIALS = struct.Struct("3i")
 _ABSENT = (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR, errno.ENOTSOCK)
 
 
@@ -119,8 +118,8 @@ class Asking:
 
     def _daemon(self) -> int:
         """A descriptor of the daemon's process, by which its end can be told; -1 where there is none."""
+        pid = peer.credentials(self._socket).pid
         try:
-            pid, _, _ = _CREDENTIALS.unpack(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
             return os.pidfd_open(pid) if pid > 0 else -1
         except (AttributeError, OSError):
             return -1

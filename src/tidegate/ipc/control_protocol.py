@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
+from ..environment import runtime_directory
 from ..text import nearest
 
 __all__ = [
@@ -159,5 +160,5 @@ def socket_path(setting: str | None, environment: Mapping[str, str]) -> str | No
     """Where the socket is to be, by the value of the setting; None: nowhere."""
     if setting != "auto":
         return setting
-    folder = environment.get("RUNTIME_DIRECTORY", "").partition(":")[0]  # systemd gives several like PATH's
+    folder = runtime_directory(environment)
     return os.path.join(folder, FILE) if folder else None

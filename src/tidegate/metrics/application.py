@@ -23,15 +23,13 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from ..environment import MULTIPROC_DIR
 from .catalog import CATALOG
 from .value_file import ValueFile
 
-__all__ = ["VARIABLE", "Users", "count_as"]
+__all__ = ["Users", "count_as"]
 
 logger = logging.getLogger("tidegate.metrics")
-
-VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-"""Where prometheus_client looks for the folder."""
 
 _SUFFIXES = ("", "_total", "_created", "_bucket", "_count", "_sum", "_info")
 
@@ -48,7 +46,7 @@ def count_as(name: str) -> None:
     has files of its own, until it is given a name as well.
     """
     global _name, _pid, _installed
-    if VARIABLE not in os.environ:
+    if MULTIPROC_DIR not in os.environ:
         return
     _name, _pid = name, os.getpid()
     if not _installed:  # once: two such classes would write the same files

@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from .._core.scoreboard import Scoreboard
-from .application import VARIABLE, Users
+from ..environment import MULTIPROC_DIR
+from .application import Users
 from .collect import ScoreboardCollector
 
 
@@ -23,7 +24,7 @@ def registry(scoreboard: Scoreboard, before: Collection[int] = ()) -> CollectorR
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(ScoreboardCollector(scoreboard, before))
-    if folder := os.environ.get(VARIABLE):
+    if folder := os.environ.get(MULTIPROC_DIR):
         registry.register(Users(folder))
     return registry
 

@@ -2,56 +2,36 @@
 
     Observer    reads the scoreboard and the system together: a `Reading`
     Reading     a `Snapshot`, with a `Usage` for each slot, for the supervisor and for this process, the admin's
-    read        one process
 
 So a worker that hangs can be seen at work, and one that has ended has left its processor time in the scoreboard. Where
 the system does not tell something, there is nothing of it.
 
-What must not live here: anything that the daemon counts by itself (scoreboard), names of metrics (catalog).
+What must not live here: reading one process (process/proc.py), anything that the daemon counts by itself (scoreboard),
+names of metrics (catalog).
 """
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from .._core.scoreboard import Scoreboard
 from .._core.snapshot import Slot, Snapshot, Worker
+from ..process.proc import Process, read
 from .derived import Sample
 
-__all__ = ["Observer", "Process", "Reading", "Usage", "read", "sampled", "tcp_counter"]
+__all__ = ["Observer", "Reading", "Usage", "sampled", "tcp_counter"]
 
 # Seconds for the scoreboard to tell of the end of a process that the system does not know any more.
 PATIENCE = 0.05
 
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
 SUPERVISOR, ADMIN = "supervisor", "admin"
 
 _Number = TypeVar("_Number", int, float)
-
-
-class Process(NamedTuple):
-    """One process.
-
-    Attributes:
-        cpu_seconds: processor time that it took.
-        children_cpu_seconds: that its children took who have ended, and whom it has waited for.
-        resident_memory_bytes: memory that it takes, with what it shares.
-        open_fds: open file descriptors; None where the system does not tell.
-        max_fds: how many there may be; infinity for no limit, None where the system does not tell.
-    """
-
-    cpu_seconds: float
-    children_cpu_seconds: float
-    resident_memory_bytes: int
-    open_fds: int | None
-    max_fds: float | None
 
 
 class Usage(NamedTuple):
@@ -144,42 +124,6 @@ def _usage(slot: Slot, workers: Mapping[int, Process | None]) -> Usage:
 
 def _known(numbers: Iterable[_Number | None]) -> list[_Number]:
     return [number for number in numbers if number is not None]
-
-
-def read(pid: int, parent: int | None = None) -> Process | None:
-    """What the system tells of a process; None if there is none of this number, or none with this parent."""
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as file:  # exact, unlike what the next file says of it
-            memory = int(file.read().split()[1]) * _PAGE
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # After the name of the program, which may have anything in it: see proc(5), whose field 3 comes first.
-            fields = file.read().rpartition(b")")[2].split()
-        if parent is not None and int(fields[1]) != parent:
-            return None
-        own, children = sum(map(int, fields[11:13])), sum(map(int, fields[13:15]))
-    except (OSError, ValueError, IndexError):
-        return None
-    return Process(own / _TICKS, children / _TICKS, memory, _open_fds(pid), _max_fds(pid))
-
-
-def _open_fds(pid: int) -> int | None:
-    folder = f"/proc/{pid}/fd"
-    try:
-        # Linux 6.2 and later tell how many there are, to everybody, and without making a name for each.
-        if size := os.stat(folder).st_size:
-            return size
-        return len(os.listdir(folder)) - (pid == os.getpid())  # without the one that this takes
-    except OSError:  # of others, or of our own that has changed its user
-        return None
-
-
-def _max_fds(pid: int) -> float | None:
-    try:
-        with open(f"/proc/{pid}/limits", "rb") as file:
-            limit = next(line for line in file if line.startswith(b"Max open files")).split()[3]
-        return math.inf if limit == b"unlimited" else int(limit)
-    except (OSError, StopIteration, IndexError, ValueError):
-        return None
 
 
 def _tcp() -> dict[str, int]:

@@ -18,7 +18,6 @@ import errno
 import logging
 import os
 import socket
-import struct
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -30,6 +29,7 @@ from ..ipc import control_protocol
 from ..ipc.control_protocol import Answer, Request, RequestError
 from ..ipc.handover_state import ListenerLeft
 from ..ipc.pipe import Level
+from ..process import peer
 from ..text import shorten
 from ..version import version
 from .event_loop import Poll, Timer
@@ -55,7 +55,6 @@ RETRY = 0.05  # seconds until what could not be sent is tried again
 GLANCE = 1.0  # seconds between two looks at how far the end is
 EXHAUSTED = 1.0  # seconds without accepting, when there are no descriptors
 
-_CREDENTIALS = struct.Struct("3i")
 _LEVELS: Final = {"drain": Level.DRAIN, "close": Level.CLOSE, "cut": Level.CUT}
 # The operation that does what is asked for; its arguments are the request's fields.
 _OPERATIONS: Final[dict[type[Request], str]] = {
@@ -300,7 +299,7 @@ class Client:
 
     def __init__(self, control: Control, sock: socket.socket) -> None:
         self.sock = sock
-        self.uid = self.pid = -1
+        self.pid, self.uid, _ = peer.credentials(sock)
         self.done = False
         self.upgrades = False
         self._control = control
@@ -311,9 +310,6 @@ class Client:
         self._timer: Timer | None = None  # by which it must have asked; then: to send what is unsent
         self._stuck: float | None = None  # since when nothing could be sent
         sock.setblocking(False)
-        if hasattr(socket, "SO_PEERCRED"):
-            credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            self.pid, self.uid, _ = _CREDENTIALS.unpack(credentials)
 
     def __str__(self) -> str:
         return f"process {self.pid} of user {self.uid}" if self.uid >= 0 else "somebody"

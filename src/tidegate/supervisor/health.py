@@ -17,7 +17,6 @@ What must not live here: how a worker is recycled (operations.py), whose turn to
 from __future__ import annotations
 
 import logging
-import os
 import random
 import time
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from typing import Final
 from .. import logs
 from .._core.counters import HANDSHAKE_RESULTS
 from ..config.types import write_number
+from ..process import proc
 from .operations import Operations
 from .pool import WorkerPool
 from .worker_handle import Handle, Role
@@ -52,7 +52,6 @@ UNSTEADY, UNSTEADY_MOST = 10.0, 3600.0
 # Seconds until recycling is tried again after it failed; twice as long each time.
 RETRY, RETRY_MOST = 30.0, 1800.0
 
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _OK: Final = HANDSHAKE_RESULTS.index("ok")
 # What the system says that a process does, in words.
 _STATES: Final = {
@@ -229,19 +228,10 @@ class Watch:
 
 
 def _state(pid: int) -> str:
-    """What a process does, in words that follow others; "" where the system does not tell."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            letter = file.read().rpartition(b")")[2].split()[0].decode()
-    except (OSError, IndexError):
-        return ""
-    return f" ({_STATES[letter]})" if letter in _STATES else ""
+    """Return what a process does, in words that follow others; empty where the system does not tell."""
+    words = _STATES.get(proc.state(pid))
+    return f" ({words})" if words else ""
 
 
 def _memory(pid: int) -> int:
-    """Bytes of memory that a process takes, shared ones included; 0 where the system does not tell."""
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * _PAGE
-    except (OSError, IndexError, ValueError):
-        return 0
+    return proc.resident_memory(pid) or 0

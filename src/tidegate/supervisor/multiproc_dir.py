@@ -24,13 +24,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 
+from ..environment import MULTIPROC_DIR, runtime_directory
 from ..process import forks
 
 __all__ = ["MetricFiles"]
 
 logger = logging.getLogger("tidegate.supervisor")
 
-VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 PREFIX = "tidegate-metrics-"
 FRESH = 60.0  # seconds
 
@@ -62,7 +62,7 @@ class MetricFiles:
                 continue
             _sweep(parent or tempfile.gettempdir())
             return
-        os.environ.pop(VARIABLE, None)
+        os.environ.pop(MULTIPROC_DIR, None)
         logger.warning("metrics of the application are not collected: there is no folder for them: %s", reasons)
 
     def take(self, folder: str | None, *, rows: bool) -> None:
@@ -78,7 +78,7 @@ class MetricFiles:
                 return
         if folder is not None:
             self._former.append(folder)
-            os.environ[VARIABLE] = os.path.dirname(folder)
+            os.environ[MULTIPROC_DIR] = os.path.dirname(folder)
         self.make()
 
     def look(self) -> bool:
@@ -92,7 +92,7 @@ class MetricFiles:
         forks.closed(self._claim)
         os.close(self._claim)
         self._claim, self.folder = -1, None
-        os.environ[VARIABLE] = os.path.dirname(before)
+        os.environ[MULTIPROC_DIR] = os.path.dirname(before)
         self.make()
         logger.warning(
             "somebody has removed %s, and with it what the application had counted: %s, and the others count on"
@@ -111,7 +111,7 @@ class MetricFiles:
         self._claim = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         fcntl.flock(self._claim, fcntl.LOCK_SH)
         forks.keep(self._claim)
-        self.folder = os.environ[VARIABLE] = folder
+        self.folder = os.environ[MULTIPROC_DIR] = folder
 
     def ended(self, row: int) -> None:
         """The worker that counted in this row has ended, and nobody has taken its place yet."""
@@ -146,9 +146,7 @@ def _sweep(parent: str) -> None:
 
 def _parents() -> Iterator[str | None]:
     """Where it could be, best first."""
-    for name in (VARIABLE, "RUNTIME_DIRECTORY"):
-        if given := os.environ.get(name):
-            yield given.partition(":")[0] if name == "RUNTIME_DIRECTORY" else given
+    yield from filter(None, (os.environ.get(MULTIPROC_DIR), runtime_directory()))
     if os.path.isdir("/dev/shm"):
         yield "/dev/shm"
     yield None

@@ -26,11 +26,11 @@ import msgspec
 from .. import logs
 from .._core.scoreboard import Scoreboard
 from ..config.schema import Config, settings
+from ..environment import MULTIPROC_DIR
 from ..ipc import handover_state as estates
 from ..ipc.handover_state import Estate, EstateError, ListenerLeft, SlotLeft
 from ..process import streams
 from ..version import version
-from . import multiproc_dir
 from .auto_reload import Changes
 from .multiproc_dir import MetricFiles
 from .pool import WorkerPool
@@ -65,7 +65,7 @@ class Trial:
         os.set_inheritable(number, True)
         environment = _environment(service, "check", number)
         environment.pop("NOTIFY_SOCKET", None)  # it does not speak for the daemon
-        environment.pop(multiproc_dir.VARIABLE, None)  # nor count for it
+        environment.pop(MULTIPROC_DIR, None)  # nor count for it
         try:
             with service.place.at_start() as environment["PWD"]:
                 self.pid = os.posix_spawn(

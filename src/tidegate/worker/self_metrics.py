@@ -18,6 +18,7 @@ from typing import Any
 from .._core.counters import Row
 from .._core.writer import slow_connections
 from ..asyncio.admission import descriptors
+from ..process.proc import open_fds
 
 __all__ = ["measure_queues", "tell_capacity", "watch_collector"]
 
@@ -56,8 +57,4 @@ def tell_capacity(row: Row, of_all: int | None) -> None:
         of_all: how many all of the daemon may have; None: no such limit.
     """
     busy, _ = descriptors()
-    try:
-        taken = len(os.listdir("/proc/self/fd"))
-    except OSError:  # the system does not tell
-        taken = 0
-    row.connections_max = max(1, busy - taken), of_all
+    row.connections_max = max(1, busy - (open_fds(os.getpid()) or 0)), of_all
