@@ -13,7 +13,7 @@ import asyncio
 import dataclasses
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Self
 
 from .deadlines import Deadlines
@@ -123,6 +123,7 @@ class ServerSettings(Settings):
         handshake: what the opening handshake accepts.
         policy: of the process.
         registry: the server's connections.
+        start: runs a coroutine that handles a connection as a task of the server.
     """
 
     handler: Callable[[Any], Awaitable[None]]
@@ -132,6 +133,7 @@ class ServerSettings(Settings):
     server_header: str | None
     policy: ProcessPolicy
     registry: ConnectionRegistry[Any]
+    start: Callable[[Coroutine[Any, Any, None]], None]
 
 
 def check_functions(**functions: Any) -> None:

@@ -1,4 +1,4 @@
-"""The connections and handlers of one server: which there are, how far they are, and whether new ones are refused.
+"""The connections of one server: which there are, how far they are, and whether new ones are refused.
 
 Connections and what comes before them enter and leave it; the server asks it. What must not live here: what limits
 allow (admission.py), what a connection does (server_connection.py), listening (server.py).
@@ -6,9 +6,8 @@ allow (admission.py), what a connection does (server_connection.py), listening (
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from .admission import Gate, Visit
@@ -22,7 +21,7 @@ class ConnectionRegistry(Generic[_Connection]):
     """Sets of connections, which they join and leave by themselves.
 
     Args:
-        on_end: called whenever a connection is gone, or a handler has ended.
+        on_lost: called whenever a connection is gone.
         gate: admits connections; None lets all in.
 
     Attributes:
@@ -31,29 +30,17 @@ class ConnectionRegistry(Generic[_Connection]):
         open: those of them that are open.
         refusing: opening handshakes are answered with 503.
         gate: as given.
-        tasks: handlers, and hooks before them.
     """
 
-    __slots__ = ("_on_end", "all", "gate", "handshaking", "open", "refusing", "tasks")
+    __slots__ = ("_on_lost", "all", "gate", "handshaking", "open", "refusing")
 
-    def __init__(self, on_end: Callable[[], None], gate: Gate | None = None) -> None:
-        self._on_end = on_end
+    def __init__(self, on_lost: Callable[[], None], gate: Gate | None = None) -> None:
+        self._on_lost = on_lost
         self.gate = gate
         self.all: set[_Connection] = set()
         self.handshaking: set[_Connection] = set()
         self.open: set[_Connection] = set()
         self.refusing = False
-        self.tasks: set[asyncio.Task[None]] = set()
-
-    def start(self, loop: asyncio.AbstractEventLoop, handling: Coroutine[Any, Any, None]) -> None:
-        """Run what handles a connection as a task of the server."""
-        task = loop.create_task(handling)
-        self.tasks.add(task)
-        task.add_done_callback(self._task_done)
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self.tasks.discard(task)
-        self._on_end()
 
     def lost(self, connection: _Connection, visit: Visit | None, stays: bool = False) -> None:
         """Forget a connection that is closed; a hook that `stays` takes its place among those that are counted."""
@@ -62,7 +49,7 @@ class ConnectionRegistry(Generic[_Connection]):
             self.gate.staying += stays
             if visit is not None and not stays:
                 self.gate.gone(visit)
-        self._on_end()
+        self._on_lost()
 
     def hook_ended(self, visit: Visit | None) -> None:
         """Count no more the hook that stayed when its connection was lost."""

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from types import NoneType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -94,11 +94,14 @@ class Server(OlderServer):
     ) -> None:
         self.logger: LoggerLike = logging.getLogger("tidegate.server") if logger is None else logger
         self._registry: ConnectionRegistry[Any] = ConnectionRegistry(self._check_closed, policy.admission)
-        self._make_settings = functools.partial(settings, logger=self.logger, policy=policy, registry=self._registry)
+        self._make_settings = functools.partial(
+            settings, logger=self.logger, policy=policy, registry=self._registry, start=self._start
+        )
         self._settings: ServerSettings
         self._event_level = policy.event_level
         self._connect = create_connection or ServerConnection
         self._listen = listen
+        self.handler_tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._settled = False  # all is closed
         self._closed: asyncio.Future[None]  # done soon after that
@@ -182,11 +185,6 @@ class Server(OlderServer):
         """How many opening handshakes are in progress."""
         return len(self._registry.handshaking)
 
-    @property
-    def handler_tasks(self) -> set[asyncio.Task[None]]:
-        """The tasks of handlers, and of hooks before them."""
-        return set(self._registry.tasks)
-
     def abort_connections(self) -> None:
         """Cut all TCP connections at once, open or not."""
         for connection in list(self._registry.all):
@@ -230,8 +228,17 @@ class Server(OlderServer):
         # The server knows of it when TLS, if any, is up: of one that never comes so far nobody would tell the end.
         return self._connect(self._settings, self)
 
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._settings.loop.create_task(work)
+        self.handler_tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self.handler_tasks.discard(task)
+        self._check_closed()
+
     def _check_closed(self) -> None:
-        if self._closing and not self._registry.all and not self._registry.tasks and not self._settled:
+        if self._closing and not self._registry.all and not self.handler_tasks and not self._settled:
             self.logger.log(self._event_level, "server closed")
             self._settled = True
             # Soon, so that whoever leaves the server's block, where waiting begins after close(), is the last to go on.

@@ -177,7 +177,7 @@ class BaseServerConnection(Connection):
             self._respond(self._accept(request))
         else:
             self._request = request
-            settings.registry.start(self.loop, self._run_hooks(request))
+            settings.start(self._run_hooks(request))
 
     async def _run_hooks(self, request: Request) -> None:
         """The handshake with hooks, which may take their time, and then the handler."""
@@ -251,7 +251,7 @@ class BaseServerConnection(Connection):
     def _respond(self, response: Response) -> None:
         """Answer without hooks, and start the handler."""
         if self._answer(response):
-            self._settings.registry.start(self.loop, self._handle())
+            self._settings.start(self._handle())
 
     def _answer(self, response: Response, chosen: bool = False) -> bool:
         """Send the response, which a hook has `chosen` or we have: True with 101, when the connection is open."""
