@@ -52,12 +52,12 @@ BODY = size(http11.MAX_BODY_SIZE)
 # Row -> its bound, and whether that is on by default.
 BOUNDS: dict[str, tuple[str, bool]] = {
     # Before a connection is open.
-    "connections that nobody has accepted": (f"{setting('backlog')} of each worker, and `net.core.somaxconn`", True),
+    "connections not accepted yet": (f"{setting('backlog')} of each worker, and `net.core.somaxconn`", True),
     "connections of the daemon": (only("max_connections"), False),
     "connections of a worker": (f"its open files less {RESERVE}", True),
     "connections of an address": (only("max_connections_per_address"), False),
     "handshakes of an address": (only("handshake_rate"), False),
-    "addresses that are remembered, beyond those present": (f"{KEPT:,}, with `--handshake-rate` alone", True),
+    "addresses that are remembered without a connection": (f"{KEPT:,}, with `--handshake-rate` alone", True),
     "time of a handshake, TLS, PROXY header and hooks included": (setting("open_timeout"), True),
     "PROXY header": (size(proxy_protocol.MAX_SIZE), True),
     "head of a request": (
@@ -91,13 +91,13 @@ BOUNDS: dict[str, tuple[str, bool]] = {
     "time of a closing handshake": (setting("close_timeout"), True),
     # The daemon's own.
     "workers": (f"{SLOTS}", True),
-    "time without a turn of a worker's loop": (setting("worker_timeout"), True),
+    "time without a turn of a worker's event loop": (setting("worker_timeout"), True),
     "lines of the log that cannot be written yet": (
         f"{size(writers.Threaded.LIMIT)} of a worker, {size(writers.Patient.LIMIT)} of the supervisor",
         True,
     ),
     "a line of the log": (size(formatters._LONGEST_LINE), True),
-    "what a process tells the supervisor": (f"{size(Pipe.LONGEST)} a line", True),
+    "a report to the supervisor": (f"{size(Pipe.LONGEST)} a line", True),
     "control socket": (
         f"{control.CLIENTS} clients, {size(control_protocol.LONGEST)} a request, {size(control.UNSENT)} of answers,"
         f" {control.SILENCE:g} s of silence",
@@ -108,7 +108,7 @@ BOUNDS: dict[str, tuple[str, bool]] = {
         f"{admin.OPEN_TIMEOUT:g} s for a request",
         True,
     ),
-    "listeners of /live": (f"{feed.LISTENERS}, {size(feed.LIMIT)} each", True),
+    "connections to /live": (f"{feed.LISTENERS}, {size(feed.LIMIT)} each", True),
     "a file of the application's metrics": (size(application.LARGEST), True),
     # A client made with connect().
     "a response to `connect()`": (
@@ -124,8 +124,8 @@ def rows() -> dict[str, tuple[str, str, str]]:
     assert section is not None
     found = [line.strip("|").split("|") for line in section[1].splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line] for line in found[2:]]
-    assert [cell.strip() for cell in found[0]] == ["queue or buffer", "bound", "by default", "beyond it"]
-    table = {name: (bound, default, beyond) for name, bound, default, beyond in cells}
+    assert [cell.strip() for cell in found[0]] == ["queue or buffer", "bound", "by default", "above it"]
+    table = {name: (bound, default, above) for name, bound, default, above in cells}
     assert len(table) == len(cells), "a row is there twice"
     return table
 
@@ -137,11 +137,11 @@ def test_every_queue_has_a_row() -> None:
 @pytest.mark.parametrize("name", BOUNDS)
 def test_row(name: str) -> None:
     """Each row of the guide's table of bounds says the bound that the code has."""
-    bound, default, beyond = rows()[name]
+    bound, default, above = rows()[name]
     expected, on = BOUNDS[name]
     assert bound == expected
     assert default == ("yes" if on else "no")
-    assert beyond
+    assert above
 
 
 def test_the_reserve_of_descriptors() -> None:
