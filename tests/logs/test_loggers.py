@@ -6,16 +6,16 @@ What must not live here: lines and where they go (test_formatters.py, test_strea
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import textwrap
+from collections.abc import Callable
 
 import pytest
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
+from tests.logs import cases_loggers as cases
+from tests.support import programs
 from tests.support.harness import ROOT, Daemon
-from tests.support.patience import PATIENCE
 from tidegate.logs.loggers import NAMES
 
 CONFIGURATIONS = {
@@ -98,51 +98,22 @@ def test_no_configuration_of_an_application_silences_the_daemon(name: str, prelo
         assert "the shop is shut" not in own
 
 
-PRELUDE = """
-import logging, logging.config
-from tidegate import logs
-logs.begin("supervisor", "info")
-"""
-
-
-def logged(program: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=True,
-    )
+def logged(case: Callable[[], None]) -> str:
+    """What a case writes to standard error."""
+    done = programs.run(case)
+    assert done.returncode == 0, done.stderr
     return done.stderr
 
 
 def test_what_an_application_says_of_them_by_name_is_heeded() -> None:
-    said = logged("""
-        logger = logging.getLogger("tidegate.worker")
-        logger.addHandler(logging.FileHandler("/dev/stdout"))
-        logger.addFilter(lambda record: "noise" not in record.msg)
-        logger.info("a line")
-        logger.info("noise")
-        logging.getLogger("tidegate.server").setLevel("ERROR")
-        logging.getLogger("tidegate.server").warning("less than that")
-    """)
+    said = logged(cases.by_name)
     assert said.count("a line") == 1
     assert "noise" not in said
     assert "less than that" not in said
 
 
 def test_each_line_is_written_once_whatever_propagates() -> None:
-    said = logged("""
-        logging.getLogger("tidegate.worker").info("a line")
-        logging.getLogger("tidegate.shop").info("an application's, below ours")
-        logging.config.dictConfig({
-            "version": 1, "disable_existing_loggers": False, "incremental": True,
-            "loggers": {"tidegate": {"level": "DEBUG", "propagate": True}},
-        })
-        logging.getLogger("tidegate").propagate = True
-        logging.getLogger("tidegate.worker").debug("another")
-        logging.getLogger("shop").info("an application's")
-    """)
+    said = logged(cases.whatever_propagates)
     assert [line.split(" INFO ")[-1].split(" DEBUG ")[-1] for line in said.splitlines()] == [
         *("a line", "an application's, below ours", "another", "an application's")
     ]
@@ -150,28 +121,13 @@ def test_each_line_is_written_once_whatever_propagates() -> None:
 
 def test_a_library_that_looks_at_every_record_sees_them() -> None:
     """As error trackers do: they put a function of their own in the place of `Logger.callHandlers`."""
-    said = logged("""
-        import sys
-        before = logging.Logger.callHandlers
-        def look(self, record):
-            sys.stderr.write(f"seen: {record.getMessage()}\\n")
-            before(self, record)
-        logging.Logger.callHandlers = look
-        logging.getLogger("tidegate.server").error("failed")
-    """)
+    said = logged(cases.every_record_looked_at)
     assert said.count("seen: failed") == 1
     assert said.count("ERROR failed") == 1
 
 
 def test_a_program_without_a_daemon_configures_them_like_all_others() -> None:
-    program = """
-        import logging, logging.config
-        from tidegate.asyncio import server, access_log
-        logging.config.dictConfig({"version": 1})
-        assert type(logging.getLogger("tidegate.access")) is logging.Logger
-        assert logging.getLogger("tidegate.access").disabled
-    """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], timeout=PATIENCE, check=True)
+    logged(cases.without_a_daemon)
 
 
 def test_every_logger_is_known() -> None:
