@@ -16,10 +16,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from ._core.counters import LIMITS
+
 __all__ = ["ADDRESS", "DAEMON", "DESCRIPTORS", "RATE", "Limiter", "Refusal", "share"]
 
 # Names of limits, as metrics have them.
-DAEMON, DESCRIPTORS, ADDRESS, RATE = "daemon", "descriptors", "address", "rate"
+DAEMON, DESCRIPTORS, ADDRESS, RATE = LIMITS
 
 Refusal = tuple[str, int]
 """Name of the limit, and seconds after which it makes sense to try again."""

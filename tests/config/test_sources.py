@@ -226,7 +226,7 @@ def test_values_of_the_environment(name: str, text: str, value: object) -> None:
         ),
         ("TIDEGATE_", "2", "TIDEGATE_ in the environment is no setting"),
         ("TIDEGATE_PORT", "8765", "TIDEGATE_PORT in the environment is no setting"),
-        ("TIDEGATE_\n", "2", "'TIDEGATE_\\n' in the environment is no setting"),
+        ("TIDEGATE_\n", "2", "TIDEGATE_\\n in the environment is no setting"),
     ],
 )
 def test_what_the_environment_must_not_say(name: str, text: str, words: str) -> None:
@@ -262,7 +262,7 @@ def test_services_of_kubernetes_are_no_settings() -> None:
 
 
 def test_every_variable_that_somebody_reads_is_known() -> None:
-    reads = re.compile(r"(?:environ(?:\.get|\.pop)?|getenv|_limit|_number)[(\[]\s*[\"'](TIDEGATE_\w+)")
+    reads = re.compile(r"(?:environ(?:\.get|\.pop)?|getenv|number)[(\[]\s*[\"'](TIDEGATE_\w+)")
     known = {*OTHERS, *(setting.environment for setting in settings().values())}
     found = {}
     for folder in ("src", "tests"):

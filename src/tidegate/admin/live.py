@@ -378,7 +378,6 @@ def _live_workers(before: _Sample | None, reading: _Sample, now: float) -> Itera
             work = reading.work[identity(worker)]
             last = before.work.get(identity(worker)) if before is not None else None
             process = reading.processes.get(worker.pid)
-            beat = worker.counts.heartbeat
             yield LiveWorker(
                 slot=slot.index,
                 pid=worker.pid or None,
@@ -390,7 +389,7 @@ def _live_workers(before: _Sample | None, reading: _Sample, now: float) -> Itera
                 rss=process and process.resident_memory_bytes,
                 cpu=_cpu(before, reading, (worker.pid,)),
                 lag=_lag(last and last.lag, work.lag),
-                heartbeat_age=max(0.0, reading.at - beat) if beat else None,
+                heartbeat_age=derived.silence(worker, reading.snapshot),
             )
         if derived.in_backoff(slot, reading.snapshot):
             yield LiveWorker(slot=slot.index, pid=None, stage=derived.BACKOFF)

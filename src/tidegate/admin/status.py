@@ -135,7 +135,6 @@ def status(snapshot: Snapshot, now: float) -> Status:
 
 
 def _worker(worker: Worker, snapshot: Snapshot) -> WorkerStatus:
-    beat = worker.counts.heartbeat
     process = proc.read(worker.pid, snapshot.pid)
     max_fds = process and process.max_fds
     return WorkerStatus(
@@ -143,7 +142,7 @@ def _worker(worker: Worker, snapshot: Snapshot) -> WorkerStatus:
         generation=worker.generation,
         stage=worker.stage,
         started_at=worker.started_at,
-        heartbeat_age=max(0.0, snapshot.taken_at - beat) if beat else None,
+        heartbeat_age=derived.silence(worker, snapshot),
         connections=connections(worker.counts),
         cpu_seconds=process and process.cpu_seconds + process.children_cpu_seconds,
         resident_memory_bytes=process and process.resident_memory_bytes,

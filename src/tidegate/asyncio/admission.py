@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..forwarded import client_of
 from ..headers import check_length
-from ..limits import DESCRIPTORS, RETRY_AFTER, Limiter, Refusal
+from ..limits import DAEMON, DESCRIPTORS, RATE, RETRY_AFTER, Limiter, Refusal
 from ..networks import Networks, key_of
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ class Verdict(NamedTuple):
     def of(cls, refusal: Refusal, cut: bool = False) -> Verdict:
         """Make the verdict that follows from a limit which is reached."""
         limit, seconds = refusal
-        if limit in ("daemon", DESCRIPTORS):
+        if limit in (DAEMON, DESCRIPTORS):
             status, text = HTTPStatus.SERVICE_UNAVAILABLE, "The server has as many connections as it can take.\n"
-        elif limit == "rate":
+        elif limit == RATE:
             status, text = HTTPStatus.TOO_MANY_REQUESTS, "Your address opens connections too often.\n"
         else:
             status, text = HTTPStatus.TOO_MANY_REQUESTS, "Your address has too many connections.\n"
@@ -192,7 +192,7 @@ class Gate:
         if not few:
             visit.verdict = Verdict.of((DESCRIPTORS, RETRY_AFTER), cut=number >= self._last)
         elif self.limiter.full():
-            visit.verdict = Verdict.of(("daemon", RETRY_AFTER), cut=number >= self._last)
+            visit.verdict = Verdict.of((DAEMON, RETRY_AFTER), cut=number >= self._last)
         else:
             self._meet(visit, visit.address or transport.get_extra_info("peername"))
         return visit

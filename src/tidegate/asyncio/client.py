@@ -29,6 +29,16 @@ from ..client import (
     without_credentials,
 )
 from ..datastructures import Headers, HeadersLike
+from ..defaults import (
+    CLOSE_TIMEOUT,
+    COMPRESSION,
+    MAX_QUEUE,
+    MAX_SIZE,
+    OPEN_TIMEOUT,
+    PING_INTERVAL,
+    PING_TIMEOUT,
+    WRITE_LIMIT,
+)
 from ..exceptions import InvalidHandshake, InvalidMessage, SecurityError, StatusLineTooLong
 from ..extensions.permessage_deflate import enable_client_permessage_deflate
 from ..http11 import USER_AGENT, Request, ResponseParser
@@ -246,22 +256,22 @@ class connect:
         origin: str | None = None,
         extensions: Sequence[ClientExtensionFactory] | None = None,
         subprotocols: Sequence[str] | None = None,
-        compression: str | None = "deflate",
+        compression: str | None = COMPRESSION,
         # HTTP
         additional_headers: HeadersLike | None = None,
         user_agent_header: str | None = USER_AGENT,
         proxy: str | Literal[True] | None = True,
         process_exception: Callable[[Exception], Exception | None] = process_exception,
         # Seconds
-        open_timeout: float | None = 10,
-        ping_interval: float | None = 20,
-        ping_timeout: float | None = 20,
-        close_timeout: float | None = 10,
+        open_timeout: float | None = OPEN_TIMEOUT,
+        ping_interval: float | None = PING_INTERVAL,
+        ping_timeout: float | None = PING_TIMEOUT,
+        close_timeout: float | None = CLOSE_TIMEOUT,
         reconnect_delays: Callable[[], Iterator[float]] = backoff,
         # Limits
-        max_size: int | tuple[int | None, int | None] | None = 2**20,
-        max_queue: int | tuple[int | None, int | None] | None = 16,
-        write_limit: int | tuple[int, int | None] = 2**15,
+        max_size: int | tuple[int | None, int | None] | None = MAX_SIZE,
+        max_queue: int | tuple[int | None, int | None] | None = MAX_QUEUE,
+        write_limit: int | tuple[int, int | None] = WRITE_LIMIT,
         # Others
         logger: LoggerLike | None = None,
         create_connection: Callable[..., ClientConnection] | None = None,

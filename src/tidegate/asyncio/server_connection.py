@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .._core.counters import RESULT_OF_STATUS
 from ..exceptions import InvalidHandshake
 from ..http11 import Request, RequestParser, Response, has_body
+from ..limits import DAEMON
 from ..protocol import CLOSED, CONNECTING, OPEN
 from ..redaction import redact
 from ..server import accept, check_host, finalize, refuse, reject, rejection
@@ -327,7 +328,7 @@ class BaseServerConnection(Connection):
         """Cut the connection to make room for another, unless its handshake is over; return whether it was cut."""
         if self._state != CONNECTING or self.transport.is_closing():
             return False
-        self._refuse(Verdict.of(("daemon", 0), cut=True))
+        self._refuse(Verdict.of((DAEMON, 0), cut=True))
         return True
 
     def _refuse_with(self, response: Response) -> None:

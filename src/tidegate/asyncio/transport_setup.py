@@ -15,6 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from .._core.counters import current
+from ..limits import DESCRIPTORS
 from ..proxy_protocol import BadHeader, HeaderParser
 from .access_log import log_handshake
 from .access_log import logger as access_logger
@@ -80,7 +81,7 @@ class Preface(asyncio.Protocol):
         self._registry.all.add(self)
         self._registry.handshaking.add(self)
         if self._gate.cuts(transport):
-            self._row.inc("limit_rejections", "descriptors")
+            self._row.inc("limit_rejections", DESCRIPTORS)
             self._fail("limited")
             return
         self._settings.deadlines.set(self, self._settings.open_timeout)

@@ -102,7 +102,7 @@ def start(config: Config, *, takes_over: bool = False) -> int:
     theirs.close()
     listener.close()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(UNEXPECTED))
-    trial = Trial(config, pid, ours)
+    trial = TrialWorker(config, pid, ours)
     try:
         status, words = trial.run()
     finally:
@@ -126,13 +126,13 @@ def _unreachable() -> socket.socket:
     return sock
 
 
-class Trial:
+class TrialWorker:
     """One worker's life as its parent sees it: it must become ready in time, and end in time when it is told to.
 
     Parameters:
         config: its settings.
         pid: its process.
-        sock: the parent's end of its pipe, which the Trial owns.
+        sock: the parent's end of its pipe, which the TrialWorker owns.
     """
 
     def __init__(self, config: Config, pid: int, sock: socket.socket) -> None:

@@ -37,8 +37,8 @@ PIECE = 65536  # bytes read from a pipe at once
 BODY = 200  # characters shown of a response that refuses the connection
 
 
-class Screen:
-    """Where things are shown; an editor takes the place of standard output and standard error while it runs."""
+class Output:
+    """Where messages and notes are printed; while an editor runs, it takes the place of both streams."""
 
     def __init__(self) -> None:
         self.terminal = sys.stdout.isatty()
@@ -62,14 +62,14 @@ class Screen:
 class ShownConnection(ClientConnection):
     """A connection whose pings are shown."""
 
-    def __init__(self, *args: Any, screen: Screen, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, output: Output, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._screen = screen
+        self._output = output
 
     def _control_received(self, opcode: int, payload: bytes) -> None:
         if opcode == Opcode.PING:
             text = payload.decode("ascii") if payload.isascii() else payload.hex(" ")
-            self._screen.note(f"ping {text}".rstrip())
+            self._output.note(f"ping {text}".rstrip())
         super()._control_received(opcode, payload)
 
 
@@ -125,22 +125,22 @@ async def _send(websocket: ClientConnection, lines: AsyncIterator[str]) -> None:
         await websocket.send(line)
 
 
-async def _show(websocket: ClientConnection, screen: Screen) -> ConnectionClosed:
+async def _show(websocket: ClientConnection, output: Output) -> ConnectionClosed:
     """Show all messages; return how the connection ended."""
     while True:
         try:
             message = await websocket.recv()
         except ConnectionClosed as end:
             return end
-        screen.message(message)
+        output.message(message)
 
 
-async def _talk(websocket: ClientConnection, screen: Screen, wait: float) -> int:
+async def _talk(websocket: ClientConnection, output: Output, wait: float) -> int:
     """Send and show until either side has enough; return the exit status."""
-    editing = screen.terminal and sys.stdin.isatty()
+    editing = output.terminal and sys.stdin.isatty()
     lines = _edited() if editing else _read(sys.stdin.fileno())
     status = DONE
-    showing = asyncio.create_task(_show(websocket, screen))
+    showing = asyncio.create_task(_show(websocket, output))
     sending = asyncio.create_task(_send(websocket, lines))
     try:
         await asyncio.wait([showing, sending], return_when=asyncio.FIRST_COMPLETED)
@@ -152,7 +152,7 @@ async def _talk(websocket: ClientConnection, screen: Screen, wait: float) -> int
     # The terminal is as it was before anything else is said.
     (mistake,) = await asyncio.gather(sending, return_exceptions=True)
     if isinstance(mistake, ValueError):
-        screen.note(f"a line of the input is not UTF-8: {mistake}")
+        output.note(f"a line of the input is not UTF-8: {mistake}")
         status = FAILED
     await websocket.close()
     try:
@@ -160,7 +160,7 @@ async def _talk(websocket: ClientConnection, screen: Screen, wait: float) -> int
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes there
         return status
-    screen.note(f"connection closed: {end}")
+    output.note(f"connection closed: {end}")
     return status if isinstance(end, ConnectionClosedOK) else FAILED
 
 
@@ -174,15 +174,15 @@ async def _quiet(websocket: ClientConnection, showing: asyncio.Task[Any], wait: 
         await asyncio.wait([showing], timeout=None if left == math.inf else left)
 
 
-async def _run(client: connect, screen: Screen, wait: float) -> int:
+async def _run(client: connect, output: Output, wait: float) -> int:
     try:
         websocket = await client
     except (OSError, ValueError, WebSocketException) as exc:
-        screen.note(f"cannot connect to {client.uri}: {reason(exc)}")
+        output.note(f"cannot connect to {client.uri}: {reason(exc)}")
         return FAILED
     agreed = f" with the subprotocol {websocket.subprotocol}" if websocket.subprotocol else ""
-    screen.note(f"connected to {client.uri}{agreed}")
-    return await _talk(websocket, screen, wait)
+    output.note(f"connected to {client.uri}{agreed}")
+    return await _talk(websocket, output, wait)
 
 
 def reason(exc: Exception) -> str:
@@ -242,19 +242,19 @@ def command(
     Exit status: 0 the connection was closed with code 1000, 1001 or none; 1 there was no connection, or it ended
     otherwise; 2 a mistake on the command line; 130 interrupted.
     """
-    screen = Screen()
+    output = Output()
     arguments: dict[str, Any] = {"ssl": _insecure()} if insecure and uri.startswith("wss:") else {}
     try:
         client = connect(
             uri,
             additional_headers=headers,
             subprotocols=list(subprotocols) or None,
-            create_connection=functools.partial(ShownConnection, screen=screen),
+            create_connection=functools.partial(ShownConnection, output=output),
             **arguments,
         )
     except (ValueError, TypeError, WebSocketException) as error:
         raise click.UsageError(str(error), ctx) from None
     try:
-        return asyncio.run(_run(client, screen, wait))
+        return asyncio.run(_run(client, output, wait))
     except KeyboardInterrupt:
         return INTERRUPTED

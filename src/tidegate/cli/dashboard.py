@@ -25,7 +25,7 @@ from ..admin.live import EVENTS, HISTORY, Live, LiveWorker, Point, Quantiles
 from ..metrics.derived import BACKOFF
 from ..text import escape
 from .humanize import bars, duration, latency, rate, size
-from .status import LATE
+from .status import is_silent, stage
 
 __all__ = ["Dashboard", "Told"]
 
@@ -90,7 +90,7 @@ _COLUMNS: Final = (
     _Column("memory", 5, lambda worker: size(worker.rss)),
     _Column("cpu", 2, lambda worker: "-" if worker.cpu is None else f"{worker.cpu:.0%}"),
     _Column("lag", 6, lambda worker: latency(worker.lag)),
-    _Column("stage", 0, lambda worker: _stage(worker), left=True),
+    _Column("stage", 0, lambda worker: stage(worker), left=True),
 )
 
 _STAGE_STYLES: Final = {"ready": "green", "starting": "cyan", "draining": "yellow", BACKOFF: "red"}
@@ -273,20 +273,9 @@ def _workers(workers: list[LiveWorker], width: int) -> Table:
     for column in columns:
         table.add_column(column.name, justify="left" if column.left else "right", no_wrap=True)
     for number, worker in enumerate(workers):
-        style = "red" if _silent(worker) else _STAGE_STYLES.get(worker.stage, "")
+        style = "red" if is_silent(worker) else _STAGE_STYLES.get(worker.stage, "")
         table.add_row(*(Text(cells[c.name][number], style=style if c.name == "stage" else "") for c in columns))
     return table
-
-
-def _silent(worker: LiveWorker) -> bool:
-    return worker.heartbeat_age is not None and worker.heartbeat_age > LATE
-
-
-def _stage(worker: LiveWorker) -> str:
-    """Its stage, and whether anything has been heard of it lately; as in `tidegate status`."""
-    if worker.heartbeat_age is not None and _silent(worker):
-        return f"{worker.stage}, silent for {duration(worker.heartbeat_age)}"
-    return worker.stage
 
 
 def _events(events: list[Event]) -> Iterator[Text]:

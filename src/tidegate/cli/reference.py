@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..config.schema import Setting, settings
+from ..ipc.exit_status import DONE, USAGE
 
 __all__ = ["PAGES", "configuration", "main", "metrics"]
 
@@ -149,10 +150,10 @@ def main(arguments: Sequence[str]) -> int:
     """Write every page into a folder; the exit status."""
     if len(arguments) != 1 or not Path(arguments[0]).is_dir():
         print("usage: python -m tidegate.cli.reference FOLDER", file=sys.stderr)
-        return 2
+        return USAGE
     for name, write in PAGES.items():
         (Path(arguments[0]) / name).write_text(write(), encoding="utf-8")
-    return 0
+    return DONE
 
 
 def _base(sample: str) -> str:

@@ -22,9 +22,11 @@ from .humanize import duration
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["LATE", "command"]
+    from ..admin.live import LiveWorker
 
-LATE = 5.0  # seconds: a heartbeat of every half second is a worker's own, and this is many of them
+__all__ = ["command", "is_silent", "stage"]
+
+LATE = 5.0  # seconds without a heartbeat, which comes ten times a second (worker/main.py)
 
 
 def _status(ctx: click.Context, /, *, json: bool, **_: Any) -> int:
@@ -93,16 +95,21 @@ def _table(status: Status, now: float) -> Table:
         for worker in slot.workers:
             age = duration(max(0.0, now - worker.started_at))
             counts = _connections(worker.connections)
-            table.add_row(str(slot.slot), str(worker.pid), str(worker.generation), age, counts, _stage(worker), ends)
+            table.add_row(str(slot.slot), str(worker.pid), str(worker.generation), age, counts, stage(worker), ends)
             ends = ""
         if not slot.workers:
             table.add_row(str(slot.slot), "-", "-", "-", "-", _vacancy(slot), ends)
     return table
 
 
-def _stage(worker: WorkerStatus) -> str:
-    """Its stage, and whether anything has been heard of it lately."""
-    if worker.heartbeat_age is not None and worker.heartbeat_age > LATE:
+def is_silent(worker: WorkerStatus | LiveWorker) -> bool:
+    """Return whether a worker's event loop has not run for a while."""
+    return worker.heartbeat_age is not None and worker.heartbeat_age > LATE
+
+
+def stage(worker: WorkerStatus | LiveWorker) -> str:
+    """Return a worker's stage, and how long its event loop has not run if that is long."""
+    if worker.heartbeat_age is not None and is_silent(worker):
         return f"{worker.stage}, silent for {duration(worker.heartbeat_age)}"
     return worker.stage
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .._core.scoreboard import SLOTS
 from .bind import parse_address, parse_tcp
 from .errors import ConfigError
 
@@ -47,8 +48,6 @@ __all__ = [
     "pair",
     "write_number",
 ]
-
-SLOTS = 256  # the most workers: as many slots as the scoreboard has
 
 
 @dataclass(frozen=True, slots=True)

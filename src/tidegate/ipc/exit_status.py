@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
+    "ABORT_GRACE",
+    "ADMIN_GRACE",
     "DONE",
     "DUMP_GRACE",
     "FAILED",
@@ -18,6 +20,7 @@ __all__ = [
     "NOT_LOADED",
     "STOPPED",
     "TIMED_OUT",
+    "TRIAL_GRACE",
     "UNEXPECTED",
     "USAGE",
 ]
@@ -38,4 +41,7 @@ INTERRUPTED: Final = 130  # 128 and SIGINT's number, as of a shell
 
 # Seconds.
 LAST_WORDS: Final = 5.0  # beyond the graceful timeout, for the end of the lifespan and of the process
+ABORT_GRACE: Final = 2.0  # for an end that waits for nothing
+ADMIN_GRACE: Final = 3.0  # for the end of the admin process
+TRIAL_GRACE: Final = 10.0  # of the trial of an upgrade, beyond the time that a worker has to boot and to end
 DUMP_GRACE: Final = 1.0  # between SIGABRT, which shows where a process hangs, and SIGKILL

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import version as installed_version
 
-from .._core.snapshot import STAGES, Slot, Snapshot
+from .._core.snapshot import STAGES, Slot, Snapshot, Worker
 from ..version import version
 
 Sample = tuple[tuple[str, ...], float]
@@ -137,11 +137,17 @@ def worker_generation(snapshot: Snapshot) -> Iterator[Sample]:
             yield (str(slot.index),), max(worker.generation for worker in slot.workers)
 
 
+def silence(worker: Worker, snapshot: Snapshot) -> float | None:
+    """Return the seconds since a worker's event loop last ran; None before it first did."""
+    beat = worker.counts.heartbeat
+    return max(0.0, snapshot.taken_at - beat) if beat else None
+
+
 def heartbeat_age(snapshot: Snapshot) -> Iterator[Sample]:
     for slot in snapshot.slots:
-        beats = [worker.counts.heartbeat for worker in slot.workers if worker.counts.heartbeat]
-        if beats:
-            yield (str(slot.index),), max(0.0, snapshot.taken_at - min(beats))
+        ages = [age for worker in slot.workers if (age := silence(worker, snapshot)) is not None]
+        if ages:
+            yield (str(slot.index),), max(ages)
 
 
 def send_queue_max(snapshot: Snapshot) -> Iterator[Sample]:

@@ -29,7 +29,7 @@ from .._core.scoreboard import Scoreboard
 from .._core.snapshot import EXIT_REASONS
 from ..config.schema import Config
 from ..config.types import SLOTS
-from ..ipc.exit_status import DUMP_GRACE, LAST_WORDS, NOT_BOUND, NOT_LOADED, UNEXPECTED
+from ..ipc.exit_status import ADMIN_GRACE, DUMP_GRACE, LAST_WORDS, NOT_BOUND, NOT_LOADED, UNEXPECTED
 from ..ipc.handover_state import Estate, SlotLeft
 from ..ipc.pipe import Level, Order, Report
 from ..process.place import Place
@@ -48,7 +48,6 @@ logger = logging.getLogger("tidegate.supervisor")
 # Boots that may fail in each slot, before a first worker has become ready, until the daemon gives up.
 BOOT_ATTEMPTS = 3
 # Seconds that the admin process has to end.
-ADMIN_GRACE = 3.0
 # Seconds within which a signal to every process of the daemon has come to all of them.
 EVERYBODY = 0.1
 

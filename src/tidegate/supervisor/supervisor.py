@@ -29,7 +29,7 @@ from ..config.bind import Tcp
 from ..config.errors import ConfigError
 from ..config.schema import Config
 from ..ipc import control_protocol
-from ..ipc.exit_status import LAST_WORDS, NOT_BOUND, STOPPED, UNEXPECTED
+from ..ipc.exit_status import ABORT_GRACE, LAST_WORDS, NOT_BOUND, STOPPED, UNEXPECTED
 from ..ipc.handover_state import Estate, EstateError
 from ..ipc.pipe import Level
 from ..process import forks
@@ -52,7 +52,6 @@ __all__ = ["Supervisor"]
 
 logger = logging.getLogger("tidegate.supervisor")
 
-CUT_GRACE = 2.0
 TICK = 0.5
 
 
@@ -314,9 +313,9 @@ class Supervisor:
         granted = {
             Level.DRAIN: self.pool.config.graceful_timeout + LAST_WORDS,
             Level.CLOSE: LAST_WORDS,
-            Level.CUT: CUT_GRACE,
+            Level.CUT: ABORT_GRACE,
         }
-        self.service.stopping(granted[level] + 2 * CUT_GRACE, why)
+        self.service.stopping(granted[level] + 2 * ABORT_GRACE, why)
         self.poll.after(granted[level], self._kill_workers)
         self._advance_shutdown()
 

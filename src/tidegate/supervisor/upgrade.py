@@ -28,6 +28,7 @@ from .._core.scoreboard import Scoreboard
 from ..config.schema import Config, settings
 from ..environment import MULTIPROC_DIR
 from ..ipc import handover_state as estates
+from ..ipc.exit_status import TRIAL_GRACE
 from ..ipc.handover_state import Estate, EstateError, ListenerLeft, SlotLeft
 from ..process import streams
 from ..version import version
@@ -40,7 +41,6 @@ from .system.daemon import Service
 __all__ = ["Trial", "Upgrade", "check"]
 
 LONGEST = 4000  # characters of what a trial says, from its end
-GRACE = 10.0  # seconds of a trial beyond the time that a worker has to boot and to end
 
 
 class Trial:
@@ -59,7 +59,7 @@ class Trial:
         self.status: int | None = None
         self._foreign = pool.foreign
         config = pool.config
-        self.deadline = time.monotonic() + config.boot_timeout + config.graceful_timeout + GRACE
+        self.deadline = time.monotonic() + config.boot_timeout + config.graceful_timeout + TRIAL_GRACE
         self._output = os.memfd_create("tidegate-trial")
         number = estates.write(estate)
         os.set_inheritable(number, True)
