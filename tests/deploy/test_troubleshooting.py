@@ -124,7 +124,7 @@ def test_http_1_0() -> None:
 
 
 def test_a_second_daemon() -> None:
-    said("give it `--admin 127.0.0.1:9466`, say, or none")
+    said("give it another one, such as `--admin 127.0.0.1:9466`, or none")
     with (
         Daemon(HANDLER) as daemon,
         Daemon(HANDLER, "--admin", daemon.admin, admin=False, wait=False) as second,
@@ -135,7 +135,7 @@ def test_a_second_daemon() -> None:
 
 
 def test_a_proxy_that_is_not_trusted_is_one_client() -> None:
-    said("Behind a proxy without `--trusted-proxies` all clients have the proxy's address, and share one limit")
+    said("Behind a proxy without `--trusted-proxies`, all clients have the proxy's address, and share one limit")
     with Daemon(HANDLER, "--max-connections-per-address", "1") as daemon:
         with connect(daemon.uri, proxy=None, additional_headers={"X-Forwarded-For": "192.0.2.1"}):
             assert handshake(daemon, {"X-Forwarded-For": "192.0.2.2"}) == 429
@@ -146,7 +146,7 @@ def test_a_rest() -> None:
     with Daemon(HANDLER) as daemon:
         daemon.signal(signal.SIGWINCH)
         wait_until(lambda: daemon.get("/readyz")[0] == 503, "the rest")
-        said("- `draining`: it stops, or it rests; `tidegate reload` ends a rest")
+        said("- `draining`: the daemon stops, or is drained; after a drain, `tidegate reload` makes it serve again")
         assert daemon.get("/readyz")[1].startswith("draining: ")
         # The word has yet to reach the worker, which until then takes connections.
         wait_until(lambda: handshake(daemon) == 503, "a handshake that is refused")
@@ -178,8 +178,25 @@ def test_a_reload_that_fails() -> None:
         assert closed(daemon, "fail") == (1011, "")  # as before
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "too slow for broadcasts: ... bytes wait to be read",
+        "... cannot change while the daemon runs",
+        "not collected",
+    ],
+)
+def test_lines_that_take_long_to_bring_about(line: str) -> None:
+    """They are at least among the texts of the program."""
+    said(f"`{line}`")
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src" / "tidegate").rglob("*.py"))
+    assert [part for part in line.split("...") if part.strip() not in source] == []
+
+
 def test_a_link_to_the_current_release(tmp_path: Path) -> None:
-    said("a reload and an upgrade follow it if they know it, by `--working-dir`, or by `PWD` as a shell sets it")
+    said(
+        "a reload and an upgrade follow the link if its name is known, from `--working-dir`, or from `PWD` as a shell sets it"
+    )
     for release in ("1", "2"):
         (tmp_path / release).mkdir()
         text = f"async def handler(websocket):\n    await websocket.send('{release}')\n"
