@@ -194,9 +194,7 @@ def test_lines_that_take_long_to_bring_about(line: str) -> None:
 
 
 def test_a_link_to_the_current_release(tmp_path: Path) -> None:
-    said(
-        "a reload and an upgrade follow the link if its name is known, from `--working-dir`, or from `PWD` as a shell sets it"
-    )
+    said("a reload and an upgrade follow the link if its name is known, from `--working-dir`, or from `PWD`")
     for release in ("1", "2"):
         (tmp_path / release).mkdir()
         text = f"async def handler(websocket):\n    await websocket.send('{release}')\n"
