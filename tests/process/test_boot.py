@@ -12,32 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.harness import Daemon, wait_until
+from tests.support.harness import APPLICATIONS, Daemon, wait_until
 from tests.support.patience import PATIENCE
 
 # What a boot that is not heeded would wait for: longer than a test does.
 AGES = ("--graceful-timeout", str(10 * PATIENCE), "--boot-timeout", str(10 * PATIENCE))
-
-# A slow import, then a slow lifespan: two ways of not being ready yet.
-SLOW = """
-    import asyncio, time
-    from contextlib import asynccontextmanager
-    from tidegate import App
-
-    for _ in range(30):
-        time.sleep(0.01)
-
-    @asynccontextmanager
-    async def lifespan():
-        await asyncio.sleep(0.3)
-        yield
-
-    async def handler(websocket):
-        async for message in websocket:
-            await websocket.send(message)
-
-    app = App(handler, lifespan=lifespan)
-"""
 
 
 def turns(number: int, quick: int) -> list[Any]:
@@ -48,7 +27,7 @@ def turns(number: int, quick: int) -> list[Any]:
 @pytest.mark.parametrize("turn", turns(20, quick=4))
 def test_a_signal_at_any_moment_of_a_boot(turn: int) -> None:
     moment = random.Random(turn).uniform(0, 0.9)
-    with Daemon(SLOW, *AGES, target="application:app", workers=3, wait=False) as daemon:
+    with Daemon(APPLICATIONS / "slow_start.py", *AGES, target="application:app", workers=3, wait=False) as daemon:
         wait_until(lambda: daemon.log, "the first line")
         time.sleep(moment)
         status = daemon.stop()
@@ -60,7 +39,7 @@ def test_a_signal_at_any_moment_of_a_boot(turn: int) -> None:
 @pytest.mark.parametrize("turn", turns(10, quick=3))
 def test_a_signal_before_the_first_line(turn: int) -> None:
     """The interpreter itself takes a moment until anybody could heed a signal: then it ends by it, alone."""
-    with Daemon(SLOW, *AGES, target="application:app", workers=3, wait=False) as daemon:
+    with Daemon(APPLICATIONS / "slow_start.py", *AGES, target="application:app", workers=3, wait=False) as daemon:
         time.sleep(turn * 0.02)
         status = daemon.stop()
         assert status == 0 or (status == -signal.SIGTERM and not daemon.log)
@@ -68,7 +47,7 @@ def test_a_signal_before_the_first_line(turn: int) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 def test_other_ways_to_end_a_boot(number: int) -> None:
-    with Daemon(SLOW, *AGES, target="application:app", workers=3, wait=False) as daemon:
+    with Daemon(APPLICATIONS / "slow_start.py", *AGES, target="application:app", workers=3, wait=False) as daemon:
         wait_until(lambda: daemon.log, "the first line")
         assert daemon.stop(number) == 0
 
@@ -88,25 +67,7 @@ def test_an_import_that_holds_the_interpreter_cannot_hold_the_end() -> None:
 
 
 def test_a_lifespan_that_is_interrupted_is_left_in_order() -> None:
-    source = """
-        import asyncio
-        from contextlib import asynccontextmanager
-        from tidegate import App
-
-        @asynccontextmanager
-        async def lifespan():
-            print("entering", flush=True)
-            try:
-                await asyncio.sleep(1000)
-                yield
-            finally:
-                print("left", flush=True)
-
-        async def handler(websocket): ...
-
-        app = App(handler, lifespan=lifespan)
-    """
-    with Daemon(source, *AGES, target="application:app", wait=False) as daemon:
+    with Daemon(APPLICATIONS / "interrupted.py", *AGES, target="application:app", wait=False) as daemon:
         wait_until(lambda: "entering" in daemon.log, "the lifespan")
         assert daemon.stop() == 0
         assert "left" in daemon.log

@@ -15,7 +15,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
 
-from tests.support.harness import Daemon, wait_until
+from tests.support.harness import APPLICATIONS, Daemon, wait_until
 from tests.support.patience import PATIENCE
 
 RAISED = {
@@ -93,64 +93,8 @@ async def test_a_reload_tells_the_reason_and_changes_nothing(where: str, what: s
         assert daemon.stop() == 0
 
 
-HANDLER = """
-    import asyncio, http, sys
-    from tidegate import App
-
-    class Own(BaseException): ...
-
-    def end(what):
-        if what == "exit":
-            sys.exit("by order")
-        raise {"interrupt": KeyboardInterrupt, "generator": GeneratorExit, "own": Own}[what]("by order")
-
-    async def later(what):
-        end(what)
-
-    async def handler(websocket):
-        async for message in websocket:
-            how, _, what = message.partition(" ")
-            if how == "raise":
-                end(what)
-            elif how == "await":
-                await later(what)
-            elif how == "group":
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(later(what))
-            elif how == "task":
-                task = asyncio.create_task(later(what))
-                while not task.done():
-                    await asyncio.sleep(0)
-            elif how == "callback":
-                asyncio.get_running_loop().call_soon(end, what)
-            elif how == "thread":
-                await asyncio.to_thread(end, what)
-            await websocket.send(message)
-
-    def process_request(connection, request):
-        if request.path.startswith("/hook-"):
-            end(request.path.removeprefix("/hook-"))
-
-    async def process_response(connection, request, response):
-        if request.path.startswith("/response-"):
-            end(request.path.removeprefix("/response-"))
-
-    def select_subprotocol(connection, offered):
-        if offered:
-            end(offered[0])
-
-    app = App(
-        handler,
-        process_request=process_request,
-        process_response=process_response,
-        select_subprotocol=select_subprotocol,
-        subprotocols=["exit", "interrupt", "generator", "own"],
-    )
-"""
-
-
 async def test_in_a_handler_a_task_a_callback_or_a_hook_it_harms_no_bystander() -> None:
-    with Daemon(HANDLER, target="application:app") as daemon:
+    with Daemon(APPLICATIONS / "raises.py", target="application:app") as daemon:
         [worker] = daemon.workers()
         async with connect(daemon.uri) as bystander:
             for what in ("exit", "interrupt", "generator", "own"):
@@ -177,34 +121,9 @@ async def test_in_a_handler_a_task_a_callback_or_a_hook_it_harms_no_bystander() 
             assert words in daemon.log
 
 
-LIFESPAN = """
-    import asyncio, contextlib, pathlib, sys
-    from tidegate import App
-
-    async def watch():
-        while not pathlib.Path("fail").exists():
-            await asyncio.sleep(0.01)
-        pathlib.Path("fail").unlink()
-        {how}
-
-    @contextlib.asynccontextmanager
-    async def lifespan():
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(watch())
-            yield
-            task.cancel()
-
-    async def handler(websocket):
-        async for message in websocket:
-            await websocket.send(message)
-
-    app = App(handler, lifespan=lifespan)
-"""
-
-
-@pytest.mark.parametrize("how", ["sys.exit('lost the database')", "raise ValueError('lost the database')"])
+@pytest.mark.parametrize("how", ["exit", "error"])
 async def test_a_lifespan_that_ends_while_it_serves_has_the_worker_drain(how: str) -> None:
-    with Daemon(LIFESPAN.format(how=how), target="application:app") as daemon:
+    with Daemon(APPLICATIONS / "lifespan_fails.py", target="application:app", env={"HOW": how}) as daemon:
         [worker] = daemon.workers()
         async with connect(daemon.uri) as websocket:
             (daemon.directory / "fail").touch()

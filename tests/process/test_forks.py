@@ -15,47 +15,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError
 
-from tests.support.harness import ECHO, Daemon, wait_until
+from tests.support.harness import APPLICATIONS, ECHO, Daemon, wait_until
 from tests.support.patience import PATIENCE
-
-FORKS = """
-    import multiprocessing, os, subprocess, sys, time
-
-    children = []
-
-    def stay(*_):
-        time.sleep(600)
-
-    def fork(how):
-        if how == "os":
-            if not (pid := os.fork()):
-                stay()
-                os._exit(0)
-            return pid
-        if how == "program":
-            children.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], close_fds=False))
-        else:
-            children.append(multiprocessing.get_context(how).Process(target=stay))
-            children[-1].start()
-        return children[-1].pid
-
-    async def handler(websocket):
-        async for message in websocket:
-            how, _, what = message.partition(" ")
-            if how == "stray":
-                pid = os.fork()
-                if not pid:
-                    return
-                message = str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-            elif how == "exit":
-                pid = os.fork()
-                if not pid:
-                    sys.exit(int(what))
-                message = str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-            elif how == "fork":
-                message = str(fork(what))
-            await websocket.send(message)
-"""
 
 # What CPython itself ignores, and what it handles: SIGINT, and with faulthandler what native code crashes by.
 IGNORED = {signal.SIGPIPE, signal.SIGXFSZ}
@@ -109,7 +70,7 @@ def check_possessions(pid: int, *ports: int) -> None:
 
 @pytest.mark.parametrize("how", ["os", "fork", "forkserver", "spawn", "program"])
 async def test_of_a_worker(how: str) -> None:
-    with Daemon(FORKS) as daemon:
+    with Daemon(APPLICATIONS / "forks.py") as daemon:
         async with connect(daemon.uri) as other, connect(daemon.uri) as websocket:
             await websocket.send(f"fork {how}")
             pid = int(await websocket.recv())
@@ -132,7 +93,7 @@ async def test_of_a_worker(how: str) -> None:
 
 @pytest.mark.slow
 async def test_clients_notice_the_end_of_a_worker_whose_child_lives_on_and_so_does_the_next_daemon() -> None:
-    with Daemon(FORKS, "--pidfile", "pid") as daemon:
+    with Daemon(APPLICATIONS / "forks.py", "--pidfile", "pid") as daemon:
         async with connect(daemon.uri) as other, connect(daemon.uri) as websocket:
             await websocket.send("fork os")
             orphan = psutil.Process(int(await websocket.recv()))
@@ -156,7 +117,7 @@ async def test_clients_notice_the_end_of_a_worker_whose_child_lives_on_and_so_do
 
 
 async def test_one_that_returns_to_the_event_loop_is_ended_and_one_that_exits_has_its_status() -> None:
-    with Daemon(FORKS) as daemon:
+    with Daemon(APPLICATIONS / "forks.py") as daemon:
         async with connect(daemon.uri) as other, connect(daemon.uri) as websocket:
             await websocket.send("stray")
             assert await websocket.recv() == "1"
@@ -168,38 +129,10 @@ async def test_one_that_returns_to_the_event_loop_is_ended_and_one_that_exits_ha
         assert "has returned to the event loop" in daemon.log
 
 
-PRELOADED = """
-    import os, signal, threading, time
-    from setproctitle import getproctitle
-
-    def fork():
-        if not os.fork():
-            time.sleep(600)
-            os._exit(0)
-
-    def later():
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # of the moment in which the thread began
-        if "admin" in getproctitle():
-            fork()
-
-    def in_a_child():
-        timer = threading.Timer(1, later)
-        timer.daemon = True
-        timer.start()
-
-    fork()  # of the supervisor
-    os.register_at_fork(after_in_child=in_a_child)
-
-    async def handler(websocket):
-        async for message in websocket:
-            await websocket.send(message)
-"""
-
-
 @pytest.mark.slow
 async def test_of_the_supervisor_and_of_the_admin_process() -> None:
     """A thread forks the latter's, which nobody does on purpose."""
-    with Daemon(PRELOADED, "--preload", "--control", "control.sock") as daemon:
+    with Daemon(APPLICATIONS / "forks_when_imported.py", "--preload", "--control", "control.sock") as daemon:
 
         def strangers() -> list[psutil.Process]:
             return [each for each in daemon.processes() if not " ".join(each.cmdline()).startswith("tidegate: ")]

@@ -18,36 +18,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.process.clients import Crowd
-from tests.support.harness import Daemon, wait_until
+from tests.support.harness import APPLICATIONS, Daemon, wait_until
 from tests.support.patience import PATIENCE
 
-# Names its process, and does whatever it is told to.
-APPLICATION = """
-    import os, re, time
-
-    kept = []
-
-    def sleep():
-        time.sleep(100)
-
-    def backtrack():
-        re.match("(a*)*b", "a" * 60)
-
-    def add():
-        sum(range(10**12))
-
-    def grow():
-        kept.append(os.urandom(2**20) * 150)
-
-    async def handler(websocket):
-        async for message in websocket:
-            if message == "who":
-                await websocket.send(str(os.getpid()))
-            elif message in ("sleep", "backtrack", "add", "grow"):
-                globals()[message]()
-            else:
-                await websocket.send(message)
-"""
 TIMEOUT = ("--worker-timeout", "2")
 
 
@@ -120,7 +93,7 @@ def replaced(daemon: Daemon, victim: int) -> bool:
 )
 async def test_a_worker_that_is_blocked(how: str) -> None:
     """In a call that lets other threads run, and in such that do not."""
-    with Daemon(APPLICATION, *TIMEOUT, workers=2) as daemon:
+    with Daemon(APPLICATIONS / "does_as_told.py", *TIMEOUT, workers=2) as daemon:
         victim, other = daemon.workers()
         async with undisturbed(daemon, other):
             (client,) = await clients_of(daemon, victim, 1)
@@ -143,7 +116,7 @@ async def test_a_worker_that_is_blocked(how: str) -> None:
 @pytest.mark.slow
 async def test_a_worker_that_is_stopped() -> None:
     """It cannot show anything, nor end by itself."""
-    with Daemon(APPLICATION, *TIMEOUT, workers=2) as daemon:
+    with Daemon(APPLICATIONS / "does_as_told.py", *TIMEOUT, workers=2) as daemon:
         victim, other = daemon.workers()
         async with undisturbed(daemon, other):
             daemon.signal(signal.SIGSTOP, victim)
@@ -156,7 +129,7 @@ async def test_a_worker_that_is_stopped() -> None:
 
 @pytest.mark.slow
 async def test_a_worker_that_is_stopped_for_a_moment_goes_on() -> None:
-    with Daemon(APPLICATION, "--worker-timeout", "8", workers=1) as daemon:
+    with Daemon(APPLICATIONS / "does_as_told.py", "--worker-timeout", "8", workers=1) as daemon:
         (worker,) = daemon.workers()
         async with undisturbed(daemon, worker):
             daemon.signal(signal.SIGSTOP, worker)
@@ -172,7 +145,7 @@ async def test_a_worker_that_is_stopped_for_a_moment_goes_on() -> None:
 @pytest.mark.slow
 async def test_nobody_new_waits_for_a_worker_that_is_stopped() -> None:
     """The other accepts who is in its queue, until it goes on."""
-    with Daemon(APPLICATION, "--worker-timeout", "none", workers=2) as daemon:
+    with Daemon(APPLICATIONS / "does_as_told.py", "--worker-timeout", "none", workers=2) as daemon:
         victim, other = daemon.workers()
         daemon.signal(signal.SIGSTOP, victim)
         clients = await asyncio.gather(*(connect(daemon.uri, proxy=None, open_timeout=PATIENCE) for _ in range(20)))
@@ -190,7 +163,7 @@ async def test_nobody_new_waits_for_a_worker_that_is_stopped() -> None:
 
 
 async def test_a_worker_that_is_killed() -> None:
-    with Daemon(APPLICATION, *TIMEOUT, workers=2) as daemon:
+    with Daemon(APPLICATIONS / "does_as_told.py", *TIMEOUT, workers=2) as daemon:
         victim, other = daemon.workers()
         async with undisturbed(daemon, other):
             daemon.signal(signal.SIGKILL, victim)
@@ -201,7 +174,7 @@ async def test_a_worker_that_is_killed() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
 async def test_the_admin_process(number: int) -> None:
-    with Daemon(APPLICATION, *TIMEOUT) as daemon:
+    with Daemon(APPLICATIONS / "does_as_told.py", *TIMEOUT) as daemon:
         (worker,) = daemon.workers()
         admin = admin_of(daemon)
         async with undisturbed(daemon, worker):
@@ -215,7 +188,7 @@ async def test_the_admin_process(number: int) -> None:
 
 @pytest.mark.slow
 async def test_a_quiet_admin_process_is_left_alone() -> None:
-    with Daemon(APPLICATION, "--worker-timeout", "1") as daemon:
+    with Daemon(APPLICATIONS / "does_as_told.py", "--worker-timeout", "1") as daemon:
         admin = admin_of(daemon)
         await asyncio.sleep(6)
         assert admin_of(daemon) == admin
@@ -225,7 +198,7 @@ async def test_a_quiet_admin_process_is_left_alone() -> None:
 
 @pytest.mark.slow
 async def test_when_the_supervisor_stands_still_the_workers_serve_and_nobody_is_killed() -> None:
-    with Daemon(APPLICATION, *TIMEOUT, workers=2) as daemon:
+    with Daemon(APPLICATIONS / "does_as_told.py", *TIMEOUT, workers=2) as daemon:
         processes = set(daemon.titles())
         async with Crowd(daemon.uri, staying=10, rate=20) as crowd:
             daemon.signal(signal.SIGSTOP)
@@ -242,7 +215,7 @@ async def test_when_the_supervisor_stands_still_the_workers_serve_and_nobody_is_
 @pytest.mark.slow
 async def test_when_all_of_it_stood_still_nobody_is_killed() -> None:
     """As when the machine slept, or a container was paused: the supervisor is the first to go on."""
-    with Daemon(APPLICATION, *TIMEOUT, workers=2) as daemon:
+    with Daemon(APPLICATIONS / "does_as_told.py", *TIMEOUT, workers=2) as daemon:
         processes = set(daemon.titles())
         children = processes - {daemon.pid}
         for pid in (daemon.pid, *children):
@@ -262,7 +235,7 @@ async def test_when_all_of_it_stood_still_nobody_is_killed() -> None:
 
 @pytest.mark.slow
 def test_the_stacks_are_in_the_file_that_has_the_logs_name_now() -> None:
-    with Daemon(APPLICATION, *TIMEOUT, "--log-file", "log") as daemon:
+    with Daemon(APPLICATIONS / "does_as_told.py", *TIMEOUT, "--log-file", "log") as daemon:
         log, moved = daemon.directory / "log", daemon.directory / "log.1"
         log.rename(moved)
         daemon.signal(signal.SIGUSR1)
@@ -283,7 +256,7 @@ def test_the_stacks_are_in_the_file_that_has_the_logs_name_now() -> None:
 
 @pytest.mark.slow
 def test_a_daemon_ends_whose_worker_is_stopped() -> None:
-    with Daemon(APPLICATION, "--graceful-timeout", "1", workers=2) as daemon:
+    with Daemon(APPLICATIONS / "does_as_told.py", "--graceful-timeout", "1", workers=2) as daemon:
         daemon.signal(signal.SIGSTOP, daemon.workers()[0])
         assert daemon.stop() == 0
 
@@ -291,7 +264,7 @@ def test_a_daemon_ends_whose_worker_is_stopped() -> None:
 @pytest.mark.slow
 async def test_a_reload_gets_past_a_worker_that_is_stopped() -> None:
     options = ("--worker-timeout", "none", "--graceful-timeout", "1", "--settle", "0.1")
-    with Daemon(APPLICATION, *options, workers=2) as daemon:
+    with Daemon(APPLICATIONS / "does_as_told.py", *options, workers=2) as daemon:
         victim, _ = daemon.workers()
         async with Crowd(daemon.uri, rate=20) as crowd:
             daemon.signal(signal.SIGSTOP, victim)
@@ -308,7 +281,9 @@ async def test_a_reload_gets_past_a_worker_that_is_stopped() -> None:
 
 @pytest.mark.slow
 async def test_workers_of_some_age_are_recycled_and_nobody_is_refused() -> None:
-    with Daemon(APPLICATION, "--max-lifetime", "2", "--settle", "0.2", workers=2, drain=0.2) as daemon:
+    with Daemon(
+        APPLICATIONS / "does_as_told.py", "--max-lifetime", "2", "--settle", "0.2", workers=2, drain=0.2
+    ) as daemon:
         first = daemon.workers()
         async with Crowd(daemon.uri, staying=10, rate=50) as crowd:
             await until(lambda: exits(daemon, reason="recycle_age") >= 4, "two rounds")
@@ -323,7 +298,9 @@ async def test_workers_of_some_age_are_recycled_and_nobody_is_refused() -> None:
 
 @pytest.mark.slow
 async def test_workers_of_many_connections_are_recycled() -> None:
-    with Daemon(APPLICATION, "--max-connections-served", "50", "--settle", "0.2", workers=1, drain=0.2) as daemon:
+    with Daemon(
+        APPLICATIONS / "does_as_told.py", "--max-connections-served", "50", "--settle", "0.2", workers=1, drain=0.2
+    ) as daemon:
         async with Crowd(daemon.uri, rate=40) as crowd:
             await until(lambda: exits(daemon, reason="recycle_connections") >= 1, "another worker")
         assert not crowd.refused
@@ -333,7 +310,7 @@ async def test_workers_of_many_connections_are_recycled() -> None:
 
 @pytest.mark.slow
 async def test_a_worker_that_grows_is_recycled() -> None:
-    with Daemon(APPLICATION, "--max-rss", "150MiB", "--settle", "0.2", workers=2) as daemon:
+    with Daemon(APPLICATIONS / "does_as_told.py", "--max-rss", "150MiB", "--settle", "0.2", workers=2) as daemon:
         victim, other = daemon.workers()
         async with undisturbed(daemon, other):
             (client,) = await clients_of(daemon, victim, 1)

@@ -14,56 +14,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.support import wire
-from tests.support.harness import ECHO, Daemon, wait_until
+from tests.support.harness import APPLICATIONS, ECHO, Daemon, wait_until
 from tests.support.patience import PATIENCE
 from tests.support.rawclient import RawClient
-
-# Three ways of not ending.
-ENDLESS = """
-    import asyncio, time
-
-    async def handler(websocket):
-        await websocket.send("here")
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            print("handler cancelled", flush=True)
-            raise
-
-    async def stubborn(websocket):
-        await websocket.send("here")
-        while True:
-            try:
-                await asyncio.sleep(3600)
-            except asyncio.CancelledError:
-                pass
-
-    async def blocked(websocket):
-        await websocket.send("here")
-        await websocket.recv()
-        while True:
-            time.sleep(3600)
-"""
-
-LIFESPAN = """
-    import asyncio
-    from contextlib import asynccontextmanager
-    from tidegate import App
-
-    @asynccontextmanager
-    async def lifespan():
-        print("lifespan entered", flush=True)
-        yield
-        print("lifespan left", flush=True)
-
-    async def handler(websocket):
-        async for message in websocket:
-            await websocket.send(message)
-        await asyncio.sleep(0.3)
-        print("handler ended", flush=True)
-
-    app = App(handler, lifespan=lifespan)
-"""
 
 
 async def open_clients(daemon: Daemon, count: int) -> list[ClientConnection]:
@@ -209,7 +162,7 @@ async def test_a_signal_to_every_process_is_one_order(order: str) -> None:
 
 
 async def test_handlers_are_awaited_and_the_lifespan_is_left_after_them() -> None:
-    with Daemon(LIFESPAN, "--drain", "0", target="application:app") as daemon:
+    with Daemon(APPLICATIONS / "tells_its_end.py", "--drain", "0", target="application:app") as daemon:
         clients = await open_clients(daemon, 3)
         daemon.signal(signal.SIGTERM)
         assert {code for code, _ in await ends_of(clients)} == {1001}
@@ -220,7 +173,7 @@ async def test_handlers_are_awaited_and_the_lifespan_is_left_after_them() -> Non
 
 @pytest.mark.parametrize("attribute", ["handler", pytest.param("stubborn", marks=pytest.mark.slow)])
 async def test_a_handler_that_never_returns_is_cut_at_the_timeout(attribute: str) -> None:
-    with Daemon(ENDLESS, "--graceful-timeout", "1", target=f"application:{attribute}") as daemon:
+    with Daemon(APPLICATIONS / "endless.py", "--graceful-timeout", "1", target=f"application:{attribute}") as daemon:
         (client,) = await open_clients(daemon, 1)
         assert await client.recv() == "here"
         daemon.signal(signal.SIGTERM)
@@ -233,7 +186,7 @@ async def test_a_handler_that_never_returns_is_cut_at_the_timeout(attribute: str
 
 @pytest.mark.slow
 async def test_a_worker_that_blocks_its_loop_is_killed_a_little_later() -> None:
-    with Daemon(ENDLESS, "--graceful-timeout", "1", target="application:blocked") as daemon:
+    with Daemon(APPLICATIONS / "endless.py", "--graceful-timeout", "1", target="application:blocked") as daemon:
         (client,) = await open_clients(daemon, 1)
         await client.recv()
         await client.send("now")
@@ -258,7 +211,7 @@ async def test_a_client_that_does_not_answer_is_waited_for_no_longer_than_close_
 async def test_a_second_signal_ends_at_once(number: int) -> None:
     """Neither the window, nor a handler that goes on, nor a client that does not answer is waited for."""
     options = ("--drain", "500", "--graceful-timeout", "1000", "--close-timeout", "1000")
-    with Daemon(ENDLESS, *options, workers=2) as daemon, RawClient(daemon.port) as rude:
+    with Daemon(APPLICATIONS / "endless.py", *options, workers=2) as daemon, RawClient(daemon.port) as rude:
         rude.open()
         clients = await open_clients(daemon, 10)
         for client in clients:
@@ -273,7 +226,7 @@ async def test_a_second_signal_ends_at_once(number: int) -> None:
 
 @pytest.mark.parametrize("draining", [False, True], ids=["serving", "draining"])
 async def test_quit_cuts(draining: bool) -> None:
-    with Daemon(ENDLESS, "--drain", "500", "--graceful-timeout", "1000", workers=2) as daemon:
+    with Daemon(APPLICATIONS / "endless.py", "--drain", "500", "--graceful-timeout", "1000", workers=2) as daemon:
         clients = await open_clients(daemon, 10)
         for client in clients:
             await client.recv()
@@ -299,7 +252,9 @@ async def test_signals_of_a_terminal_reach_workers_in_vain() -> None:
 
 
 async def test_development_mode_finds_nothing_to_warn_of() -> None:
-    with Daemon(LIFESPAN, "--drain", "0", target="application:app", workers=2, python=("-X", "dev")) as daemon:
+    with Daemon(
+        APPLICATIONS / "tells_its_end.py", "--drain", "0", target="application:app", workers=2, python=("-X", "dev")
+    ) as daemon:
         clients = await open_clients(daemon, 10)
         daemon.signal(signal.SIGKILL, daemon.workers()[0])
         daemon.wait_metric("tidegate_worker_exits_total", 1)

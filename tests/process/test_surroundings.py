@@ -20,39 +20,8 @@ import trustme
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedOK
 
-from tests.support.harness import Daemon, wait_until
+from tests.support.harness import APPLICATIONS, Daemon, wait_until
 from tests.support.patience import PATIENCE
-
-CARELESS = """
-    import json, locale, os, signal, socket, sys
-
-    socket.setdefaulttimeout(0.2)
-    os.makedirs("elsewhere", exist_ok=True)
-    os.chdir("elsewhere")
-    os.umask(0o077)
-    locale.setlocale(locale.LC_ALL, "C")
-    sys.setrecursionlimit(400)
-    os.environ["ADDED"] = "by the application"
-    os.environ.pop("REMOVED", None)
-    signal.signal(signal.SIGUSR2, lambda *_: None)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-    async def handler(websocket):
-        async for message in websocket:
-            found = {
-                "timeout": socket.getdefaulttimeout(),
-                "directory": os.path.basename(os.getcwd()),
-                "umask": os.umask(0o077),
-                "locale": locale.setlocale(locale.LC_ALL),
-                "recursion": sys.getrecursionlimit(),
-                "added": os.environ.get("ADDED"),
-                "removed": os.environ.get("REMOVED"),
-                "handled": callable(signal.getsignal(signal.SIGUSR2)),
-                "pipe": signal.getsignal(signal.SIGPIPE) is signal.SIG_IGN,
-            }
-            await websocket.send(json.dumps(found))
-"""
 
 FOUND = {
     "timeout": 0.2,
@@ -74,7 +43,7 @@ async def test_workers_are_as_the_application_has_made_them_and_the_daemon_goes_
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost", "127.0.0.1")
     daemon = Daemon(
-        CARELESS,
+        APPLICATIONS / "careless.py",
         *options,
         *("--certfile", "cert.pem", "--keyfile", "key.pem", "--pidfile", "pid", "--control", "control.sock"),
         *("--settle", "0.1", "--log-file", "log"),

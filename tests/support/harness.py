@@ -39,6 +39,9 @@ ECHO = """
             await websocket.send(message)
 """
 
+APPLICATIONS = ROOT / "tests" / "process" / "applications"
+"""Applications that are more than a few lines: files, of which a Daemon has a copy."""
+
 _T = TypeVar("_T")
 
 # Below Linux's range of ephemeral ports (32768 and up), so that no outgoing connection of a test takes one meanwhile.
@@ -118,7 +121,7 @@ class Daemon:
     """A running `python -m tidegate serve` (or another `command` with its options), as a context manager.
 
     Parameters:
-        source: the application module's text (dedented), or None where `options` name their own.
+        source: the application module's text (dedented), or its file; None where `options` name their own.
         options: more arguments of the command, after those below.
         command: the subcommand.
         target: MODULE:ATTRIBUTE; the text is written to MODULE.py in a folder that is the command's current one.
@@ -136,7 +139,7 @@ class Daemon:
 
     def __init__(
         self,
-        source: str | None = ECHO,
+        source: str | Path | None = ECHO,
         *options: str,
         command: str = "serve",
         target: str | None = "application:handler",
@@ -199,7 +202,8 @@ class Daemon:
         self.directory = Path(self._folder.name)
         if self.source is not None and self.target is not None:
             module = self.target.partition(":")[0]
-            (self.directory / f"{module}.py").write_text(textwrap.dedent(self.source), encoding="utf-8")
+            text = self.source.read_text() if isinstance(self.source, Path) else textwrap.dedent(self.source)
+            (self.directory / f"{module}.py").write_text(text, encoding="utf-8")
         self._log = self.directory / "daemon.log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
