@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from tests.core.recorder import Recorder, text
-from tests.support.wire import BINARY, TEXT
+from tests.support.wire import BINARY, TEXT, header
 from tidegate._core.broadcast import broadcast
 from tidegate._core.counters import Row
-from tidegate._core.wire import build_header
 from tidegate.protocol import State
 
 
@@ -21,7 +20,7 @@ def test_everybody_gets_the_same_frame(opcode: int, size: int) -> None:
     payload = b"x" * size
     assert broadcast(channels, opcode, payload) == ([], [])
     for channel in channels:
-        assert channel.transport_.writes == [build_header(0x80 | opcode, size) + payload]
+        assert channel.transport_.writes == [header(0x80 | opcode, size) + payload]
 
 
 @pytest.mark.parametrize("made", [list, tuple, set, frozenset, iter, lambda channels: dict.fromkeys(channels)])

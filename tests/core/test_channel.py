@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tidegate._core.channel import Channel
 
 from tests.core.recorder import MASK, Recorder, binary, control, cut, more, text
 from tests.support.wire import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame
-from tidegate._core.channel import Channel
 from tidegate.closing import FAILURES
 from tidegate.frames import CloseCode
 from tidegate.protocol import Side, State

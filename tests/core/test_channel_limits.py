@@ -8,8 +8,7 @@ import tracemalloc
 import pytest
 
 from tests.core.recorder import MASK, Recorder, binary, control, more, text
-from tests.support.wire import BINARY, PING, TEXT, frame
-from tidegate._core.wire import build_header
+from tests.support.wire import BINARY, PING, TEXT, frame, header
 from tidegate.closing import FAILURES
 from tidegate.frames import CloseCode
 
@@ -73,7 +72,7 @@ def test_a_huge_length_claims_no_memory() -> None:
     tracemalloc.start()
     try:
         channel = Recorder(max_size=None)
-        channel.feed(build_header(0x82, 2**62, MASK) + b"x" * 1000)
+        channel.feed(header(0x82, 2**62, MASK) + b"x" * 1000)
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
@@ -88,7 +87,7 @@ def test_64_mib_in_reads_of_a_kib(opcode: int) -> None:
     channel = Recorder(max_size=None)
     tracemalloc.start()
     try:
-        channel.feed(build_header(0x80 | opcode, size, MASK))
+        channel.feed(header(0x80 | opcode, size, MASK))
         for _ in range(size // 1024):
             channel.data_received(masked)
             channel.turn()
@@ -106,7 +105,7 @@ def test_the_bytes_of_a_large_message_are_moved_a_few_times_only() -> None:
     """Linear in time, by what it does and not by a clock: the address of the payload changes as often as it doubles."""
     size = 1 << 24
     channel = Recorder(max_size=None)
-    channel.feed(build_header(0x82, size, MASK))
+    channel.feed(header(0x82, size, MASK))
     moves, last = 0, None
     tracemalloc.start()
     try:

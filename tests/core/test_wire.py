@@ -1,107 +1,89 @@
-"""Bytes of frames against models in Python: headers, masks, and UTF-8 that is cut at every byte."""
+"""Bytes of frames against models in Python: headers, masks, and UTF-8 that is cut at every byte.
+
+What must not live here: what a channel makes of frames (test_channel.py).
+"""
 
 from __future__ import annotations
 
 import itertools
-import struct
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tidegate._core.wire import Utf8Validator, apply_mask, build_header, parse_header
+from tests.core.recorder import MASK, Recorder, cut
+from tests.support.wire import BINARY, CONT, TEXT, frame, header, masked
+from tidegate.closing import FAILURES
+from tidegate.frames import CloseCode
 
 LENGTHS = st.one_of(
-    st.sampled_from([0, 1, 125, 126, 127, 255, 256, 65535, 65536, 2**31, 2**32, 2**63 - 1]),
-    st.integers(0, 2**63 - 1),
+    st.sampled_from([1, 125, 126, 127, 255, 256, 65535, 65536, 2**31, 2**32, 2**63 - 1]),
+    st.integers(1, 2**63 - 1),
 )
 KEYS = st.binary(min_size=4, max_size=4)
-
-
-def model_header(first: int, length: int, key: bytes) -> bytes:
-    """A header as RFC 6455 5.2 draws it."""
-    masked = 0x80 if key else 0
-    if length < 126:
-        return struct.pack("!BB", first, masked | length) + key
-    if length < 1 << 16:
-        return struct.pack("!BBH", first, masked | 126, length) + key
-    return struct.pack("!BBQ", first, masked | 127, length) + key
+TOO_BIG = next(what for what, (code, _) in enumerate(FAILURES) if code == CloseCode.MESSAGE_TOO_BIG)
 
 
 # Headers
 
 
-@given(st.integers(0, 255), LENGTHS, st.one_of(st.just(b""), KEYS))
-def test_headers_are_built_as_the_rfc_draws_them(first: int, length: int, key: bytes) -> None:
-    assert build_header(first, length, key) == model_header(first, length, key)
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 127, 255, 256, 65535, 65536, 70000])
+@pytest.mark.parametrize("first", [0x00, 0x01, 0x82, 0xC1, 0x89, 0xFF])
+def test_headers_are_built_as_the_rfc_draws_them(first: int, length: int) -> None:
+    payload = bytes(i * 7 & 0xFF for i in range(length))
+    server, client = Recorder(), Recorder(client=True)
+    server._send_frame(first, payload)
+    assert server.transport_.written == header(first, length) + payload
+    client._send_frame(first, payload)
+    written = client.transport_.written
+    mask = written[-length - 4 : len(written) - length]
+    assert written == header(first, length, mask) + masked(payload, mask)
 
 
-@given(st.integers(0, 255), LENGTHS, st.one_of(st.just(b""), KEYS), st.binary(max_size=8))
-def test_headers_are_parsed_once_they_are_whole(first: int, length: int, key: bytes, payload: bytes) -> None:
-    header = model_header(first, length, key)
-    for size in range(len(header)):
-        assert parse_header(header[:size]) is None
-    assert parse_header(header + payload) == (len(header), first, bool(key), length, key)
+@given(
+    st.sampled_from([0x01, 0x02, 0x81, 0x82]), LENGTHS, KEYS, st.booleans(), st.lists(st.integers(1, 13), max_size=4)
+)
+def test_headers_are_parsed_once_they_are_whole(
+    first: int, length: int, key: bytes, client: bool, cuts: list[int]
+) -> None:
+    """However the header is cut, its length is read: nothing is allowed, so it is told as what would be too much."""
+    channel = Recorder(client=client, max_size=0)
+    whole = header(first, length, None if client else key)
+    channel.feed(*cut(whole[:-1], *sorted(cuts)))
+    assert channel.failures == []
+    channel.feed(whole[-1:])
+    assert channel.failures == [(TOO_BIG, (length, 0, 0))]
 
 
-@given(st.binary(max_size=20))
-def test_any_bytes_are_a_header_or_too_few(data: bytes) -> None:
-    parsed = parse_header(data)
-    if parsed is None:
-        assert len(data) < 14
-        return
-    size, first, masked, length, key = parsed
-    assert first == data[0]
-    assert masked == bool(data[1] & 0x80)
-    assert len(key) == (4 if masked else 0)
-    assert data[size - len(key) : size] == key
-    short = data[1] & 0x7F
-    assert size == 2 + {126: 2, 127: 8}.get(short, 0) + len(key)
-    if short == 126:
-        assert length == int.from_bytes(data[2:4], "big")
-    elif short == 127:
-        assert length == int.from_bytes(data[2:10], "big")  # also one with the forbidden first bit: it is seen
-    else:
-        assert length == short
-
-
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_headers_in_any_buffer(kind: type) -> None:
-    assert parse_header(kind(b"\x81\x85abcdHello")) == (6, 0x81, True, 5, b"abcd")
-
-
-@pytest.mark.parametrize("key", [b"a", b"abc", b"abcde"])
-def test_keys_of_another_size_are_refused(key: bytes) -> None:
-    with pytest.raises(ValueError, match="4 bytes"):
-        build_header(0x81, 5, key)
-    with pytest.raises(ValueError, match="4 bytes"):
-        apply_mask(b"Hello", key)
-
-
-def test_no_buffer_no_header() -> None:
-    with pytest.raises(TypeError):
-        parse_header(None)  # type: ignore[arg-type]
-    with pytest.raises(OverflowError):
-        build_header(0x81, -1)
+@given(st.integers(2**63, 2**64 - 1))
+def test_lengths_with_the_forbidden_first_bit_are_too_long(length: int) -> None:
+    channel = Recorder(max_size=None)
+    channel.feed(header(0x82, length, MASK))
+    ((what, _),) = channel.failures
+    assert what == TOO_BIG
 
 
 # Masks
 
 
 @given(st.binary(max_size=200), KEYS)
-def test_masking(data: bytes, key: bytes) -> None:
-    masked = apply_mask(data, key)
-    assert masked == bytes(byte ^ key[i % 4] for i, byte in enumerate(data))
-    assert apply_mask(masked, key) == data
+def test_masks_are_taken_off(data: bytes, key: bytes) -> None:
+    channel = Recorder()
+    channel.feed(header(0x82, len(data), key) + bytes(byte ^ key[i % 4] for i, byte in enumerate(data)))
+    assert channel.take_all() == [data]
 
 
-@pytest.mark.parametrize("size", [*range(72), 4095, 4096, 4097])
+@pytest.mark.parametrize("size", [*range(72), *range(124, 134), 255, 256, 257, 4095, 4096, 4097])
 @pytest.mark.parametrize("offset", range(4))
-def test_masking_at_every_size_and_alignment(size: int, offset: int) -> None:
+def test_masks_are_taken_off_at_every_size_and_alignment(size: int, offset: int) -> None:
+    """The payload is cut, so that its second part begins anywhere in the mask."""
     data = bytes(i * 7 & 0xFF for i in range(offset + size))
     key = b"\x01\x80\xff\x35"
-    expected = bytes(byte ^ key[i % 4] for i, byte in enumerate(data[offset:]))
-    assert apply_mask(memoryview(data)[offset:], bytearray(key)) == expected
+    whole = frame(data, BINARY, mask=key)
+    place = len(whole) - size
+    channel = Recorder()
+    channel.feed(whole[:place], whole[place:])
+    assert channel.take_all() == [data]
 
 
 # UTF-8
@@ -126,12 +108,34 @@ def complete(data: bytes) -> bool:
 
 
 def check_in_pieces(pieces: list[bytes]) -> None:
-    validator = Utf8Validator()
+    """The text comes in these pieces, as frames and then within a frame: it fails as soon as it cannot go on."""
+    whole = b"".join(pieces)
+    in_frames = [frame(piece, CONT if i else TEXT, fin=False, mask=MASK) for i, piece in enumerate(pieces)]
+    check([*in_frames, frame(b"", CONT if pieces else TEXT, mask=MASK)], pieces)
+    if whole:
+        # With a payload that is not all there.
+        start = header(0x81, len(whole), MASK)
+        places = list(itertools.accumulate(map(len, pieces), initial=0))
+        check([start, *cut(masked(whole, MASK), *places[1:-1])], [b"", *pieces])
+
+
+def check(chunks: list[bytes], pieces: list[bytes]) -> None:
+    """Feed chunks with these pieces of a text in them, the end of the message with or after the last one."""
+    channel = Recorder(high=None)
     so_far = b""
-    for piece in pieces:
+    for chunk, piece in itertools.zip_longest(chunks, pieces, fillvalue=b""):
+        channel.feed(chunk)
         so_far += piece
-        assert validator.check(piece) == valid_prefix(so_far), so_far
-        assert validator.complete == complete(so_far), so_far
+        if channel.failures:
+            break
+        assert valid_prefix(so_far), so_far
+    whole = b"".join(pieces)
+    if complete(whole):
+        assert channel.failures == []
+        assert channel.take_all() == [whole.decode()]
+    else:
+        assert len(channel.failures) == 1
+        assert not valid_prefix(so_far) or so_far == whole, f"failed too early, after {so_far!r} of {whole!r}"
 
 
 EDGES = [
@@ -174,17 +178,21 @@ BROKEN = [
 def test_utf8_cut_at_every_byte(data: bytes) -> None:
     check_in_pieces([data])
     check_in_pieces([data[i : i + 1] for i in range(len(data))])
-    for cut in range(len(data) + 1):
-        check_in_pieces([data[:cut], data[cut:]])
-        check_in_pieces([data[:cut], b"", data[cut:]])
+    for place in range(len(data) + 1):
+        check_in_pieces(cut(data, place))
+        check_in_pieces([data[:place], b"", data[place:]])
 
 
-def test_utf8_every_two_bytes() -> None:
-    for pair in itertools.product(range(256), repeat=2):
-        data = bytes(pair)
-        validator = Utf8Validator()
-        assert validator.check(data) == valid_prefix(data), data
-        assert validator.complete == complete(data), data
+@pytest.mark.parametrize("first", range(0x7E, 0x100))
+def test_utf8_every_two_bytes(first: int) -> None:
+    for second in range(256):
+        data = bytes([first, second])
+        channel = Recorder()
+        channel.feed(frame(data, TEXT, fin=False, mask=MASK))
+        assert (channel.failures == []) == valid_prefix(data), data
+        if not channel.failures:
+            channel.feed(frame(b"", CONT, mask=MASK))
+            assert (channel.failures == []) == complete(data), data
 
 
 @pytest.mark.parametrize("lead", [0xE0, 0xE1, 0xEC, 0xED, 0xEE, 0xEF, 0xF0, 0xF1, 0xF3, 0xF4, 0xF5])
@@ -206,11 +214,3 @@ def test_utf8_of_any_text(text: str, data: st.DataObject | None) -> None:
     encoded = text.encode()
     cuts = sorted(data.draw(st.lists(st.integers(0, len(encoded)), max_size=5))) if data is not None else [1, 5, 6]
     check_in_pieces([encoded[a:b] for a, b in itertools.pairwise([0, *cuts, len(encoded)])])
-
-
-def test_utf8_stays_broken() -> None:
-    validator = Utf8Validator()
-    assert not validator.check(b"\xff")
-    assert not validator.check(b"fine")
-    assert not validator.check(b"")
-    assert not validator.complete

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from tests.core.recorder import Recorder, binary, control, finish, frames, in_callback, more, text
-from tests.support.wire import BINARY, PING, TEXT
-from tidegate._core.channel import slow_connections
+from tests.support.wire import BINARY, PING, TEXT, header
 from tidegate._core.counters import BOUNDS, DIRECTIONS, OPCODES, Row
-from tidegate._core.wire import build_header
+from tidegate._core.writer import slow_connections
 from tidegate.protocol import State
 
 # Frames
@@ -42,7 +41,7 @@ from tidegate.protocol import State
 def test_send(message: Any, text_: bool | None, first: int, payload: bytes) -> None:
     channel = Recorder()
     assert finish(channel.send(message, text_)) is None
-    assert channel.transport_.writes == [build_header(first, len(payload)) + payload]
+    assert channel.transport_.writes == [header(first, len(payload)) + payload]
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 65537, 200_000])
@@ -51,7 +50,7 @@ def test_send_of_every_size(size: int, kind: type) -> None:
     channel = Recorder()
     payload = b"x" * size
     finish(channel.send(payload.decode() if kind is str else kind(payload)))
-    assert channel.transport_.written == build_header(0x81 if kind is str else 0x82, size) + payload
+    assert channel.transport_.written == header(0x81 if kind is str else 0x82, size) + payload
 
 
 def test_large_bytes_leave_uncopied() -> None:

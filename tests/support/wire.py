@@ -1,6 +1,7 @@
 """RFC 6455 as bytes, the one codec of the tests: frames are built and read here, and the opening handshake is written.
 
     frame(), close()     a frame as a client sends it, or unmasked
+    header(), masked()   the parts of a frame
     Frame, reading()     a frame that came; how to read one, whatever the bytes come from
     read_frame()         the next one of a stream of asyncio
     parsed()             the frames that bytes are made of
@@ -61,16 +62,29 @@ def frame(
     payload: bytes = b"", opcode: int = TEXT, *, fin: bool = True, rsv: int = 0, mask: bytes | None = b"\0\0\0\0"
 ) -> bytes:
     """A frame as a client sends it; `mask=None` leaves it unmasked, the default mask leaves the payload readable."""
-    length = len(payload)
-    masked = 0x80 if mask is not None else 0
-    head = bytes([(0x80 if fin else 0) | rsv << 4 | opcode])
+    head = header((0x80 if fin else 0) | rsv << 4 | opcode, len(payload), mask)
+    return head + (payload if mask is None else masked(payload, mask))
+
+
+def header(first: int, length: int, mask: bytes | None = None) -> bytes:
+    """The header of a frame whose first byte (FIN, RSV, opcode) is `first`, as section 5.2 draws it."""
+    bit = 0x80 if mask is not None else 0
     if length < 126:
-        head += bytes([masked | length])
+        head = bytes([first, bit | length])
     elif length < 65536:
-        head += bytes([masked | 126]) + length.to_bytes(2, "big")
+        head = bytes([first, bit | 126]) + length.to_bytes(2, "big")
     else:
-        head += bytes([masked | 127]) + length.to_bytes(8, "big")
-    return head + payload if mask is None else head + mask + _masked(payload, mask)
+        head = bytes([first, bit | 127]) + length.to_bytes(8, "big")
+    return head + (mask or b"")
+
+
+def masked(payload: bytes, mask: bytes) -> bytes:
+    """A payload with its mask, or what a masked one was (section 5.3)."""
+    if not any(mask):
+        return payload
+    length = len(payload)
+    pad = (mask * (length // 4 + 1))[:length]
+    return (int.from_bytes(payload, "big") ^ int.from_bytes(pad, "big")).to_bytes(length, "big")
 
 
 def close(code: int | None = 1000, reason: str = "", *, mask: bytes | None = b"\0\0\0\0") -> bytes:
@@ -91,7 +105,7 @@ def reading() -> Generator[int, bytes, Frame]:
         length = int.from_bytes((yield 2 if length == 126 else 8), "big")
     mask = (yield 4) if second & 0x80 else None
     payload = (yield length) if length else b""
-    return Frame(first, mask, payload if mask is None else _masked(payload, mask))
+    return Frame(first, mask, payload if mask is None else masked(payload, mask))
 
 
 async def read_frame(reader: asyncio.StreamReader) -> Frame:
@@ -127,14 +141,6 @@ def parsed(data: bytes, *, partial: bool = False) -> Iterator[Frame]:
         else:
             assert partial, f"the last frame lacks {start + needed - len(data)} bytes"
             return
-
-
-def _masked(payload: bytes, mask: bytes) -> bytes:
-    if not any(mask):
-        return payload
-    length = len(payload)
-    pad = (mask * (length // 4 + 1))[:length]
-    return (int.from_bytes(payload, "big") ^ int.from_bytes(pad, "big")).to_bytes(length, "big")
 
 
 # The opening handshake.

@@ -8,8 +8,8 @@ import socket
 import pytest
 
 from tests.support.harness import Daemon, wait_until
-from tidegate._core.channel import slow_connections
 from tidegate._core.counters import Row
+from tidegate._core.writer import slow_connections
 from tidegate.worker import self_metrics
 
 

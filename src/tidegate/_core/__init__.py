@@ -2,18 +2,18 @@
 
     channel      what asyncio calls: reads, parsed turn by turn
     parser       bytes to frames
-    inbox        frames that wait to be read, and who waits for them
-    messages     recv(), send() and iteration, awaited without a frame of Python's
+    inbox        frames that wait to be read, and the task that waits for them
+    messages     recv(), send() and iteration, without a Python frame; messages.pyi lists all calls in and out
     writer       messages framed, gathered and written
-    turns        how long a connection, or a task, has the event loop before the others have their turn
+    turns        the share of the event loop that a connection, or a task, has before others have their turn
     waiter       the future that a reading task waits on
     deflate      permessage-deflate of one connection
     broadcast    one message to many connections
-    wire         headers, masking keys, UTF-8
+    wire         masking keys; and headers, masking, UTF-8 for native code
     counters     what a process counts, in a row
-    scoreboard   every row, in shared memory
+    scoreboard   all rows, in shared memory
     snapshot     one consistent read of it
-    parent       the end of a process whose parent has gone
+    parent       ends a process after its parent has ended
 
 What must not live here: anything rarer than a message.
 """

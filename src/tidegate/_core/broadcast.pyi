@@ -1,9 +1,9 @@
 from collections.abc import Iterable
 from typing import TypeVar
 
-from .channel import Channel
+from .messages import MessageChannel
 
-_Connection = TypeVar("_Connection", bound=Channel)
+_Connection = TypeVar("_Connection", bound=MessageChannel)
 
 def broadcast(
     connections: Iterable[_Connection], opcode: int, payload: bytes

@@ -1,9 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""One message to many channels: framed once, compressed once per set of parameters, the same bytes for all.
+# cython: embedsignature=True, embedsignature.format=clinic
+"""One message to many channels: framed once, compressed once for each set of parameters, the same bytes for all.
 
-A message that is compressed without context can go to everybody, if each receiver's own compressor starts anew after
-it (RFC 7692 section 7.2.1): its next message then refers to nothing that only the others had. What must not live here:
-connections that need a second look, which are handed back.
+A message that is compressed without context can be sent to all connections, if the compressor of each starts anew after it
+(RFC 7692 section 7.2.1): the next message then refers to nothing that a receiver lacks. What must not live here: the
+connections that cannot take it so, which are returned.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -18,6 +19,7 @@ from tidegate._core.writer cimport BINARY, OPEN, TEXT
 
 
 cdef bytes frame(uint8_t first, bytes payload):
+    """Return an unmasked frame."""
     cdef uint8_t head[14]
     cdef Py_ssize_t n = PyBytes_GET_SIZE(payload)
     cdef Py_ssize_t size = tg_build_header(head, first, n, 0)
@@ -28,15 +30,16 @@ cdef bytes frame(uint8_t first, bytes payload):
 
 
 cdef bytes compressed(Deflate deflate, bytes payload):
+    """Compress a message without context, with the parameters of a connection."""
     cdef Deflate alone = Deflate(True, True, 15, deflate.local_max_window_bits, deflate.compress_settings)
     return alone.compress(payload)
 
 
 def broadcast(connections, uint8_t opcode, bytes payload not None):
-    """Send a whole message to every open connection that can take it just so.
+    """Send a whole message to every open connection that can take it at once.
 
-    Returns the open connections that cannot (in the middle of a fragmented message, above `write_limit`, a client, logged
-    or with extensions of their own), and the pairs (connection, exception) of those whose transport refused.
+    Return the open connections that cannot (in the middle of a fragmented message, above `write_limit`, a client, logged
+    or with other extensions), and pairs (connection, exception) of those whose transport raised.
     """
     cdef Channel channel
     if opcode != TEXT and opcode != BINARY:

@@ -1,5 +1,5 @@
-/* Bytes of RFC 6455 section 5: frame headers, masking, UTF-8. Plain C on plain memory, shared by wire.pyx (which shows
- * it to Python) and channel.pyx (which runs it). Nothing here allocates, fails or knows a Python object. */
+/* Bytes of RFC 6455 section 5: frame headers, masking, UTF-8. Plain C on plain memory, for parser.pyx, writer.pyx
+ * and broadcast.pyx. Nothing here allocates, fails or knows a Python object. */
 #ifndef TIDEGATE_BYTES_H
 #define TIDEGATE_BYTES_H
 #include <stddef.h>

@@ -1,4 +1,4 @@
-"""The way in: reading, turn by turn."""
+"""Declarations of the way in: reading, turn by turn."""
 
 from libc.stdint cimport uint8_t, uint64_t
 
@@ -9,7 +9,7 @@ cdef class Channel(Parser):
     cdef uint8_t reading_paused
     cdef uint8_t discarding  # nothing more is read: RFC 6455 sections 1.4 and 7.1.7
 
-    # What this turn of the loop's has cost by now.
+    # What this turn of the loop has cost by now.
     cdef uint64_t turn  # its number
     cdef double seconds
     cdef Py_ssize_t bytes_read

@@ -1,10 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, binding=False, auto_pickle=False
+# cython: embedsignature=True, embedsignature.format=clinic
 """The way in of one connection: what is read is parsed turn by turn, and the reader woken.
 
-`Channel` is the asyncio protocol that uvloop or asyncio calls. What a read brings is parsed and handled within the read
-callback, as far as the budget of a turn (turns.pyx) and the room for frames that wait (inbox.pyx) allow; the rest stays as
-it came, reading pauses, and the connection gets into line. Whatever is rarer than a message goes to a few methods that
-`asyncio.connection.Connection` defines; they are named together at the end of the class. What must not live here:
+`Channel` is the asyncio protocol that uvloop or asyncio calls. The bytes of a read are parsed, and messages handled, within
+the read callback, as far as the budget of a turn (turns.pyx) and the room for frames that wait (inbox.pyx) allow; the rest
+stays unparsed, reading pauses, and the connection gets into line. What is rarer than a message is passed to methods that
+`asyncio.connection.Connection` defines: messages.pyi lists them, and what Connection calls. What must not live here:
 handshakes, the rules of frames (parser.pyx), control frames, closing, timers, policies.
 """
 
@@ -23,10 +24,12 @@ cdef Py_ssize_t FULL_READ = 200_000
 
 
 cdef class Channel(Parser):
-    """One connection's protocol, to be subclassed: see the module."""
+    """The asyncio protocol of one connection, as far as it reads."""
+
+    # Called by Connection.
 
     def _configure(self, loop, bint client, max_message_size, max_fragment_size, queue_high, queue_low, bint slow):
-        """Settings of the native side, in bytes and frames; None is no limit."""
+        """Set the loop, the side and the limits, in bytes and frames; None is no limit."""
         self.loop = loop
         self.turns = Turns.of(loop)
         self.take_side(client)
@@ -42,31 +45,31 @@ cdef class Channel(Parser):
         self.rsv_allowed = 4
 
     def _use_extensions(self):
-        """Let Python see every frame: what its reserved bits mean is for the extensions to know."""
+        """Pass every frame through Python, where extensions encode and decode it (RFC 6455 section 9)."""
         self._extended = self._slow = True
         self.rsv_allowed = 7
 
     def _connect(self, transport):
-        """Write to and read from `transport` from now on."""
+        """Use this transport from now on."""
         self.transport = transport
         self.write = transport.write
-        # writelines() of asyncio's own sockets has no write limit, and on a lost one spoils the selector (3.12, 3.13.0).
+        # writelines() of asyncio's sockets has no write limit, and on a lost socket spoils the selector (3.12, 3.13.0).
         self.scatter = type(transport).__module__ != "asyncio.selector_events"
         self.descriptor = UNKNOWN
         self.now = tg_now()
 
     def _disconnect(self):
-        """The transport is gone: nothing is written any more. What came before that has another turn."""
+        """Let the transport go, which is lost: nothing is written any more. Bytes that came before are still parsed."""
         self.write = None
         self.descriptor = NONE
-        self.reading_paused = self._write_paused = False  # a transport that is gone is asked for nothing
+        self.reading_paused = self._write_paused = False  # a transport that is lost is asked for nothing
         slow_connections.discard(self)
         if self.chunk is not None and self._state != CONNECTING:
             self.seconds = 0
             self.take_turn(TURN_SECONDS)
 
     def _close_inbox(self):
-        """The connection is closed: frames that wait can still be read."""
+        """Wake the reader of a connection that is closed. Frames that wait can still be read."""
         if self.chunk is None:
             self.discarding = True
             self.partial = None
@@ -74,7 +77,7 @@ cdef class Channel(Parser):
             self.waiter.finish(False)
 
     def _discard(self):
-        """Read nothing more (RFC 6455 sections 1.4, 7.1.7), but let the end of the stream be seen."""
+        """Discard what is read from now on (RFC 6455 sections 1.4, 7.1.7), up to the end of the stream."""
         self.discarding = True
         self.held = False
         self.chunk = self.partial = self.inflation = None
@@ -82,7 +85,7 @@ cdef class Channel(Parser):
         self._resume_reading()
 
     def _resume_reading(self):
-        """Go on with what has been read, and then with reading: nothing has to wait for room any more."""
+        """Go on parsing and reading, which waited for room."""
         self.no_room = False
         if self.chunk is not None:
             self.turns.join(self)
@@ -92,13 +95,13 @@ cdef class Channel(Parser):
 
     @property
     def _holds_back(self):
-        """Whether something of the peer's has not been looked at, or is not read, because there is too much."""
+        """Whether bytes of the peer are not parsed, or not read, because too much waits."""
         return self.reading_paused or self.chunk is not None
 
     @property
     def idle_since(self) -> float:
-        """Since when nothing is going on, in seconds of CLOCK_MONOTONIC (the clock of loop.time()): the last bytes that
-        came in, or now while a message is being handled, read or written."""
+        """The time (of `loop.time()`) since which the connection is idle: when the last bytes came in; or now, while a
+        message is handled, read or written."""
         if self.handling != 0 or self.queued or self.in_payload or self._write_paused or self.chunk is not None:
             return tg_now()
         return self.now
@@ -106,7 +109,7 @@ cdef class Channel(Parser):
     # Reading, turn by turn.
 
     def data_received(self, data):
-        """Called by the transport."""
+        """Parse what was read, and handle it: the transport calls it."""
         cdef bytes chunk = data if PyBytes_CheckExact(data) else bytes(memoryview(data))
         if self.turns is None:
             self.check()  # which raises
@@ -121,7 +124,7 @@ cdef class Channel(Parser):
             self.unread.append(chunk)
             if self.gather is NULL:
                 self.pause_reading()
-            # else a transport has an answer to what was just written: it comes after what is being parsed
+            # else the transport has an answer to what was just written, which comes after what is being parsed
         else:
             self.chunk = chunk
             self.place = 0
@@ -142,7 +145,7 @@ cdef class Channel(Parser):
         return 0
 
     cdef int work(self, double share) except -1:
-        """Parse what has come and have it handled, for about `share` seconds."""
+        """Parse what was read and have it handled, for about `share` seconds."""
         cdef Turns turns = self.turns
         cdef double until = turns.until
         cdef bint whole = False
@@ -165,7 +168,7 @@ cdef class Channel(Parser):
         finally:
             turns.callbacks -= 1
             turns.until = until
-            if not whole:  # an exception, in the middle of a frame perhaps: what follows makes no sense any more
+            if not whole:  # an exception, perhaps within a frame: what follows cannot be parsed
                 self.discarding = True
                 self.chunk = self.partial = self.inflation = None
                 self.unread = None
@@ -173,7 +176,7 @@ cdef class Channel(Parser):
         return self.settle(self.charge(size, tg_now_about() - self.now))
 
     cdef int settle(self, bint over) except -1:
-        """After a turn: read on, wait for room, or get into line for the next one."""
+        """Read on, wait for room, or get into line for the next turn: after a turn."""
         if self.write is None:
             return 0
         if self.chunk is not None and self.held and self.must_wait() and self.header.opcode != CLOSE:
@@ -187,17 +190,19 @@ cdef class Channel(Parser):
         return 0
 
     cdef int wait_in_line(self) except -1:
+        """Go on in the next turn."""
         self.pause_reading()
         return self.turns.join(self)
 
     cdef int pause_reading(self) except -1:
+        """Have the transport read no more."""
         if not self.reading_paused and self.write is not None and not self.transport.is_closing():
             self.reading_paused = True
             self.transport.pause_reading()
         return 0
 
     cdef bint charge(self, Py_ssize_t size, double seconds) except -1:
-        """Take so much from the budget of this turn: whether it is used up."""
+        """Take so much from the budget of this turn. Return whether it is used up."""
         if self.turn != self.turns.number:
             self.turn = self.turns.number
             self.seconds = 0
@@ -213,25 +218,10 @@ cdef class Channel(Parser):
         return self.turns.join(self)
 
     cdef int read_rest(self) except -1:
-        """A reader has nothing more to read of a connection that is closed: parse what came before that."""
+        """Parse what was read before the connection was closed, until a reader has something to read."""
         while self.chunk is not None and not self.readable(self.reader_takes_frames):
             self.parse()
         return 0
 
     cdef bint more_to_handle(self):
         return self.queued > 0 or (self.chunk is not None and self.place < PyBytes_GET_SIZE(self.chunk))
-
-    # Doors to Python, which Connection defines:
-    #   _handshake_received(data)            bytes before the connection is open
-    #   _control_received(opcode, payload)   a control frame
-    #   _frame_received(opcode, fin, payload)  a data frame, if it is to be logged
-    #   _frame_decoded(opcode, fin, rsv, payload, limit)  what extensions make of a frame; None if they failed
-    #   _fail_received(what, detail)         the peer broke the protocol; nothing more is read
-    #   _write_failed(exception)             the transport refused to write
-    #   _drained()                           the transport wrote enough: senders may go on
-    #   _drain()                             coroutine: wait for that
-    #   _iterate()                           asynchronous iterator of what a subclass's own recv() returns
-    #   _send_slowly(message, text)          coroutine: send what is not simple
-    #   _recv_undecodable(exception)         coroutine: recv(decode=True) met bytes that are no UTF-8
-    #   _concurrent_read(mode)               the exception for a second reader
-    #   _closed_exception(iterating)         the exception that says how the connection ended

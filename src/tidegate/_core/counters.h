@@ -35,15 +35,15 @@ static const double TG_SIZES[TG_SIZE_BOUNDS] = {
     64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216,
 };
 
-/* Bounds of what operators do, reloads and drains, in seconds: a tenth of a second to five minutes. */
+/* Bounds of reloads and drains, in seconds: a tenth of a second to five minutes. */
 #define TG_OPERATION_BOUNDS 10
 static const double TG_OPERATIONS[TG_OPERATION_BOUNDS] = {0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300};
 
 /* Ticks of a sum, in one second. In nanoseconds 64 bits hold 584 years, too few for the lives of connections:
- * 10,000 of them that live a day each are 27 years a day. So those are summed in microseconds. */
+ * 10,000 of them that live a day each add 27 years a day. So those are summed in microseconds. */
 #define TG_NANOSECONDS 1e9
 #define TG_MICROSECONDS 1e6
-#define TG_BYTES 1.0 /* and of one that is no time */
+#define TG_BYTES 1.0 /* in one byte, of a sum of bytes */
 
 /* ---- the table: what a row counts, each once ----
  * From it follow the members of tg_row, the names and places that Python reads (counters.FIELDS), and the number of the
@@ -53,10 +53,13 @@ static const double TG_OPERATIONS[TG_OPERATION_BOUNDS] = {0.1, 0.5, 1, 2.5, 5, 1
  * A name is added at the end, as long as there are words for it, and never moved: that is no other layout. */
 #define TG_COUNTERS(X)                                                                                                 \
     X(connections_accepted, , "")                                                                                      \
-    /* "ok", the reason of an error response, or "timeout" and "disconnected" where there was none. */                 \
+    /* ok, the reason of an error response, or timeout and disconnected: there was no response. rejected: a hook      \
+     * responded, also with a page. error: a hook raised. unavailable: the server was closing. limited: a limit of    \
+     * connections was reached. bad_proxy_header, tls_failed: what comes before the handshake did not. */             \
     X(handshakes, [16],                                                                                                \
       "ok bad_request forbidden method_not_allowed upgrade_required too_large version_not_supported rejected error "   \
       "timeout unavailable disconnected limited bad_proxy_header tls_failed")                                          \
+    /* local, remote: that side sent the first close frame. abort: the connection was lost or cut. */                  \
     X(closes, [3][20],                                                                                                 \
       "local remote abort, 1000 1001 1002 1003 1004 1005 1006 1007 1008 1009 1010 1011 1012 1013 1014 1015 "           \
       "3xxx 4xxx other")                                                                                               \
@@ -64,9 +67,11 @@ static const double TG_OPERATIONS[TG_OPERATION_BOUNDS] = {0.1, 0.5, 1, 2.5, 5, 1
     X(bytes, [2], "received sent") /* payload of data messages */                                                      \
     X(pauses, [2], "reading writing") /* for max_queue, for write_limit */                                             \
     X(pong_timeouts, , "")                                                                                             \
+    /* Limits of the daemon, of the worker's descriptors, of one client's address at a time, and of its handshakes a   \
+     * second. */                                                                                                      \
     X(limit_rejections, [8], "daemon descriptors address rate")                                                        \
     X(log_messages_dropped, , "")                                                                                      \
-    X(slow_consumers, [4], "close")                                                                                    \
+    X(slow_consumers, [4], "close") /* with code 1013 */                                                               \
     X(gc_collections, [3], "0 1 2") /* generation */
 
 /* Histograms: X(name, bounds, how many of them, ticks of the sum in one of their unit). */
@@ -132,9 +137,9 @@ static inline void tg_observe(tg_histogram *h, const double *bounds, int count, 
     tg_observe_in(h, bounds, count, value, TG_NANOSECONDS);
 }
 
-/* tg_now(), or what it was up to two microseconds ago: asking the clock takes as long as all other counting of a message
- * together, and of many that come at once each is handled in less than that. The processor's own counter tells when to
- * ask again. Whatever else it may do, run backwards or differ between processors, it is no more than asked too often. */
+/* tg_now(), or its value of up to two microseconds ago: the clock takes as long as all other counting of a message
+ * together, and messages that come together are handled in less than that each. The processor's counter tells when to ask
+ * the clock again; if it runs backwards or differs between processors, the clock is only asked more often. */
 #if defined(__x86_64__)
 #define TG_STALE 4096 /* cycles */
 static inline double tg_now_about(void) {
@@ -151,7 +156,7 @@ static inline double tg_now_about(void) {
 static inline double tg_now_about(void) { return tg_now(); }
 #endif
 
-/* ---- what is counted per message. With TIDEGATE_NO_METRICS nothing is: to measure what the counting costs. ---- */
+/* ---- what is counted per message; nothing with TIDEGATE_NO_METRICS, which measures what the counting costs ---- */
 
 static inline int tg_size_bucket(uint64_t size) {
     int i;
@@ -161,10 +166,10 @@ static inline int tg_size_bucket(uint64_t size) {
 }
 
 #ifndef TIDEGATE_NO_METRICS
-/* Payload of a data frame. */
+/* Counts the payload of a data frame. */
 static inline void tg_count_bytes(tg_row *row, int direction, uint64_t size) { row->bytes[direction] += size; }
 
-/* The end of a message, whose frames had this much payload together. */
+/* Counts a message at its end, by the payload that its frames had together. */
 static inline void tg_count_message(tg_row *row, int direction, int opcode, uint64_t size) {
     tg_histogram *h = &row->message_size_received + direction;
     row->messages[direction][opcode - 1]++;
@@ -172,7 +177,7 @@ static inline void tg_count_message(tg_row *row, int direction, int opcode, uint
     h->sum += size;
 }
 
-/* The handler is done with the message that came then. */
+/* Counts the time that the handler took for the message that arrived then. */
 static inline void tg_count_handled(tg_row *row, double since) {
     tg_observe(&row->handler_duration, TG_DURATIONS, TG_BOUNDS, tg_now_about() - since);
 }
@@ -182,7 +187,7 @@ static inline void tg_count_message(tg_row *row, int direction, int opcode, uint
 static inline void tg_count_handled(tg_row *row, double since) {}
 #endif
 
-/* ---- the row's table of contents, for readers: all of it that adds up over rows ---- */
+/* ---- the table for readers: all fields that add up over rows ---- */
 
 enum { TG_COUNTER = 0, TG_HISTOGRAM = 1, TG_GAUGE = 2 };
 
@@ -211,7 +216,7 @@ static const tg_field TG_FIELDS[] = {
 
 typedef uint64_t __attribute__((may_alias)) tg_word; /* a counter, a gauge or the bits of a double */
 
-/* How many connections the row's worker has now: others read it while it counts. */
+/* The connections that the row's worker has now, read while it counts. */
 static inline int64_t tg_connections(const tg_row *row) {
     return __atomic_load_n(&row->connections_handshaking, __ATOMIC_RELAXED) +
            __atomic_load_n(&row->connections_open, __ATOMIC_RELAXED) +

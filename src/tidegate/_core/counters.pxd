@@ -1,4 +1,4 @@
-"""Table of contents of the counters for native code: the row that a worker writes and how to observe into it."""
+"""Declarations for native code of the row that a worker writes, and of how to count in it."""
 
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
@@ -34,11 +34,11 @@ cdef extern from "counters.h" nogil:
     void tg_count_handled(tg_row *row, double since)
 
 
-@cython.no_gc  # it is in no cycle; clearing _owner before the end would free memory that is not its own
+@cython.no_gc  # never in a cycle; clearing _owner before the end would free memory of the scoreboard
 @cython.final
 cdef class Row:
     cdef tg_row *data
-    cdef readonly int index  # in its scoreboard; -1: it is a private one
+    cdef readonly int index  # in its scoreboard; -1: a private row
     cdef object _owner  # keeps the memory alive: a Scoreboard, or None for a private row
     cdef int _inc(self, str name, tuple names, uint64_t by) except -1
     cdef int _observe(self, str name, double value) except -1

@@ -1,9 +1,16 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, binding=False, auto_pickle=False
-"""What one process counts: a `Row`, with one writer and no lock, and the names of all that is in it.
+# cython: embedsignature=True, embedsignature.format=clinic
+"""What one process counts: a `Row`, with one writer and no lock, and the names of its fields.
 
-Native code counts messages, bytes, pauses and handler durations straight into the row (counters.h); its methods are for
-what is rarer than a message. What must not live here: the shared file and who writes the rest of it (scoreboard), reads of
-it (snapshot), names, help and labels of metrics (metrics/catalog).
+    FIELDS            each field of a row, by its name: a `Field`; all of it follows from the table in counters.h
+    BOUNDS            of each histogram, the finite upper bounds of its buckets
+    HANDSHAKE_RESULTS, CLOSE_CODES, INITIATORS, ...   the closed sets of names in FIELDS
+    RESULT_OF_STATUS  the handshake result by the status of the answer
+    current, use      the row that this process counts in
+
+Native code counts messages, bytes, pauses and handler durations straight into the row (counters.h); the methods of `Row`
+are for what is rarer than a message. What must not live here: the shared file (scoreboard), reads of it (snapshot), names,
+help and labels of metrics (metrics/catalog).
 """
 
 cimport cython
@@ -35,10 +42,18 @@ cdef extern from "counters.h" nogil:
 
 
 Field = namedtuple("Field", "offset size kind names places bounds ticks")
+Field.__doc__ = "A field of a row: one or more 64-bit words."
+Field.offset.__doc__ = "The number of words before it."
+Field.size.__doc__ = "The number of its words."
+Field.kind.__doc__ = "counter, histogram or gauge."
+Field.names.__doc__ = "Of a counter's words: a closed set of names for each dimension."
+Field.places.__doc__ = "Names of a word -> its place among the words; (): the only word."
+Field.bounds.__doc__ = "Of a histogram: the finite upper bounds of its buckets; +Inf follows, and the sum is the last word."
+Field.ticks.__doc__ = "Of a histogram: what its sum counts in one second, or in one byte."
 
 
 def _places(names, size):
-    """Return where each word of a counter of so many words is, by its names: of two dimensions, the first is full."""
+    """Return the place of each word of a counter by its names; only the last dimension has words without a name."""
     *first, last = names
     outer = list(product(*first))
     room = size // len(outer)
@@ -47,6 +62,7 @@ def _places(names, size):
 
 
 cdef dict _table():
+    """Read the table of counters.h."""
     cdef const tg_field *field
     cdef size_t i
     fields = {}
@@ -75,7 +91,7 @@ DIRECTIONS, OPCODES = FIELDS["messages"].names
 (SLOW_ACTIONS,) = FIELDS["slow_consumers"].names
 (GC_GENERATIONS,) = FIELDS["gc_collections"].names
 
-# The result of a handshake by the status of its answer; every other status is a hook's own answer, "rejected".
+# Every other status was chosen by a hook: "rejected".
 RESULT_OF_STATUS = {
     101: "ok", 400: "bad_request", 403: "forbidden", 405: "method_not_allowed", 408: "timeout", 413: "too_large",
     414: "too_large", 426: "upgrade_required", 429: "limited", 431: "too_large", 500: "error", 503: "unavailable",
@@ -84,6 +100,7 @@ RESULT_OF_STATUS = {
 
 
 cdef str _name_of_code(int code):
+    """Return the name under which a close code is counted."""
     if 1000 <= code < 1016:
         return str(code)
     if 3000 <= code < 4000:
@@ -118,7 +135,8 @@ cdef class Row:
     """What one process counts. `Row()` is a private one, in ordinary memory.
 
     Native code counts messages, bytes, pauses and handler durations straight into it; the methods are for what is rarer
-    than a message. Counts are never checked against each other: who calls `accepted()` must call `handshake()` once.
+    than a message. Counts are not checked against each other: each `accepted()` must be followed by one `handshake()`.
+    `index` is the number of the row in its scoreboard, -1 for a private one.
     """
 
     # cdef tg_row *data, object _owner: see counters.pxd
@@ -211,7 +229,7 @@ cdef class Row:
 
     @property
     def heartbeat(self):
-        """`time.monotonic()` of the last `tick()`; 0.0 before the first one."""
+        """`time.monotonic()` of the last `tick()`; 0.0 before the first."""
         return self.data.heartbeat
 
     def send_queues(self, int64_t connections, int64_t total, uint64_t largest):
@@ -223,11 +241,12 @@ cdef class Row:
 
     @property
     def send_queue_max_bytes(self):
+        """Bytes that wait for the slowest client, as `send_queues()` was told."""
         return self.data.send_queue_max_bytes
 
     @property
     def connections_max(self):
-        """How many connections this process can have, and how many all of the daemon may; None: no such limit."""
+        """The limits of connections of this process and of the whole daemon; None: no such limit."""
         return self.data.connections_max, self.data.connections_max_of_all or None
 
     @connections_max.setter
@@ -254,6 +273,7 @@ cdef class Row:
 
 
 cdef Row row_at(tg_row *data, object owner, int index):
+    """Make the `Row` of memory that belongs to a scoreboard."""
     row = Row()
     free(row.data)
     row.data = data
@@ -262,8 +282,8 @@ cdef Row row_at(tg_row *data, object owner, int index):
     return row
 
 
-# The row that this process's connections write to. By default one in ordinary memory that nobody reads, so that a
-# program without a supervisor needs nothing, and the hot path has no branch.
+# The row that this process counts in. By default a private one that is never read, so that a program without a
+# supervisor needs nothing, and the hot path has no branch.
 cdef Row _current = Row()
 
 
@@ -272,14 +292,14 @@ cdef Row current_row():
 
 
 def current():
-    """The row that connections of this process write to; a private one unless `use()` was called."""
+    """Return the row that connections of this process count in: a private one, unless `use()` was called."""
     return _current
 
 
 def use(Row row not None):
-    """Make connections that are made from now on write to `row`; returns the row used before.
+    """Have connections made from now on count in `row`. Return the row used before.
 
-    A child that is forked later starts with a private row again.
+    A child that is forked later has a private row again.
     """
     global _current
     before = _current
@@ -288,7 +308,7 @@ def use(Row row not None):
 
 
 def _forked():
-    # A child that a handler forks is not the worker: it must not write to its parent's row.
+    """Give a forked child a private row: a child of a handler is not the worker, whose row has one writer."""
     if _current._owner is not None:
         use(Row())
 

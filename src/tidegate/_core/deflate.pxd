@@ -1,4 +1,4 @@
-"""Compression of one connection's messages."""
+"""Declarations of the compression of one connection's messages."""
 
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t
@@ -14,7 +14,7 @@ cdef class Inflation
 
 
 cdef class Deflate:
-    # Parameters of RFC 7692 7.1, as they concern this side.
+    # Parameters of RFC 7692 section 7.1, as they concern this side.
     cdef readonly bint remote_no_context_takeover
     cdef readonly bint local_no_context_takeover
     cdef readonly int remote_max_window_bits
@@ -24,7 +24,7 @@ cdef class Deflate:
     cdef object compressor  # None until something is sent, and after release()
     cdef object decompressor  # None until something is received
     cdef readonly bint in_message  # in the middle of a compressed message that comes in
-    cdef bint in_bytes  # which has had a byte
+    cdef bint in_bytes  # of which a byte has come
     cdef bint busy  # something was sent since rest()
     cdef readonly bint out_message  # in the middle of one that goes out
 
@@ -38,12 +38,10 @@ cdef class Deflate:
 
 
 cdef class Compression:
-    """A message that goes out, compressed piece by piece."""
-
     cdef Deflate deflate
     cdef bytes message
     cdef uint8_t opcode  # of the message, for the writer
-    cdef PyObject *sender  # the Awaitable that sends it, borrowed: it lets go when it ends
+    cdef PyObject *sender  # the Awaitable that sends it, borrowed: it clears this when it ends
     cdef Py_ssize_t at
     cdef list pieces
 
@@ -52,8 +50,6 @@ cdef class Compression:
 
 
 cdef class Inflation:
-    """A frame that came in, inflated piece by piece."""
-
     cdef Deflate deflate
     cdef bytes source  # what the peer sent
     cdef Py_ssize_t at

@@ -1,8 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, binding=False, auto_pickle=False
+# cython: embedsignature=True, embedsignature.format=clinic
 """Compressing and decompressing the messages of one connection (RFC 7692 section 7.2).
 
-Compressors are made when they are first needed, and let go when they are idle: a window costs more than all else that a
-connection has. What must not live here: negotiation (extensions.permessage_deflate), frames and their bits (channel).
+    Deflate     both directions
+    TooLong     raised for a message that is too long when it is decompressed
+    ZlibError   raised for data that are not compressed as they should be: zlib.error
+
+Compressors are made when they are first needed, and dropped when they are idle: a window takes more memory than the rest of
+a connection. What must not live here: negotiation (extensions.permessage_deflate), frames and their bits (channel).
 """
 
 import zlib
@@ -12,7 +17,7 @@ cimport cython
 cdef extern from "Python.h":
     const Py_ssize_t PY_SSIZE_T_MAX
 
-# zlib, of three that were measured side by side, for its memory. KiB that a connection holds to compress, and to decompress,
+# zlib, of three libraries that were measured, for its memory. KiB that a connection holds to compress, and to decompress,
 # with the default settings: zlib 32 + 10, zlib-ng 160 + 13, isal 81 + 26. Microseconds for a JSON message of 64 B, 1 KiB, 16 KiB:
 #   to compress    zlib 3.0, 20.7, 275    zlib-ng 1.9, 12.2, 125    isal 2.7, 5.7, 28 (a sixth larger)
 #   to decompress  zlib 0.3, 4.0, 37      zlib-ng 0.4, 2.8, 19      isal 0.9, 3.8, 17
@@ -27,8 +32,8 @@ cdef dict DEFAULTS = {}  # one object, so that equal settings of many connection
 cdef bytes EMPTY_BLOCK = b"\x00\x00\xff\xff"
 cdef bytes FLUSHED = b"\x00" + EMPTY_BLOCK
 
-# Streams after the first in one frame. A peer that flushes by final blocks has one in a frame; each costs a decompressor,
-# and need not have more than two bytes.
+# Streams after the first in one frame. A peer that flushes by final blocks needs one in a frame; each costs a decompressor,
+# and may have as few as two bytes.
 cdef int MAX_STREAMS = 16
 
 # Pieces of a large message, in bytes, between which other connections may have their turn: 50 us of inflating zeros, 300 us
@@ -42,9 +47,13 @@ class TooLong(Exception):
 
 
 cdef class Deflate:
-    """Both directions of one connection.
+    """Both directions of one connection's compression, with the parameters of RFC 7692 section 7.1.
 
-    `compress_settings` are keyword arguments of zlib.compressobj(); the window is negotiated and not among them.
+    Attributes:
+        remote_no_context_takeover, local_no_context_takeover: whether a side starts anew with each message.
+        remote_max_window_bits, local_max_window_bits: the size of a side's window, as a power of two.
+        compress_settings: other keyword arguments of zlib.compressobj().
+        in_message, out_message: whether a message is received or sent in fragments now.
     """
 
     def __init__(
@@ -62,7 +71,7 @@ cdef class Deflate:
         self.compress_settings = compress_settings or DEFAULTS
 
     cpdef bytes compress(self, object data, bint fin=True):
-        """Compress a message, or a fragment of one (RFC 7692 7.2.1)."""
+        """Compress a message, or a fragment of one (RFC 7692 section 7.2.1)."""
         cdef bytes head, tail
         self.busy = True
         head = self.need_compressor().compress(data)
@@ -77,12 +86,13 @@ cdef class Deflate:
         return tail
 
     cdef object need_compressor(self):
+        """Return the compressor, made if there is none."""
         if self.compressor is None:
             self.compressor = make_compressor(wbits=-self.local_max_window_bits, **self.compress_settings)
         return self.compressor
 
     cpdef bytes decompress(self, object data, bint fin, Py_ssize_t limit):
-        """Decompress a message, or a fragment of one (RFC 7692 7.2.2), to at most `limit` bytes; -1 for no limit.
+        """Decompress a message, or a fragment of one (RFC 7692 section 7.2.2), to at most `limit` bytes; -1 for no limit.
 
         Raises:
             TooLong: if there would be more; they are not made.
@@ -104,34 +114,36 @@ cdef class Deflate:
         return made
 
     cdef Inflation inflation(self, bytes data, bint fin, Py_ssize_t limit):
-        """Begin to do what decompress() does."""
+        """Begin to decompress a frame."""
         cdef Inflation made = Inflation.__new__(Inflation)
         made.deflate = self
         made.fin = fin
         made.limit = PY_SSIZE_T_MAX - 1 if limit < 0 else min(limit, PY_SSIZE_T_MAX - 1)
-        # Some peers make nothing of an empty message. The empty block alone would be no block.
+        # Some peers compress an empty message to nothing. The empty block alone would be invalid.
         self.in_bytes = len(data) > 0 or (self.in_message and self.in_bytes)
         if self.in_bytes:
-            # Some peers leave it there. It cannot be anything else: what is before it ends with bits that are 0.
+            # Some peers do not remove it. These bytes are nothing else: what is before them ends with bits that are 0.
             made.source = data + EMPTY_BLOCK if fin and not data.endswith(EMPTY_BLOCK) else data
         return made
 
     cpdef rest(self):
-        """Called now and then: let the compressor go if nothing was sent since the last call."""
+        """Drop the compressor if nothing was sent since the last call."""
         if not self.busy:
             self.release()
         self.busy = False
 
     cpdef release(self):
-        """Let the compressor go: the next message starts a context of its own, which every peer can decompress."""
+        """Drop the compressor: the next message starts a new context, which every peer can decompress."""
         if not self.out_message:
             self.compressor = None
 
 
 @cython.final
 cdef class Compression:
+    """A message that goes out, compressed piece by piece."""
+
     cdef bytes proceed(self):
-        """Compress a piece: the message as it is sent in the end, before that None."""
+        """Compress a piece. Return the compressed message after the last one, before that None."""
         cdef Deflate deflate = self.deflate
         cdef bytes piece = self.message[self.at : self.at + COMPRESSED_AT_ONCE]
         self.at += COMPRESSED_AT_ONCE
@@ -142,7 +154,7 @@ cdef class Compression:
         return b"".join(self.pieces)
 
     cdef int give_up(self) except -1:
-        """Nothing of it is sent: what comes next must not refer to it."""
+        """Drop the message: nothing of it is sent, and the next one must not refer to it."""
         self.deflate.out_message = False
         self.deflate.release()
         return 0
@@ -151,8 +163,10 @@ cdef class Compression:
 @cython.final
 @cython.freelist(8)
 cdef class Inflation:
+    """A frame that came in, inflated piece by piece."""
+
     cdef bytes proceed(self):
-        """Inflate a piece: all of the frame in the end, before that None."""
+        """Inflate a piece. Return the whole payload after the last one, before that None."""
         cdef Deflate deflate = self.deflate
         cdef bytes out = b""
         # One byte more than the limit shows that there is more.
@@ -184,7 +198,7 @@ cdef class Inflation:
         return b"".join(self.pieces)
 
     cdef bytes next_source(self):
-        """What the decompressor has next: not all at once, for what it leaves over is copied."""
+        """Return what the decompressor gets next: not all at once, since what it leaves over is copied."""
         cdef bytes data = self.unconsumed
         self.unconsumed = None
         if not data:
@@ -193,10 +207,10 @@ cdef class Inflation:
         return data
 
     cdef bytes next_stream(self):
-        """What follows a final block, which ends its stream: None if that is nothing.
+        """Return what follows a final block, which ends its stream; None if nothing does.
 
-        The peer goes on with a new stream (RFC 7692 7.2.1 and 7.2.3.4), mostly in its next message: then all that follows
-        is our empty block, with the zero byte that peers write before it.
+        The peer goes on with a new stream (RFC 7692 sections 7.2.1 and 7.2.3.4), mostly in its next message: then only the
+        empty block follows that was put back, with the zero byte that peers write before it.
         """
         cdef Deflate deflate = self.deflate
         cdef bytes data = deflate.decompressor.unused_data + self.source[self.at :]

@@ -1,4 +1,4 @@
-"""Frames that wait to be read, and the task that waits for them."""
+"""Declarations of the frames that wait to be read, and of the task that waits for them."""
 
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t
@@ -28,15 +28,15 @@ cdef class Inbox(Writer):
     cdef uint32_t queued
     cdef uint32_t messages_queued  # of them, frames that end a message
     cdef uint32_t unfinished  # of them, frames of a message whose end has not come
-    cdef uint8_t no_room  # the parser waits for some
+    cdef uint8_t no_room  # the parser waits for room
     cdef uint8_t dropping  # frames are read and not kept: from the first that found no room on, so that there is no gap
 
-    # Who reads.
+    # The reader.
     cdef public bint _streaming  # recv_streaming() is in the middle of a message
     cdef uint8_t want_bytes  # the last reader asked for texts as bytes
     cdef uint8_t reader_takes_frames  # rather than whole messages
-    cdef uint8_t reader_yielded  # there is something for it, and it waits for its next turn
-    cdef PyObject *reader  # the Awaitable that reads, borrowed: it lets go when it ends
+    cdef uint8_t reader_yielded  # it waits for its next turn, with something to read
+    cdef PyObject *reader  # the Awaitable that reads, borrowed: it clears this when it ends
     cdef Waiter waiter
     cdef double now  # tg_now() of the current turn
     cdef double handling  # arrival of the message the handler is busy with, 0 for none

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, binding=False, auto_pickle=False
-"""Frames between the parser and the reader: a ring of those that wait, and the waiter of the task that wants the next.
+"""Frames between the parser and the reader: a ring of those that wait, and the waiter of the task that reads.
 
-Its bound is `max_queue` (queue_high), where the parser stops unless a reader waits for the rest of a message; then
-`max_size` is, since small fragments are joined. What must not live here: bytes of frames (channel.pyx), coroutines
+Its bound is `max_queue` (queue_high): there the parser stops, unless a reader waits for the rest of a message. Then the
+bound is `max_size`, since small fragments are joined. What must not live here: bytes of frames (channel.pyx), coroutines
 (messages.pyx).
 """
 
@@ -20,8 +20,8 @@ cdef extern from "Python.h":
     object PyUnicode_DecodeUTF8(const char *s, Py_ssize_t size, const char *errors)
 
 
-# From so many frames on that wait of a message, those of at most SMALL bytes are joined into pieces of PIECE: however many
-# fragments a message has, they take little more than its size.
+# Once MANY frames of a message wait, more frames of at most SMALL bytes are joined into pieces of PIECE: however many
+# fragments a message has, they take little more memory than its size.
 cdef enum:
     MANY = 16
     SMALL = 1 << 12
@@ -29,7 +29,7 @@ cdef enum:
 
 
 cdef class Inbox(Writer):
-    """The part of a connection that keeps what came until it is read."""
+    """The part of a connection that keeps frames until they are read."""
 
     def __cinit__(self):
         self.queue_high = self.queue_low = -1
@@ -42,19 +42,20 @@ cdef class Inbox(Writer):
         free(self.ring)
 
     cdef bint full(self):
-        """Whether one frame more would be too many: not while a reader waits for the rest of a message."""
+        """Return whether one more frame is too many: never while a reader waits for the rest of a message."""
         if self.queue_high < 0 or <Py_ssize_t> self.queued < max(self.queue_high, 1):
             return False
         return self.reader is NULL or self.reader_takes_frames or self.messages_queued != 0
 
     cdef int find_room(self) except -1:
-        """The parser waits for room, and there is some."""
+        """Let the parser go on, which waits for room: there is some."""
 
     # In.
 
     cdef int push(self, object payload, uint8_t opcode, bint fin) except -1:
+        """Keep a frame, as the last one."""
         if self._state == CLOSING and self.full():
-            self.dropping = True  # reading goes on to the peer's close frame, for readers who do not come
+            self.dropping = True  # without a reader, the peer's close frame is still read
         if self.dropping:
             return 0
         if opcode == 0 and self.unfinished >= MANY and not self.is_streamed():
@@ -64,6 +65,7 @@ cdef class Inbox(Writer):
         return self.append(payload, opcode, fin)
 
     cdef int append(self, object payload, uint8_t opcode, bint fin) except -1:
+        """Put a frame into the ring."""
         cdef Arrival *a
         if self.queued == self.ring_capacity:
             self.make_room()
@@ -82,6 +84,7 @@ cdef class Inbox(Writer):
         return 0
 
     cdef int make_room(self) except -1:
+        """Double the ring."""
         cdef uint32_t i, capacity = max(4, 2 * self.ring_capacity)
         cdef Arrival *a
         if capacity <= self.ring_capacity:  # 2^31 frames
@@ -108,7 +111,7 @@ cdef class Inbox(Writer):
         return 0
 
     cdef int end_joined(self) except -1:
-        """What has been joined is one frame from now on."""
+        """Put what was joined into the ring, as one frame."""
         cdef bytes piece
         if self.joined is not None:
             piece = PyBytes_FromStringAndSize(PyBytes_AS_STRING(self.joined), self.joined_size)
@@ -117,7 +120,7 @@ cdef class Inbox(Writer):
         return 0
 
     cdef object text_so_far(self, object last):
-        """The bytes of the current message, for an error that says where it is wrong."""
+        """Return the bytes of the current message, for an error that says where it is wrong."""
         cdef list parts = []
         cdef uint32_t i
         cdef Arrival *a
@@ -135,6 +138,7 @@ cdef class Inbox(Writer):
     # Out.
 
     cdef object pop_frame(self, uint8_t *opcode, bint *fin):
+        """Take the first frame out of the ring, and return its payload."""
         cdef Arrival *a = &self.ring[self.ring_start]
         cdef object payload = <object> a.payload
         Py_XDECREF(a.payload)
@@ -158,6 +162,7 @@ cdef class Inbox(Writer):
         return payload
 
     cdef object pop_message(self, object decode):
+        """Take the frames of the first message out of the ring, and return it as recv() does."""
         cdef uint8_t opcode = self.ring[self.ring_start].opcode
         cdef uint8_t rest
         cdef bint fin = self.ring[self.ring_start].fin
@@ -167,7 +172,7 @@ cdef class Inbox(Writer):
         if fin:
             payload = self.pop_frame(&opcode, &fin)
         else:
-            payload = self.join_frames()  # before any is gone: there may be no memory for it
+            payload = self.join_frames()  # before any is taken out: memory may run out
             while not fin:
                 self.pop_frame(&rest, &fin)
         if decode is None:
@@ -182,7 +187,7 @@ cdef class Inbox(Writer):
         return payload
 
     cdef object join_frames(self):
-        """The first message that waits, all its frames."""
+        """Return the first message that waits, all its frames."""
         cdef list parts = []
         cdef uint32_t i = self.ring_start
         while True:
@@ -192,21 +197,22 @@ cdef class Inbox(Writer):
             i = (i + 1) & (self.ring_capacity - 1)
 
     cdef bint is_streamed(self):
-        """Whether a reader takes the current message frame by frame, as they came."""
+        """Return whether a reader takes the current message frame by frame."""
         return self._streaming or (self.reader is not NULL and self.reader_takes_frames)
 
     cdef bint readable(self, bint frames):
+        """Return whether a frame, or a whole message, waits."""
         return self.queued > 0 if frames else self.messages_queued > 0
 
     cdef int ask(self) except -1:
-        """The handler asks for the next message: it is done with the last one."""
+        """Count the time that the handler took for the last message: it asks for the next one."""
         if self.handling != 0:
             tg_count_handled(self.counts, self.handling)
             self.handling = 0
         return 0
 
     cdef int wake(self) except -1:
-        """Let the reader go on, if one waits and has what it waits for; right here, if no task runs."""
+        """Wake the reader, if what it waits for is there; it runs right here, if no task runs."""
         if self.reader is NULL or self.reader_yielded or self.waiter is None:
             return 0
         if self.readable(self.reader_takes_frames):

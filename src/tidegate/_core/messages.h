@@ -10,11 +10,11 @@ static inline void tg_set_awaitable_slots(PyTypeObject *type, void *next, void *
     PyType_Modified(type);
 }
 
-/* The end of a coroutine that returns `value` (stolen), as tp_iternext tells it: no exception at all means None.
+/* Ends a coroutine that returns `value` (stolen) as tp_iternext does: with no exception at all for None.
  *
- * Making a StopIteration costs as much as the rest of a receive, so one is used again and again as long as nobody keeps
- * it, which only tracers do, and it did not pass through a frame. It would keep its last value alive, so large values
- * do without. */
+ * Making a StopIteration costs as much as the rest of a receive, so one is used again and again, unless something keeps a
+ * reference to it, which only tracers do, or it passed through a frame. It keeps its last value alive, so large values get
+ * one of their own. */
 static PyObject *tg_spare_stop = NULL;
 
 static inline PyObject *tg_stop_iteration(PyObject *value, int small) {

@@ -1,4 +1,4 @@
-"""What recv() and send() return, and the class that has them."""
+"""Declarations of what recv() and send() return, and of the class that has them."""
 
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t
@@ -10,7 +10,7 @@ cdef class Awaitable:
     cdef Channel channel
     cdef object argument  # decode of recv(), message of send()
     cdef object text  # of send()
-    cdef object inner  # the Python coroutine that took over
+    cdef object inner  # the Python coroutine that does the rest
     cdef uint8_t kind
     cdef uint8_t stage
 

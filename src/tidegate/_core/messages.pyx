@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, binding=False, auto_pickle=False
 """Awaiting messages: recv(), send() and iteration over a channel, without a Python frame per message.
 
-What must not live here: bytes, frames, wake-ups.
+All calls between native code and Python are listed in messages.pyi. What must not live here: bytes, frames, wake-ups.
 """
 
 import asyncio
@@ -31,15 +31,15 @@ cdef extern from "messages.h":
     void tg_set_awaitable_slots(PyTypeObject *type, void *next, void *send)
 
 
-# What an Awaitable is of.
+# The kinds of Awaitable.
 cdef enum:
     MESSAGE, ITERATION, FRAME, SEND, TURN, COMPRESSED_SEND
 
-# How far it is.
+# Its stages.
 cdef enum:
     CREATED, WAITING, DELEGATED, ENDED
 
-# Its name, by what it is of.
+# Its name, by its kind.
 cdef const char **NAMES = [
     "Connection.recv", "Connection.__anext__", "Connection._recv_frame", "Connection.send", "Connection._end_step",
     "Connection.send",
@@ -47,11 +47,10 @@ cdef const char **NAMES = [
 
 
 @cython.final
-@cython.no_gc_clear  # or channel.reader would outlive it
+@cython.no_gc_clear  # otherwise channel.reader would outlive it
 @cython.freelist(64)
 cdef class Awaitable:
-    """What recv() and send() return. It behaves as a coroutine and not as a future, which gather() and wait_for() would
-    take at its word and never start; nothing happens before it is awaited."""
+    """What recv() and send() return: it behaves as a coroutine, since gather() and wait_for() would never start a future."""
 
     def __dealloc__(self):
         if self.stage == CREATED and PyErr_WarnFormat(
@@ -63,7 +62,7 @@ cdef class Awaitable:
     def __repr__(self):
         return f"<coroutine object {self.__qualname__} at {<size_t> <PyObject *> self:#x}>"
 
-    # What asyncio, and who shows tasks, asks of a coroutine.
+    # The interface of a coroutine, for asyncio, debuggers and task listings.
 
     @property
     def __qualname__(self):
@@ -75,7 +74,7 @@ cdef class Awaitable:
 
     @property
     def cr_running(self):
-        return False  # nothing of it runs while somebody else can ask
+        return False  # no other code runs while it does
 
     @property
     def cr_suspended(self):
@@ -99,6 +98,7 @@ cdef class Awaitable:
         return self.send(None)
 
     def send(self, value):
+        """Go on with a value: return what to wait for, or raise StopIteration with the result."""
         cdef PyObject *result = NULL
         cdef int ended = self.step(value, &result)
         value = <object> result
@@ -108,6 +108,7 @@ cdef class Awaitable:
         return value
 
     def throw(self, kind, value=None, traceback=None):
+        """Go on with an exception."""
         if self.stage == DELEGATED:
             return self.inner.throw(kind) if value is None and traceback is None else self.inner.throw(kind, value, traceback)
         if self.stage == ENDED:
@@ -118,13 +119,14 @@ cdef class Awaitable:
         raise kind.with_traceback(traceback) if traceback is not None else kind
 
     def close(self):
+        """End it."""
         inner = self.inner
         self.end()
         if inner is not None:
             inner.close()
 
     cdef int step(self, object value, PyObject **result) except -1:
-        """Go on: 1 with the value in `result`, or 0 with what to wait for."""
+        """Go on. Return 1 with the value in `result`, or 0 with what to wait for."""
         cdef int ended
         try:
             if self.stage == DELEGATED:
@@ -227,7 +229,7 @@ cdef class Awaitable:
     cdef int compress_step(self, PyObject **result) except -1:
         """Compress a message piece by piece, over as many turns as that takes, and send it.
 
-        Whoever sends something meanwhile finishes it; if the call is cancelled before that, nothing of it is sent.
+        Another call of send() meanwhile finishes it; if this call is cancelled before that, nothing of it is sent.
         """
         cdef Channel channel = self.channel
         if self.stage == WAITING:
@@ -312,7 +314,7 @@ tg_set_awaitable_slots(<PyTypeObject *> Awaitable, <void *> next_slot, <void *> 
 
 
 cdef class MessageChannel(Channel):
-    """A channel that is read and written by awaiting."""
+    """The native part of a connection: a channel whose messages are awaited."""
 
     @cython.binding(True)
     def recv(self, decode=None):
@@ -365,18 +367,18 @@ cdef class MessageChannel(Channel):
 
     @cython.binding(True)
     def _recv_frame(self):
-        """The next frame, as (payload, opcode, fin): what recv_streaming() is made of."""
+        """Receive the next frame, as (payload, opcode, fin), for recv_streaming()."""
         return awaitable(self, FRAME, None)
 
     @cython.binding(True)
     def _end_step(self):
-        """Let the others have their turn, if the caller has used up its own: for what writes without waiting."""
+        """Let others have their turn, if the caller has used up its own: for methods that write without waiting."""
         return awaitable(self, TURN, None)
 
 
 cdef object recv = MessageChannel.recv
 
-# Who looks at the class, as unittest.mock does, is told that these are to be awaited.
+# Tools that inspect the class, as unittest.mock does, find that these return awaitables.
 for method in (MessageChannel.recv, MessageChannel.send, MessageChannel._recv_frame, MessageChannel._end_step):
     getattr(inspect, "markcoroutinefunction", id)(method)
     method._is_coroutine = getattr(asyncio.coroutines, "_is_coroutine", None)  # what CPython 3.11 looks at
@@ -384,9 +386,9 @@ for method in (MessageChannel.recv, MessageChannel.send, MessageChannel._recv_fr
 
 @cython.final
 cdef class Messages:
-    """The iterator of `async for`: apart from its connection, because Python subclasses would slow their own slots.
+    """The iterator of `async for`. It is apart from the connection, since slots of Python subclasses are slower.
 
-    It has what an asynchronous generator has, which contextlib.aclosing() and others ask for.
+    It has the methods of an asynchronous generator, which contextlib.aclosing() and others call.
     """
 
     def __aiter__(self):
@@ -397,7 +399,7 @@ cdef class Messages:
         return no_more() if self.closed else awaitable(self.channel, ITERATION, None)
 
     def asend(self, value):
-        """Receive the next message; `value` is for nobody.
+        """Receive the next message; `value` is not used.
 
         Raises:
             TypeError: for another value than None before the first message.
@@ -407,7 +409,7 @@ cdef class Messages:
         return self.__anext__()
 
     def athrow(self, kind, value=None, traceback=None):
-        """Raise an exception where the iterator stands, which ends it."""
+        """Raise an exception at the iterator's place, which ends it."""
         self.closed = True
         if isinstance(kind, type):
             kind = kind() if value is None else value if isinstance(value, kind) else kind(value)
@@ -431,13 +433,13 @@ async def nothing():
     return None
 
 
-cdef object known = None  # a class whose objects are MessageChannels
+cdef object known = None  # a class that is known to be a subclass of MessageChannel
 
 
 cdef inline Awaitable awaitable(object channel, uint8_t kind, object argument):
     cdef Awaitable made
     global known
-    if type(channel) is not known:  # functions that mocks can look at do not check what they are methods of
+    if type(channel) is not known:  # methods with a Python signature do not check the type of self
         known = type(<MessageChannel?> channel)
     made = Awaitable.__new__(Awaitable)
     made.channel = <MessageChannel> channel

@@ -1,13 +1,14 @@
 # cython: language_level=3, binding=False
-"""The end of a process whose parent has ended, whatever it does then: in native code, or in a loop without an end.
+# cython: embedsignature=True, embedsignature.format=clinic
+"""Ends a process after its parent has ended, whatever the process does then: native code, or an endless loop.
 
-The system sends a signal at the parent's end (prctl(2), PR_SET_PDEATHSIG), and its handler here, which is C and waits
-for no interpreter, sets an alarm that nobody hears. Until it rings, the process may end as it likes to.
+The system sends a signal at the parent's end (prctl(2), PR_SET_PDEATHSIG). Its handler is in C, so that it does not depend on
+the interpreter, and sets an alarm, whose signal ends the process. Until then the process may end in an orderly way.
 
-It is the end of the thread that has forked which counts: a supervisor forks in its main thread. A child of this process
-does not have it, nor a process that becomes another user afterwards.
+The signal is sent at the end of the thread that has forked: a supervisor forks in its main thread. Children of this process
+do not inherit the setting, and a change of the user afterwards removes it.
 
-What must not live here: how a process notices its parent's end where it can (worker/main.py).
+What must not live here: how a process notices its parent's end in other ways (worker/main.py).
 """
 
 cdef extern from *:
@@ -33,7 +34,7 @@ cdef extern from *:
         errno = saved;
     }
 
-    /* Whether the system knows how. */
+    /* Returns whether the system can do it. */
     static int tg_end_with_parent(long parent, int seconds)
     {
     #ifdef PR_SET_PDEATHSIG
@@ -45,7 +46,7 @@ cdef extern from *:
         action.sa_flags = SA_RESTART;
         if (sigaction(number, &action, NULL) || prctl(PR_SET_PDEATHSIG, (unsigned long)number, 0UL, 0UL, 0UL))
             return 0;
-        /* It may have ended before; 0 is a parent in another PID namespace, whose number is not known here. */
+        /* The parent may have ended before; 0 is a parent in another PID namespace. */
         if (getppid() != parent && getppid() != 0)
             tg_orphaned(number);
         return 1;
@@ -59,6 +60,10 @@ cdef extern from *:
 
 
 def end_with_parent(long parent, int seconds):
+    """Have this process killed so many seconds after its parent, with this process id, has ended.
+
+    Return False if the system has no way to do that.
+    """
     if seconds < 1:
         raise ValueError("an alarm rings after a second or more")
     return tg_end_with_parent(parent, seconds)

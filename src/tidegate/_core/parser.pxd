@@ -1,4 +1,4 @@
-"""What was read and is not parsed, and what is known of the frame that comes."""
+"""Declarations of the parser: bytes that are not parsed yet, and the state of the frame that is read."""
 
 from libc.stdint cimport uint8_t, uint64_t
 
@@ -25,10 +25,10 @@ cdef class Parser(Inbox):
     cdef uint8_t message_opcode  # of the message being received in frames, 0 between messages
     cdef uint8_t rsv_allowed
     cdef public bint _extended  # Python extensions see each frame
-    cdef uint8_t encoded  # the message being received is as an extension made it
+    cdef uint8_t encoded  # an extension has encoded the message being received
     cdef tg_utf8 utf8
-    cdef Inflation inflation  # of a frame that is complete and not all inflated
-    cdef bytes partial  # a payload that came in pieces, unmasked; longer than what has arrived
+    cdef Inflation inflation  # of a frame that is complete and not yet inflated to its end
+    cdef bytes partial  # a payload that comes in pieces, unmasked; longer than what has arrived
     cdef uint64_t partial_size
     cdef uint64_t message_size  # of the frames before this one
 

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, binding=False, auto_pickle=False
 """Bytes to frames (RFC 6455 section 5): headers and their rules, payloads unmasked, inflated and checked as text.
 
-`parse()` goes on until a frame must wait, the budget of the turn is used up, or nothing is left. What must not live here:
-when it is called and what is read meanwhile (channel.pyx), frames that wait (inbox.pyx).
+`parse()` ends when a frame must wait, the budget of the turn is used up, or nothing is left. What must not live here: when
+it is called and what is read meanwhile (channel.pyx), frames that wait (inbox.pyx).
 """
 
 from tidegate._core.deflate import TooLong, ZlibError
@@ -25,7 +25,7 @@ cdef extern from "Python.h":
 
 # A payload larger than this is allocated as it arrives, so that a header alone cannot claim more memory.
 cdef Py_ssize_t TRUSTED = 1 << 20
-# What `_fail_received` may be told, by value: closing.py has what is said and sent for each.
+# The first argument of `_fail_received()`: an index into FAILURES (closing.py), which has the error and the close code.
 cdef enum:
     RESERVED_BITS, UNKNOWN_OPCODE, MASKING, CONTROL_TOO_LONG, CONTROL_FRAGMENTED, CONTINUATION_EXPECTED
     CONTINUATION_UNEXPECTED, TOO_BIG, INVALID_UTF8, UNDECODABLE
@@ -70,7 +70,7 @@ cdef class Parser(Inbox):
                     n = PyBytes_GET_SIZE(chunk) - self.place
                     p = <const uint8_t *> PyBytes_AS_STRING(chunk) + self.place
                 if self.header.opcode == CLOSE:
-                    self.wake()  # what came before it may still be answered before it is
+                    self.wake()  # messages before it may be answered before it is
                     if self.chunk is not chunk:
                         continue
                 self.held = self.must_wait()
@@ -86,17 +86,18 @@ cdef class Parser(Inbox):
         return 0
 
     cdef bint must_wait(self):
-        """Whether the frame whose header was just parsed must wait: data for room, the end for a handler between turns."""
+        """Return whether the frame whose header was just parsed must wait: data for room, a close frame for tasks that wait
+        for their turn."""
         if self.header.opcode & 8:
             return self.header.opcode == CLOSE and (self.reader_yielded or self.yielded_writers != 0)
-        # While closing there is room for nobody, but a reader who is there is waited for.
+        # While closing, frames without room are dropped, but a reader that waits is served.
         return self.full() and (self._state != CLOSING or self.reader is not NULL)
 
     cdef int parse_header(self, const uint8_t *p, Py_ssize_t n) except -1:
-        """Parse the header of the next frame: 1 when it is complete and the frame may come."""
+        """Parse the header of the next frame. Return 1 when it is complete and allowed."""
         cdef Py_ssize_t size
         if self.head_size:
-            # It came in pieces: complete it byte by byte, it has 14 at most.
+            # It came in pieces: complete it byte by byte, of which it has 14 at most.
             size = 0
             while tg_parse_header(self.head, self.head_size, &self.header) == 0:
                 if size == n:
@@ -117,7 +118,7 @@ cdef class Parser(Inbox):
         return self.check_header()
 
     cdef int check_header(self) except -1:
-        """Whether the frame may come: each rule of RFC 6455 section 5 that its header alone can break."""
+        """Check each rule of RFC 6455 section 5 that the header alone can break. Return 1 if the frame is allowed."""
         cdef tg_frame *h = &self.header
         cdef uint64_t limit
         if h.rsv and (h.rsv & ~self.rsv_allowed or (self.deflate is not None and h.opcode not in (TEXT, BINARY))):
@@ -154,7 +155,7 @@ cdef class Parser(Inbox):
         return 1
 
     cdef int receive_whole(self, const uint8_t *p, Py_ssize_t n) except -1:
-        """A frame whose payload is all there."""
+        """Receive a frame whose payload is all there."""
         cdef tg_frame *h = &self.header
         cdef object payload
         cdef uint8_t *out
@@ -165,7 +166,7 @@ cdef class Parser(Inbox):
             tg_unmask(out, p, n, h.key, 0) if h.masked else tg_copy_bytes(out, p, n)
             return self.receive_control(payload)
         if h.opcode == TEXT and h.fin and not (self.want_bytes or self._slow or self.encoded):
-            # The common case, text in one frame: straight into the str, hoping that it is ASCII.
+            # The common case, text in one frame: straight into a str, which is right if it is ASCII.
             if n == 0:
                 return self.receive_data("")
             payload = PyUnicode_New(n, 127)
@@ -183,20 +184,21 @@ cdef class Parser(Inbox):
         return self.receive_data(payload)
 
     cdef int begin_partial(self) except -1:
+        """Begin a payload that comes in pieces."""
         self.in_payload = True
         self.partial_size = 0
         self.partial = PyBytes_FromStringAndSize(NULL, min(<Py_ssize_t> self.header.length, TRUSTED))
         return 0
 
     cdef int extend_partial(self, const uint8_t *p, Py_ssize_t n) except -1:
-        """More of a payload that comes in pieces."""
+        """Add to a payload that comes in pieces."""
         cdef tg_frame *h = &self.header
         cdef uint64_t needed = self.partial_size + n
         cdef uint64_t room = PyBytes_GET_SIZE(self.partial)
         cdef PyObject *grown
         cdef uint8_t *out
         if needed > room:
-            # Doubling keeps the copying linear; never more than the message needs.
+            # Doubling keeps the copying linear; never more than the payload needs.
             room = min(h.length, max(needed, 2 * room))
             grown = <PyObject *> self.partial
             Py_INCREF(self.partial)
@@ -217,6 +219,7 @@ cdef class Parser(Inbox):
         return 0
 
     cdef int end_partial(self) except -1:
+        """Receive a frame whose payload came in pieces."""
         cdef object payload = self.partial
         self.partial = None
         self.in_payload = False
@@ -227,7 +230,7 @@ cdef class Parser(Inbox):
         return self.receive_data(payload)
 
     cdef Py_ssize_t room(self):
-        """How long the frame may be once it is decoded; -1 for no limit."""
+        """Return how long the frame may be once it is decoded; -1 for no limit."""
         cdef Py_ssize_t limit = -1
         if self.max_message_size >= 0:
             limit = self.max_message_size - self.message_size
@@ -236,7 +239,7 @@ cdef class Parser(Inbox):
         return limit
 
     cdef int receive_encoded(self, bytes payload) except -1:
-        """A data frame is complete, as an extension made it (RFC 6455 5.8)."""
+        """Receive a data frame that an extension has encoded (RFC 6455 section 5.8)."""
         cdef tg_frame *h = &self.header
         cdef Py_ssize_t limit = self.room()
         if not self._extended:
@@ -262,7 +265,7 @@ cdef class Parser(Inbox):
                 return 0
 
     cdef int receive_decoded(self, bytes payload, Py_ssize_t limit) except -1:
-        """A data frame is complete and decoded; its limits and its UTF-8 are to be checked."""
+        """Receive a data frame that was decoded: check its size and its UTF-8."""
         cdef tg_frame *h = &self.header
         if 0 <= limit < PyBytes_GET_SIZE(payload):
             return self.fail(TOO_BIG, (PyBytes_GET_SIZE(payload), limit, self.message_size))
@@ -274,7 +277,8 @@ cdef class Parser(Inbox):
         return self.receive_data(payload)
 
     cdef int receive_control(self, object payload) except -1:
-        if self._state == CLOSED:  # there is nobody to answer
+        """Pass a control frame to Python (RFC 6455 section 5.5)."""
+        if self._state == CLOSED:  # the peer gets no answer
             if self.header.opcode == CLOSE:
                 self._discard()
             return 0
@@ -286,7 +290,7 @@ cdef class Parser(Inbox):
         return 0
 
     cdef int receive_data(self, object payload) except -1:
-        """A data frame is complete, and the UTF-8 of a text is valid as far as it goes."""
+        """Count and queue a data frame, in which text is valid UTF-8 so far."""
         cdef tg_frame *h = &self.header
         if h.fin and self.message_opcode == TEXT and self.utf8.due:
             return self.fail(INVALID_UTF8, self.text_so_far(payload))
@@ -299,7 +303,7 @@ cdef class Parser(Inbox):
         return self.push(payload, h.opcode, h.fin)
 
     cdef int fail(self, int what, object detail) except -1:
-        """Fail the connection (RFC 6455 7.1.7): 0, so that callers stop reading."""
+        """Fail the connection (RFC 6455 section 7.1.7). Return 0, so that callers stop."""
         self._discard()
         self.in_payload = False
         if self._state != CLOSED:

@@ -7,8 +7,8 @@
 
 /* ---- the shared file: header | directory of workers | slots | rows ----
  * The header, the directory and the slots are the supervisor's; row i belongs to the worker in directory entry i.
- * Each slot and each row has pages of its own: nobody waits for another's cache line, and an unused one costs nothing
- * as long as nobody looks at it (in a memory file, reading a hole fills it). */
+ * Each slot and each row has pages of its own: workers share no cache line, and an unused one takes no memory as long as
+ * it is not read (in a memory file, reading a hole fills it). */
 
 #define TG_MAGIC UINT64_C(0x4554414745444954) /* "TIDEGATE" */
 #define TG_LAYOUT_6 0x628c6f46 /* the number of the layout that was called 6 when numbers were given by hand */
@@ -34,13 +34,13 @@ TG_SHARED(tg_header,
     uint64_t desired;  /* workers that should be ready */
     uint64_t ready, draining;
     uint64_t log_messages_dropped; /* by the supervisor itself */
-    uint64_t config_hash; /* of the settings of the present generation; 0: not told */
-    /* what was done to the daemon */
+    uint64_t config_hash; /* of the settings of the present generation; 0: unknown */
+    /* operations */
     uint64_t reloads[TG_OUTCOMES], upgrades[TG_OUTCOMES];
     uint64_t last_reload;  /* its outcome; an upgrade reloads as well */
     double last_reload_at; /* Unix time; 0: there was none */
     tg_histogram reload_duration[TG_OUTCOMES], drain_duration[TG_OUTCOMES];
-    /* as with slots, for what belongs to none */
+    /* as with slots: of the admin process, and of sockets that all slots share */
     uint64_t admin_cpu;
     uint64_t accept_queue_length, accept_queue_limit;
 )
@@ -135,7 +135,7 @@ static inline int tg_read_same(const tg_header *h, uint64_t sequence) {
     return __atomic_load_n(&h->sequence, __ATOMIC_RELAXED) == sequence;
 }
 
-/* Copies word by word, each in one load: the writers of rows do not wait for us. */
+/* Copies word by word, each in one load: the writers of rows do not wait. */
 static inline void tg_copy(void *to, const void *from, size_t bytes) {
     tg_word *a = (tg_word *)to;
     const tg_word *b = (const tg_word *)from;

@@ -1,4 +1,4 @@
-"""Table of contents of the shared file for native code: its structures, and where each of them lies."""
+"""Declarations for native code of the shared file: its structures, and where each of them lies."""
 
 from libc.stdint cimport int64_t, uint64_t
 

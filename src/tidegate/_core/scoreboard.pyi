@@ -6,7 +6,6 @@ from .snapshot import Snapshot
 ROWS: Final[int]
 SLOTS: Final[int]
 LAYOUT: Final[int]
-"""The number of the memory's layout; older releases may have had another one."""
 
 @final
 class Scoreboard:

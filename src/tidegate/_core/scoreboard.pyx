@@ -1,11 +1,15 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, binding=False, auto_pickle=False
-"""The scoreboard: what every worker counts, in memory that the supervisor makes and everybody can read.
+# cython: embedsignature=True, embedsignature.format=clinic
+"""The scoreboard: shared memory that the supervisor makes, each worker counts in, and every process of the daemon reads.
 
-A `Scoreboard` is the shared file with a row for each worker process, the supervisor's facts and, for each slot, the sum
-of what its ended workers counted. The memory itself is described in scoreboard.h.
+    Scoreboard    the memory: a row for each worker process, the supervisor's state, and for each slot the sum of what its
+                  ended workers counted
+    ROWS, SLOTS   how many there are by default
+    LAYOUT        the number of the layout of the memory, which is described in scoreboard.h; memory of a release with
+                  another layout is refused
 
-What must not live here: what is in a row (counters), what readers make of it all (snapshot), names, help and labels of
-metrics (metrics/catalog), who is hung or ready (supervisor, admin).
+What must not live here: what is in a row (counters), reads of all of it (snapshot), names, help and labels of metrics
+(metrics/catalog), decisions which worker is hung or ready (supervisor, admin).
 """
 
 cimport cython
@@ -24,7 +28,7 @@ from tidegate._core.counters cimport TG_MICROSECONDS, row_at, tg_observe, tg_row
 from tidegate._core.snapshot cimport read_snapshot
 
 
-ROWS = 544  # two generations of 256 workers, and some that are on their way out
+ROWS = 544  # two generations of 256 workers, and some that drain
 SLOTS = 256
 
 cdef dict _stages = {name: i for i, name in enumerate(STAGES)}
@@ -44,10 +48,11 @@ cdef int index_of(dict names, object name, str what) except -1:
 
 @cython.final
 cdef class Scoreboard:
-    """The shared memory file. Made before the forks, inherited by every child; the supervisor is its only owner.
+    """The shared memory file. It is made before the forks and inherited by each child; the supervisor owns it.
 
-    Every method but `row()`, `read()` and `close()` is the supervisor's alone. One that is handed a row or a slot that
-    is not there raises ValueError. `Scoreboard()` raises TypeError: it is made by `create()` or `attach()`.
+    Only the supervisor calls methods other than `row()`, `read()`, `connections` and `close()`. They raise ValueError for
+    a row or a slot that does not exist. `Scoreboard()` raises TypeError: use `create()` or `attach()`. `fd` is the file
+    descriptor, -1 if there is none.
     """
 
     cdef readonly int fd
@@ -58,7 +63,7 @@ cdef class Scoreboard:
     def __cinit__(self, made=None):
         self.fd = -1
         self._header = NULL
-        if made is not _made:  # whatever calls __new__, copy and pickle too: no method looks for a header again
+        if made is not _made:  # copy and pickle call __new__, too; no method checks for a header again
             raise TypeError("a Scoreboard is made by Scoreboard.create() or Scoreboard.attach()")
 
     def __dealloc__(self):
@@ -67,7 +72,7 @@ cdef class Scoreboard:
 
     @staticmethod
     def create(uint64_t rows=ROWS, uint64_t slots=SLOTS):
-        """Make one, for `slots` workers at once and `rows` worker processes (two generations, and those that drain).
+        """Make a scoreboard for `slots` workers and `rows` worker processes (two generations, and those that drain).
 
         Memory is used only for rows and slots that had a worker. Where there are no memory files it is anonymous
         shared memory, which only forked children see, and `fd` is -1.
@@ -82,7 +87,7 @@ cdef class Scoreboard:
             self._map(mmap.mmap(-1, size))
         else:
             os.ftruncate(self.fd, size)
-            # Nobody may cut off what others have mapped: they would die of SIGBUS.
+            # A file that was cut would end each process that has mapped it, with SIGBUS.
             fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
             self._map(mmap.mmap(self.fd, size))
         self._header.layout = <uint64_t>LAYOUT
@@ -97,7 +102,7 @@ cdef class Scoreboard:
 
     @staticmethod
     def attach(int fd):
-        """Map the scoreboard behind `fd` and own the descriptor. ValueError, if it is none or of another layout."""
+        """Map the scoreboard behind the descriptor `fd`, and own that. ValueError, if it is none or has another layout."""
         cdef Scoreboard self = Scoreboard.__new__(Scoreboard, _made)
         cdef tg_header *header
         size = os.fstat(fd).st_size
@@ -117,41 +122,44 @@ cdef class Scoreboard:
         return self
 
     cdef int _map(self, object memory) except -1:
+        """Keep memory and use it as the file."""
         PyObject_GetBuffer(memory, &self._view, PyBUF_WRITABLE)
         self._memory = memory
         self._header = <tg_header *>self._view.buf
         return 0
 
     def close(self):
-        """Close the file descriptor. The memory goes with the last row and the scoreboard itself."""
+        """Close the file descriptor. The memory is freed with the last row and the scoreboard itself."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
 
     @property
     def rows(self):
+        """How many worker processes it has room for."""
         return self._header.rows
 
     @property
     def slots(self):
+        """How many slots it has room for."""
         return self._header.slots
 
     def row(self, uint64_t i):
-        """The row with index `i`, for its worker: `use(scoreboard.row(i))`."""
+        """Return the row with index `i`, for its worker: `use(scoreboard.row(i))`."""
         if i >= self._header.rows:
             raise IndexError(f"the scoreboard has rows 0 to {self._header.rows - 1}, not {i}")
         return row_at(tg_row_at(self._header, i), self, i)
 
-    # What the supervisor writes. It alone calls these.
+    # Written by the supervisor alone: its state.
 
     @property
     def pid(self):
-        """The supervisor, who made this."""
+        """Process id of the supervisor that made it."""
         return self._header.pid
 
     @property
     def started_at(self):
-        """Unix time."""
+        """Unix time of its making."""
         return self._header.started_at
 
     @property
@@ -160,7 +168,7 @@ cdef class Scoreboard:
         return self._header.ticked_at
 
     def tick(self, double now):
-        """The supervisor's loop is alive at `now` (`time.monotonic()`). To be called at least once a second."""
+        """Record that the supervisor's loop ran at `now` (`time.monotonic()`); called at least once a second."""
         self._header.ticked_at = now
 
     @property
@@ -174,7 +182,7 @@ cdef class Scoreboard:
 
     @property
     def ready(self):
-        """Every desired worker has been ready. It stays, when one crashes: the others still serve."""
+        """Whether every desired worker has been ready. A crash of one does not change it: the others serve."""
         return self._header.ready != 0
 
     @ready.setter
@@ -183,7 +191,7 @@ cdef class Scoreboard:
 
     @property
     def draining(self):
-        """The daemon was told to stop."""
+        """Whether the daemon was told to stop."""
         return self._header.draining != 0
 
     @draining.setter
@@ -192,7 +200,7 @@ cdef class Scoreboard:
 
     @property
     def log_messages_dropped(self):
-        """How many lines of its own log the supervisor has lost."""
+        """Lines of its own log that the supervisor has lost."""
         return self._header.log_messages_dropped
 
     @log_messages_dropped.setter
@@ -201,7 +209,7 @@ cdef class Scoreboard:
 
     @property
     def config_hash(self):
-        """A number that differs where the settings of the present generation do; 0: not told."""
+        """A number that differs where the settings of the present generation do; 0: unknown."""
         return self._header.config_hash
 
     @config_hash.setter
@@ -218,8 +226,10 @@ cdef class Scoreboard:
             raise ValueError(f"the scoreboard has slots 0 to {self._header.slots - 1}, not {slot}")
         return tg_slot_at(self._header, slot)
 
+    # Written by the supervisor alone: workers, from fork to end.
+
     def assign(self, uint64_t slot, uint64_t generation=0, int64_t pid=0):
-        """Take a free row for a worker about to be forked; its index. Its stage is "starting".
+        """Take a free row for a worker that is about to be forked, at the stage "starting". Return its index.
 
         RuntimeError, if every row is assigned.
         """
@@ -246,7 +256,7 @@ cdef class Scoreboard:
         return i
 
     def spawn(self, uint64_t row, int64_t pid):
-        """The worker was forked: count it, and say who it is."""
+        """Count a worker that was forked, and set its process id."""
         worker = self._worker(row)
         slot = self._slot(worker.slot)
         tg_write_begin(self._header)
@@ -255,12 +265,12 @@ cdef class Scoreboard:
         tg_write_end(self._header)
 
     def stage(self, uint64_t row, stage):
-        """The worker said that it is at `stage`, one of `STAGES`."""
+        """Set the stage of a worker, one of `STAGES`."""
         cdef int i = index_of(_stages, stage, "stage")
         self._worker(row).stage = i
 
     def retire(self, uint64_t row, reason=None, double cpu_seconds=0.0):
-        """The worker has ended and was waited for: its counts become its slot's, its row is free again.
+        """Add the counts of a worker that has ended, and was waited for, to those of its slot, and free its row.
 
         `reason` is one of `EXIT_REASONS`; None counts no exit (when the fork failed). `cpu_seconds` is the processor
         time that it took.
@@ -279,17 +289,17 @@ cdef class Scoreboard:
         tg_write_end(self._header)
 
     def retire_admin(self, double cpu_seconds):
-        """An admin process has ended that took this processor time."""
+        """Add the processor time of an admin process that has ended."""
         self._header.admin_cpu += <uint64_t>(max(0.0, cpu_seconds) * TG_MICROSECONDS + 0.5)
 
     def drained(self, bint done, double seconds):
-        """A worker has ended so long after the order to drain; not `done`: it was killed, or crashed."""
+        """Count the end of a worker, so many seconds after the order to drain; not `done`: it was killed, or crashed."""
         tg_write_begin(self._header)
         tg_observe(&self._header.drain_duration[not done], TG_OPERATIONS, TG_OPERATION_BOUNDS, seconds)
         tg_write_end(self._header)
 
     def reloaded(self, bint done, double seconds):
-        """A reload has ended after so long, or failed."""
+        """Count a reload that has ended after so many seconds, or has failed."""
         tg_write_begin(self._header)
         self._header.reloads[not done] += 1
         tg_observe(&self._header.reload_duration[not done], TG_OPERATIONS, TG_OPERATION_BOUNDS, seconds)
@@ -297,7 +307,7 @@ cdef class Scoreboard:
         tg_write_end(self._header)
 
     def upgraded(self, bint done):
-        """An upgrade, which also reloads, has ended or failed."""
+        """Count an upgrade, which also reloads, that has ended or failed."""
         tg_write_begin(self._header)
         self._header.upgrades[not done] += 1
         self._reloaded(done)
@@ -309,8 +319,8 @@ cdef class Scoreboard:
         return 0
 
     def accept_queue(self, slot, uint64_t length, uint64_t limit):
-        """Of so many connections that may wait in the queues of the slot's own sockets, so many do; None: in those
-        that all slots share."""
+        """Set how many connections wait in the accept queues of the slot's own sockets, and how many may; None: in the
+        queues that all slots share."""
         cdef tg_slot *place
         if slot is None:
             self._header.accept_queue_length = length
@@ -320,9 +330,15 @@ cdef class Scoreboard:
             place.accept_queue_length = length
             place.accept_queue_limit = limit
 
+    def backoff(self, uint64_t slot, double until):
+        """Set the time (`time.monotonic()`) before which no worker is forked for `slot`; 0: at any time."""
+        self._slot(slot).backoff_until = until
+
+    # Read by any process.
+
     @property
     def connections(self):
-        """Connections of all live workers now, whatever their state. Any process may ask, as often as it likes."""
+        """Connections of all live workers now, whatever their state. Any process may read it; it takes no lock."""
         cdef uint64_t i
         cdef int64_t total = 0
         for i in range(min(self._header.rows_used, self._header.rows)):
@@ -330,14 +346,8 @@ cdef class Scoreboard:
                 total += tg_connections(tg_row_at(self._header, i))
         return total
 
-    def backoff(self, uint64_t slot, double until):
-        """No worker is forked for `slot` before `until` (`time.monotonic()`); 0: at any time."""
-        self._slot(slot).backoff_until = until
-
-    # What readers do.
-
     def read(self, double timeout=0.25):
-        """One consistent read, tried again while the supervisor writes.
+        """Return one consistent read, tried again while the supervisor writes.
 
         TimeoutError, if it writes for longer than `timeout` seconds: it was stopped or killed in the middle.
         """

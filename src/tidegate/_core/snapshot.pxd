@@ -1,4 +1,4 @@
-"""Table of contents of the snapshot for native code: what a read holds, and how to make one."""
+"""Declarations for native code of what a read of the scoreboard holds, and of how to make one."""
 
 cimport cython
 from libc.stdint cimport int64_t, uint64_t

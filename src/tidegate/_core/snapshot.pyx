@@ -1,8 +1,15 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, binding=False, auto_pickle=False
-"""The reader of the scoreboard: a `Snapshot` is one consistent read, with a `Slot` and a `Worker` for each that it has.
+# cython: embedsignature=True, embedsignature.format=clinic
+"""The reader of the scoreboard.
 
-A sum over a snapshot never is below the same sum of an earlier one. What must not live here: what is written to the
-scoreboard (scoreboard), what is counted in a row (counters), who is hung or ready (supervisor, admin).
+    Snapshot          one consistent read, with a `Slot` for each slot in it and a `Worker` for each live worker
+    STAGES            the stages of a worker, in their order
+    EXIT_REASONS      why a worker ended
+    OUTCOMES          of operations, success first
+    OPERATION_BOUNDS, OPERATION_TICKS   of the durations of reloads and drains: bounds, and what sums count in a second
+
+A sum over a snapshot is never below the same sum over an earlier one. What must not live here: what is written to the
+scoreboard (scoreboard), what is counted in a row (counters), decisions which worker is hung or ready (supervisor, admin).
 """
 
 cimport cython
@@ -31,6 +38,8 @@ from tidegate._core.scoreboard cimport (
 
 
 # The closed sets of what the supervisor writes, in the order of their words. A name is added at the end, and never moved.
+# Ended as asked: stopped, reload, recycle_... By itself: crash (an exit status), signal, oom_suspect (SIGKILL that the
+# supervisor did not send), hung (killed for its heartbeat), boot_failed (never ready).
 STAGES = ("starting", "booted", "ready", "draining", "gone")
 EXIT_REASONS = (
     "stopped", "reload", "recycle_age", "recycle_connections", "recycle_memory",
@@ -51,21 +60,53 @@ cdef tuple _words_of(const tg_histogram *h):
 
 @cython.final
 cdef class Worker:
-    """A live worker in a `Snapshot`. `pid` is 0 before its fork; `started_at` is Unix time."""
+    """A live worker in a `Snapshot`.
+
+    Attributes:
+        row, slot, generation: its numbers.
+        pid: its process id; 0 before its fork.
+        stage: one of `STAGES`.
+        started_at: Unix time at which its row was assigned.
+        counts: its `Row`, copied.
+    """
 
 
 @cython.final
 cdef class Slot:
-    """A slot in a `Snapshot`: `counts` are those of its live and of its ended workers; gauges of the live ones only."""
+    """A slot in a `Snapshot`.
+
+    Attributes:
+        index: its number.
+        spawns: workers that were forked for it.
+        exits: how many ended, by reason.
+        backoff_until: `time.monotonic()` at which a successor is forked; 0.0: the slot does not back off.
+        cpu_seconds: processor time that its ended workers took.
+        accept_queue: how many connections wait in the queues of its own sockets, and how many may; (0, 0): it has none.
+        counts: a `Row` with the sum of its live and its ended workers; gauges of the live ones only.
+        workers: its live workers.
+    """
 
 
 @cython.final
 cdef class Snapshot:
-    """One consistent read of a `Scoreboard`. `counts` is the sum over `slots`; times as in `Scoreboard`."""
+    """One consistent read of a `Scoreboard`.
+
+    Attributes:
+        pid, started_at, ticked_at, desired, ready, draining, log_messages_dropped, config_hash: as in `Scoreboard`.
+        taken_at: `time.monotonic()` of the read.
+        reloads, upgrades: how many, by outcome.
+        last_reload: the outcome of the last reload or upgrade; None: there was none.
+        last_reload_at: Unix time of its end; 0.0: there was none.
+        reload_duration, drain_duration: histograms by outcome, each as `Row.words()` of one.
+        admin_cpu_seconds: processor time that ended admin processes took.
+        accept_queue: as in `Slot`, of the sockets that all slots share.
+        counts: a `Row` with the sum over `slots`.
+        slots: all slots that ever had a worker, in order.
+    """
 
 
 cdef Snapshot read_snapshot(tg_header *shared, double timeout):
-    """One consistent read, tried again while the supervisor writes; TimeoutError after `timeout` seconds."""
+    """Return one consistent read, tried again while the supervisor writes; TimeoutError after `timeout` seconds."""
     cdef uint64_t sequence
     cdef double deadline = tg_now() + timeout
     while True:
@@ -80,7 +121,7 @@ cdef Snapshot read_snapshot(tg_header *shared, double timeout):
 
 
 cdef Snapshot _copied(tg_header *shared):
-    """What is there now, whether or not it is being written."""
+    """Copy what is there now, whether or not it is being written."""
     cdef tg_header header
     cdef tg_worker entry
     cdef tg_slot place
@@ -107,7 +148,7 @@ cdef Snapshot _copied(tg_header *shared):
     snapshot.admin_cpu_seconds = header.admin_cpu / TG_MICROSECONDS
     snapshot.accept_queue = (header.accept_queue_length, header.accept_queue_limit)
     slots = []
-    header.slots_used = min(header.slots_used, header.slots)  # whatever a process that went wrong wrote there
+    header.slots_used = min(header.slots_used, header.slots)  # whatever a faulty process wrote there
     header.rows_used = min(header.rows_used, header.rows)
     for i in range(header.slots_used):
         tg_copy(&place, tg_slot_at(shared, i), sizeof(tg_slot))
@@ -126,7 +167,7 @@ cdef Snapshot _copied(tg_header *shared):
     for i in range(header.rows_used):
         tg_copy(&entry, tg_worker_at(shared, i), sizeof(tg_worker))
         if not entry.taken or entry.slot >= header.slots_used or entry.stage >= STAGE_COUNT:
-            continue  # all but the first: only while it is being written
+            continue  # the second and third only while it is being written
         worker = Worker.__new__(Worker)
         worker.row = i
         worker.slot = entry.slot
@@ -142,7 +183,7 @@ cdef Snapshot _copied(tg_header *shared):
 
 
 cdef Snapshot _join(Snapshot snapshot):
-    """Adds the live rows to their slots, and the slots to the whole."""
+    """Add the live rows to their slots, and the slots to the whole."""
     cdef Slot slot
     cdef Worker worker
     snapshot.counts = Row()

@@ -1,4 +1,4 @@
-"""Fair turns on one event loop: the budget, the line of those who have used theirs up."""
+"""Declarations of fair turns on one event loop: the budget, and the line of connections and tasks that have used theirs up."""
 
 from cpython.object cimport PyObject
 from libc.stdint cimport uint64_t
@@ -25,8 +25,6 @@ cdef PyObject *running_task(object loop) except? NULL
 
 
 cdef class TurnTaker:
-    """What can wait in the line: a connection with work left, or a task that has yielded."""
-
     cdef bint in_line
 
     cdef int take_turn(self, double share) except -1
@@ -38,12 +36,12 @@ cdef class Turns:
     cdef object __weakref__
     cdef object line  # deque of TurnTaker
     cdef unsigned long thread  # that runs the loop
-    cdef uint64_t number  # of the loop's turns, as far as somebody asked for their count
-    cdef bint marked  # the loop will call end_turn()
+    cdef uint64_t number  # of the loop's turns, counted only if mark() was called in the turn
+    cdef bint marked  # the loop will call _end_turn()
     cdef uint64_t glanced  # tg_ticks() when the clock was last asked
     cdef double until  # when the present budget is used up
     cdef int callbacks  # read callbacks on the stack: they set `until`, else a task's step does
-    cdef PyObject *task  # whose step that is, borrowed, never used but compared
+    cdef PyObject *task  # whose step that is, borrowed, only to be compared
     cdef uint64_t task_turn
 
     @staticmethod
@@ -54,7 +52,7 @@ cdef class Turns:
     cdef int fail(self, TurnTaker taker, object exception) except -1
 
     cdef inline int used_up(self) except -1:
-        """Whether the budget of whatever runs now is used up."""
+        """Return whether the budget of the connection or task that runs now is used up."""
         cdef uint64_t now = tg_ticks()
         if now - self.glanced < TG_GLANCE:
             return 0

@@ -1,13 +1,4 @@
-import asyncio
-
 BYTES: int
-"""That are read from one connection in a turn."""
 
 def seconds() -> float: ...
 def set_seconds(seconds: float) -> None: ...
-
-class TurnTaker: ...
-
-class Turns:
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop: ...

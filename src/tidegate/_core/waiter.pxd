@@ -1,4 +1,4 @@
-"""The future-like object that a reading task waits on."""
+"""Declarations of the future-like object that a reading task waits on."""
 
 from tidegate._core.turns cimport TurnTaker
 

@@ -27,42 +27,47 @@ class _NoLoop:
         return False
 
 
-# What a task is told that it waited for: a real Future, which Task reads without looking up and calling a method.
+# What the callback of a task is given: a real Future, whose result Task reads without calling a method.
 cdef object woken = asyncio.Future(loop=_NoLoop())
 woken.set_result(None)
 
 
 def _raise(exception):
+    """Raise it, in a callback of the loop."""
     raise exception
 
 
 @cython.final
 cdef class Waiter(TurnTaker):
-    """The future that a reading task waits on, one per connection and used again: what asyncio.Task asks of a future.
+    """The future that a reading task waits on: one for each connection, used again, with what asyncio.Task needs.
 
-    A plain slot `_loop` and no method `get_loop`: Task looks for either, and a slot is faster.
+    It has a plain slot `_loop` and no method `get_loop`: Task looks for either, and a slot is faster.
     """
 
     @staticmethod
     cdef Waiter of(object loop):
+        """Make the waiter of a loop."""
         cdef Waiter waiter = Waiter.__new__(Waiter)
         waiter._loop = loop
         return waiter
 
     cdef int arm(self) except -1:
-        """Be pending, to be yielded to a task."""
+        """Become pending, to be yielded to a task."""
         self.is_done = self.is_cancelled = False
         self.callback = self.context = None  # of a task that was dropped while it waited
         self._asyncio_future_blocking = True
         return 0
 
     def done(self):
+        """Return whether it is done."""
         return self.is_done
 
     def cancelled(self):
+        """Return whether it was cancelled."""
         return self.is_cancelled
 
     def result(self):
+        """Return None, or raise CancelledError."""
         if self.is_cancelled:
             raise CancelledError() if self.cancel_message is None else CancelledError(self.cancel_message)
         if not self.is_done:
@@ -70,10 +75,12 @@ cdef class Waiter(TurnTaker):
         return None
 
     def exception(self):
+        """Return None, or raise CancelledError."""
         self.result()
         return None
 
     def add_done_callback(self, callback, *, context=None):
+        """Set the callback: there is one, of the task that waits."""
         if context is None:
             context = PyContext_CopyCurrent()
         if self.is_done:
@@ -85,12 +92,14 @@ cdef class Waiter(TurnTaker):
         self.context = context
 
     def remove_done_callback(self, callback):
+        """Remove the callback. Return how many were removed."""
         if self.callback is None or self.callback != callback:
             return 0
         self.callback = self.context = None
         return 1
 
     def cancel(self, msg=None):
+        """Cancel it, and run the callback soon. Return whether it was pending."""
         if self.is_done:
             return False
         self.is_cancelled = True
@@ -99,10 +108,10 @@ cdef class Waiter(TurnTaker):
         return True
 
     cdef int finish(self, bint direct) except -1:
-        """Run the callback: right here if the loop runs a callback now and no task, as `direct` allows, else soon.
+        """Run the callback: right here, if `direct` and the loop is in a callback and not in a task; else soon.
 
-        Tasks that are written in Python have a method for a callback. They are woken by the loop: nest_asyncio uses them,
-        whose nested loops cannot run the read callback that is still running.
+        The callback of a task that is written in Python is a method, and run soon: nest_asyncio uses such tasks, and its
+        nested loops cannot run the read callback that is still running.
         """
         cdef object callback = self.callback
         cdef object context = self.context
@@ -122,10 +131,10 @@ cdef class Waiter(TurnTaker):
                 finally:
                     PyContext_Exit(context)
                 return 0
-            PyErr_Clear()  # already entered: somebody runs in the task's context
+            PyErr_Clear()  # already entered: other code runs in the task's context
         self._loop.call_soon(callback, self, context=context)
         return 0
 
     cdef int take_turn(self, double share) except -1:
-        """What a task waits on that has yielded: it goes on."""
+        """Wake the task, which has yielded its turn."""
         return self.finish(True)

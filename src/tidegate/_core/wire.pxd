@@ -1,4 +1,4 @@
-"""Table of contents of bytes.h for native code: frame headers, masking, UTF-8."""
+"""Declarations of bytes.h for native code: frame headers, masking, UTF-8; and masking keys."""
 
 from libc.stdint cimport uint8_t, uint64_t
 

@@ -1,4 +1,4 @@
-/* What writer.pyx needs from C: buffers for what is gathered, and a write to a socket that never waits.
+/* What writer.pyx needs from C: buffers to gather in, and a write to a socket that never waits.
  * What must not live here: anything of frames. */
 #ifndef TIDEGATE_WRITER_H
 #define TIDEGATE_WRITER_H
@@ -36,7 +36,7 @@ static inline void tg_gather_return(tg_gather *g) {
 #define MSG_NOSIGNAL 0 /* macOS; event loops ignore SIGPIPE */
 #endif
 
-/* Sends what the socket takes now: how much that is, 0 for an error, which the transport will meet again and report. */
+/* Sends what the socket takes now. Returns its size; 0 for an error, which the transport will get as well and report. */
 static inline Py_ssize_t tg_send(int descriptor, const void *data, size_t size) {
     Py_ssize_t sent = send(descriptor, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
     return sent < 0 ? 0 : sent;

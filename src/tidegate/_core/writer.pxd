@@ -1,4 +1,4 @@
-"""The way out: messages to bytes, gathered, to the transport or the socket."""
+"""Declarations of the way out: messages to bytes, gathered, to the transport or the socket."""
 
 from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint64_t
@@ -19,11 +19,11 @@ cdef enum:
     CLOSE = 8
 
 
-# What send_message() did.
+# What send_message() did with the message.
 cdef enum:
     DECLINED, SENT, BEGUN
 
-# A Writer's descriptor: there is none to be used, or nobody has looked.
+# A Writer's descriptor, if it has none: there is none to be used, or it was not looked for.
 cdef enum:
     NONE = -1
     UNKNOWN = -2
@@ -42,28 +42,28 @@ cdef extern from "writer.h" nogil:
 
 
 cdef class Writer(TurnTaker):
-    # Doors: the transport, the loop, the row that is counted into.
+    # The transport, the loop, the row to count in.
     cdef readonly object transport
     cdef readonly object loop
     cdef Turns turns
     cdef object write  # transport.write, bound once
     cdef int descriptor  # of the socket, to which what is gathered can go at once; NONE or UNKNOWN
     cdef uint8_t scatter  # the transport takes the parts of a frame as well as the whole
-    cdef uint8_t behind  # something was given to the transport, which may have some of it still
+    cdef uint8_t behind  # the transport was given something, and may still have some of it
     cdef uint8_t client  # which side masks
-    cdef PyObject *row  # a Row, owned: garbage collection must not take it away, for counts points into it
+    cdef PyObject *row  # a Row, owned: garbage collection must not clear it, since counts points into it
     cdef tg_row *counts
 
-    cdef Deflate deflate  # permessage-deflate, when it was negotiated and nothing else was
+    cdef Deflate deflate  # permessage-deflate, if it is the only extension
 
-    # State (protocol.State), and why the ordinary way out is not to be taken.
+    # State (protocol.State), and what rules out the fast way of send().
     cdef public int _state
     cdef public bint _slow  # frames are logged or an extension works on them: Python sees each one
     cdef public bint _sending  # in the middle of a fragmented message
     cdef public bint _write_paused
 
     cdef Compression compression  # of a message that is not all compressed
-    cdef unsigned int yielded_writers  # tasks that have written, and go on in their next turn
+    cdef unsigned int yielded_writers  # tasks that have written and wait for their next turn
     cdef tg_gather *gather  # only during a read callback
     cdef uint64_t left_at  # tg_ticks() when something of this read callback's left
 
@@ -86,5 +86,5 @@ cdef class Writer(TurnTaker):
     cdef int put(self, object data, object lines=*) except -1
 
     cdef inline int check(self) except -1:
-        """Refuse another thread, since nothing is locked, and what `serve()` or `connect()` has not made."""
+        """Refuse calls from another thread, since nothing is locked, and objects not made by serve() or connect()."""
         return 0 if self.turns is not None and self.turns.thread == PyThread_get_thread_ident() else self.refuse()

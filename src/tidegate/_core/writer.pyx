@@ -1,9 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True, binding=False, auto_pickle=False
+# cython: embedsignature=True, embedsignature.format=clinic
 """The way out of one connection: messages framed, gathered while a read callback lasts, written to the transport.
 
-What is sent leaves at once if nothing else waits to be handled, so that work that blocks does not hold it up; otherwise, and
-within `TG_GLANCE` of something that left, it gathers and leaves in one write. What must not live here: bytes that come in
-(channel.pyx), frames that wait to be read (inbox.pyx), awaiting (messages.pyx).
+A message is written at once if no other waits to be handled, so that a handler that blocks does not delay it; otherwise,
+and within `TG_GLANCE` of the last write, messages are gathered and written together. What must not live here: bytes that
+come in (channel.pyx), frames that wait to be read (inbox.pyx), awaiting (messages.pyx).
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -21,18 +22,23 @@ cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
 
-# A payload at least this large goes out as its own object, without being copied.
+# A payload of at least this size is written without being copied.
 cdef Py_ssize_t UNCOPIED = 1 << 14
 
-# What clients count. A server's row tells of its own connections, not of those that its handlers make to other servers.
+# The row of clients: the row of a worker counts the connections that it serves, not those that its handlers make.
 cdef Row client_row = Row()
 
-# Connections of servers that have more to be sent than their write limit.
+# Connections of servers with more to be sent than their write limit.
 slow_connections = set()
 
 
 cdef class Writer(TurnTaker):
-    """The part of a connection that writes."""
+    """The part of a connection that writes.
+
+    Attributes:
+        transport: what is written to; None before there is one.
+        loop: the event loop.
+    """
 
     def __cinit__(self):
         self.count_in(current_row())
@@ -42,6 +48,7 @@ cdef class Writer(TurnTaker):
         Py_XDECREF(self.row)
 
     cdef int count_in(self, Row row) except -1:
+        """Count in this row."""
         Py_INCREF(row)
         Py_XDECREF(self.row)
         self.row = <PyObject *> row
@@ -49,11 +56,12 @@ cdef class Writer(TurnTaker):
         return 0
 
     cdef int take_side(self, bint client) except -1:
+        """Be the client or the server."""
         self.client = client
         return self.count_in(client_row) if client else 0
 
     cdef int refuse(self) except -1:
-        """Say why check() does not let it pass."""
+        """Raise the error of check()."""
         if self.turns is None:
             raise RuntimeError("a connection is made by serve() or connect(), and by nothing else")
         raise RuntimeError(
@@ -63,16 +71,18 @@ cdef class Writer(TurnTaker):
 
     @property
     def _row(self):
-        """What the connection is counted in, from its beginning to its end."""
+        """The row that the connection is counted in, from its beginning to its end."""
         return <Row> self.row
 
     def pause_writing(self):
+        """Note that more than the write limit waits to be sent: the transport calls it."""
         self._write_paused = True
         self.counts.pauses[TG_SENT] += 1
         if not self.client:
             slow_connections.add(self)
 
     def resume_writing(self):
+        """Let senders go on: the transport calls it."""
         self._write_paused = False
         slow_connections.discard(self)
         self._drained()
@@ -82,9 +92,10 @@ cdef class Writer(TurnTaker):
         return False
 
     cdef int send_message(self, object message, object text) except -1:
-        """Frame and write a message if it is as simple as most: SENT; DECLINED if Python has to look at it.
+        """Frame and write a message.
 
-        BEGUN if it is so large that it is compressed in pieces: then it is `self.compression`, and sent by compress().
+        Return SENT; DECLINED if it is not as simple as most, and Python has to send it; BEGUN if it is so large that it is
+        compressed in pieces: it is `self.compression` then, and compress() sends it.
         """
         cdef const char *p
         cdef Py_ssize_t n
@@ -119,7 +130,7 @@ cdef class Writer(TurnTaker):
         return SENT
 
     cdef int send_deflated(self, object message, object text) except -1:
-        """send_message() with compression (RFC 7692 section 6)."""
+        """Do what send_message() does, with compression (RFC 7692 section 6)."""
         self.finish_message()
         cdef uint8_t opcode
         cdef bytes data
@@ -138,7 +149,7 @@ cdef class Writer(TurnTaker):
         return self.send_compressed(opcode, PyBytes_GET_SIZE(data), self.deflate.compress(data))
 
     cdef bint compress(self) except -1:
-        """Compress a piece of the message: whether that was the last one, and it is sent."""
+        """Compress a piece of the message, and send it after the last one: return whether that is so."""
         cdef Compression compression = self.compression
         cdef bytes compressed = compression.proceed()
         if compressed is None:
@@ -147,19 +158,19 @@ cdef class Writer(TurnTaker):
         return self.send_compressed(compression.opcode, PyBytes_GET_SIZE(compression.message), compressed)
 
     cdef int finish_message(self) except -1:
-        """Send what is being compressed, now: something else is to be sent after it."""
+        """Send the message that is being compressed, before something else is sent."""
         while self.compression is not None:
             self.compress()
         return 0
 
     cdef int give_up_message(self) except -1:
-        """Let go what is being compressed, of which nothing was sent."""
+        """Drop the message that is being compressed, of which nothing was sent."""
         self.compression.give_up()
         self.compression = None
         return 0
 
     cdef int send_compressed(self, uint8_t opcode, Py_ssize_t size, bytes compressed) except -1:
-        """Write a message that was of `size` bytes."""
+        """Write and count a message that had `size` bytes before compression."""
         self.send_frame(
             0xC0 | opcode, <const uint8_t *> PyBytes_AS_STRING(compressed), PyBytes_GET_SIZE(compressed), compressed
         )
@@ -168,7 +179,7 @@ cdef class Writer(TurnTaker):
         return SENT
 
     cdef int send_frame(self, uint8_t first, const uint8_t *p, Py_ssize_t n, object owner) except -1:
-        """Write one frame; `owner` is the bytes object that p points into, if there is one that may go out uncopied."""
+        """Write one frame; `owner` is the bytes object that p points into, if it may be written without a copy."""
         cdef uint8_t head[14]
         cdef uint8_t *out
         cdef size_t size = tg_build_header(head, first, n, self.client)
@@ -180,7 +191,7 @@ cdef class Writer(TurnTaker):
             return self.put(None, (PyBytes_FromStringAndSize(<char *> head, size), owner))
         if self.gather is not NULL and size + n <= TG_GATHER:
             while self.gather.size + size + n > TG_GATHER:
-                self.flush()  # which may send in turn: pause_writing() of a subclass, a transport that has an answer
+                self.flush()  # which may send in turn: pause_writing() of a subclass, a transport with an answer
             out = self.gather.data + self.gather.size
             self.gather.size += size + n
             data = None
@@ -207,13 +218,14 @@ cdef class Writer(TurnTaker):
         return 0
 
     cdef int flush(self) except -1:
+        """Write what is gathered."""
         if self.gather is not NULL and self.gather.size:
             self.left_at = tg_ticks()
             self.put_gathered(self.gather)
         return 0
 
     cdef int end_gather(self) except -1:
-        """Write what is gathered; what is sent from now on is not gathered."""
+        """Write what is gathered, and gather no more."""
         cdef tg_gather *gather = self.gather
         self.gather = NULL
         try:
@@ -224,7 +236,7 @@ cdef class Writer(TurnTaker):
         return 0
 
     cdef int put_gathered(self, tg_gather *gather) except -1:
-        """Send to the socket, as long as the transport has nothing that comes before; the rest is the transport's."""
+        """Send to the socket, unless the transport has earlier bytes to send; give the transport the rest."""
         cdef Py_ssize_t size = gather.size, sent = 0
         gather.size = 0
         if self.write is None:
@@ -241,9 +253,9 @@ cdef class Writer(TurnTaker):
         return 0
 
     cdef int find_descriptor(self) except -1:
-        """See whether the transport is one of uvloop's that have a socket: these write at the end of the iteration only.
+        """Look for the socket of a transport of uvloop, which itself writes only at the end of the loop's iteration.
 
-        It is safe during a read callback: the transport, which called, closes its socket only after connection_lost().
+        That is safe during a read callback: the transport, which called, closes its socket only after connection_lost().
         """
         self.descriptor = NONE
         if type(self.transport).__module__ == "uvloop.loop" and self.transport.get_extra_info("sslcontext") is None:
@@ -253,6 +265,7 @@ cdef class Writer(TurnTaker):
         return 0
 
     cdef int put(self, object data, object lines=None) except -1:
+        """Give the transport bytes, or lines of them."""
         if self.write is None:
             return 0
         self.behind = True
@@ -265,31 +278,33 @@ cdef class Writer(TurnTaker):
             self._write_failed(exc)
         return 0
 
+    # Called by Connection.
+
     def _send_frame(self, uint8_t first, const uint8_t[::1] payload not None):
-        """Write a frame whose first byte (FIN, RSV, opcode) is `first`: for control frames, fragments, extensions."""
+        """Write a frame whose first byte (FIN, RSV, opcode) is `first`: a control frame, a fragment, or of an extension."""
         cdef const uint8_t *p = &payload[0] if payload.shape[0] else &first  # not NULL: memcpy() must not see it
         self.check()
         self.send_frame(first, p, payload.shape[0], None)
 
     def _finish_message(self):
-        """Send what is being compressed, before something else is compressed."""
+        """Send the message that is being compressed, before another is compressed."""
         self.finish_message()
 
     def _count_sent(self, Py_ssize_t size):
-        """Count payload that Python framed."""
+        """Count the payload of a frame that Python made."""
         tg_count_bytes(self.counts, TG_SENT, size)
 
     def _count_message_sent(self, uint8_t opcode, Py_ssize_t size):
-        """Count a message that Python framed, of so much payload."""
+        """Count a message whose frames Python made, by its payload."""
         if opcode != TEXT and opcode != BINARY:
             raise ValueError(f"a message is text (1) or binary (2), not {opcode}")
         tg_count_message(self.counts, TG_SENT, opcode, size)
 
     def _flush(self):
-        """Write what is gathered, before something else is done with the transport."""
+        """Write what is gathered, before the transport is used directly."""
         self.flush()
 
     def _write_bytes(self, data):
-        """Write ready bytes, in order with frames."""
+        """Write bytes as they are, in order with frames."""
         self.flush()
         self.put(data)

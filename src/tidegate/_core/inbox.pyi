@@ -1,4 +1,0 @@
-from .writer import Writer
-
-class Inbox(Writer):
-    _streaming: bool

@@ -1,4 +1,0 @@
-from .inbox import Inbox
-
-class Parser(Inbox):
-    _extended: bool
