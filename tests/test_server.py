@@ -45,8 +45,8 @@ from tidegate.server import (
     accept,
     accept_key,
     http_date,
-    reject,
-    rejection,
+    rejection_of,
+    text_response,
 )
 from tidegate.typing import ExtensionName, ExtensionParameter, Subprotocol
 
@@ -77,7 +77,7 @@ def handshake(changes: dict[str, str | list[str] | None] | None = None, **option
     return accept(request(changes), HandshakeOptions(**options), CONNECTION, NOW)
 
 
-def refused(changes: dict[str, str | list[str] | None], **options: Any) -> InvalidHandshake:
+def rejected(changes: dict[str, str | list[str] | None], **options: Any) -> InvalidHandshake:
     with pytest.raises(InvalidHandshake) as raised:
         handshake(changes, **options)
     return raised.value
@@ -120,13 +120,13 @@ def test_accept_key() -> None:
 
 
 def test_method() -> None:
-    """Methods other than GET are refused before the version is looked at."""
+    """Methods other than GET are rejected before the version is looked at."""
     with pytest.raises(InvalidMethod, match=r"^unsupported HTTP method: POST$"):
         accept(request(method="POST", protocol="HTTP/1.0"), HandshakeOptions(), None)
 
 
 def test_protocol() -> None:
-    """HTTP/1.0 is refused."""
+    """HTTP/1.0 is rejected."""
     with pytest.raises(InvalidProtocol, match=r"^unsupported HTTP version: HTTP/1\.0$"):
         accept(request(protocol="HTTP/1.0"), HandshakeOptions(), None)
 
@@ -157,13 +157,13 @@ def test_upgrade(value: str) -> None:
     ],
 )
 def test_invalid_upgrade(name: str, value: str | list[str] | None, shown: str | None) -> None:
-    exc = refused({name: value})
+    exc = rejected({name: value})
     assert type(exc) is InvalidUpgrade
     assert (exc.name, exc.value) == (name, shown)
 
 
 def test_connection_is_looked_at_first() -> None:
-    assert str(refused({"Connection": None, "Upgrade": None})) == "missing Connection header"
+    assert str(rejected({"Connection": None, "Upgrade": None})) == "missing Connection header"
 
 
 @pytest.mark.parametrize(
@@ -175,18 +175,18 @@ def test_connection_is_looked_at_first() -> None:
     ],
 )
 def test_format(name: str, value: str) -> None:
-    """A header of the wrong format is refused by its name."""
-    exc = refused({name: value})
+    """A header of the wrong format is rejected by its name."""
+    exc = rejected({name: value})
     assert type(exc) is InvalidHeaderFormat
     assert exc.name == name
 
 
 def test_key() -> None:
-    """A missing key and a doubled one are refused, one of 16 bytes is accepted."""
+    """A missing key and a doubled one are rejected, one of 16 bytes is accepted."""
     assert handshake({"Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}).response.status_code == 101
-    exc = refused({"Sec-WebSocket-Key": None})
+    exc = rejected({"Sec-WebSocket-Key": None})
     assert (type(exc), str(exc)) == (InvalidHeader, "missing Sec-WebSocket-Key header")
-    exc = refused({"Sec-WebSocket-Key": [KEY, KEY]})
+    exc = rejected({"Sec-WebSocket-Key": [KEY, KEY]})
     assert (type(exc), str(exc)) == (InvalidHeader, "invalid Sec-WebSocket-Key header: multiple values")
 
 
@@ -194,19 +194,19 @@ def test_key() -> None:
     "key", ["", "abc", KEY[:-1], KEY[:-2], KEY + "=", KEY + " ", KEY.replace("h", "!"), "AAAA", "é", KEY[:-4] + "A" * 8]
 )
 def test_invalid_key(key: str) -> None:
-    exc = refused({"Sec-WebSocket-Key": key})
+    exc = rejected({"Sec-WebSocket-Key": key})
     assert type(exc) is InvalidHeaderValue
     assert exc.value == key
 
 
 def test_version() -> None:
-    """Versions other than 13, none and several are refused."""
-    exc = refused({"Sec-WebSocket-Version": None})
+    """Versions other than 13, none and several are rejected."""
+    exc = rejected({"Sec-WebSocket-Version": None})
     assert (type(exc), str(exc)) == (InvalidHeader, "missing Sec-WebSocket-Version header")
-    exc = refused({"Sec-WebSocket-Version": ["13", "8"]})
+    exc = rejected({"Sec-WebSocket-Version": ["13", "8"]})
     assert (type(exc), str(exc)) == (InvalidHeader, "invalid Sec-WebSocket-Version header: multiple values")
     for version in ("", "8", "13, 8", "013", "14"):
-        exc = refused({"Sec-WebSocket-Version": version})
+        exc = rejected({"Sec-WebSocket-Version": version})
         assert isinstance(exc, UnsupportedVersion)
         assert exc.value == version
 
@@ -237,17 +237,17 @@ def test_version() -> None:
     ],
 )
 def test_origins(origins: Any, origin: str | None, good: bool) -> None:
-    """Origins are accepted or refused as `origins` says."""
+    """Origins are accepted or rejected as `origins` says."""
     if good:
         assert handshake({"Origin": origin}, origins=origins).origin == origin
     else:
-        exc = refused({"Origin": origin}, origins=origins)
+        exc = rejected({"Origin": origin}, origins=origins)
         assert type(exc) is InvalidOrigin
         assert exc.value == origin
 
 
 def test_two_origins() -> None:
-    exc = refused({"Origin": ["http://a", "http://a"]})
+    exc = rejected({"Origin": ["http://a", "http://a"]})
     assert (type(exc), str(exc)) == (InvalidHeader, "invalid Origin header: multiple values")
 
 
@@ -269,9 +269,9 @@ def test_two_origins() -> None:
     ],
 )
 def test_subprotocols(subprotocols: Any, offered: str | list[str] | None, chosen: str | None) -> None:
-    """The subprotocol is chosen among those offered, or the request is refused."""
+    """The subprotocol is chosen among those offered, or the request is rejected."""
     if chosen is not None and "subprotocol" in chosen:
-        exc = refused({"Sec-WebSocket-Protocol": offered}, subprotocols=subprotocols)
+        exc = rejected({"Sec-WebSocket-Protocol": offered}, subprotocols=subprotocols)
         assert (type(exc), str(exc)) == (NegotiationError, chosen)
     else:
         accepted = handshake({"Sec-WebSocket-Protocol": offered}, subprotocols=subprotocols)
@@ -357,7 +357,7 @@ def test_extensions(offered: str | list[str] | None, answered: str | None) -> No
 
 def test_extensions_of_no_interest_are_not_even_parsed() -> None:
     assert handshake({"Sec-WebSocket-Extensions": "a b; =,"}).extensions == []
-    exc = refused({"Sec-WebSocket-Extensions": "a b; =,"}, extensions=[Factory("foo")])
+    exc = rejected({"Sec-WebSocket-Extensions": "a b; =,"}, extensions=[Factory("foo")])
     assert type(exc) is InvalidHeaderFormat
 
 
@@ -397,7 +397,7 @@ def test_options_are_checked(options: dict[str, Any], error: Exception) -> None:
     assert str(raised.value) == str(error)
 
 
-# rejection, reject
+# rejection_of, text_response
 
 
 @pytest.mark.parametrize(
@@ -427,7 +427,7 @@ def test_options_are_checked(options: dict[str, Any], error: Exception) -> None:
 )
 def test_rejection(exc: Exception, status: int, reason: str | None, extra: dict[str, str]) -> None:
     """Each exception leads to its status, and to a text response that closes."""
-    response = rejection(exc, NOW)
+    response = rejection_of(exc, NOW)
     assert response.status_code == status
     assert type(response.status_code) is int
     # Python 3.13 renamed 413 and 414 as RFC 9110 did.
@@ -445,12 +445,12 @@ def test_rejection(exc: Exception, status: int, reason: str | None, extra: dict[
 
 
 def test_rejection_tells_the_cause() -> None:
-    exc = refused({"Sec-WebSocket-Key": "abc"})
-    assert b"invalid Sec-WebSocket-Key header: abc (Incorrect padding).\n" in rejection(exc).body
+    exc = rejected({"Sec-WebSocket-Key": "abc"})
+    assert b"invalid Sec-WebSocket-Key header: abc (Incorrect padding).\n" in rejection_of(exc).body
 
 
 def test_rejection_of_a_failure_tells_nothing() -> None:
-    response = rejection(ValueError("a secret"))
+    response = rejection_of(ValueError("a secret"))
     assert response.status_code == 500
     assert b"secret" not in response.serialize()
 
@@ -461,12 +461,12 @@ def test_every_exception_has_an_answer() -> None:
         if issubclass(type_, InvalidHandshake):
             exc = type_.__new__(type_, "x")
             vars(exc).update(name="x", value="x", method="x", protocol="x", response=Response(400, "", Headers()))
-            assert 400 <= rejection(exc).status_code < 600
+            assert 400 <= rejection_of(exc).status_code < 600
 
 
-def test_reject() -> None:
+def test_text_response() -> None:
     """A response made by hand has its headers, and its status is checked."""
-    response = reject(503, "later é\n", NOW)
+    response = text_response(503, "later é\n", NOW)
     assert response.status_code == 503
     assert response.reason_phrase == "Service Unavailable"
     assert response.body == "later é\n".encode()
@@ -477,7 +477,7 @@ def test_reject() -> None:
         "content-type": "text/plain; charset=utf-8",
     }
     with pytest.raises(ValueError, match="299"):
-        reject(299, "")
+        text_response(299, "")
 
 
 # http_date
@@ -507,7 +507,7 @@ def test_any_request_is_accepted_or_refused(changes: dict[str, Any]) -> None:
     try:
         response = handshake(changes, **options).response
     except InvalidHandshake as exc:
-        response = rejection(exc)
+        response = rejection_of(exc)
     assert response.status_code in {101, 400, 403, 426}
 
 

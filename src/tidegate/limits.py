@@ -1,12 +1,12 @@
-"""How many connections, and how many handshakes a second: of everybody together, and of one client's address.
+"""Limits on connections and on handshakes a second: of all clients together, and of one client's address.
 
     share      a worker's part of a limit on one address
     Limiter    counts; says which limit a new connection would pass
 
-Every worker counts by itself. All connections together they see in the scoreboard, so that limit is the daemon's,
-exactly. One address is counted by each worker alone: the system spreads a client's connections over the workers at
-random, so each enforces its share, and as much more as keeps a client within the limit from being refused for their
-uneven spread. A rate is enforced in equal parts, so that over time the parts are the whole.
+Each worker counts by itself. It sees all connections together in the scoreboard, so that limit is exactly the daemon's.
+Connections of one address are counted by each worker alone: the system spreads them over the workers at random, so a
+worker enforces its share, and as much more as keeps a client within the limit from being rejected for the uneven
+spread. A rate is enforced in equal parts, so that over time the parts are the whole.
 
 Time is an argument. What must not live here: answers, addresses (networks.py), I/O.
 """
@@ -18,23 +18,23 @@ from collections.abc import Callable
 
 from ._core.counters import LIMITS
 
-__all__ = ["ADDRESS", "DAEMON", "DESCRIPTORS", "RATE", "Limiter", "Refusal", "share"]
+__all__ = ["ADDRESS", "DAEMON", "DESCRIPTORS", "RATE", "Exceeded", "Limiter", "share"]
 
 # Names of limits, as metrics have them.
 DAEMON, DESCRIPTORS, ADDRESS, RATE = LIMITS
 
-Refusal = tuple[str, int]
-"""Name of the limit, and seconds after which it makes sense to try again."""
+Exceeded = tuple[str, int]
+"""Name of the limit that is reached, and seconds after which it makes sense to try again."""
 
 RETRY_AFTER = 5
-"""Seconds, when nobody can know when somebody leaves."""
+"""Seconds, when it is not known when a place becomes free."""
 
 KEPT = 65536
 """Addresses without a connection that are remembered, for the rate of their handshakes: some 16 MB."""
 
 
 def share(limit: int, workers: int) -> int:
-    """One worker's share of a limit on one address: three standard deviations of the spread above the mean.
+    """Return one worker's share of a limit on one address: three standard deviations of the spread above the mean.
 
     Never more than the limit, and exactly the limit with one worker.
     """
@@ -43,7 +43,7 @@ def share(limit: int, workers: int) -> int:
 
 
 class _Client:
-    """What is known of one address."""
+    """The record of one address."""
 
     __slots__ = ("connections", "tokens", "updated")
 
@@ -58,7 +58,7 @@ class Limiter:
 
     Parameters:
         connections: of the daemon.
-        of_all: tells how many there are now, in all workers.
+        of_all: returns how many there are now, in all workers.
         per_address: of one address, in the daemon.
         rate: handshakes a second of one address, in the daemon.
         burst: handshakes that one address may begin at once after a rest.
@@ -90,36 +90,36 @@ class Limiter:
 
     @property
     def remembered(self) -> int:
-        """How many addresses it knows now."""
+        """The number of addresses that it knows now."""
         return len(self._present) + len(self._resting)
 
     def full(self) -> bool:
-        """Whether there are too many connections in the daemon, the one that asks included."""
+        """Return whether there are too many connections in the daemon, the new one included."""
         return self._connections is not None and self._of_all() > self._connections
 
-    def enter(self, key: bytes, now: float) -> Refusal | None:
-        """A client wants to connect: count it, unless a limit on its address forbids; then it must not `leave()`."""
+    def enter(self, key: bytes, now: float) -> Exceeded | None:
+        """Count a connection of a client, unless a limit on its address is reached; then it must not `leave()`."""
         client = self._present.get(key)
         if client is None:
             client = self._resting.pop(key, None) or _Client(self._burst, now)
-        refusal = self._judge(client, now)
-        if refusal is None:
+        exceeded = self._check(client, now)
+        if exceeded is None:
             client.connections += 1
         if client.connections:
             self._present[key] = client
         else:
             self._rest(key, client, now)
-        return refusal
+        return exceeded
 
     def leave(self, key: bytes, now: float) -> None:
-        """One that was let in is gone."""
+        """Count a connection of a client no more."""
         client = self._present[key]
         client.connections -= 1
         if not client.connections:
             del self._present[key]
             self._rest(key, client, now)
 
-    def _judge(self, client: _Client, now: float) -> Refusal | None:
+    def _check(self, client: _Client, now: float) -> Exceeded | None:
         if self._per_address is not None and client.connections >= self._per_address:
             return ADDRESS, RETRY_AFTER
         if self._rate is not None:
@@ -132,11 +132,11 @@ class Limiter:
         return None
 
     def _rest(self, key: bytes, client: _Client, now: float) -> None:
-        """Remember one that has no connection as long as its bucket is not full, and make room for it."""
+        """Remember a client without connections as long as its bucket is not full, and make room for it."""
         if self._rate is None:
             return
         self._resting[key] = client
-        for _ in range(2):  # two for each that comes: so those that may be forgotten do not pile up
+        for _ in range(2):  # two for each new one, so that those that may be forgotten do not pile up
             oldest = next(iter(self._resting), None)
             if oldest is None:
                 return

@@ -1,7 +1,7 @@
 """The opening handshake, seen by the server (RFC 6455, 4): a request in, a response out.
 
-:func:`check_host` looks at what every request must have; :func:`accept` says yes or raises; :func:`rejection` says no
-in HTTP, from one table; :func:`reject` makes any other plain response; :func:`finalize` is for those of hooks.
+:func:`check_host` looks at what every request must have; :func:`accept` says yes or raises; :func:`rejection_of` says
+no in HTTP, from one table; :func:`text_response` makes any plain response; :func:`finalize` is for those of hooks.
 Bytes become a request in ``http11``; hooks, the ``Server`` header and timeouts are the connection's. Older programs
 find :func:`serve` here. What must not live here: listening and connections, which are in ``asyncio.server``.
 """
@@ -58,9 +58,9 @@ __all__ = [
     "check_host",
     "finalize",
     "http_date",
-    "refuse",
-    "reject",
     "rejection",
+    "rejection_of",
+    "text_response",
 ]
 
 VERSION = "13"
@@ -329,7 +329,7 @@ _ANSWERS: tuple[tuple[type[InvalidHandshake], _Answer], ...] = (
 )
 
 
-def rejection(exc: Exception, now: float | None = None) -> Response:
+def rejection_of(exc: Exception, now: float | None = None) -> Response:
     """Make the response to a request that cannot be accepted; its body says what was wrong.
 
     Args:
@@ -339,25 +339,25 @@ def rejection(exc: Exception, now: float | None = None) -> Response:
     for type_, answer in _ANSWERS:
         if isinstance(exc, type_):
             cause = f" ({exc.__cause__})" if exc.__cause__ is not None and not answer.hint else ""
-            text = f"The WebSocket connection was refused: {exc}{cause}.\n{answer.hint}"
+            text = f"The WebSocket connection was rejected: {exc}{cause}.\n{answer.hint}"
             break
     else:
         answer = _Answer(http.HTTPStatus.INTERNAL_SERVER_ERROR)
         text = "The WebSocket connection failed on the side of the server; its log says why.\n"
-    response = refuse(answer.status, text, now)
+    response = rejection(answer.status, text, now)
     for name, value in answer.headers:
         response.headers[name] = value
     return response
 
 
-def refuse(status: StatusLike, text: str, now: float | None = None) -> Response:
-    """Make a refusal of our own: as `reject()` does, and no browser makes more of it than text, whatever it quotes."""
-    response = reject(status, text, now)
+def rejection(status: StatusLike, text: str, now: float | None = None) -> Response:
+    """Make a response that rejects a request; browsers take it for nothing but text, whatever it quotes."""
+    response = text_response(status, text, now)
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response
 
 
-def reject(status: StatusLike, text: str, now: float | None = None) -> Response:
+def text_response(status: StatusLike, text: str, now: float | None = None) -> Response:
     """Make a plain text response.
 
     Args:

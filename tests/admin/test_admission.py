@@ -1,6 +1,6 @@
-"""The admin process's entrance: crowds of idle clients, few descriptors, listeners, and probes among them.
+"""Admission control of the admin process: crowds of idle clients, few descriptors, listeners, and probes among them.
 
-What must not live here: the entrance of workers (tests/asyncio/test_admission.py).
+What must not live here: that of workers (tests/asyncio/test_admission.py).
 """
 
 from __future__ import annotations

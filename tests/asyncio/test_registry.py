@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tidegate.asyncio.admission import Gate, Visit
+from tidegate.asyncio.admission import Admission, ClientRecord
 from tidegate.asyncio.registry import ConnectionRegistry
 from tidegate.limits import Limiter
 from tidegate.networks import Networks
@@ -19,14 +19,14 @@ def test_a_connection_that_is_lost_is_forgotten_before_the_server_is_told() -> N
 
 def test_a_hook_that_stays_is_counted_until_it_ends() -> None:
     """Its address is given back then, and not when the connection is lost."""
-    gate = Gate(Limiter(per_address=1), trusted=Networks(()), limits=(2**20, 2**21))
-    registry: ConnectionRegistry[str] = ConnectionRegistry(lambda: None, gate)
-    visit = Visit(1.0)
-    assert gate.limiter.enter(b"address", 1.0) is None
-    visit.key = b"address"
+    admission = Admission(Limiter(per_address=1), trusted=Networks(()), limits=(2**20, 2**21))
+    registry: ConnectionRegistry[str] = ConnectionRegistry(lambda: None, admission)
+    record = ClientRecord(1.0)
+    assert admission.limiter.enter(b"address", 1.0) is None
+    record.key = b"address"
     registry.all.add("a")
-    registry.lost("a", visit, stays=True)
-    assert (registry.all, gate.staying, visit.key) == (set(), 1, b"address")
-    registry.hook_ended(visit)
-    assert (gate.staying, visit.key) == (0, None)
-    assert gate.limiter.enter(b"address", 2.0) is None
+    registry.lost("a", record, orphans_hook=True)
+    assert (registry.all, admission.orphaned_hooks, record.key) == (set(), 1, b"address")
+    registry.hook_ended(record)
+    assert (admission.orphaned_hooks, record.key) == (0, None)
+    assert admission.limiter.enter(b"address", 2.0) is None

@@ -76,6 +76,7 @@ def url_map() -> Map:
 
 
 LONG = "a" * 70  # no label of a host's name
+REJECTED = "The WebSocket connection was rejected: "
 
 # Target, and Host headers if it is not the usual one.
 REQUESTS: list[tuple[str, list[str] | None]] = [
@@ -133,16 +134,16 @@ DIFFERENCES: list[tuple[str, list[str] | None, tuple[Any, ...], str]] = [
     ("//room/red", None, (101, None, "{'name': 'red'}"), "two slashes begin no host's name in a path"),
     ("/post", None, (404, None, "Not Found"), "no rule is for GET: no failure of the server"),
     ("/forbidden", None, (403, None, "Forbidden\n"), "what a function of the map's raises is an answer"),
-    ("/", [], (400, None, "The WebSocket connection was refused: missing Host header.\n"), "a mistake of the client's"),
+    ("/", [], (400, None, f"{REJECTED}missing Host header.\n"), "a mistake of the client's"),
     (
         "/",
         ["a", "b"],
-        (400, None, "The WebSocket connection was refused: invalid Host header: multiple values.\n"),
+        (400, None, f"{REJECTED}invalid Host header: multiple values.\n"),
         "same",
     ),
     ("/", [LONG], (400, None, "Bad Request\n"), "the same"),
     *[
-        ("/old", [host], (400, None, f"The WebSocket connection was refused: {complaint} Host header{rest}.\n"), "same")
+        ("/old", [host], (400, None, f"{REJECTED}{complaint} Host header{rest}.\n"), "same")
         for host, complaint, rest in (
             ("b\xfccher.example", "invalid", ": b\xfccher.example"),
             ("", "empty", ""),

@@ -419,7 +419,7 @@ async def test_a_client_sees_1011_of_a_failing_handler() -> None:
 async def test_a_server_that_refuses_answers_when_it_is_asked() -> None:
     """Who is answered before it has asked may not understand, a proxy for one."""
     async with serving(echo) as made:
-        made.server.refuse()
+        made.server.reject_handshakes()
         peer = await made.raw()
         await until(lambda: made.server.handshakes == 1)
         peer.send(REQUEST[:20])
@@ -431,8 +431,8 @@ async def test_a_server_that_refuses_answers_when_it_is_asked() -> None:
 
 
 async def test_a_server_that_refuses_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tidegate.asyncio.server_connection.REFUSED_WITHIN", 0.1)
+    monkeypatch.setattr("tidegate.asyncio.server_connection.REJECT_WITHIN", 0.1)
     async with serving(echo) as made:
-        made.server.refuse()
+        made.server.reject_handshakes()
         peer = await made.raw()
         assert (await peer.answer())[0] == 503

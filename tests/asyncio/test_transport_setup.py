@@ -22,7 +22,7 @@ from tests.support import wire
 from tests.support.patience import PATIENCE
 from tests.support.rawclient import RawClient
 from tidegate._core.counters import Row
-from tidegate.asyncio.admission import Gate
+from tidegate.asyncio.admission import Admission
 from tidegate.asyncio.client import connect
 from tidegate.asyncio.options import ProcessPolicy
 from tidegate.asyncio.server import Server, ServerConnection, serve, unix_serve
@@ -35,14 +35,14 @@ LOCAL = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"
 CLIENT = ("192.0.2.1", 56324)
 
 
-def gate(**options: Any) -> Gate:
+def admission(**options: Any) -> Admission:
     defaults = {"trusted": Networks(("127.0.0.0/8",)), "proxy_protocol": True, "limits": MANY}
-    return Gate(Limiter(), **{**defaults, **options})
+    return Admission(Limiter(), **{**defaults, **options})
 
 
 @asynccontextmanager
-async def gated(
-    of: Gate, handler: Any = tell_address, path: Path | None = None, **options: Any
+async def setting_up(
+    of: Admission, handler: Any = tell_address, path: Path | None = None, **options: Any
 ) -> AsyncIterator[Server]:
     options["policy"] = ProcessPolicy(of)
     async with unix_serve(handler, path, **options) if path else serve(handler, "127.0.0.1", 0, **options) as server:
@@ -58,7 +58,7 @@ def caller(server: Server, first: bytes = b"") -> socket.socket:
 
 @pytest.mark.parametrize(("header", "address"), [(VERSION_1, CLIENT), (VERSION_2, CLIENT), (LOCAL, None)])
 async def test_headers(header: bytes, address: Any, row: Row) -> None:
-    async with gated(gate()) as server:
+    async with setting_up(admission()) as server:
         async with connect("ws://localhost/", sock=caller(server, header)) as websocket:
             assert await websocket.recv() == repr(address or websocket.local_address)
         await gone(server)
@@ -68,14 +68,14 @@ async def test_headers(header: bytes, address: Any, row: Row) -> None:
 
 
 async def test_a_header_with_the_request_in_one_piece(row: Row) -> None:
-    async with gated(gate()) as server:
+    async with setting_up(admission()) as server:
         with RawClient(server.sockets[0].getsockname()[1]) as client:
             client.send(VERSION_1)
             await asyncio.to_thread(client.open)
 
 
 async def test_a_header_byte_by_byte() -> None:
-    async with gated(gate()) as server:
+    async with setting_up(admission()) as server:
         sock = caller(server)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in VERSION_2:
@@ -87,14 +87,14 @@ async def test_a_header_byte_by_byte() -> None:
 
 async def test_a_proxy_behind_a_proxy() -> None:
     networks = Networks(("127.0.0.0/8", "192.0.2.0/24"))
-    async with gated(gate(trusted=networks, header="x-forwarded-for")) as server:
+    async with setting_up(admission(trusted=networks, header="x-forwarded-for")) as server:
         sent = {"X-Forwarded-For": "203.0.113.7"}
         async with connect("ws://localhost/", sock=caller(server, VERSION_1), additional_headers=sent) as websocket:
             assert await websocket.recv() == repr(("203.0.113.7", 0))
 
 
 async def test_who_is_no_trusted_proxy_has_no_header(row: Row) -> None:
-    async with gated(gate(trusted=Networks(("10.0.0.0/8",)))) as server:
+    async with setting_up(admission(trusted=Networks(("10.0.0.0/8",)))) as server:
         async with connect("ws://localhost/", sock=caller(server)) as websocket:
             assert await websocket.recv() == repr(websocket.local_address)
         with RawClient(server.sockets[0].getsockname()[1]) as client:
@@ -106,7 +106,7 @@ async def test_who_is_no_trusted_proxy_has_no_header(row: Row) -> None:
 
 async def test_everybody_on_a_unix_socket_is_a_proxy(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    async with gated(gate(trusted=Networks(())), path=path):
+    async with setting_up(admission(trusted=Networks(())), path=path):
         sock = socket.socket(socket.AF_UNIX)
         sock.connect(str(path))
         sock.sendall(VERSION_2)
@@ -118,7 +118,7 @@ async def test_everybody_on_a_unix_socket_is_a_proxy(tmp_path: Path) -> None:
     "data", [b"GET / HTTP/1.1\r\n", b"PROXY TCP4 x\r\n", b"PROXY " + b"x" * 200, b"\r\n\r\n\0\r\nQUIT!"]
 )
 async def test_what_is_no_header_is_cut_and_counted(data: bytes, row: Row, log: pytest.LogCaptureFixture) -> None:
-    async with gated(gate()) as server:
+    async with setting_up(admission()) as server:
         sock = caller(server, data)
         sock.settimeout(PATIENCE)
         with sock:
@@ -131,7 +131,7 @@ async def test_what_is_no_header_is_cut_and_counted(data: bytes, row: Row, log: 
 
 @pytest.mark.parametrize("data", [b"", b"PROXY TCP4 "])
 async def test_time_for_the_header(data: bytes, row: Row) -> None:
-    async with gated(gate(), open_timeout=0.05) as server:
+    async with setting_up(admission(), open_timeout=0.05) as server:
         with caller(server, data):
             while not results(row):
                 await asyncio.sleep(0.001)
@@ -141,7 +141,7 @@ async def test_time_for_the_header(data: bytes, row: Row) -> None:
 
 async def test_the_access_log_has_those_who_come_no_farther(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "tidegate.access"):
-        async with gated(gate()) as server:
+        async with setting_up(admission()) as server:
             with caller(server, b"nonsense"):
                 while not any(record.name == "tidegate.access" for record in caplog.records):
                     await asyncio.sleep(0.001)
@@ -154,7 +154,7 @@ async def test_the_access_log_has_those_who_come_no_farther(caplog: pytest.LogCa
 
 
 async def test_who_leaves_before_the_header(row: Row) -> None:
-    async with gated(gate()) as server:
+    async with setting_up(admission()) as server:
         caller(server, b"PROXY").close()
         while not results(row):
             await asyncio.sleep(0.001)
@@ -163,8 +163,8 @@ async def test_who_leaves_before_the_header(row: Row) -> None:
 
 
 async def test_a_closing_server_answers_before_the_header(monkeypatch: pytest.MonkeyPatch, row: Row) -> None:
-    monkeypatch.setattr("tidegate.asyncio.server_connection.REFUSED_WITHIN", 0.5)  # for the end of the request
-    async with gated(gate()) as server:
+    monkeypatch.setattr("tidegate.asyncio.server_connection.REJECT_WITHIN", 0.5)  # for the end of the request
+    async with setting_up(admission()) as server:
         client = RawClient(server.sockets[0].getsockname()[1])
         while not server._registry.all:
             await asyncio.sleep(0.001)
@@ -191,7 +191,7 @@ async def test_tls(
     async def handler(websocket: ServerConnection) -> None:
         await tell_address(websocket)
 
-    async with gated(gate(tls=server_tls, proxy_protocol=bool(header)), handler) as server:
+    async with setting_up(admission(tls=server_tls, proxy_protocol=bool(header)), handler) as server:
         sock = caller(server, header)
         async with connect("wss://localhost/", sock=sock, ssl=tls) as websocket:
             assert await websocket.recv() == repr(CLIENT if header else websocket.local_address)
@@ -214,7 +214,7 @@ def wrapped_hello(tls: ssl.SSLContext) -> tuple[ssl.SSLObject, ssl.MemoryBIO, ss
 async def test_header_and_hello_in_one_piece_and_the_request_with_the_end_of_the_handshake(
     server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
 ) -> None:
-    async with gated(gate(tls=server_tls)) as server:
+    async with setting_up(admission(tls=server_tls)) as server:
         reader, writer = await asyncio.open_connection(sock=caller(server))
         wrapped, incoming, outgoing = wrapped_hello(client_tls)
         writer.write(VERSION_1 + outgoing.read())
@@ -237,7 +237,7 @@ async def test_header_and_hello_in_one_piece_and_the_request_with_the_end_of_the
 
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\0\5hello"])
 async def test_what_is_no_tls_is_counted(data: bytes, server_tls: ssl.SSLContext, row: Row) -> None:
-    async with gated(gate(tls=server_tls, proxy_protocol=False)) as server:
+    async with setting_up(admission(tls=server_tls, proxy_protocol=False)) as server:
         with caller(server, data) as sock:
             sock.settimeout(PATIENCE)
             while await asyncio.to_thread(sock.recv, 1000):  # an alert, perhaps
@@ -254,7 +254,7 @@ async def test_time_for_tls(
 ) -> None:
     _, _, outgoing = wrapped_hello(client_tls)
     data = header + (outgoing.read() if hello else b"")
-    async with gated(gate(tls=server_tls, proxy_protocol=bool(header)), open_timeout=0.1) as server:
+    async with setting_up(admission(tls=server_tls, proxy_protocol=bool(header)), open_timeout=0.1) as server:
         with caller(server, data):
             while not results(row):
                 await asyncio.sleep(0.001)
@@ -265,7 +265,7 @@ async def test_time_for_tls(
 
 async def test_who_leaves_within_tls(server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, row: Row) -> None:
     _, _, outgoing = wrapped_hello(client_tls)
-    async with gated(gate(tls=server_tls, proxy_protocol=False)) as server:
+    async with setting_up(admission(tls=server_tls, proxy_protocol=False)) as server:
         caller(server, outgoing.read()).close()
         while not results(row):
             await asyncio.sleep(0.001)
@@ -278,7 +278,7 @@ async def test_a_closing_server_waits_for_no_tls(
     server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, row: Row
 ) -> None:
     _, _, outgoing = wrapped_hello(client_tls)
-    async with gated(gate(tls=server_tls, proxy_protocol=False)) as server:
+    async with setting_up(admission(tls=server_tls, proxy_protocol=False)) as server:
         with caller(server), caller(server, outgoing.read()):
             while len(server._registry.all) < 2:
                 await asyncio.sleep(0.001)

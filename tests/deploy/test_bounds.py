@@ -68,7 +68,7 @@ BOUNDS: dict[str, tuple[str, bool]] = {
     "bytes that come before the answer of a hook": (size(server_connection.EARLY_DATA), True),
     "hooks of clients that have left": ("cancelled, and counted as connections until they end", True),
     "refused connections": (
-        f"{server_connection.REFUSED_WITHIN:g} s for the request, "
+        f"{server_connection.REJECT_WITHIN:g} s for the request, "
         f"{server_connection.LINGER:g} s until the client closes",
         True,
     ),

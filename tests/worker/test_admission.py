@@ -1,4 +1,4 @@
-"""From settings to a gate: who is trusted, which limits there are, whose TLS it is.
+"""From settings to admission control: who is trusted, which limits there are, whose TLS it is.
 
 What must not live here: what gates do (tests/asyncio/test_admission.py), errors of certificates (test_tls.py).
 """
@@ -14,30 +14,30 @@ import trustme
 from tidegate._core.counters import Row
 from tidegate.config.schema import Config
 from tidegate.limits import RATE
-from tidegate.worker.admission import make_gate
+from tidegate.worker.admission import make_admission
 from tidegate.worker.tls import TlsError, make_context
 
 
 def test_by_default_nobody_is_trusted_and_only_descriptors_are_a_limit() -> None:
-    gate = make_gate(Config(application="app:handler"), None, None, Row())
-    assert not gate.trusted
-    assert not gate.has_preface
-    assert not gate.limiter.by_address
-    assert not gate.limiter.full()
+    admission = make_admission(Config(application="app:handler"), None, None, Row())
+    assert not admission.trusted
+    assert not admission.needs_setup
+    assert not admission.limiter.by_address
+    assert not admission.limiter.full()
 
 
 def test_the_limit_of_all_connections_is_read_from_the_row() -> None:
     row = Row()
-    gate = make_gate(Config(application="app:handler", max_connections=1, workers=4), None, None, row)
+    admission = make_admission(Config(application="app:handler", max_connections=1, workers=4), None, None, row)
     row.accepted()
-    assert not gate.limiter.full()
+    assert not admission.limiter.full()
     row.accepted()
-    assert gate.limiter.full()
+    assert admission.limiter.full()
 
 
 def test_limits_of_addresses_are_shared() -> None:
     config = Config(application="app:handler", max_connections_per_address=1, handshake_rate=(4.0, 1), workers=4)
-    limiter = make_gate(config, make_context(config), None, Row()).limiter
+    limiter = make_admission(config, make_context(config), None, Row()).limiter
     assert limiter.enter(b"a", 0) is None
     limiter.leave(b"a", 0)
     assert limiter.enter(b"a", 0.9) == (RATE, 1)
@@ -45,19 +45,19 @@ def test_limits_of_addresses_are_shared() -> None:
 
 
 def test_proxies() -> None:
-    """A worker's gate trusts the configured proxies, and reads the PROXY protocol."""
+    """A worker's admission control trusts the configured proxies, and reads the PROXY protocol."""
     config = Config(application="app:handler", trusted_proxies=("10.0.0.0/8",), proxy_protocol=True)
-    gate = make_gate(config, make_context(config), None, Row())
-    assert "10.1.1.1" in gate.trusted
-    assert gate.has_preface
+    admission = make_admission(config, make_context(config), None, Row())
+    assert "10.1.1.1" in admission.trusted
+    assert admission.needs_setup
 
 
 def test_one_tls(tmp_path: Path) -> None:
     file = tmp_path / "both.pem"
     trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(file))
     own = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    assert make_gate(Config(application="app:handler"), None, own, Row()).tls is own
+    assert make_admission(Config(application="app:handler"), None, own, Row()).tls is own
     config = Config(application="app:handler", certfile=str(file))
-    assert make_gate(config, make_context(config), None, Row()).tls is not None
+    assert make_admission(config, make_context(config), None, Row()).tls is not None
     with pytest.raises(TlsError, match=r"--certfile .*both\.pem: the App has a TLS context as well"):
-        make_gate(config, make_context(config), own, Row())
+        make_admission(config, make_context(config), own, Row())

@@ -1,7 +1,7 @@
 """The admin process: an HTTP server of its own that reads the scoreboard, so that a busy worker cannot hide.
 
     main             the process's life
-    admission        the entrance: how many connections, and for how long
+    admission        admission control: how many connections, and for how long
     authorization    who may ask: the token, and the origins of web pages
     routes           paths and what answers them
     health           /livez and /readyz

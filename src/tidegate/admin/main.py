@@ -24,7 +24,7 @@ from ..asyncio.options import ProcessPolicy
 from ..asyncio.server import Server, handshakes_done, serve
 from ..ipc.pipe import Order, Pipe, Report
 from ..process import forks
-from .admission import BACKLOG, Entrance
+from .admission import BACKLOG, AdminAdmission
 from .authorization import Access, select_subprotocol
 from .feed import LIMIT, Feed
 from .routes import Answers
@@ -102,7 +102,7 @@ async def _live(
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     feed = Feed(scoreboard)
     answers = Answers(scoreboard, access, feed.busy, before)
-    policy = ProcessPolicy(Entrance(), event_level=logging.DEBUG)
+    policy = ProcessPolicy(AdminAdmission(), event_level=logging.DEBUG)
     feed.begin()
     servers = []
     for sock in sockets:

@@ -1,15 +1,15 @@
-"""What a server asks before it lets a connection in: who the client is, behind proxies, and whether limits allow it.
+"""Admission control: who a client is, behind proxies, and whether limits let its connection in.
 
-    Gate      what is asked; shared by the servers of a process
-    Visit     what is known of one connection that the gate has something to remember of
-    Verdict   its answer to one that must not come in: what to say, or to cut it
+    Admission      decides; shared by the servers of a process
+    ClientRecord   what it remembers of one connection
+    Verdict        why a connection must not go on: the response, or to abort it
 
-It touches no connection: who asks does what the verdict says (server_connection.py).
+It touches no connection: the connection carries the verdict out (server_connection.py).
 
-Descriptors are looked after by their numbers: the system gives out the lowest that is free, so whoever gets a high one
-knows that so many are open, whatever for. From `nofile` minus a reserve on, connections are answered 503; in the last
-half of the reserve they are cut, so that the rest of it is the application's. Accepting never fails for lack of them,
-which uvloop would answer by closing every connection of the queue without a word.
+Descriptors are watched by their numbers: the system gives out the lowest free one, so a high number means that so many
+are open, whatever for. From `nofile` minus a reserve on, connections are answered 503; in the last half of the reserve
+they are aborted, so that the rest is the application's. Accepting never fails for lack of descriptors, which uvloop
+would answer by closing every connection in the queue without a word.
 
 What must not live here: counting (limits.py), what headers mean (forwarded.py), bytes before HTTP (transport_setup.py).
 """
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..forwarded import client_of
 from ..headers import check_length
-from ..limits import DAEMON, DESCRIPTORS, RATE, RETRY_AFTER, Limiter, Refusal
+from ..limits import DAEMON, DESCRIPTORS, RATE, RETRY_AFTER, Exceeded, Limiter
 from ..networks import Networks, key_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from ..http11 import Request
 
-__all__ = ["Gate", "Verdict", "Visit", "descriptors"]
+__all__ = ["Admission", "ClientRecord", "Verdict", "descriptors"]
 
 _LEAST_RESERVE, _RESERVED_PART = 32, 16
 
@@ -42,10 +42,10 @@ _UNSEEN = 15
 
 
 def descriptors(limit: int | None = None) -> tuple[int, int]:
-    """From which number of a descriptor on connections are answered 503, and from which on they are cut.
+    """Return the descriptors from which on connections are answered 503, and from which on they are aborted.
 
     Args:
-        limit: how many there are, by default those that the system allows this process.
+        limit: how many descriptors there are; by default those that the system allows this process.
     """
     if limit is None:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -59,65 +59,65 @@ class Verdict(NamedTuple):
     """Why a connection must not go on, and what its client is told.
 
     Attributes:
-        limit: the limit that keeps it out, as metrics call it; None: it is none, the server closes.
+        limit: the limit that is reached, as metrics call it; None if the server closes instead.
         status, text: of the response.
         retry_after: seconds after which the client should try again.
-        cut: there is no descriptor to answer with; the connection must be cut instead.
+        abort: there is no descriptor to answer with: the connection must be aborted.
     """
 
     limit: str | None
     status: HTTPStatus
     text: str
     retry_after: int
-    cut: bool = False
+    abort: bool = False
 
     @classmethod
-    def of(cls, refusal: Refusal, cut: bool = False) -> Verdict:
-        """Make the verdict that follows from a limit which is reached."""
-        limit, seconds = refusal
+    def of(cls, exceeded: Exceeded, abort: bool = False) -> Verdict:
+        """Make the verdict that follows from a limit that is reached."""
+        limit, seconds = exceeded
         if limit in (DAEMON, DESCRIPTORS):
             status, text = HTTPStatus.SERVICE_UNAVAILABLE, "The server has as many connections as it can take.\n"
         elif limit == RATE:
             status, text = HTTPStatus.TOO_MANY_REQUESTS, "Your address opens connections too often.\n"
         else:
             status, text = HTTPStatus.TOO_MANY_REQUESTS, "Your address has too many connections.\n"
-        return cls(limit, status, text, seconds, cut)
+        return cls(limit, status, text, seconds, abort)
 
 
-class Visit:
-    """One client's stay.
+class ClientRecord:
+    """What admission remembers of the client of one connection.
 
     Attributes:
-        since: when it was accepted (`time.monotonic()`).
-        address: as `remote_address`, where a proxy told another than the socket's.
-        key: what it is counted as by the limits on addresses; None if it is not.
-        waits: a trusted proxy speaks for it, and its request will tell its address.
-        verdict: why it must not go on; None: it may, as far as is known by now.
+        since: when the connection was accepted (`time.monotonic()`).
+        address: as `remote_address`, if a proxy told it.
+        key: what limits on addresses count the client as; None if they do not.
+        unidentified: a trusted proxy speaks for the client, and its request will tell the address.
+        verdict: why the connection must not go on; None as long as it may.
     """
 
-    __slots__ = ("address", "key", "since", "verdict", "waits")
+    __slots__ = ("address", "key", "since", "unidentified", "verdict")
 
     def __init__(self, since: float) -> None:
         self.since = since
         self.address: Any = None
         self.key: bytes | None = None
-        self.waits = False
+        self.unidentified = False
         self.verdict: Verdict | None = None
 
 
-class Gate:
-    """The entrance of a process.
+class Admission:
+    """Admission control of a process.
 
     Parameters:
         limiter: counts.
         trusted: proxies that are believed.
-        proxy_protocol: trusted proxies begin with a PROXY header.
+        proxy_protocol: whether trusted proxies begin with a PROXY header.
         header: of requests, in which trusted proxies tell the client's address; None: they do not.
-        tls: what TLS is made of, if it is.
+        tls: context of the TLS that comes before HTTP; None without.
         limits: as `descriptors()` returns.
 
     Attributes:
-        staying: hooks that go on although their clients have left. Each counts as a connection, in every limit.
+        orphaned_hooks: hooks that go on although their clients have left. Each counts as a connection, in every limit.
     """
 
     def __init__(
@@ -135,124 +135,122 @@ class Gate:
         self.proxy_protocol = proxy_protocol
         self.tls = tls
         self._header = header if trusted else None
-        self._busy, self._last = descriptors() if limits is None else limits
+        self._reserve, self._last = descriptors() if limits is None else limits
         self._unseen = 0
-        self.staying = 0
+        self.orphaned_hooks = 0
         self._plain = not limiter.by_address and self._header is None
 
     @property
-    def has_preface(self) -> bool:
-        """Whether something comes before HTTP."""
+    def needs_setup(self) -> bool:
+        """Whether a PROXY header or TLS comes before HTTP."""
         return self.proxy_protocol or self.tls is not None
 
     # A connection's way, in reading order.
 
-    def cuts(self, transport: asyncio.BaseTransport) -> bool:
-        """Whether the connection has taken one of the last descriptors, and must give it back at once."""
+    def must_abort(self, transport: asyncio.BaseTransport) -> bool:
+        """Return whether the connection has one of the last descriptors, and must give it back at once."""
         return self._number(transport) >= self._last
 
-    def is_busy(self, transport: asyncio.BaseTransport) -> bool:
-        """Whether the connection has taken a descriptor of the reserve."""
-        return self._number(transport) >= self._busy
+    def is_in_reserve(self, transport: asyncio.BaseTransport) -> bool:
+        """Return whether the connection has a descriptor of the reserve."""
+        return self._number(transport) >= self._reserve
 
     def _number(self, transport: asyncio.BaseTransport) -> int:
-        """The number of its descriptor; -1: low enough."""
+        """Return the number of its descriptor; -1 if it is low enough."""
         if self._unseen:
             self._unseen -= 1
             return -1
         number = _descriptor(transport)
-        if number < self._busy // 2:
+        if number < self._reserve // 2:
             self._unseen = _UNSEEN
         return number
 
-    def expects_header(self, transport: asyncio.BaseTransport) -> bool:
-        """Whether its peer is a proxy that has to begin with a PROXY header."""
+    def expects_proxy_header(self, transport: asyncio.BaseTransport) -> bool:
+        """Return whether the peer is a proxy that has to begin with a PROXY header."""
         if not self.proxy_protocol:
             return False
         host = _host(transport.get_extra_info("peername"))
         return host is None or host in self.trusted
 
-    def arrived(
-        self, transport: asyncio.BaseTransport, since: float, visit: Visit | None, displace: Callable[[], bool]
-    ) -> Visit | None:
-        """Return what is to be remembered of a connection that is about to begin its handshake, with the verdict.
+    def admit(
+        self, transport: asyncio.BaseTransport, since: float, record: ClientRecord | None, evict: Callable[[], bool]
+    ) -> ClientRecord | None:
+        """Check a connection before its handshake; return what to remember of it, with the verdict, if anything.
 
         Args:
             transport: of the connection.
             since: when it was accepted.
-            visit: what is known of it already.
-            displace: cuts it if its handshake is not over, and tells whether so; for gates that make room for others.
+            record: what is known already.
+            evict: aborts the connection unless its handshake is over, and returns whether it did; for subclasses that
+                make room for other connections.
         """
         number = self._number(transport)
-        few = number + self.staying < self._busy
+        few = number + self.orphaned_hooks < self._reserve
         if few and self._plain and not self.limiter.full():
-            return visit
-        if visit is None:
-            visit = Visit(since)
+            return record
+        if record is None:
+            record = ClientRecord(since)
         if not few:
-            visit.verdict = Verdict.of((DESCRIPTORS, RETRY_AFTER), cut=number >= self._last)
+            record.verdict = Verdict.of((DESCRIPTORS, RETRY_AFTER), abort=number >= self._last)
         elif self.limiter.full():
-            visit.verdict = Verdict.of((DAEMON, RETRY_AFTER), cut=number >= self._last)
+            record.verdict = Verdict.of((DAEMON, RETRY_AFTER), abort=number >= self._last)
         else:
-            self._meet(visit, visit.address or transport.get_extra_info("peername"))
-        return visit
+            host = _host(record.address or transport.get_extra_info("peername"))
+            record.unidentified = self._header is not None and host in self.trusted
+            if not record.unidentified:
+                self._count(record, host)
+        return record
 
-    def _meet(self, visit: Visit, address: Any) -> None:
-        """A client of this address is there, or a proxy of it."""
-        host = _host(address)
-        visit.waits = self._header is not None and host in self.trusted
-        if not visit.waits:
-            self._enter(visit, host)
-
-    def asked(self, visit: Visit, request: Request, address: Any) -> None:
-        """Read from the request who it is that a trusted proxy speaks for, of a visit that `waits` for that.
+    def identify(self, record: ClientRecord, request: Request, address: Any) -> None:
+        """Read from the request which client a trusted proxy speaks for, and count it.
 
         Args:
-            visit: of the connection, whose verdict may come of it.
-            request: tells who it is, perhaps.
-            address: what is known for the client's address otherwise.
+            record: of an unidentified client; gets the verdict.
+            request: of the connection.
+            address: the client's, if the request does not tell.
 
         Raises:
-            InvalidHeaderFormat: it tells of more proxies than there can be.
+            InvalidHeaderFormat: if the request tells of more proxies than there can be.
         """
-        visit.waits = False
+        record.unidentified = False
         assert self._header is not None
         values = request.headers.get_all(self._header)
         check_length(values, self._header)
         client = client_of(self._header, values, self.trusted)
         if client is not None:
-            address = visit.address = full_address(*client)
-        self._enter(visit, _host(address))
+            address = record.address = full_address(*client)
+        self._count(record, _host(address))
 
-    def _enter(self, visit: Visit, host: str | None) -> None:
+    def _count(self, record: ClientRecord, host: str | None) -> None:
+        """Count a connection of this address, unless a limit on addresses is reached."""
         if host is None or not self.limiter.by_address:
             return
-        if visit.address is None and host in self.trusted:
-            return  # a proxy for itself, as in checks of health; or it does not tell, and is many clients
+        if record.address is None and host in self.trusted:
+            return  # a proxy for itself, as in health checks; or one that does not tell, and is many clients
         try:
             key = key_of(host)
         except ValueError:  # what a proxy says of a Unix socket
             return
-        refusal = self.limiter.enter(key, monotonic())
-        if refusal is None:
-            visit.key = key
+        exceeded = self.limiter.enter(key, monotonic())
+        if exceeded is None:
+            record.key = key
         else:
-            visit.verdict = Verdict.of(refusal)
+            record.verdict = Verdict.of(exceeded)
 
-    def gone(self, visit: Visit) -> None:
-        """It has ended."""
-        key, visit.key = visit.key, None
+    def release(self, record: ClientRecord) -> None:
+        """Count the connection no more."""
+        key, record.key = record.key, None
         if key is not None:
             self.limiter.leave(key, monotonic())
 
 
 def full_address(host: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
-    """An address as a socket shows it."""
+    """Return an address as sockets have it."""
     return (host, port, 0, 0) if ":" in host else (host, port)
 
 
 def _host(address: Any) -> str | None:
-    """The address of a peer, None if it has none: on a Unix socket."""
+    """Return the host of a peer's address; None on a Unix socket."""
     return address[0] if isinstance(address, tuple) and address else None
 
 

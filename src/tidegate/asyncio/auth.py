@@ -44,7 +44,7 @@ def process_request_of(
         raise TypeError(f"realm must be a str, not {realm!r}")
     challenge = build_www_authenticate_basic(realm)
 
-    def refuse(connection: BaseServerConnection, text: str) -> Response:
+    def unauthorized(connection: BaseServerConnection, text: str) -> Response:
         response = connection.respond(HTTPStatus.UNAUTHORIZED, text)
         response.headers["WWW-Authenticate"] = challenge
         return response
@@ -53,17 +53,17 @@ def process_request_of(
         """Let the client go on, and set the connection's `username`; or answer 401 (RFC 9110 11.6.1)."""
         values = request.headers.get_all("Authorization")
         if not values:
-            return refuse(connection, "Missing credentials\n")
+            return unauthorized(connection, "Missing credentials\n")
         try:
             (value,) = values
             username, password = parse_authorization_basic(value)
         except (InvalidHeader, ValueError):
-            return refuse(connection, "Unsupported credentials\n")
+            return unauthorized(connection, "Unsupported credentials\n")
         valid = check(username, password)
         if isinstance(valid, Awaitable):
             valid = await valid
         if not valid:
-            return refuse(connection, "Invalid credentials\n")
+            return unauthorized(connection, "Invalid credentials\n")
         connection.username = username
         return None
 

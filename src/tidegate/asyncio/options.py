@@ -24,7 +24,7 @@ from .deadlines import Deadlines
 if TYPE_CHECKING:
     from ..server import HandshakeOptions
     from ..typing import LoggerLike
-    from .admission import Gate
+    from .admission import Admission
     from .registry import ConnectionRegistry
 
 __all__ = ["ProcessPolicy", "ServerSettings", "Settings", "check_functions"]
@@ -112,7 +112,7 @@ class ProcessPolicy:
         event_level: of log lines for the begin and the end of connections and servers.
     """
 
-    admission: Gate | None = None
+    admission: Admission | None = None
     failures: type[BaseException] = Exception
     event_level: int = logging.INFO
 

@@ -16,7 +16,7 @@ from werkzeug.routing import Map, RequestRedirect
 
 from ..app import check_map
 from ..exceptions import InvalidHandshake, InvalidHeader
-from ..server import rejection
+from ..server import rejection_of
 from .auth import guard_of, in_turn
 from .server import serve
 
@@ -177,7 +177,7 @@ class Router:
         except (NotFound, MethodNotAllowed):
             return self.not_found(connection)
         except InvalidHandshake as exc:
-            return rejection(exc)
+            return rejection_of(exc)
         except HTTPException as exc:  # a name of a host that cannot be, or what a function of the map's raises
             return connection.respond(exc.code or HTTPStatus.INTERNAL_SERVER_ERROR, f"{exc.name}\n")
         connection.handler, connection.handler_kwargs = handler, dict(arguments)

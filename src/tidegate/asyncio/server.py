@@ -66,13 +66,13 @@ class ServerConnection(BaseServerConnection):
         handler, handler_kwargs: set by the router.
 
     Args:
-        protocol: what `serve()` was told.
+        protocol: settings of the server's connections.
         server: the server.
         overrides: other limits for this connection than the server's: ping_interval, ping_timeout, close_timeout,
             max_queue, write_limit, ... as for `serve()`.
 
     Raises:
-        TypeError, ValueError: for limits that cannot be meant.
+        TypeError, ValueError: for wrong limits.
     """
 
     __slots__ = ("__dict__", "__weakref__", "server")
@@ -86,7 +86,7 @@ class ServerConnection(BaseServerConnection):
 
 
 class Server(OlderServer):
-    """What `serve()` returns: mirrors asyncio.Server, and is to be awaited or entered to start. Made by nothing else.
+    """The server that `serve()` returns: mirrors asyncio.Server; await or enter it to start.
 
     Attributes:
         server: the underlying asyncio server, once started.
@@ -119,7 +119,7 @@ class Server(OlderServer):
 
     @property
     def connections(self) -> set[ServerConnection]:
-        """The connections that are open: past the opening handshake, and nobody has begun to close them."""
+        """The open connections: past the opening handshake, and not closing."""
         return set(self._registry.open)
 
     @property
@@ -136,7 +136,7 @@ class Server(OlderServer):
         return self.server.is_serving()
 
     async def start_serving(self) -> None:
-        """Begin to accept connections, after `serve(..., start_serving=False)`."""
+        """Start to accept connections, after `serve(..., start_serving=False)`."""
         await self.server.start_serving()
 
     async def serve_forever(self) -> None:
@@ -175,29 +175,29 @@ class Server(OlderServer):
             self.logger.log(self._event_level, "server closing")
             self._closing = True
             self.server.close()
-            self.refuse()
+            self.reject_handshakes()
         if close_connections:
             for connection in self.connections:
                 connection.start_closing(code, reason)
         self._check_closed()
 
-    def refuse(self) -> None:
+    def reject_handshakes(self) -> None:
         """Answer opening handshakes with 503 (service unavailable) from now on, those in progress too."""
-        self._registry.refusing = True
+        self._registry.rejecting = True
         for connection in list(self._registry.handshaking):
-            connection.on_refusing()
+            connection.on_rejecting()
 
     def stop_accepting(self) -> None:
-        """Accept no more connections; handshakes in progress and open ones go on. For sockets with other users."""
+        """Accept no more connections, and let handshakes in progress go on: others accept from the same sockets."""
         self.server.close()
 
     @property
     def handshakes(self) -> int:
-        """How many opening handshakes are in progress."""
+        """The number of opening handshakes in progress."""
         return len(self._registry.handshaking)
 
     def abort_connections(self) -> None:
-        """Cut all TCP connections at once, open or not."""
+        """Abort all TCP connections at once, open or not."""
         for connection in list(self._registry.all):
             connection.transport.abort()
 
@@ -231,12 +231,12 @@ class Server(OlderServer):
     # Connections come and go.
 
     def _made(self) -> asyncio.Protocol:
-        gate = self._registry.gate
-        if gate is not None and gate.has_preface:
-            from .transport_setup import Preface
+        admission = self._registry.admission
+        if admission is not None and admission.needs_setup:
+            from .transport_setup import TransportSetup
 
-            return Preface(self._settings, gate, functools.partial(self._connect, self._settings, self))
-        # The server knows of it when TLS, if any, is up: of one that never comes so far nobody would tell the end.
+            return TransportSetup(self._settings, admission, functools.partial(self._connect, self._settings, self))
+        # With the loop's own TLS the server learns of a connection when TLS is up: of others it would miss the end.
         return self._connect(self._settings, self)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -252,7 +252,7 @@ class Server(OlderServer):
         if self._closing and not self._registry.all and not self.handler_tasks and not self._settled:
             self.logger.log(self._event_level, "server closed")
             self._settled = True
-            # Soon, so that whoever leaves the server's block, where waiting begins after close(), is the last to go on.
+            # Soon: the task that leaves the server's block, which waits after close(), is then the last one to go on.
             self._settings.loop.call_soon(self._closed.set_result, None)
 
 
@@ -291,7 +291,7 @@ def serve(
     """Create a WebSocket server on `host` and `port`.
 
     `async with serve(...) as server` starts it and closes it at the end; `server = await serve(...)` starts it and
-    leaves the closing to you, or to `server.serve_forever()`. For each client, `handler` runs as a task with the
+    leaves closing to you, or to `server.serve_forever()`. For each client, `handler` runs as a task with the
     connection once the opening handshake is done; when it returns the connection is closed with code 1000, when it
     raises with 1011.
 
@@ -323,7 +323,7 @@ def serve(
         kwargs: passed to the event loop's create_server(): ssl, sock, backlog, reuse_port, start_serving, ...
 
     Raises:
-        TypeError, ValueError, InvalidHeaderValue: for arguments that cannot be meant, at once.
+        TypeError, ValueError, InvalidHeaderValue: at once, for wrong arguments.
         OSError: on awaiting, if the address cannot be bound.
     """
     if compression == "deflate":
@@ -385,11 +385,11 @@ async def handshakes_done(
     Args:
         servers: they share what is left of the time.
         timeout: seconds to wait at most.
-        hurried: asked every 50 ms whether to wait no longer.
+        hurried: called every 50 ms; True ends the wait.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
-    # Who was accepted in this turn of the loop is not known before the next one.
+    # Connections accepted in this turn of the loop are known in the next one.
     await asyncio.sleep(GLANCE)
     while any(server.handshakes for server in servers) and loop.time() < deadline and not hurried():
         await asyncio.sleep(GLANCE)
@@ -407,7 +407,7 @@ def unix_serve(handler: Handler, path: PathLike | None = None, **kwargs: Any) ->
 
 
 def _name(sock: socket.socket) -> str:
-    """How a listening socket is named in the log."""
+    """Return the name of a listening socket in the log."""
     if sock.family == socket.AF_INET:
         return "{}:{}".format(*sock.getsockname())
     if sock.family == socket.AF_INET6:

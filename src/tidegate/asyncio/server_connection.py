@@ -19,10 +19,10 @@ from ..http11 import Request, RequestParser, Response, has_body
 from ..limits import DAEMON
 from ..protocol import CLOSED, CONNECTING, OPEN
 from ..redaction import redact
-from ..server import accept, check_host, finalize, refuse, reject, rejection
+from ..server import accept, check_host, finalize, rejection, rejection_of, text_response
 from .access_log import log_close, log_handshake
 from .access_log import logger as access_logger
-from .admission import Verdict, Visit
+from .admission import ClientRecord, Verdict
 from .connection import Connection
 
 if TYPE_CHECKING:
@@ -34,17 +34,17 @@ __all__ = ["BaseServerConnection"]
 EARLY_DATA = 65536
 """Bytes that a client may send between its request and our response, which hooks may delay."""
 
-RETRY_AFTER = 1
-"""Seconds after which a client that met a closing server should try again: its successor, if there is one, is up."""
+RETRY_AFTER_RESTART = 1
+"""Seconds after which a client of a closing server should try again: its successor, if there is one, is up."""
 
-REFUSED_WITHIN = 2.0
-"""Seconds for the request of somebody who will be refused whatever it is, and then for leaving."""
+REJECT_WITHIN = 2.0
+"""Seconds for a request that will be rejected whatever it is."""
 
 LINGER = 2.0
-"""Seconds that a client that was turned away has to close the connection."""
+"""Seconds that a rejected client has to close the connection."""
 
-SHUTTING_DOWN = Verdict(None, HTTPStatus.SERVICE_UNAVAILABLE, "Server is shutting down.\n", RETRY_AFTER)
-"""The verdict of a server that closes."""
+SHUTTING_DOWN = Verdict(None, HTTPStatus.SERVICE_UNAVAILABLE, "Server is shutting down.\n", RETRY_AFTER_RESTART)
+"""The verdict of a closing server."""
 
 
 class BaseServerConnection(Connection):
@@ -57,7 +57,7 @@ class BaseServerConnection(Connection):
         settings: of the server's connections, or of this one.
     """
 
-    __slots__ = ("_departed", "_hooks", "_parser", "_visit")
+    __slots__ = ("_hooks", "_outcome", "_parser", "_record")
 
     username: str
     _settings: ServerSettings
@@ -65,9 +65,9 @@ class BaseServerConnection(Connection):
     def __init__(self, settings: ServerSettings) -> None:
         super().__init__(settings, client=False)
         self._parser: RequestParser | None = None
-        self._hooks: asyncio.Task[Any] | None = None  # the task that runs hooks, as long as it does
-        self._departed: tuple[str, float] | None = None  # how the handshake ended, as long as hooks go on after it
-        self._visit: Visit | None = None  # what the server's gate, if it has one, remembers of this connection
+        self._hooks: asyncio.Task[Any] | None = None  # the task that runs hooks
+        self._outcome: tuple[str, float] | None = None  # of the handshake, while hooks go on after its end
+        self._record: ClientRecord | None = None  # what admission remembers
 
     def respond(self, status: StatusLike, text: str) -> Response:
         """Make a plain text response, for `process_request` and `process_response` to return.
@@ -76,19 +76,19 @@ class BaseServerConnection(Connection):
             status: HTTP status code.
             text: body, to be encoded to UTF-8.
         """
-        return reject(status, text)
+        return text_response(status, text)
 
     # The opening handshake (RFC 6455 section 4.2), in reading order.
 
-    def take_over(self, transport: asyncio.Transport, visit: Visit, data: bytes) -> None:
+    def take_over(self, transport: asyncio.Transport, record: ClientRecord, data: bytes) -> None:
         """Take a transport over when it is set up.
 
         Args:
             transport: that the request comes by.
-            visit: what is known of the client.
+            record: what is known of the client.
             data: what has come of the request.
         """
-        self._visit = visit
+        self._record = record
         transport.set_protocol(self)
         self.connection_made(transport)
         if data:
@@ -97,25 +97,25 @@ class BaseServerConnection(Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         timeout, self._opened_at = self._settings.open_timeout, monotonic()
-        if self._visit is None:
+        if self._record is None:
             self._row.accepted()
-        else:  # by way of a preface, which has counted it
-            taken, self._opened_at = self._opened_at - self._visit.since, self._visit.since
+        else:  # by TransportSetup, which has counted it
+            taken, self._opened_at = self._opened_at - self._record.since, self._record.since
             timeout = None if timeout is None else max(timeout - taken, 0)
         registry = self._settings.registry
         registry.all.add(self)
         registry.handshaking.add(self)
         self._settings.deadlines.set(self, timeout)
-        refused = registry.refusing
-        if not refused and registry.gate is not None:
-            visit = self._visit = registry.gate.arrived(transport, self._opened_at, self._visit, self._displace)
-            if visit is not None and visit.verdict is not None:
-                refused = True
-                if visit.verdict.cut:
-                    self._refuse(visit.verdict)
-        if refused:
-            # Who is answered before it has asked may not understand: a proxy, for one.
-            self._settings.deadlines.set(self, REFUSED_WITHIN if timeout is None else min(timeout, REFUSED_WITHIN))
+        rejected = registry.rejecting
+        if not rejected and registry.admission is not None:
+            record = self._record = registry.admission.admit(transport, self._opened_at, self._record, self._evict)
+            if record is not None and record.verdict is not None:
+                rejected = True
+                if record.verdict.abort:
+                    self._enforce(record.verdict)
+        if rejected:
+            # The answer waits for the request: proxies, for one, may not understand a response that comes before it.
+            self._settings.deadlines.set(self, REJECT_WITHIN if timeout is None else min(timeout, REJECT_WITHIN))
 
     @property
     def remote_address(self) -> Any:
@@ -123,8 +123,8 @@ class BaseServerConnection(Connection):
 
         It is the client's, where the server trusts a proxy that tells it; port 0: the proxy does not tell the port.
         """
-        visit = self._visit
-        return super().remote_address if visit is None or visit.address is None else visit.address
+        record = self._record
+        return super().remote_address if record is None or record.address is None else record.address
 
     def _handshake_received(self, data: bytes) -> None:
         if self._response is not None or self._request is not None:
@@ -137,7 +137,7 @@ class BaseServerConnection(Connection):
         except InvalidHandshake as exc:
             if self._slow:
                 self.logger.debug("! no valid HTTP request", exc_info=exc)
-            self._answer(self._with_server_header(rejection(exc)))
+            self._answer(self._with_server_header(rejection_of(exc)))
             return
         if complete:
             self._request_received(self._parser)
@@ -148,13 +148,13 @@ class BaseServerConnection(Connection):
         return self not in self._settings.registry.handshaking
 
     def _early_data(self, data: bytes) -> None:
-        """Bytes between request and response: kept while a hook makes up its mind, dropped after a rejection."""
+        """Keep bytes between request and response while hooks run; drop them after a rejection."""
         if self._parser is not None and len(self._parser.rest) + len(data) <= EARLY_DATA:
             self._parser.rest += data
         elif self._parser is not None:
             if self._hooks is not None:
                 self._hooks.cancel()
-            self._refuse_with(refuse(HTTPStatus.BAD_REQUEST, "Too much data before the response.\n"))
+            self._reject(rejection(HTTPStatus.BAD_REQUEST, "Too much data before the response.\n"))
 
     def _request_received(self, parser: RequestParser) -> None:
         settings = self._settings
@@ -163,16 +163,16 @@ class BaseServerConnection(Connection):
             self._log_head("<", parser.head)
         request = parser.request()
         try:
-            visit, gate = self._visit, settings.registry.gate
-            if visit is not None and visit.waits and gate is not None:
-                gate.asked(visit, request, self.remote_address)
-            verdict = self._refusal()
+            record, admission = self._record, settings.registry.admission
+            if record is not None and record.unidentified and admission is not None:
+                admission.identify(record, request, self.remote_address)
+            verdict = self._verdict()
             if verdict is not None:
-                self._refuse(verdict)
+                self._enforce(verdict)
                 return
             check_host(request)
         except InvalidHandshake as exc:
-            self._answer(self._rejected(exc))
+            self._answer(self._rejection(exc))
             return
         if settings.process_request is None and settings.process_response is None:
             self._respond(self._accept(request))
@@ -181,26 +181,26 @@ class BaseServerConnection(Connection):
             settings.start(self._run_hooks(request))
 
     async def _run_hooks(self, request: Request) -> None:
-        """The handshake with hooks, which may take their time, and then the handler."""
+        """Finish the handshake with hooks, which may take long, then run the handler."""
         self._hooks = asyncio.current_task()
         try:
-            response, chosen = await self._hooked_response(request)
+            response, chosen = await self._response_of_hooks(request)
         finally:
             self._hooks = None
-            if self._departed is not None:
-                self._row.handshake(*self._departed)
+            if self._outcome is not None:
+                self._row.handshake(*self._outcome)
             if self._state == CLOSED:
                 self._settings.deadlines.clear(self)
-                self._settings.registry.hook_ended(self._visit)
+                self._settings.registry.hook_ended(self._record)
         if response is None or self._answered or self.transport.is_closing():
-            return  # refused meanwhile: timeout, or the connection is gone
-        if response.status_code == 101 and self._settings.registry.refusing:
-            response, chosen = self._with_server_header(_refused(SHUTTING_DOWN)), False
+            return  # rejected meanwhile, timed out, or disconnected
+        if response.status_code == 101 and self._settings.registry.rejecting:
+            response, chosen = self._with_server_header(_response_of(SHUTTING_DOWN)), False
         if self._answer(response, chosen):
             await self._handle()
 
-    async def _hooked_response(self, request: Request) -> tuple[Response | None, bool]:
-        """What to answer, if that still matters, and whether a hook chose it."""
+    async def _response_of_hooks(self, request: Request) -> tuple[Response | None, bool]:
+        """Return the response, unless the handshake is over, and whether a hook chose it."""
         settings = self._settings
         response = None
         if settings.process_request is not None:
@@ -230,20 +230,20 @@ class BaseServerConnection(Connection):
             raise
         except self._settings.policy.failures as exc:
             if self._is_own_end(exc):
-                return None  # the client has left, and nobody is there to be answered
+                return None  # the client has left
             self.logger.error("%s failed", name, exc_info=True)
-            return rejection(RuntimeError(f"{name} failed"))  # 500 whatever was raised
+            return rejection_of(RuntimeError(f"{name} failed"))  # 500 whatever was raised
         return response
 
     def _accept(self, request: Request) -> Response:
-        """Negotiate: the 101 response, or the one that tells why not."""
+        """Negotiate; return the response: 101, or why not."""
         try:
             accepted = accept(request, self._settings.handshake, self)
         except InvalidHandshake as exc:
-            return self._rejected(exc)
+            return self._rejection(exc)
         except self._settings.policy.failures:
             self.logger.error("opening handshake failed", exc_info=True)
-            return self._with_server_header(rejection(RuntimeError("opening handshake failed")))  # 500
+            return self._with_server_header(rejection_of(RuntimeError("opening handshake failed")))  # 500
         self.subprotocol = accepted.subprotocol
         if accepted.extensions:
             self._adopt(accepted.extensions)
@@ -255,7 +255,7 @@ class BaseServerConnection(Connection):
             self._settings.start(self._handle())
 
     def _answer(self, response: Response, chosen: bool = False) -> bool:
-        """Send the response, which a hook has `chosen` or we have: True with 101, when the connection is open."""
+        """Send the response, which a hook has `chosen` or not; return whether it is 101 and the connection open."""
         now = monotonic()
         try:
             if isinstance(self._request, Request):  # it has been in a hook's hands
@@ -263,7 +263,7 @@ class BaseServerConnection(Connection):
             raw = response.serialize()
         except Exception as exc:  # what a hook has made of it cannot be sent
             self.logger.error("opening handshake failed", exc_info=True)
-            response, chosen = self._with_server_header(rejection(exc)), False
+            response, chosen = self._with_server_header(rejection_of(exc)), False
             raw = response.serialize()
         status = response.status_code
         if status != 101 and self._parser is not None and not has_body(self._parser.method, status):
@@ -271,7 +271,7 @@ class BaseServerConnection(Connection):
         if self._slow:
             self._log_head(">", raw)
         self._response = raw if isinstance(self._request, bytes) else response
-        if self._visit is not None and self._visit.verdict is not None:
+        if self._record is not None and self._record.verdict is not None:
             result = "limited"
         else:
             result = "rejected" if chosen and status not in (101, 500) else RESULT_OF_STATUS.get(status, "rejected")
@@ -300,38 +300,38 @@ class BaseServerConnection(Connection):
         if parser is not None and parser.rest:
             self.data_received(parser.rest)
 
-    def on_refusing(self) -> None:
-        """Answer 503: the server refuses handshakes from now on. With a request in a hook's hands, after the hook."""
-        if self._request is None:
-            self._refuse()
+    def on_rejecting(self) -> None:
+        """Answer 503: the server rejects handshakes from now on."""
+        if self._request is None:  # else the answer comes after the hooks
+            self._enforce(SHUTTING_DOWN)
 
-    def _refusal(self) -> Verdict | None:
-        """Return why the connection must not open, as far as is known by now; None: it may."""
-        if self._settings.registry.refusing:
+    def _verdict(self) -> Verdict | None:
+        """Return why the connection must not open; None as long as it may."""
+        if self._settings.registry.rejecting:
             return SHUTTING_DOWN
-        return None if self._visit is None else self._visit.verdict
+        return None if self._record is None else self._record.verdict
 
-    def _refuse(self, verdict: Verdict = SHUTTING_DOWN) -> None:
-        """Do what the verdict says: answer, or cut."""
+    def _enforce(self, verdict: Verdict) -> None:
+        """Do what the verdict says: answer, or abort."""
         if verdict.limit is not None:
             self._row.inc("limit_rejections", verdict.limit)
-        if verdict.cut:
-            self._handshake_over("limited")
+        if verdict.abort:
+            self._end_handshake("limited")
             self.transport.abort()
             return
-        self._refuse_with(_refused(verdict))
+        self._reject(_response_of(verdict))
         if verdict.limit is not None:
             timeout = self._settings.close_timeout
             self._settings.deadlines.set(self, LINGER if timeout is None else min(LINGER, timeout))
 
-    def _displace(self) -> bool:
-        """Cut the connection to make room for another, unless its handshake is over; return whether it was cut."""
+    def _evict(self) -> bool:
+        """Abort the connection to make room for another, unless its handshake is over; return whether it did."""
         if self._state != CONNECTING or self.transport.is_closing():
             return False
-        self._refuse(Verdict.of((DAEMON, 0), cut=True))
+        self._enforce(Verdict.of((DAEMON, 0), abort=True))
         return True
 
-    def _refuse_with(self, response: Response) -> None:
+    def _reject(self, response: Response) -> None:
         if self._state == CONNECTING and not self._answered:
             self._answer(self._with_server_header(response))
 
@@ -341,11 +341,11 @@ class BaseServerConnection(Connection):
             response.headers["Server"] = header
         return response
 
-    def _rejected(self, exc: InvalidHandshake) -> Response:
-        """Make the response to a request that is not acceptable."""
+    def _rejection(self, exc: InvalidHandshake) -> Response:
+        """Make the response to a request that cannot be accepted."""
         if self._slow:
             self.logger.debug("! invalid handshake", exc_info=exc)
-        return self._with_server_header(rejection(exc))
+        return self._with_server_header(rejection_of(exc))
 
     def _log_event(self, message: str, *values: object) -> None:
         level = self._settings.policy.event_level
@@ -370,8 +370,8 @@ class BaseServerConnection(Connection):
         except asyncio.CancelledError:
             raise
         except settings.policy.failures as exc:
-            # A client that vanished is no failure of a handler that was reading or writing; thousands of tracebacks at
-            # once, when a network breaks, would be one of the log.
+            # A handler that was reading or writing when its client vanished has not failed; when a network breaks, its
+            # thousands of tracebacks would drown the log.
             if not self._is_own_end(exc):
                 self.logger.error("connection handler failed", exc_info=True)
 
@@ -383,22 +383,22 @@ class BaseServerConnection(Connection):
 
     def _on_deadline(self, now: float) -> None:
         if self._hooks is not None:
-            self._hooks.cancel()  # also those that nobody waits for any more
+            self._hooks.cancel()  # also orphaned ones
         if self._state == CLOSED:
             return
         if self._state != CONNECTING:
             super()._on_deadline(now)
-        elif not self._answered and (verdict := self._refusal()) is not None:
-            self._refuse(verdict)
+        elif not self._answered and (verdict := self._verdict()) is not None:
+            self._enforce(verdict)
         elif not self._answered and self._parser is not None and not self._parser.head:
-            # Part of a request has come: say what was expected.
-            self._refuse_with(refuse(HTTPStatus.REQUEST_TIMEOUT, "Timed out waiting for the request.\n"))
+            # Part of a request has come.
+            self._reject(rejection(HTTPStatus.REQUEST_TIMEOUT, "Timed out waiting for the request.\n"))
         else:
-            self._handshake_over("timeout")
+            self._end_handshake("timeout")
             self.transport.abort()
 
-    def _handshake_over(self, result: str) -> None:
-        """The handshake ends without an answer."""
+    def _end_handshake(self, result: str) -> None:
+        """End the handshake without an answer."""
         if not self._answered:
             self._response = b""
             taken = monotonic() - self._opened_at
@@ -407,28 +407,28 @@ class BaseServerConnection(Connection):
             self._settings.registry.handshaking.discard(self)
             if self._hooks is None:
                 self._row.handshake(result, taken)
-            else:  # which takes as much of the server as a connection, and counts as one until it ends
-                self._departed = result, taken
+            else:  # an orphaned hook takes as much of the server as a connection, and counts as one until it ends
+                self._outcome = result, taken
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not (opened := self._state != CONNECTING):
-            self._handshake_over("disconnected")
+            self._end_handshake("disconnected")
         self._settings.registry.open.discard(self)
         left = None if self._hooks is None or self._deadline is None else self._deadline - self.loop.time()
         super().connection_lost(exc)
         if self._hooks is not None:
-            self._hooks.cancel()  # nobody waits for what it decides
+            self._hooks.cancel()
             self._parser = None
             if left is not None:
-                self._settings.deadlines.set(self, max(left, 0))  # one that goes on all the same is told again
+                self._settings.deadlines.set(self, max(left, 0))  # it is cancelled again if it goes on
         self._log_event("connection closed")
         if opened and self._closing is not None and access_logger.isEnabledFor(logging.INFO):
             log_close(self, self._closing, monotonic() - self._opened_at)
-        self._settings.registry.lost(self, self._visit, stays=self._hooks is not None)
+        self._settings.registry.lost(self, self._record, orphans_hook=self._hooks is not None)
 
 
-def _refused(verdict: Verdict) -> Response:
-    """Make the response that tells a verdict."""
-    response = refuse(verdict.status, verdict.text)
+def _response_of(verdict: Verdict) -> Response:
+    """Make the response of a verdict."""
+    response = rejection(verdict.status, verdict.text)
     response.headers["Retry-After"] = str(verdict.retry_after)
     return response

@@ -1,7 +1,7 @@
-"""What comes before HTTP on a connection that was accepted: a proxy's PROXY header, and TLS.
+"""Setup of a transport before HTTP: the PROXY header of a proxy, and TLS.
 
-TLS is begun here, and not by the loop's create_server(), because the header comes before it, and so that connections
-are counted and bounded by `open_timeout` from their first moment on.
+TLS starts here, and not in the loop's create_server(), because the header comes before it, and so that connections are
+counted and bounded by `open_timeout` from their first moment on.
 
 What must not live here: grammar of the header (proxy_protocol.py), whom to believe (admission.py), anything of HTTP.
 """
@@ -19,7 +19,7 @@ from ..limits import DESCRIPTORS
 from ..proxy_protocol import BadHeader, HeaderParser
 from .access_log import log_handshake
 from .access_log import logger as access_logger
-from .admission import Gate, Visit, full_address
+from .admission import Admission, ClientRecord, full_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from .options import ServerSettings
     from .server_connection import BaseServerConnection
 
-__all__ = ["Preface"]
+__all__ = ["TransportSetup"]
 
 
 class _Early(asyncio.Protocol):
-    """Keeps what a client sends after its TLS handshake until there is somebody to read it."""
+    """Keeps what a client sends after its TLS handshake until the connection takes over."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -44,17 +44,19 @@ class _Early(asyncio.Protocol):
         self.lost = True
 
 
-class Preface(asyncio.Protocol):
-    """A connection until it can begin its opening handshake; then a server's connection has its place.
+class TransportSetup(asyncio.Protocol):
+    """The protocol of a transport until the opening handshake can start; then a server's connection takes over.
 
     Parameters:
         settings: of the server that accepted it.
-        gate: what is to be expected.
+        admission: tells what to expect.
         connect: makes the connection.
     """
 
-    def __init__(self, settings: ServerSettings, gate: Gate, connect: Callable[[], BaseServerConnection]) -> None:
-        self._settings, self._registry, self._gate, self._connect = settings, settings.registry, gate, connect
+    def __init__(
+        self, settings: ServerSettings, admission: Admission, connect: Callable[[], BaseServerConnection]
+    ) -> None:
+        self._settings, self._registry, self._admission, self._connect = settings, settings.registry, admission, connect
         self._row = current()
         self._deadline: float | None = None
         self._header: HeaderParser | None = None
@@ -64,33 +66,33 @@ class Preface(asyncio.Protocol):
 
     @property
     def id(self) -> uuid.UUID:
-        """As a connection's, for the log."""
+        """As of a connection, for the log."""
         if self._id is None:
             self._id = uuid.uuid4()
         return self._id
 
     @property
     def remote_address(self) -> Any:
-        """As a connection's, for the log."""
-        return self._visit.address or self.transport.get_extra_info("peername")
+        """As of a connection, for the log."""
+        return self._record.address or self.transport.get_extra_info("peername")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self._visit = Visit(monotonic())
+        self._record = ClientRecord(monotonic())
         self._row.accepted()
         self._registry.all.add(self)
         self._registry.handshaking.add(self)
-        if self._gate.cuts(transport):
+        if self._admission.must_abort(transport):
             self._row.inc("limit_rejections", DESCRIPTORS)
             self._fail("limited")
             return
         self._settings.deadlines.set(self, self._settings.open_timeout)
-        if self._registry.refusing:
-            self.on_refusing()
-        elif self._gate.expects_header(transport):
+        if self._registry.rejecting:
+            self.on_rejecting()
+        elif self._admission.expects_proxy_header(transport):
             self._header = HeaderParser()
-        elif self._gate.tls is None:
-            self._become(self.transport, b"")
+        elif self._admission.tls is None:
+            self._hand_over(self.transport, b"")
 
     def data_received(self, data: bytes) -> None:
         if self._over:
@@ -103,15 +105,15 @@ class Preface(asyncio.Protocol):
                 self._bad_header(error)
                 return
             data = self._read_header(self._header)
-        if self._gate.tls is None:
-            self._become(self.transport, data)
+        if self._admission.tls is None:
+            self._hand_over(self.transport, data)
         elif data:
             self._start_tls(data)
 
     def _read_header(self, parser: HeaderParser) -> bytes:
         assert parser.header is not None
         source = parser.header.source
-        self._visit.address = full_address(*source) if isinstance(source, tuple) else source
+        self._record.address = full_address(*source) if isinstance(source, tuple) else source
         self._header = None
         return parser.rest
 
@@ -124,7 +126,7 @@ class Preface(asyncio.Protocol):
     # TLS.
 
     def _start_tls(self, data: bytes) -> None:
-        """Begin TLS; `data` is the beginning of the client's first message."""
+        """Start TLS; `data` is the beginning of the client's first message."""
         self.transport.pause_reading()
         loop = self._settings.loop
         # A task of the ordinary kind, whatever the loop's factory is: the order of what follows depends on it.
@@ -151,7 +153,7 @@ class Preface(asyncio.Protocol):
             transport = await settings.loop.start_tls(
                 self.transport,
                 early,
-                cast(Any, self._gate.tls),
+                cast(Any, self._admission.tls),
                 server_side=True,
                 ssl_handshake_timeout=None if settings.open_timeout is None else max(settings.open_timeout * 2, 1),
                 ssl_shutdown_timeout=settings.close_timeout or None,
@@ -166,35 +168,35 @@ class Preface(asyncio.Protocol):
         if self._over or early.lost or transport is None:
             self._fail("disconnected")
         else:
-            self._become(transport, early.data)
+            self._hand_over(transport, early.data)
 
-    # Its end.
+    # The end.
 
-    def _leave(self) -> None:
+    def _finish(self) -> None:
         self._over = True
         self._settings.deadlines.clear(self)
         self._registry.handshaking.discard(self)
 
-    def _become(self, transport: asyncio.Transport, data: bytes) -> None:
-        """Make way for the connection, and give it what came already."""
-        self._leave()
+    def _hand_over(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Let the connection take over, with what has come of its request."""
+        self._finish()
         connection = self._connect()
         self._registry.all.discard(self)
-        connection.take_over(transport, self._visit, data)
+        connection.take_over(transport, self._record, data)
 
-    def on_refusing(self) -> None:
-        """Answer 503, if that can be said: the server refuses handshakes from now on."""
-        if self._gate.tls is None:
-            self._become(self.transport, b"")
+    def on_rejecting(self) -> None:
+        """Answer 503 if no TLS is needed for that: the server rejects handshakes from now on."""
+        if self._admission.tls is None:
+            self._hand_over(self.transport, b"")
         else:
             self._fail("unavailable")
 
     def _end(self, result: str) -> None:
-        """There will be no handshake."""
+        """End without an opening handshake."""
         if self._over:
             return
-        self._leave()
-        taken = monotonic() - self._visit.since
+        self._finish()
+        taken = monotonic() - self._record.since
         self._row.handshake(result, taken)
         if access_logger.isEnabledFor(logging.INFO):
             log_handshake(self, None, taken, failure=result)
@@ -202,12 +204,12 @@ class Preface(asyncio.Protocol):
     def _fail(self, result: str) -> None:
         self._end(result)
         self.transport.abort()
-        if self._task is not None:  # the transport has another protocol, which tells nobody
-            self._registry.lost(self, self._visit)
+        if self._task is not None:  # the transport has another protocol, which does not call connection_lost() here
+            self._registry.lost(self, self._record)
 
     def _on_deadline(self, now: float) -> None:
         self._fail("timeout")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end("disconnected")
-        self._registry.lost(self, self._visit)
+        self._registry.lost(self, self._record)

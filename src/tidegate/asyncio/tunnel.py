@@ -35,7 +35,7 @@ async def through_http(
 
     Raises:
         OSError: if there is no connection to the proxy.
-        InvalidProxyStatus: if the proxy refuses.
+        InvalidProxyStatus: if the proxy rejects the request.
         InvalidProxyMessage: if it answers nonsense.
     """
     request = connect_request(proxy, host, port, user_agent)
@@ -122,7 +122,7 @@ async def through_socks(proxy: Proxy, host: str, port: int, *, local_addr: Any =
     Raises:
         ImportError: without python-socks.
         OSError: if there is no connection to the proxy.
-        ProxyError: if the proxy refuses, or answers nonsense.
+        ProxyError: if the proxy rejects the request, or answers nonsense.
     """
     try:
         from python_socks import ProxyType

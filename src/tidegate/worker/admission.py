@@ -1,6 +1,6 @@
-"""A worker's entrance, from the settings: limits, trusted proxies, TLS.
+"""A worker's admission control, made from the settings: limits, trusted proxies, TLS.
 
-What must not live here: what is done at the entrance (asyncio/admission.py), how TLS is set up (tls.py).
+What must not live here: what it decides (asyncio/admission.py), how TLS is set up (tls.py).
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._core.counters import Row
-from ..asyncio.admission import Gate
+from ..asyncio.admission import Admission
 from ..config.schema import Config
 from ..limits import Limiter
 from ..networks import Networks
@@ -17,11 +17,11 @@ from .tls import TlsError
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-__all__ = ["make_gate"]
+__all__ = ["make_admission"]
 
 
-def make_gate(config: Config, tls: SSLContext | None, of_application: SSLContext | None, row: Row) -> Gate:
-    """The gate of all servers of a worker.
+def make_admission(config: Config, tls: SSLContext | None, of_application: SSLContext | None, row: Row) -> Admission:
+    """Make the admission control of all servers of a worker.
 
     Args:
         config: the settings.
@@ -43,7 +43,7 @@ def make_gate(config: Config, tls: SSLContext | None, of_application: SSLContext
         burst=burst,
         workers=config.workers if isinstance(config.workers, int) else 1,
     )
-    return Gate(
+    return Admission(
         limiter,
         trusted=Networks(config.trusted_proxies),
         proxy_protocol=config.proxy_protocol,

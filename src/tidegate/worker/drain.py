@@ -132,7 +132,7 @@ class Drain:
     async def rest(self) -> None:
         """Close every connection as in a drain, and refuse new ones from now on, but go on accepting them for that."""
         for server in self._servers:
-            server.refuse()
+            server.reject_handshakes()
         await self._spread_out()
 
     # Three ways to close.

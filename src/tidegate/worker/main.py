@@ -27,7 +27,7 @@ from setproctitle import setproctitle
 from .. import logs
 from .._core.counters import Row, use
 from ..app import App, is_map
-from ..asyncio.admission import Gate
+from ..asyncio.admission import Admission
 from ..asyncio.options import ProcessPolicy
 from ..asyncio.server import Server, serve, unix_serve
 from ..config.schema import Config
@@ -35,7 +35,7 @@ from ..ipc.exit_status import LAST_WORDS, NOT_BOUND, NOT_LOADED, STOPPED, UNEXPE
 from ..ipc.pipe import Level, Order, Pipe, Report, Stage
 from ..metrics import application
 from ..process import forks, streams, surroundings
-from .admission import make_gate
+from .admission import make_admission
 from .drain import Drain, Orders
 from .loader import LoadError, load, trace_of
 from .self_metrics import measure_queues, tell_capacity, watch_collector
@@ -88,13 +88,13 @@ def _run(config: Config, sockets: list[socket.socket], row: Row, supervisor: Pip
         surroundings.imported.apply()
     app = load(config.application)
     _reclaim_signals()
-    gate = make_gate(config, tls, app.ssl, row)
+    admission = make_admission(config, tls, app.ssl, row)
     # What is there now stays: the collector need not look at it with every new connection.
     gc.collect()
     gc.freeze()
     watch_collector(row)
     tell_capacity(row, config.max_connections)
-    worker = Worker(config, app, sockets, row, supervisor, gate)
+    worker = Worker(config, app, sockets, row, supervisor, admission)
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     status = _turn(runner.get_loop(), worker)
     if worker.stubborn:
@@ -142,12 +142,18 @@ class Worker:
     """What happens in the event loop."""
 
     def __init__(
-        self, config: Config, app: App, sockets: list[socket.socket], row: Row, supervisor: Pipe[Order], gate: Gate
+        self,
+        config: Config,
+        app: App,
+        sockets: list[socket.socket],
+        row: Row,
+        supervisor: Pipe[Order],
+        admission: Admission,
     ) -> None:
         self.config, self.app, self.sockets, self.row, self.supervisor = config, app, sockets, row, supervisor
-        self.gate = gate
+        self.admission = admission
         # A line for each connection is not what an operator calls an event.
-        self._policy = ProcessPolicy(gate, failures=BaseException, event_level=logging.DEBUG)
+        self._policy = ProcessPolicy(admission, failures=BaseException, event_level=logging.DEBUG)
         self.stubborn = 0  # handlers that did not end
         self._orders: Orders
         self._life: asyncio.Task[int]
@@ -218,7 +224,7 @@ class Worker:
         options = {**self.config.serve_options(), **self.app.serve_options()}
         options |= {"backlog": self.config.backlog, "policy": self._policy}
         create, create_unix = _creators(self.app)
-        if options.pop("ssl", None) is not None or self.gate.tls is not None:  # which the gate begins
+        if options.pop("ssl", None) is not None or self.admission.tls is not None:  # which TransportSetup begins
             options |= {"ssl": True} if is_map(self.app.handler) else {}
         if sock.family == socket.AF_UNIX:
             # Its file is the supervisor's: it outlives the worker.
