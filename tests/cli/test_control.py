@@ -103,9 +103,9 @@ def test_a_path_that_no_socket_can_have(capsys: pytest.CaptureFixture[str]) -> N
     ("arguments", "said"),
     [
         (["--control", "none"], "--control is none: give the path of the daemon's control socket"),
-        (["--control", ""], "--control '' is not allowed (that is no path): give a path"),
+        (["--control", ""], "--control '' is not allowed (the path is empty): give a path"),
         (["--timeout", "soon"], "--timeout 'soon' is not allowed: give seconds above 0, such as 10"),
-        (["--timeout", "0"], "--timeout '0' is not allowed (0 leaves no time)"),
+        (["--timeout", "0"], "--timeout '0' is not allowed (it must be above 0)"),
         (["--timeout"], "--timeout needs a value: give seconds above 0"),
         (["now"], "unexpected extra argument (now)"),
         (["--noww"], "No such option"),

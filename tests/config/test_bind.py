@@ -47,7 +47,7 @@ def test_addresses(text: str, address: object) -> None:
         ("host:-1", "a whole number from 0 to 65535"),
         ("host:٣", "a whole number from 0 to 65535"),
         ("ws://host:80", "an IPv6 address goes into brackets"),
-        ("user@host:80", "that is no host"),
+        ("user@host:80", "a host has no spaces"),
         ("unix:", "the path is missing"),
         ("unix:a\0b", "null"),
         ("fd://", "a whole number"),

@@ -109,19 +109,30 @@ def test_a_secret_is_not_in_its_error() -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"keyfile": "key.pem"}, "--keyfile 'key.pem' is not allowed: give --certfile as well"),
-        ({"ca_certs": "ca.pem"}, "--ca-certs 'ca.pem' is not allowed: give --certfile as well"),
+        (
+            {"keyfile": "key.pem"},
+            "--keyfile 'key.pem' is not allowed (a key needs its certificate): give --certfile as well",
+        ),
+        (
+            {"ca_certs": "ca.pem"},
+            "--ca-certs 'ca.pem' is not allowed (only TLS has client certificates): give --certfile as well",
+        ),
         (
             {"client_certs": "required", "certfile": "x"},
-            "--client-certs 'required' is not allowed: give --ca-certs as well",
+            "--client-certs 'required' is not allowed (there is no authority to verify them): give --ca-certs as well",
         ),
-        ({"proxy_protocol": True}, "--proxy-protocol 'true' is not allowed: give --trusted-proxies as well"),
+        ({"client_certs": "optional"}, "--client-certs 'optional' is not allowed (only TLS has client certificates):"),
+        (
+            {"proxy_protocol": True},
+            "--proxy-protocol 'true' is not allowed (no peer on TCP may send the header): give"
+            " --trusted-proxies as well",
+        ),
     ],
 )
 def test_what_proxies_and_tls_need(given: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Config(application="app:handler", **given)
-    assert str(caught.value) == words
+    assert str(caught.value).startswith(words)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "admin.example"])

@@ -46,7 +46,7 @@ def test_durations_that_are_none(text: str) -> None:
 
 
 def test_a_timeout_of_no_time_is_a_mistake() -> None:
-    with pytest.raises(ConfigError, match="0 leaves no time"):
+    with pytest.raises(ConfigError, match="it must be above 0"):
         read("open_timeout", "0")
     assert read("open_timeout", "none") is None
 

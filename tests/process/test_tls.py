@@ -140,4 +140,4 @@ def test_options_that_need_each_other() -> None:
     command = [sys.executable, "-m", "tidegate", "serve", "app:handler", "--keyfile", "key.pem"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert result.returncode == 2
-    assert "--keyfile 'key.pem' is not allowed: give --certfile as well" in result.stderr
+    assert "--keyfile 'key.pem' is not allowed (a key needs its certificate): give --certfile as well" in result.stderr

@@ -161,7 +161,7 @@ async def test_a_preloaded_application_that_breaks_after_the_check(tmp_path: Pat
         before = daemon.workers()
         daemon.signal(signal.SIGUSR2)
         await asyncio.to_thread(wait_until, lambda: "upgrade: failed" in daemon.log, "a refusal")
-        words = "(the application could not be imported when this program began): mend it, and upgrade again"
+        words = "(the application could not be imported when this program started): correct it, and upgrade again"
         assert f"upgrade: failed: --preload 'true' is not allowed {words}" in daemon.log
         assert "nothing_of_that_name" in daemon.log
         assert daemon.workers() == before

@@ -75,7 +75,7 @@ def parse_address(text: str) -> Address:
         return Systemd()
     if text.startswith("systemd:"):
         if not (name := text.removeprefix("systemd:")) or ":" in name or not name.isprintable():
-            raise ValueError("the name of a socket has one or more characters, and no colon")
+            raise ValueError("the name of a socket is not empty, and has no colon")
         return Systemd(name)
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
@@ -102,7 +102,11 @@ def parse_tcp(text: str) -> Tcp:
     elif ":" in host:
         raise ValueError(f"an IPv6 address goes into brackets, as in [::1]:{port or 8765}")
     if not host or any(c in host for c in "[]/*@ \t"):
-        raise ValueError("0.0.0.0 is every address of IPv4, [::] of IPv6" if host in ("", "*") else "that is no host")
+        raise ValueError(
+            "0.0.0.0 is every address of IPv4, [::] of IPv6"
+            if host in ("", "*")
+            else "a host has no spaces, brackets, / * or @"
+        )
     if not (port.isascii() and port.isdigit() and int(port) <= 65535):
         raise ValueError("the port must be a whole number from 0 to 65535")
     return Tcp(host, int(port))

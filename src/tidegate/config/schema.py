@@ -511,22 +511,24 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         self._check_entrance()
 
     def _check_entrance(self) -> None:
-        """What proxies and TLS need besides what was given."""
+        """Check that what proxies and TLS need is given as well."""
+        tls, authorities = self.certfile is not None, self.ca_certs is not None
+        clients, trusted = self.client_certs is not None, self.trusted_proxies or not self._listens_on_tcp()
         needs = [
-            ("keyfile", "certfile", self.keyfile is not None and self.certfile is None),
-            ("ca_certs", "certfile", self.ca_certs is not None and self.certfile is None),
-            ("client_certs", "certfile", self.client_certs is not None and self.certfile is None),
-            ("client_certs", "ca_certs", self.client_certs is not None and self.ca_certs is None),
-            ("proxy_protocol", "trusted_proxies", self.proxy_protocol and self._needs_trust()),
+            ("keyfile", self.keyfile is not None, "certfile", tls, "a key needs its certificate"),
+            ("ca_certs", authorities, "certfile", tls, "only TLS has client certificates"),
+            ("client_certs", clients, "certfile", tls, "only TLS has client certificates"),
+            ("client_certs", clients, "ca_certs", authorities, "there is no authority to verify them"),
+            ("proxy_protocol", self.proxy_protocol, "trusted_proxies", trusted, "no peer on TCP may send the header"),
         ]
-        for name, other, missing in needs:
-            if missing:
+        for name, given, other, met, reason in needs:
+            if given and not met:
                 setting, needed = settings()[name], settings()[other]
-                raise ConfigError(setting.flag, setting.write(getattr(self, name)), f"{needed.flag} as well")
+                raise ConfigError(setting.flag, setting.write(getattr(self, name)), f"{needed.flag} as well", reason)
 
-    def _needs_trust(self) -> bool:
-        """Return whether no peer may send a PROXY header: those on Unix sockets may, others must be trusted."""
-        return not self.trusted_proxies and any(isinstance(address, Tcp) for address in self.bind)
+    def _listens_on_tcp(self) -> bool:
+        """Return whether peers may need to be trusted: those on Unix sockets are."""
+        return any(isinstance(address, Tcp) for address in self.bind)
 
     @property
     def drain_window(self) -> float:

@@ -293,7 +293,7 @@ def _from_toml(setting: Setting, value: object, given_as: str) -> Any:
 
 def _many(setting: Setting, texts: list[str], given_as: str) -> tuple[Any, ...]:
     if not texts and setting.default:
-        raise ConfigError(given_as, "", setting.kind.allowed, "there must be one at least")
+        raise ConfigError(given_as, "", setting.kind.allowed, "at least one is needed")
     return tuple(setting.read(text, given_as=given_as) for text in texts)
 
 

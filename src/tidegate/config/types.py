@@ -122,19 +122,19 @@ def _number(text: str, units: dict[str, float] | dict[str, int]) -> float:
 
 def _read_seconds(text: str) -> float:
     if (seconds := _number(text, _SECONDS)) > 366 * 86400:
-        raise ValueError("that is more than a year")
+        raise ValueError("it must be a year at most")
     return seconds
 
 
 def _read_positive_seconds(text: str) -> float:
     if not (seconds := _read_seconds(text)):
-        raise ValueError("0 leaves no time")
+        raise ValueError("it must be above 0")
     return seconds
 
 
 def _read_timeout(text: str) -> float:
     if (seconds := _read_seconds(text)) < 1:
-        raise ValueError("less than a second says nothing about a busy process")
+        raise ValueError("a busy process may be silent for less than a second")
     return seconds
 
 
@@ -151,9 +151,9 @@ def write_number(number: float) -> str:
 def _read_size(text: str) -> int:
     size = _number(text, _BYTES)
     if size < 1 or not size.is_integer():
-        raise ValueError("that is no whole number of bytes above 0")
+        raise ValueError("it must be a whole number of bytes above 0")
     if size > 2**48:
-        raise ValueError("that is more than any machine has")
+        raise ValueError("no machine has so much memory")
     return int(size)
 
 
@@ -218,7 +218,7 @@ def _read_application(text: str) -> str:
 
 def _read_header(text: str) -> str:
     if not text.isascii() or not text.isprintable():
-        raise ValueError("a header is printable ASCII")
+        raise ValueError("it has other characters")
     return text
 
 
@@ -236,7 +236,7 @@ def _read_network(text: str) -> str:
 
 def _read_host(text: str) -> str:
     if ":" in text or "/" in text:
-        raise ValueError("a name has no scheme, no port and no path; addresses are known")
+        raise ValueError("a name has no scheme, port or path; IP addresses are allowed anyway")
     if not re.fullmatch(_NAME, text, re.ASCII) or len(text) > 253:
         raise ValueError
     return text.lower()
@@ -260,7 +260,7 @@ def _read_origin(text: str) -> str:
 def _read_rate(text: str) -> float | tuple[float, int]:
     rate, comma, burst = text.partition(",")
     if not (0 < (number := _number(rate.strip(), {"": 1.0})) <= 1_000_000):
-        raise ValueError("that is no rate")
+        raise ValueError("a rate is above 0, and at most 1000000")
     return (number, _BURST.read(burst.strip())) if comma else number
 
 
@@ -270,7 +270,7 @@ def _write_rate(rate: float | tuple[float, int]) -> str:
 
 def _read_path(text: str) -> str:
     if not text or "\0" in text:
-        raise ValueError("a path has no null characters" if text else "that is no path")
+        raise ValueError("a path has no null characters" if text else "the path is empty")
     return text
 
 

@@ -351,8 +351,8 @@ def _never(error: ServiceError) -> Callable[[], Config]:
     """What a reload calls for settings with which no worker could be forked."""
 
     def load() -> Config:
-        reason = "the application could not be imported when this program began"
-        raise ConfigError("--preload", "true", reason=reason, remedy=f"mend it, and upgrade again\n{error}")
+        reason = "the application could not be imported when this program started"
+        raise ConfigError("--preload", "true", reason=reason, remedy=f"correct it, and upgrade again\n{error}")
 
     return load
 
