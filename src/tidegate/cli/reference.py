@@ -50,30 +50,29 @@ _CONFIGURATION = """
 Each setting of `tidegate serve` has one name in four places. `--ping-interval 10` on the command line is
 `TIDEGATE_PING_INTERVAL=10` in the environment, `ping_interval = 10` in the file of `--config`, and, where it is marked
 with a star, the parameter `ping_interval` of `tidegate.serve()`. The environment has precedence over the file, and the
-command line over both. `tidegate serve ... --print-config` prints what holds and where it comes from; `tidegate check
-...` tries it.
+command line over both. `tidegate serve ... --print-config` prints the values in effect and where they come from;
+`tidegate check ...` tries them.
 
-Times are in seconds, or with a unit: `500ms`, `2m`. Sizes are in bytes, or with a unit: `64KiB`, `1MB`. What may be
-given several times is an array in a file, and has spaces between its values in the environment. What is no setting is a
-mistake, in all of these places.
+Times are in seconds, or with a unit: `500ms`, `2m`. Sizes are in bytes, or with a unit: `64KiB`, `1MB`. A
+setting that may be given several times is an array in a file, and its values are separated by spaces in the
+environment. A name that is not a setting is an error, in all of these places.
 
-*Changed by* says what makes a running daemon heed another value: a `reload` (`tidegate reload`, SIGHUP), or a new
-`start`; a reload with such a change is refused, and changes nothing.
+*Changed by* says how a running daemon gets another value: by a `reload` (`tidegate reload`, SIGHUP), or by a `start`
+only: a reload with such a change fails, and changes nothing.
 """
 
 _METRICS = """
-What `/metrics` of the admin address shows. The label `worker` is the number of the worker's slot, from 0: a successor
-goes on with the series of its predecessor, and sums over workers never go backwards. Processes and queues that are not
-a slot's are there as `supervisor`, `admin` and `shared`. No label has a path, a user or an address.
+The metrics at `/metrics` of the admin address. The label `worker` is the number of the worker's slot, from 0: a
+successor continues the series of its predecessor, and sums over workers never go backwards. For processes and queues
+that belong to no slot, the label is `supervisor`, `admin` or `shared`. No label has a path, a user or an address.
 
-What the application counts with [prometheus_client](https://prometheus.github.io/client_python/) is there as well,
-added up over the workers, without anything to set up: a `Counter`, `Histogram`, `Summary` or `Gauge` that it makes as
-it is imported, or later. It is that library's multiprocess mode, whose folder (`PROMETHEUS_MULTIPROC_DIR`) the daemon
-makes at its start, keeps over reloads and upgrades, and removes at its end. A `Gauge` needs a `multiprocess_mode`,
-for only its author knows what one number is to be made of many: `livesum`, say, which leaves out workers that have
-ended. In the modes `all` and `liveall` the label `pid` tells workers apart, by a small number and not the process's.
-Names that begin with `tidegate_` are best left to the daemon: what has the name of a metric below is left out, and
-the log says so.
+Metrics that the application makes with [prometheus_client](https://prometheus.github.io/client_python/) are there as
+well, summed over the workers: each `Counter`, `Histogram`, `Summary` and `Gauge`, whenever it is made. This is the
+multiprocess mode of that library; the daemon creates its directory (`PROMETHEUS_MULTIPROC_DIR`) at its start, keeps it
+over reloads and upgrades, and removes it at its end. A `Gauge` should have a `multiprocess_mode`, which says how the
+values of several workers are combined: with `livesum`, for example, those of live workers are summed. In the modes
+`all` and `liveall` the label `pid` distinguishes workers, by a small number that is not the process id. Avoid names
+that begin with `tidegate_`: a metric with one of the names below is left out, and the log says so.
 """
 
 
