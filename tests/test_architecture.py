@@ -258,7 +258,9 @@ class Traced(Daemon):
 
 def test_a_reload(tmp_path: Path) -> None:
     """In the supervisor and the new workers from the signal on, in the old ones from their drain on."""
-    with Traced(tmp_path / "entered", "Supervisor._on_request,Drain.begin", "--settle", "0.1", workers=2) as daemon:
+    with Traced(
+        tmp_path / "entered", "Supervisor._on_request,Drain.stop_accepting", "--settle", "0.1", workers=2
+    ) as daemon:
         assert daemon.entered == set()
         daemon.signal(signal.SIGHUP)
         wait_until(lambda: "generation 1 has ended" in daemon.log, "the reload")

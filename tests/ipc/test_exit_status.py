@@ -26,7 +26,7 @@ def test_the_statuses_of_a_command_differ_from_a_daemons() -> None:
     """`tidegate check` may end with either."""
     assert exit_status.DONE == exit_status.STOPPED
     assert exit_status.FAILED == exit_status.UNEXPECTED
-    assert {exit_status.NOBODY, exit_status.TIMED_OUT}.isdisjoint(range(5))
+    assert {exit_status.NOT_RUNNING, exit_status.TIMED_OUT}.isdisjoint(range(5))
     assert exit_status.INTERRUPTED == 128 + signal.SIGINT
 
 

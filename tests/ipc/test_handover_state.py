@@ -13,39 +13,47 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidegate.ipc import handover_state
-from tidegate.ipc.handover_state import ENVIRONMENT, FORMAT, ChildLeft, Estate, EstateError, ListenerLeft, SlotLeft
-from tidegate.ipc.pipe import Level, Report
+from tidegate.ipc.handover_state import (
+    ENVIRONMENT,
+    FORMAT,
+    ChildState,
+    HandoverError,
+    HandoverState,
+    ListenerState,
+    SlotState,
+)
+from tidegate.ipc.pipe import Report, StopMode
 
-CHILD = ChildLeft(
+CHILD = ChildState(
     pid=7,
     pipe=11,
     line=b'{"stage":"re',
     generation=2,
     row=0,
     stage="ready",
-    ordered=Level.DRAIN,
+    stop_mode=StopMode.GRACEFUL,
     why="reload",
     failure=Report("gone", "no database", 3),
     born=1.5,
     ready_at=None,
 )
-LISTENER = ListenerLeft(
+LISTENER = ListenerState(
     kind="TcpListener",
     name="127.0.0.1:80",
     place=(2, "127.0.0.1", 80),
     sockets={0: 12, 3: 13},
     numbered=[3, 0],
-    claim=14,
+    lock=14,
     file=(1, 2),
 )
-ESTATE = Estate(
+STATE = HandoverState(
     version="0.1",
     fixed={"bind": "127.0.0.1:80"},
     workers=2,
     generation=2,
-    slots=[SlotLeft(index=0, current=CHILD, leaving=[CHILD], failures=1)],
+    slots=[SlotState(index=0, current=CHILD, leaving=[CHILD], failures=1)],
     retired=[],
-    admin=SlotLeft(index=None, current=None, leaving=[], failures=0),
+    admin=SlotState(index=None, current=None, leaving=[], failures=0),
     listeners=[LISTENER],
     admin_sockets=[15],
     scoreboard=16,
@@ -59,18 +67,18 @@ def given_to(task: str, form: object, number: object) -> dict[str, str]:
 
 
 def test_what_is_written_can_be_read() -> None:
-    number = handover_state.write(ESTATE)
+    number = handover_state.write(STATE)
     environment = given_to("check", FORMAT, number)
-    assert handover_state.read(environment) == ("check", ESTATE)
+    assert handover_state.read(environment) == ("check", STATE)
     assert environment == {"HOME": "/"}  # lest what an application starts takes it for its own
     assert not os.get_inheritable(number)
-    assert handover_state.read(given_to("take", FORMAT, number)) == ("take", ESTATE)
+    assert handover_state.read(given_to("take", FORMAT, number)) == ("take", STATE)
     with pytest.raises(OSError, match="Bad file descriptor"):  # whoever takes it over does not need it again
         os.fstat(number)
 
 
 def test_everything_that_must_stay_open() -> None:
-    assert sorted(set(ESTATE.descriptors())) == [11, 12, 13, 14, 15, 16, 17]
+    assert sorted(set(STATE.descriptors())) == [11, 12, 13, 14, 15, 16, 17]
 
 
 def test_nothing_was_left() -> None:
@@ -79,7 +87,7 @@ def test_nothing_was_left() -> None:
 
 def test_a_program_of_another_age() -> None:
     """It may know more, or less."""
-    number = handover_state.write(ESTATE)
+    number = handover_state.write(STATE)
     content = msgspec.json.decode(os.pread(number, 2**20, 0))
     del content["clients"], content["resting"]
     content["weather"] = "fine"
@@ -87,14 +95,14 @@ def test_a_program_of_another_age() -> None:
     os.pwrite(number, msgspec.json.encode(content), 0)
     left = handover_state.read(given_to("take", FORMAT, number))
     assert left is not None
-    assert left.estate == msgspec.structs.replace(ESTATE, clients=[])
+    assert left.state == msgspec.structs.replace(STATE, clients=[])
 
 
 @pytest.mark.parametrize(
     "text", ["", "take", "take 1", f"take {FORMAT} x", f"take {FORMAT} 9999", f"take {FORMAT + 1} 0", "take x 0"]
 )
 def test_what_cannot_be_taken_over(text: str) -> None:
-    with pytest.raises(EstateError):
+    with pytest.raises(HandoverError):
         handover_state.read({ENVIRONMENT: text})
 
 
@@ -102,5 +110,5 @@ def test_what_cannot_be_taken_over(text: str) -> None:
 def test_any_content(content: bytes) -> None:
     number = os.memfd_create("anything")
     os.write(number, content)
-    with pytest.raises(EstateError, match="nothing that can be taken over"):
+    with pytest.raises(HandoverError, match="nothing that can be taken over"):
         handover_state.read(given_to("take", FORMAT, number))

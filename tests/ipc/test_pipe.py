@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.ipc.pipe import Level, Order, Pipe, Report
+from tidegate.ipc.pipe import Command, Pipe, Report, StopMode
 
 
 @pytest.fixture
@@ -23,19 +23,19 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def test_words_go_both_ways(ends: tuple[socket.socket, socket.socket]) -> None:
-    supervisor, worker = Pipe(ends[0], Report), Pipe(ends[1], Order)
+    supervisor, worker = Pipe(ends[0], Report), Pipe(ends[1], Command)
     assert worker.send(Report("ready"))
     assert worker.send(Report("gone", "no database\nat all", 3))
     assert supervisor.receive() == [Report("ready"), Report("gone", "no database\nat all", 3)]
     assert supervisor.receive() == []
-    assert supervisor.send(Order(Level.CLOSE))
-    assert worker.receive() == [Order(Level.CLOSE)]
+    assert supervisor.send(Command(StopMode.CLOSE))
+    assert worker.receive() == [Command(StopMode.CLOSE)]
     assert not supervisor.ended
 
 
 def test_the_form_on_the_wire(ends: tuple[socket.socket, socket.socket]) -> None:
-    Pipe(ends[0], Order).send(Report("ready"))
-    Pipe(ends[0], Order).send(Order(Level.DRAIN))
+    Pipe(ends[0], Command).send(Report("ready"))
+    Pipe(ends[0], Command).send(Command(StopMode.GRACEFUL))
     assert ends[1].recv(4096) == b'{"stage":"ready"}\n{"end":1}\n'
 
 
@@ -61,7 +61,7 @@ def test_reports_are_found_among_anything_and_in_any_parts(junk: list[bytes], cu
 
 def test_the_last_words_come_before_the_end(ends: tuple[socket.socket, socket.socket]) -> None:
     pipe = Pipe(ends[0], Report)
-    Pipe(ends[1], Order).send(Report("gone"))
+    Pipe(ends[1], Command).send(Report("gone"))
     ends[1].send(b'{"stage":"rea')
     ends[1].close()
     assert pipe.receive() == [Report("gone")]
@@ -71,17 +71,17 @@ def test_the_last_words_come_before_the_end(ends: tuple[socket.socket, socket.so
 
 def test_an_end_that_left_words_unread(ends: tuple[socket.socket, socket.socket]) -> None:
     pipe = Pipe(ends[0], Report)
-    pipe.send(Order(Level.DRAIN))
+    pipe.send(Command(StopMode.GRACEFUL))
     ends[1].close()
     pipe.receive()
     assert pipe.ended
-    assert not pipe.send(Order(Level.CLOSE))
+    assert not pipe.send(Command(StopMode.CLOSE))
 
 
 def test_nobody_waits_for_an_end_that_does_not_read(ends: tuple[socket.socket, socket.socket]) -> None:
     pipe = Pipe(ends[0], Report)
     sent = 0
-    while pipe.send(Order(Level.DRAIN)):
+    while pipe.send(Command(StopMode.GRACEFUL)):
         sent += 1
     assert sent > 100
     with pytest.raises(BlockingIOError):
@@ -90,7 +90,7 @@ def test_nobody_waits_for_an_end_that_does_not_read(ends: tuple[socket.socket, s
 
 def test_an_error_of_megabytes_is_shortened_and_not_lost(ends: tuple[socket.socket, socket.socket]) -> None:
     supervisor = Pipe(ends[0], Report)
-    assert Pipe(ends[1], Order).send(Report("gone", "first" + "\0" * 8_000_000 + "last", 3))
+    assert Pipe(ends[1], Command).send(Report("gone", "first" + "\0" * 8_000_000 + "last", 3))
     (report,) = supervisor.receive()
     assert report.error is not None
     assert (report.exit, report.error[:5], report.error[-4:]) == (3, "first", "last")

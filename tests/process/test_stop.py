@@ -179,7 +179,7 @@ async def test_a_handler_that_never_returns_is_cut_at_the_timeout(attribute: str
         daemon.signal(signal.SIGTERM)
         assert (await end_of(client))[0] == 1001
         assert await stopped(daemon) == 0
-        assert "cut: 0 open connections, 1 handlers" in daemon.log
+        assert "aborted: 0 open connections, 1 handlers" in daemon.log
         assert ("handler cancelled" in daemon.log) == (attribute == "handler")
         assert ("are abandoned" in daemon.log) == (attribute == "stubborn")
 

@@ -1,7 +1,7 @@
 """What this release says to another one across an upgrade in place, written in the way that its processes write it.
 
     STATE               what the supervisor leaves to the next program, with every field in use
-    REPORTS, ORDERS     words between the supervisor and its children
+    REPORTS, COMMANDS     words between the supervisor and its children
     REQUESTS, ANSWERS   words of the control socket
     written             one of those as its bytes, by its name
     settings_of_today   how each setting is called on the command line and in the environment
@@ -42,32 +42,32 @@ from tidegate._core.scoreboard import Scoreboard
 from tidegate.config.schema import settings
 from tidegate.ipc import control_protocol, handover_state
 from tidegate.ipc.control_protocol import Answer, Drain, Reload, Request, Scale, Status, Stop, Upgrade
-from tidegate.ipc.handover_state import ChildLeft, Estate, ListenerLeft, SlotLeft
-from tidegate.ipc.pipe import Level, Order, Pipe, Report
+from tidegate.ipc.handover_state import ChildState, HandoverState, ListenerState, SlotState
+from tidegate.ipc.pipe import Command, Pipe, Report, StopMode
 
 FOLDER = Path(__file__).parent / "recorded"
 
-WORKER = ChildLeft(
+WORKER = ChildState(
     pid=101,
     pipe=11,
     line=b'{"stage":"re',
     generation=3,
     row=4,
     stage="ready",
-    ordered=Level.NONE,
+    stop_mode=StopMode.NONE,
     why="stopped",
     failure=None,
     born=1000.5,
     ready_at=1001.25,
 )
-LEAVING = ChildLeft(
+LEAVING = ChildState(
     pid=102,
     pipe=12,
     generation=2,
     row=5,
     stage="draining",
-    ordered=Level.CLOSE,
-    ordered_at=1002.5,
+    stop_mode=StopMode.CLOSE,
+    stopping_since=1002.5,
     why="recycle_memory",
     failure=Report("gone", "no database", 3),
     born=900.0,
@@ -80,29 +80,29 @@ PLACES: tuple[tuple[str, str, tuple[int | str, ...]], ...] = (
     ("FdListener", "fd://3 (0.0.0.0:80)", (3,)),
 )
 LISTENERS = [
-    ListenerLeft(
+    ListenerState(
         kind=kind,
         name=name,
         place=place,
         sockets={0: 20 + number, 3: 30 + number} if kind == "TcpListener" else {0: 20 + number},
         numbered=[3, 0] if kind == "TcpListener" else [],
-        claim=40 + number if kind != "FdListener" else None,
+        lock=40 + number if kind != "FdListener" else None,
         file=(66, 1234) if kind == "UnixListener" else None,
     )
     for number, (kind, name, place) in enumerate(PLACES)
 ]
-STATE = Estate(
+STATE = HandoverState(
     version="0.1.0",
     fixed={"bind": "127.0.0.1:8765, unix:/run/tidegate/socket", "user": "none"},
     workers=2,
     generation=3,
-    slots=[SlotLeft(index=0, current=WORKER, leaving=[LEAVING], failures=1)],
-    retired=[SlotLeft(index=3, current=None, leaving=[LEAVING], failures=0)],
-    admin=SlotLeft(index=None, current=msgspec.structs.replace(WORKER, row=None), leaving=[], failures=0),
+    slots=[SlotState(index=0, current=WORKER, leaving=[LEAVING], failures=1)],
+    retired=[SlotState(index=3, current=None, leaving=[LEAVING], failures=0)],
+    admin=SlotState(index=None, current=msgspec.structs.replace(WORKER, row=None), leaving=[], failures=0),
     listeners=LISTENERS,
     admin_sockets=[50],
     scoreboard=51,
-    resting=True,
+    drained=True,
     control=msgspec.structs.replace(LISTENERS[2], name="unix:/run/tidegate/control.sock"),
     clients=[52],
     metrics="/dev/shm/tidegate-metrics-100-abcdefgh",
@@ -116,16 +116,16 @@ REPORTS = {
     "gone": Report("gone"),
     "gone, and why": Report("gone", "no database", 3),
 }
-ORDERS = {
-    "serve": Order(serve=True),
-    "drain": Order(Level.DRAIN),
-    "drain, and leave the queue": Order(Level.DRAIN, leave_queue=True),
-    "close": Order(Level.CLOSE),
-    "cut": Order(Level.CUT),
-    "rest": Order(rest=True),
-    "adopt": Order(adopt=3, sockets=2),
-    "release": Order(release=3),
-    "reopen": Order(reopen=True),
+COMMANDS = {
+    "serve": Command(serve=True),
+    "drain": Command(StopMode.GRACEFUL),
+    "drain, and leave the queue": Command(StopMode.GRACEFUL, leave_queue=True),
+    "close": Command(StopMode.CLOSE),
+    "cut": Command(StopMode.ABORT),
+    "rest": Command(drain=True),
+    "adopt": Command(adopt=3, sockets=2),
+    "release": Command(release=3),
+    "reopen": Command(reopen=True),
 }
 REQUESTS: dict[str, Request] = {
     "status": Status(),
@@ -148,7 +148,7 @@ ANSWERS = {
 }
 
 
-def on_the_pipe(word: Report | Order) -> str:
+def on_the_pipe(word: Report | Command) -> str:
     """The line by which one end of a pipe tells the other."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -160,7 +160,7 @@ def written() -> dict[str, dict[str, str]]:
     """Every word, by its kind and its name, as it goes from one process to another."""
     return {
         "reports": {name: on_the_pipe(word) for name, word in REPORTS.items()},
-        "orders": {name: on_the_pipe(word) for name, word in ORDERS.items()},
+        "orders": {name: on_the_pipe(word) for name, word in COMMANDS.items()},
         "requests": {name: control_protocol.encode(word).decode() for name, word in REQUESTS.items()},
         "answers": {name: control_protocol.encode(word).decode() for name, word in ANSWERS.items()},
     }

@@ -28,8 +28,8 @@ from tidegate.config.bind import Fd, Tcp, Unix
 from tidegate.config.schema import Config
 from tidegate.ipc import control_protocol, handover_state
 from tidegate.ipc.control_protocol import Answer
-from tidegate.ipc.handover_state import EstateError, ListenerLeft
-from tidegate.ipc.pipe import Order, Pipe, Report
+from tidegate.ipc.handover_state import HandoverError, ListenerState
+from tidegate.ipc.pipe import Command, Pipe, Report
 from tidegate.supervisor import upgrade
 from tidegate.supervisor.sockets import listeners
 from tidegate.supervisor.sockets.listeners import Listeners
@@ -54,7 +54,7 @@ def kept(before: Any, now: Any, place: str = "$") -> Iterator[str]:
         yield f"{place} is {now!r} and was {before!r}"
 
 
-def read(content: bytes, task: str = "check") -> handover_state.Left:
+def read(content: bytes, task: str = "check") -> handover_state.Handover:
     """What a program makes of this state; the variable and its form are fixed as well."""
     number = os.memfd_create("state")
     try:
@@ -75,7 +75,7 @@ def test_the_state_of_the_recorded_release_is_read() -> None:
     state = recorded("state")
     left = read(json.dumps(state).encode())
     assert left.task == "check"
-    assert list(kept(state, json.loads(msgspec.json.encode(left.estate)))) == []
+    assert list(kept(state, json.loads(msgspec.json.encode(left.state)))) == []
 
 
 def test_the_state_that_is_written_has_all_that_the_recorded_release_reads() -> None:
@@ -87,9 +87,9 @@ def test_the_state_that_a_daemon_leaves_has_the_recorded_form() -> None:
     assert list(kept(recorded("state_of_a_daemon"), record.left_by_a_daemon())) == []
 
 
-def listener(kind: str, **other: Any) -> ListenerLeft:
+def listener(kind: str, **other: Any) -> ListenerState:
     found = next(item for item in recorded("state")["listeners"] if item["kind"] == kind)
-    return msgspec.json.decode(msgspec.json.encode(found | other), type=ListenerLeft)
+    return msgspec.json.decode(msgspec.json.encode(found | other), type=ListenerState)
 
 
 @pytest.mark.parametrize("kind", ["TcpListener", "UnixListener", "FdListener"])
@@ -105,14 +105,14 @@ def test_each_kind_of_listener_has_the_recorded_word(kind: str, tmp_path: Path) 
             "FdListener": Fd(number),
         }
         bound.bind([place[kind]], 1)
-        (left,) = bound.left()
+        (left,) = bound.state()
         was = listener(kind)
         assert left.kind == kind
         form = [type(part) for part in msgspec.to_builtins(left)["place"]]
         assert form == [type(part) for part in msgspec.to_builtins(was)["place"]]
         # And one that was left under this word becomes the same again.
         taken = Listeners()
-        taken.take([msgspec.structs.replace(was, place=left.place, sockets={0: os.dup(left.sockets[0])}, claim=None)])
+        taken.restore([msgspec.structs.replace(was, place=left.place, sockets={0: os.dup(left.sockets[0])}, lock=None)])
         assert taken.names == bound.names
         assert type(taken._listeners[0]) is type(bound._listeners[0])
         stack.callback(taken.close)
@@ -122,11 +122,11 @@ def test_an_unknown_kind_of_listener_is_refused_before_anything_has_happened() -
     """By the program that checks: in the daemon's own process it would be the end of the daemon."""
     state = recorded("state")
     state["fixed"] = {}
-    upgrade.check(Config(application="a:b"), read(json.dumps(state).encode()).estate)
+    upgrade.check(Config(application="a:b"), read(json.dumps(state).encode()).state)
     for place in (state["listeners"][0], state["control"]):
         place["kind"], before = "QuicListener", place["kind"]
-        with pytest.raises(EstateError, match="is listened on in a way that this tidegate does not know"):
-            upgrade.check(Config(application="a:b"), read(json.dumps(state).encode()).estate)
+        with pytest.raises(HandoverError, match="is listened on in a way that this tidegate does not know"):
+            upgrade.check(Config(application="a:b"), read(json.dumps(state).encode()).state)
         place["kind"] = before
 
 
@@ -142,7 +142,7 @@ def test_words_are_written_as_they_were(kind: str) -> None:
     assert list(kept(recorded("words")[kind], record.written()[kind])) == []
 
 
-def through_a_pipe(line: str, kind: type[Report] | type[Order]) -> Report | Order:
+def through_a_pipe(line: str, kind: type[Report] | type[Command]) -> Report | Command:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(line.encode())
@@ -155,7 +155,7 @@ def test_words_are_read_as_they_were_meant() -> None:
     for name, line in words["reports"].items():
         assert through_a_pipe(line, Report) == record.REPORTS[name]
     for name, line in words["orders"].items():
-        assert through_a_pipe(line, Order) == record.ORDERS[name]
+        assert through_a_pipe(line, Command) == record.COMMANDS[name]
     for name, line in words["requests"].items():
         assert control_protocol.read_request(line.encode()) == record.REQUESTS[name]
     for name, line in words["answers"].items():

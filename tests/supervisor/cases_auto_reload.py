@@ -14,16 +14,16 @@ from tests.supervisor.staged import Stage
 def said(stage: Stage, *lines: bytes) -> socket.socket:
     """Say something in the place of the process that watches: its end of the pipe."""
     main = stage.main
-    main.changes._pipe, theirs = socket.socketpair()
-    main.changes._pipe.setblocking(False)
-    main.poll.watch(main.changes._pipe.fileno(), main.changes._on_said)
+    main.auto_reload._pipe, theirs = socket.socketpair()
+    main.auto_reload._pipe.setblocking(False)
+    main.loop.add_reader(main.auto_reload._pipe.fileno(), main.auto_reload._on_said)
     theirs.sendall(b"".join(lines))
     return theirs
 
 
 def by_default(stage: Stage) -> None:
     def done() -> bool:
-        assert stage.main.changes._pipe is None
+        assert stage.main.auto_reload._pipe is None
         return stage.main.complete
 
     stage.stop_when(done)
@@ -46,8 +46,8 @@ def its_end(stage: Stage) -> None:
     def done() -> bool:
         if stage.main.complete and not ends:
             ends.append(said(stage))
-            stage.main.changes._pid = os.posix_spawn("/bin/true", ["true"], {})
+            stage.main.auto_reload._pid = os.posix_spawn("/bin/true", ["true"], {})
             ends[0].close()
-        return bool(ends) and stage.main.changes._pipe is None
+        return bool(ends) and stage.main.auto_reload._pipe is None
 
     stage.stop_when(done)

@@ -31,10 +31,10 @@ def busy(given: Given) -> int:
         pass
     while not end.ended:
         select.select([end], [], [])
-        for order in end.receive():
-            if order.serve:
+        for command in end.receive():
+            if command.serve:
                 end.send(Report("ready"))
-            if order.end:
+            if command.stop:
                 if given.slot == 1:
                     time.sleep(20)
                 return leave(end)
@@ -112,9 +112,9 @@ def lost_lines(stage: Stage) -> None:
         main = stage.main
         main.pool.scoreboard.log_messages_dropped = 5
         module.logs.lost = lambda: 2
-        main.accounts = main.accounts.__class__(main.pool, main.metric_files)
+        main.counters = main.counters.__class__(main.pool, main.multiproc_dir)
         for _ in range(2):
-            main.accounts.look()
+            main.counters.update()
             assert main.pool.scoreboard.read().log_messages_dropped == 7
         return True
 
@@ -140,7 +140,7 @@ def queues(stage: Stage) -> None:
         assert snapshot.accept_queue == (3, 7)
         main.pool.retire([main.pool.workers[-1]])
         main.pool.retired.pop().current.kill(signal.SIGKILL)
-        main.accounts.look()
+        main.counters.update()
         assert main.pool.scoreboard.read().slots[1].accept_queue == (0, 0)
         main.pool.retired.append(main.pool.workers[0].__class__(1, main.pool.generation))
         return True

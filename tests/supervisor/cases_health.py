@@ -33,10 +33,10 @@ def beating(given: Given, hangs: Callable[[int], bool] = never, hang: Callable[[
         if hangs(given.slot):
             hang()
         select.select([end], [], [], 0.05)
-        for order in end.receive():
-            if order.serve:
+        for command in end.receive():
+            if command.serve:
                 end.send(Report("ready"))
-            if order.end:
+            if command.stop:
                 return leave(end)
     return 0
 

@@ -26,10 +26,10 @@ def patient(given: Given) -> int:
     end.send(Report("booted"))
     while not end.ended:
         select.select([end], [], [])
-        for order in end.receive():
-            if order.serve:
+        for command in end.receive():
+            if command.serve:
                 end.send(Report("ready"))
-            if order.end:
+            if command.stop:
                 return leave(end)
     return 0
 
@@ -184,13 +184,13 @@ def stopped_meanwhile(stage: Stage) -> None:
 
 def asked_when_it_stops(stage: Stage) -> None:
     asking = Asking(stage)
-    end = Supervisor._end
+    end = Supervisor._stop
 
     def ending(self: Supervisor, *arguments: Any) -> None:
         end(self, *arguments)
         asking.ask("reload", "late")
 
-    Supervisor._end = ending  # type: ignore[assignment,method-assign]
+    Supervisor._stop = ending  # type: ignore[assignment,method-assign]
     stage.stop_when_complete()
 
 

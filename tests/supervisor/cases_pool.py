@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable
 
 from tests.supervisor.staged import Stage
-from tidegate.ipc.pipe import Level
+from tidegate.ipc.pipe import StopMode
 from tidegate.supervisor.pool import WorkerPool
 
 
@@ -22,16 +22,16 @@ def least_free_number(stage: Stage) -> None:
     def done(pool: WorkerPool) -> bool:
         first = pool.workers[0]
         assert first.current is not None
-        pool._queues.care = lambda workers, retired: []  # somebody waits there
+        pool._queues.tend = lambda workers, retired: []  # somebody waits there
         pool.retire([first])
         assert [slot.index for slot in pool.workers] == [1, 2]
         assert pool.scoreboard.desired == 2
         assert pool.retired == [first]
-        assert first.current.ordered is Level.DRAIN
+        assert first.current.stop_mode is StopMode.GRACEFUL
         added = pool.add_slot()
         assert (added.index, added.generation) == (3, pool.generation)
         assert pool.scoreboard.desired == 3
-        pool._queues.care = lambda workers, retired: list(retired)
+        pool._queues.tend = lambda workers, retired: list(retired)
         pool.tend_queues()
         assert pool.retired == []
         assert pool.add_slot().index == 0
@@ -46,9 +46,9 @@ def least_free_number(stage: Stage) -> None:
 def nothing_is_forked_at_the_end(stage: Stage) -> None:
     def done(pool: WorkerPool) -> bool:
         slot = pool.add_slot()
-        pool.level = Level.DRAIN
+        pool.stop_mode = StopMode.GRACEFUL
         pool.fill(slot)
-        pool.level = Level.NONE
+        pool.stop_mode = StopMode.NONE
         return not slot.children
 
     asked(stage, done)

@@ -14,7 +14,7 @@ import sys
 import termios
 
 from tidegate.process import forks
-from tidegate.supervisor.signals import HEARD, Signals
+from tidegate.supervisor.signals import CAUGHT, Signals
 
 
 def caught() -> Signals:
@@ -35,9 +35,9 @@ def end_of(child: int) -> int:
 
 def a_byte_each() -> None:
     signals = caught()
-    for number in HEARD:
+    for number in CAUGHT:
         os.kill(os.getpid(), number)
-    assert signals.read() == bytes(HEARD)
+    assert signals.read() == bytes(CAUGHT)
     assert signals.read() == b""
 
 
@@ -69,7 +69,7 @@ def wakes() -> None:
 
 
 def masked_and_ignored_before() -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
+    signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signals = caught()
     os.kill(os.getpid(), signal.SIGINT)
@@ -120,7 +120,7 @@ def what_a_terminal_sends() -> None:
     child = fork()
     if child == 0:
         signals.settle()
-        for number in HEARD:
+        for number in CAUGHT:
             if number != signal.SIGTERM:
                 os.kill(os.getpid(), number)
         os._exit(started(signal.SIGQUIT, signal.Handlers.SIG_DFL))

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from tests.supervisor.staged import Given, Stage, fails, follow, obedient, once
-from tidegate.ipc.pipe import Level, Report
+from tidegate.ipc.pipe import Report, StopMode
 from tidegate.supervisor import pool
 from tidegate.supervisor import supervisor as module
 from tidegate.supervisor.sockets.listeners import Listeners
@@ -139,11 +139,11 @@ def orders_grow(stage: Stage) -> None:
         """Its status says which orders came; after each but the last it has the next one sent."""
         end, heard = given.end(), []
         end.send(Report("ready"))
-        while Level.CUT not in heard:
+        while StopMode.ABORT not in heard:
             select.select([end], [], [])
-            for order in end.receive():
-                heard.append(order.end)
-                if order.end != Level.CUT:
+            for command in end.receive():
+                heard.append(command.stop)
+                if command.stop != StopMode.ABORT:
                     os.kill(os.getppid(), signal.SIGTERM)
         return 100 * heard[0] + 10 * heard[1] + heard[2]
 
@@ -205,7 +205,7 @@ def fault_of_its_own(stage: Stage) -> None:
     def fault() -> None:
         raise RuntimeError("a fault")
 
-    module.Supervisor._tick = lambda self: self.poll.after(0.2, fault)  # type: ignore[assignment,method-assign]
+    module.Supervisor._tick = lambda self: self.loop.call_later(0.2, fault)  # type: ignore[assignment,method-assign]
 
 
 def storm_of_signals(stage: Stage) -> None:

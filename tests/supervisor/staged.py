@@ -24,8 +24,8 @@ from tidegate import logs
 from tidegate._core.counters import Row
 from tidegate.config.bind import Unix
 from tidegate.config.schema import Config
-from tidegate.ipc.pipe import Order, Pipe, Report
-from tidegate.supervisor.event_loop import Poll
+from tidegate.ipc.pipe import Command, Pipe, Report
+from tidegate.supervisor.event_loop import EventLoop
 from tidegate.supervisor.signals import Signals
 from tidegate.supervisor.supervisor import Supervisor
 
@@ -39,9 +39,9 @@ class Given(NamedTuple):
     row: Row
     pipe: socket.socket
 
-    def end(self) -> Pipe[Order]:
+    def end(self) -> Pipe[Command]:
         """The worker's end of its pipe. It may be made once."""
-        return Pipe(self.pipe, Order)
+        return Pipe(self.pipe, Command)
 
 
 def obedient(given: Given) -> int:
@@ -51,7 +51,7 @@ def obedient(given: Given) -> int:
     return follow(end)
 
 
-def follow(end: Pipe[Order]) -> int:
+def follow(end: Pipe[Command]) -> int:
     """Wait for the first order, and end."""
     while not end.ended:
         select.select([end], [], [])
@@ -60,7 +60,7 @@ def follow(end: Pipe[Order]) -> int:
     return leave(end)
 
 
-def leave(end: Pipe[Order]) -> int:
+def leave(end: Pipe[Command]) -> int:
     """Say that it has ended: the exit status."""
     end.send(Report("draining"))
     end.send(Report("gone"))
@@ -109,7 +109,7 @@ class Stage:
         """Send the supervisor SIGTERM when a condition, looked at in every turn of its loop, is true."""
 
         def look() -> None:
-            if not self.main.pool.level and condition():
+            if not self.main.pool.stop_mode and condition():
                 os.kill(os.getpid(), signal.SIGTERM)
 
         self.after_each_turn(look)
@@ -120,14 +120,14 @@ class Stage:
 
     def run(self) -> int:
         """Run the supervisor: its exit status. In its children, live their lives, and end."""
-        turn = Poll.turn
+        turn = EventLoop.run_once
 
-        def turn_and_look(poll: Poll) -> None:
+        def turn_and_look(poll: EventLoop) -> None:
             turn(poll)
             for look in self._looks:
                 look()
 
-        Poll.turn = turn_and_look  # type: ignore[assignment,method-assign]
+        EventLoop.run_once = turn_and_look  # type: ignore[assignment,method-assign]
         logs.begin("supervisor", "debug")
         signals = Signals()
         signals.catch()

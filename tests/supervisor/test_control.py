@@ -22,10 +22,10 @@ from tests.support.patience import PATIENCE
 from tidegate._core.scoreboard import Scoreboard
 from tidegate.ipc import control_protocol
 from tidegate.ipc.control_protocol import Request
-from tidegate.ipc.pipe import Level
+from tidegate.ipc.pipe import StopMode
 from tidegate.supervisor import control as module
 from tidegate.supervisor.control import Control
-from tidegate.supervisor.event_loop import Poll
+from tidegate.supervisor.event_loop import EventLoop
 from tidegate.supervisor.operations import Operations
 from tidegate.supervisor.sockets.addresses import AddressError
 
@@ -34,7 +34,7 @@ class Asked:
     """Knows those that are `known`, and is told by the case how they end."""
 
     def __init__(self) -> None:
-        self.known = ("reload", "scale", "rest")
+        self.known = ("reload", "scale", "drain")
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.tell: list[Callable[[bool | None, str], None]] = []
         self.current: str | None = None
@@ -54,11 +54,11 @@ class Stage:
     """Where a control socket can be, and be asked."""
 
     def __init__(self, path: Path) -> None:
-        self.poll = Poll()
+        self.loop = EventLoop()
         self.operations = Asked()
         self.scoreboard = Scoreboard.create(rows=1, slots=1)
         self.left = 3
-        self.stopped: list[Level] = []
+        self.stopped: list[StopMode] = []
         self.path = path
         self.control = Control(self, self.operations, self.stop, self.describe)  # type: ignore[arg-type]
         self.broken = False
@@ -69,8 +69,8 @@ class Stage:
             raise RuntimeError("out of order")
         return {"pid": snapshot.pid, "now": now > 0}
 
-    def stop(self, level: Level, why: str) -> None:
-        self.stopped.append(level)
+    def stop(self, mode: StopMode, why: str) -> None:
+        self.stopped.append(mode)
 
     def connections(self) -> int:
         return self.left
@@ -78,8 +78,8 @@ class Stage:
     def turn_until(self, condition: Callable[[], Any]) -> None:
         turns = 0
         while not condition():
-            self.poll.after(0.005, lambda: None)
-            self.poll.turn()
+            self.loop.call_later(0.005, lambda: None)
+            self.loop.run_once()
             turns += 1
             assert turns < 4000
 
@@ -120,7 +120,7 @@ class Stage:
             sock.close()
         self.control.close(0)
         self.scoreboard.close()
-        self.poll.close()
+        self.loop.close()
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_the_file_is_ours_alone_and_goes_with_us(tmp_path: Path) -> None:
 def test_without_a_path_there_is_none(tmp_path: Path) -> None:
     stage = Stage(tmp_path / "control.sock")
     stage.control.open(None)
-    stage.control.leave()
+    stage.control.close_in_child()
     stage.close()
     assert not list(tmp_path.iterdir())
 
@@ -184,7 +184,7 @@ def test_a_file_that_somebody_has_removed(stage: Stage, replaced: bool, caplog: 
     if replaced:
         stage.path.write_text("somebody else's")
     for _ in range(3):
-        stage.control.look()
+        stage.control.renew_file()
     (record,) = caplog.records
     if replaced:
         assert "somebody has removed" in record.getMessage()
@@ -234,7 +234,7 @@ def test_a_child_closes_what_it_has_and_touches_nothing(stage: Stage) -> None:
     stage.client()
     stage.turn_until(lambda: stage.control._clients)
     before = len(os.listdir("/proc/self/fd"))
-    stage.control.leave()
+    stage.control.close_in_child()
     assert before - len(os.listdir("/proc/self/fd")) == 3  # the listener, its lock, the client
     assert stage.path.exists()
     stage.control._listener = None
@@ -269,7 +269,7 @@ def test_a_daemon_without_status(tmp_path: Path) -> None:
         (RELOAD, ("reload", {"force": False})),
         (b'{"command":"reload","force":true}\n', ("reload", {"force": True})),
         (b'{"command":"scale","workers":7}\n', ("scale", {"workers": 7})),
-        (b'{"command":"drain"}\n', ("rest", {})),
+        (b'{"command":"drain"}\n', ("drain", {})),
     ],
 )
 def test_operations(stage: Stage, line: bytes, asked: tuple[str, dict[str, Any]]) -> None:
@@ -318,17 +318,17 @@ EXAMPLES: dict[type[Request], Request] = {
 def test_every_request_has_something_that_does_it(stage: Stage, kind: type[Request]) -> None:
     """Its own: none is taken for another one."""
     name = kind.__struct_config__.tag
-    stage.operations.known = ("reload", "scale", "rest", "upgrade")
+    stage.operations.known = ("reload", "scale", "drain", "upgrade")
     answer = stage.heard(stage.client(control_protocol.encode(EXAMPLES[kind])), 1)[0]
     assert "is not possible" not in answer.get("text", "")
     done = {
         "reload": [("reload", {"force": True})],
         "scale": [("scale", {"workers": 4})],
-        "drain": [("rest", {})],
+        "drain": [("drain", {})],
         "upgrade": [("upgrade", {})],
     }
     assert stage.operations.asked == done.get(str(name), [])
-    assert stage.stopped == ([Level.CLOSE] if kind is control_protocol.Stop else [])
+    assert stage.stopped == ([StopMode.CLOSE] if kind is control_protocol.Stop else [])
     assert ("status" in answer) == (kind is control_protocol.Status)
 
 
@@ -353,15 +353,17 @@ def test_a_request_that_nothing_does_is_refused(stage: Stage, monkeypatch: pytes
     assert stage.operations.asked == stage.stopped == []
 
 
-@pytest.mark.parametrize(("how", "level"), [("drain", Level.DRAIN), ("close", Level.CLOSE), ("cut", Level.CUT)])
+@pytest.mark.parametrize(
+    ("how", "mode"), [("drain", StopMode.GRACEFUL), ("close", StopMode.CLOSE), ("cut", StopMode.ABORT)]
+)
 @pytest.mark.parametrize("status", [0, 1])
-def test_stop(stage: Stage, how: str, level: Level, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop(stage: Stage, how: str, mode: StopMode, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GLANCE", 0.01)
     client = stage.client(b'{"command":"stop","how":"%s"}\n' % how.encode())
     assert stage.heard(client, 2) == [{"accepted": True}, {"text": "stopping, connections left: 3"}]
     stage.left = 1
     assert stage.heard(client, 1) == [{"text": "stopping, connections left: 1"}]
-    assert stage.stopped == [level]
+    assert stage.stopped == [mode]
     waiting = stage.client(RELOAD)
     stage.heard(waiting, 1)
     stage.control.close(status)
@@ -401,7 +403,7 @@ def test_byte_by_byte(stage: Stage) -> None:
     client = stage.client()
     for byte in STATUS:
         client.sendall(bytes([byte]))
-        stage.poll.turn()
+        stage.loop.run_once()
     assert stage.heard(client)[0]["done"] is True
 
 
@@ -496,9 +498,9 @@ def test_without_descriptors_it_waits(stage: Stage, monkeypatch: pytest.MonkeyPa
     resource.setrlimit(resource.RLIMIT_NOFILE, (holes[-1] + 1, hard))
     try:
         turns = []
-        stage.poll.after(0.05, lambda: turns.append(-1))
+        stage.loop.call_later(0.05, lambda: turns.append(-1))
         while -1 not in turns:
-            stage.poll.turn()
+            stage.loop.run_once()
             turns.append(1)
         assert len(turns) < 10  # and not as often as the processor can
         assert not stage.control._clients

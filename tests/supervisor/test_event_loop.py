@@ -1,4 +1,4 @@
-"""The supervisor's poll: descriptors and moments, in their order, and what callbacks may do meanwhile.
+"""The supervisor's event loop: descriptors and moments, in their order, and what callbacks may do meanwhile.
 
 What must not live here: signals and children.
 """
@@ -10,14 +10,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tidegate.supervisor.event_loop import Poll
+from tidegate.supervisor.event_loop import EventLoop
 
 
 @pytest.fixture
-def poll() -> Iterator[Poll]:
-    poll = Poll()
-    yield poll
-    poll.close()
+def loop() -> Iterator[EventLoop]:
+    loop = EventLoop()
+    yield loop
+    loop.close()
 
 
 @pytest.fixture
@@ -29,99 +29,99 @@ def pipes() -> Iterator[list[tuple[int, int]]]:
             os.close(fd)
 
 
-def test_it_calls_back_what_is_readable(poll: Poll, pipes: list[tuple[int, int]]) -> None:
+def test_it_calls_back_what_is_readable(loop: EventLoop, pipes: list[tuple[int, int]]) -> None:
     called = []
     for number, (reader, _) in enumerate(pipes):
-        poll.watch(reader, lambda number=number: called.append(number))  # type: ignore[misc]
+        loop.add_reader(reader, lambda number=number: called.append(number))  # type: ignore[misc]
     os.write(pipes[1][1], b"x")
-    poll.turn()
+    loop.run_once()
     assert called == [1]
 
 
-def test_the_first_comes_first(poll: Poll, pipes: list[tuple[int, int]]) -> None:
+def test_the_first_comes_first(loop: EventLoop, pipes: list[tuple[int, int]]) -> None:
     called = []
     for number, (reader, writer) in enumerate(pipes):
-        poll.watch(reader, lambda number=number: called.append(number), first=number == 2)  # type: ignore[misc]
+        loop.add_reader(reader, lambda number=number: called.append(number), first=number == 2)  # type: ignore[misc]
         os.write(writer, b"x")
-    poll.turn()
+    loop.run_once()
     assert called[0] == 2
     assert sorted(called) == [0, 1, 2]
 
 
-def test_what_is_forgotten_in_a_turn_is_not_called_in_it(poll: Poll, pipes: list[tuple[int, int]]) -> None:
+def test_what_is_forgotten_in_a_turn_is_not_called_in_it(loop: EventLoop, pipes: list[tuple[int, int]]) -> None:
     called = []
 
     def forget_all(number: int) -> None:
         called.append(number)
         for reader, _ in pipes:
-            poll.forget(reader)
-        poll.forget(pipes[0][0])
+            loop.remove_reader(reader)
+        loop.remove_reader(pipes[0][0])
 
     for number, (reader, writer) in enumerate(pipes):
-        poll.watch(reader, lambda number=number: forget_all(number))  # type: ignore[misc]
+        loop.add_reader(reader, lambda number=number: forget_all(number))  # type: ignore[misc]
         os.write(writer, b"x")
-    poll.turn()
+    loop.run_once()
     assert len(called) == 1
 
 
-def test_a_number_that_is_used_again_in_a_turn_waits_for_the_next(poll: Poll, pipes: list[tuple[int, int]]) -> None:
+def test_a_number_that_is_used_again_waits_for_the_next_turn(loop: EventLoop, pipes: list[tuple[int, int]]) -> None:
     """As when a child ends and its successor's pipe gets the same descriptor."""
     called = []
 
     def replace() -> None:
         called.append("old")
         for reader, _ in pipes[1:]:
-            poll.forget(reader)
-            poll.watch(reader, lambda: called.append("new"))
+            loop.remove_reader(reader)
+            loop.add_reader(reader, lambda: called.append("new"))
 
     for _, writer in pipes:
         os.write(writer, b"x")
-    poll.watch(pipes[0][0], replace, first=True)
+    loop.add_reader(pipes[0][0], replace, first=True)
     for reader, _ in pipes[1:]:
-        poll.watch(reader, lambda: called.append("stale"))
-    poll.turn()
+        loop.add_reader(reader, lambda: called.append("stale"))
+    loop.run_once()
     assert called == ["old"]
-    poll.forget(pipes[0][0])
-    poll.turn()
+    loop.remove_reader(pipes[0][0])
+    loop.run_once()
     assert called == ["old", "new", "new"]
 
 
-def test_timers_are_called_once_in_their_order(poll: Poll) -> None:
+def test_timers_are_called_once_in_their_order(loop: EventLoop) -> None:
     called: list[str] = []
-    poll.after(0.02, lambda: called.append("third"))
-    poll.after(0, lambda: called.append("first"))
-    poll.after(0, lambda: called.append("second"))
-    poll.turn()
+    loop.call_later(0.02, lambda: called.append("third"))
+    loop.call_later(0, lambda: called.append("first"))
+    loop.call_later(0, lambda: called.append("second"))
+    loop.run_once()
     assert called == ["first", "second"]
-    poll.turn()
+    loop.run_once()
     assert called == ["first", "second", "third"]
 
 
-def test_a_cancelled_timer_is_not_called_and_not_waited_for(poll: Poll) -> None:
+def test_a_cancelled_timer_is_not_called_and_not_waited_for(loop: EventLoop) -> None:
     called: list[str] = []
-    cancelled = poll.after(0.001, lambda: called.append("never"))
-    other = poll.after(0, lambda: other_cancels())
+    cancelled = loop.call_later(0.001, lambda: called.append("never"))
+    other = loop.call_later(0, lambda: other_cancels())
 
     def other_cancels() -> None:
         called.append("cancels")
         cancelled.cancel()
         other.cancel()
 
-    poll.after(0.002, lambda: called.append("last"))
+    loop.call_later(0.002, lambda: called.append("last"))
     while "last" not in called:
-        poll.turn()
+        loop.run_once()
     assert called == ["cancels", "last"]
 
 
-def test_a_callback_may_set_a_timer(poll: Poll) -> None:
+def test_a_callback_may_set_a_timer(loop: EventLoop) -> None:
     called: list[int] = []
 
     def again() -> None:
         called.append(len(called))
         if len(called) < 3:
-            poll.after(0, again)
+            loop.call_later(0, again)
 
-    poll.after(0, again)
+    loop.call_later(0, again)
     while len(called) < 3:
-        poll.turn()
+        loop.run_once()
     assert called == [0, 1, 2]

@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.harness import require
 from tests.support.patience import PATIENCE
-from tidegate.supervisor.auto_reload import Said, Task
+from tidegate.supervisor.auto_reload import FileChanges, Task
 from tidegate.supervisor.file_watcher import concerns, folders, holds, stamps
 
 
@@ -112,10 +112,12 @@ def test_it_says_what_it_watches_then_what_has_changed_and_ends_with_its_parent(
         theirs.close()
         ours.settimeout(PATIENCE)
         with ours, ours.makefile("rb") as lines:
-            assert msgspec.json.decode(lines.readline(), type=Said) == Said(watches=[str(tmp_path / "app")])
+            assert msgspec.json.decode(lines.readline(), type=FileChanges) == FileChanges(
+                watches=[str(tmp_path / "app")]
+            )
             (tmp_path / "app" / "chat.py").write_text("")
-            assert msgspec.json.decode(lines.readline(), type=Said) == Said(changed=["chat.py"])
+            assert msgspec.json.decode(lines.readline(), type=FileChanges) == FileChanges(changed=["chat.py"])
             file.write_text("workers = 2")
-            assert msgspec.json.decode(lines.readline(), type=Said) == Said(changed=["../settings.toml"])
+            assert msgspec.json.decode(lines.readline(), type=FileChanges) == FileChanges(changed=["../settings.toml"])
         _, errors = process.communicate(timeout=PATIENCE)
         assert (process.returncode, errors) == (0, b"")

@@ -118,9 +118,9 @@ def test_nobody_is_recycled_while_something_else_is_under_way(tmp_path: Path) ->
 def test_the_limits_of_the_slots_are_far_apart(workers: int) -> None:
     from typing import Any, cast
 
-    from tidegate.supervisor.health import Watch
+    from tidegate.supervisor.health import HealthMonitor
 
-    watch = Watch(cast("Any", None), cast("Any", None))
+    watch = HealthMonitor(cast("Any", None), cast("Any", None))
     shares = sorted(watch._share(slot) for slot in range(workers))
     assert shares[0] >= 0.9
     assert shares[-1] <= 1.1

@@ -11,26 +11,26 @@ import pytest
 
 from tidegate.environment import MULTIPROC_DIR
 from tidegate.supervisor import multiproc_dir
-from tidegate.supervisor.multiproc_dir import MetricFiles
+from tidegate.supervisor.multiproc_dir import MultiprocDir
 
 
 @pytest.fixture
-def files(monkeypatch: pytest.MonkeyPatch) -> Iterator[MetricFiles]:
+def files(monkeypatch: pytest.MonkeyPatch) -> Iterator[MultiprocDir]:
     monkeypatch.setenv(MULTIPROC_DIR, "")
     monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
-    files = MetricFiles()
+    files = MultiprocDir()
     yield files
     files.close()
 
 
-def parent(files: MetricFiles) -> Path:
+def parent(files: MultiprocDir) -> Path:
     assert files.folder is not None
     assert os.environ[MULTIPROC_DIR] == files.folder
     assert Path(files.folder).stat().st_mode & 0o777 == 0o700
     return Path(files.folder).parent
 
 
-def test_it_is_in_the_runtime_directory(files: MetricFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_in_the_runtime_directory(files: MultiprocDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNTIME_DIRECTORY", f"{tmp_path}:/elsewhere")
     files.make()
     assert parent(files) == tmp_path
@@ -38,21 +38,21 @@ def test_it_is_in_the_runtime_directory(files: MetricFiles, tmp_path: Path, monk
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_variable_says_where(files: MetricFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_variable_says_where(files: MultiprocDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(MULTIPROC_DIR, str(tmp_path))
     monkeypatch.setenv("RUNTIME_DIRECTORY", "/elsewhere")
     files.make()
     assert parent(files) == tmp_path
 
 
-def test_a_place_that_is_not_there_is_passed_by(files: MetricFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_that_is_not_there_is_passed_by(files: MultiprocDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNTIME_DIRECTORY", "/nowhere")
     files.make()
     assert parent(files).exists()
 
 
 def test_where_there_is_no_place_at_all(
-    files: MetricFiles, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    files: MultiprocDir, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(multiproc_dir, "_parents", lambda: iter(["/nowhere", "/nor/here"]))
     with caplog.at_level(logging.WARNING):
@@ -63,7 +63,7 @@ def test_where_there_is_no_place_at_all(
     files.ended(0)
 
 
-def test_a_dead_workers_live_gauges_go(files: MetricFiles) -> None:
+def test_a_dead_workers_live_gauges_go(files: MultiprocDir) -> None:
     files.make()
     assert files.folder is not None
     names = ["gauge_liveall_1.db", "gauge_livesum_1.db", "gauge_livesum_11.db", "gauge_sum_1.db", "counter_1.db"]
@@ -73,7 +73,7 @@ def test_a_dead_workers_live_gauges_go(files: MetricFiles) -> None:
     assert sorted(os.listdir(files.folder)) == sorted(names[2:])
 
 
-def test_a_gauge_that_cannot_be_removed_is_left(files: MetricFiles) -> None:
+def test_a_gauge_that_cannot_be_removed_is_left(files: MultiprocDir) -> None:
     files.make()
     assert files.folder is not None
     (Path(files.folder) / "gauge_liveall_1.db").mkdir()
@@ -82,19 +82,19 @@ def test_a_gauge_that_cannot_be_removed_is_left(files: MetricFiles) -> None:
 
 @pytest.mark.parametrize("again", [False, True], ids=["removed", "made by somebody else"])
 def test_one_that_is_removed_is_made_anew_and_told_once(
-    files: MetricFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, again: bool
+    files: MultiprocDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, again: bool
 ) -> None:
     monkeypatch.setenv(MULTIPROC_DIR, str(tmp_path))
     files.make()
-    assert not files.look()
+    assert not files.renew_if_removed()
     before = files.folder
     assert before is not None
     Path(before).rename(tmp_path / "moved")
     if again:
         Path(before).mkdir()
     with caplog.at_level(logging.WARNING):
-        assert files.look()
-        assert not files.look()
+        assert files.renew_if_removed()
+        assert not files.renew_if_removed()
     assert parent(files) == tmp_path
     assert files.folder != before
     assert len(caplog.records) == 1
@@ -103,23 +103,23 @@ def test_one_that_is_removed_is_made_anew_and_told_once(
 
 
 def test_one_that_is_removed_with_all_that_is_around_it(
-    files: MetricFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    files: MultiprocDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "run").mkdir()
     monkeypatch.setattr(multiproc_dir, "_parents", lambda: iter([str(tmp_path / "run")]))
     files.make()
     (tmp_path / "run").rename(tmp_path / "moved")
     with caplog.at_level(logging.WARNING):
-        assert files.look()
-        assert not files.look()
+        assert files.renew_if_removed()
+        assert not files.renew_if_removed()
     assert (files.folder, MULTIPROC_DIR in os.environ) == (None, False)
     assert "count alone" in caplog.text
 
 
-def test_it_stays_over_an_upgrade(files: MetricFiles) -> None:
+def test_it_stays_over_an_upgrade(files: MultiprocDir) -> None:
     files.make()
-    after = MetricFiles()
-    after.take(files.folder, rows=True)
+    after = MultiprocDir()
+    after.restore(files.folder, rows=True)
     assert after.folder == files.folder
     after.close()
     assert files.folder is not None
@@ -127,12 +127,12 @@ def test_it_stays_over_an_upgrade(files: MetricFiles) -> None:
 
 
 def test_workers_whose_rows_are_lost_keep_their_folder_to_the_end(
-    files: MetricFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: MultiprocDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(MULTIPROC_DIR, str(tmp_path))
     files.make()
-    after = MetricFiles()
-    after.take(files.folder, rows=False)
+    after = MultiprocDir()
+    after.restore(files.folder, rows=False)
     assert after.folder != files.folder
     assert parent(after) == tmp_path
     assert len(list(tmp_path.iterdir())) == 2
@@ -140,13 +140,13 @@ def test_workers_whose_rows_are_lost_keep_their_folder_to_the_end(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_program_that_had_none(files: MetricFiles) -> None:
-    files.take(None, rows=True)
+def test_a_program_that_had_none(files: MultiprocDir) -> None:
+    files.restore(None, rows=True)
     assert parent(files).exists()
 
 
 def test_what_a_killed_daemon_has_left_is_removed(
-    files: MetricFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: MultiprocDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(MULTIPROC_DIR, str(tmp_path))
     files.make()
@@ -160,7 +160,7 @@ def test_what_a_killed_daemon_has_left_is_removed(
         os.utime(folder, (0, 0))
     (tmp_path / "tidegate-metrics-file").touch()
     (tmp_path / "tidegate-metrics-link").symlink_to(others)
-    another = MetricFiles()
+    another = MultiprocDir()
     monkeypatch.setenv(MULTIPROC_DIR, str(tmp_path))
     another.make()
     assert not left.exists()
@@ -170,7 +170,7 @@ def test_what_a_killed_daemon_has_left_is_removed(
     another.close()
 
 
-def test_a_folder_that_somebody_has_removed(files: MetricFiles, tmp_path: Path) -> None:
-    files.take(str(tmp_path / "gone"), rows=True)
+def test_a_folder_that_somebody_has_removed(files: MultiprocDir, tmp_path: Path) -> None:
+    files.restore(str(tmp_path / "gone"), rows=True)
     assert files.folder is not None
     assert parent(files) == tmp_path

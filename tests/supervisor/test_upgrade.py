@@ -11,10 +11,10 @@ import socket
 import msgspec
 import pytest
 
-from tests.ipc.test_handover_state import ESTATE, LISTENER
+from tests.ipc.test_handover_state import LISTENER, STATE
 from tidegate.config.bind import Tcp
 from tidegate.config.schema import Config
-from tidegate.ipc.handover_state import EstateError
+from tidegate.ipc.handover_state import HandoverError
 from tidegate.supervisor import upgrade
 from tidegate.supervisor.sockets import listeners
 from tidegate.supervisor.sockets.listeners import Listeners
@@ -23,19 +23,19 @@ CONFIG = Config(application="application:handler")
 
 
 def test_settings_that_a_running_daemon_cannot_change() -> None:
-    same = msgspec.structs.replace(ESTATE, fixed={"bind": "127.0.0.1:8765"})
+    same = msgspec.structs.replace(STATE, fixed={"bind": "127.0.0.1:8765"})
     upgrade.check(CONFIG, same)
-    with pytest.raises(EstateError, match=r"--bind cannot change from 127.0.0.1:80 to 127.0.0.1:8765"):
-        upgrade.check(CONFIG, ESTATE)
+    with pytest.raises(HandoverError, match=r"--bind cannot change from 127.0.0.1:80 to 127.0.0.1:8765"):
+        upgrade.check(CONFIG, STATE)
 
 
 def test_a_setting_that_only_the_other_program_has() -> None:
-    upgrade.check(CONFIG, msgspec.structs.replace(ESTATE, fixed={"weather": "fine"}))
+    upgrade.check(CONFIG, msgspec.structs.replace(STATE, fixed={"weather": "fine"}))
 
 
 def test_an_address_that_is_listened_on_in_another_way() -> None:
-    with pytest.raises(EstateError, match=r"127.0.0.1:80 is listened on in a way.*QuicListener"):
-        listeners.take(msgspec.structs.replace(LISTENER, kind="QuicListener"))
+    with pytest.raises(HandoverError, match=r"127.0.0.1:80 is listened on in a way.*QuicListener"):
+        listeners.restore(msgspec.structs.replace(LISTENER, kind="QuicListener"))
 
 
 def test_listeners_are_taken_over_as_they_are() -> None:
@@ -43,11 +43,11 @@ def test_listeners_are_taken_over_as_they_are() -> None:
     before.bind([Tcp("127.0.0.1", 0)], 3)
     for slot in (2, 0):
         before.listen(slot, 8)
-    (left,) = before.left()
+    (left,) = before.state()
     assert left.numbered == [2, 0]
     numbers = {slot: os.dup(number) for slot, number in left.sockets.items()}
-    assert left.claim is not None
-    after.take([msgspec.structs.replace(left, sockets=numbers, claim=os.dup(left.claim))])
+    assert left.lock is not None
+    after.restore([msgspec.structs.replace(left, sockets=numbers, lock=os.dup(left.lock))])
     before.close()
     assert after.names == [left.name]
     assert not any(sock.get_inheritable() for slot in range(3) for sock in after.at(slot))

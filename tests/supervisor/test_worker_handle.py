@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.patience import PATIENCE
 from tidegate.config.schema import Config
-from tidegate.ipc.pipe import Level, Order, Pipe, Report, Stage
+from tidegate.ipc.pipe import Command, Pipe, Report, Stage, StopMode
 from tidegate.supervisor.signals import Signals
 from tidegate.supervisor.worker_handle import Backoff, Generation, Handle, Role, Slot
 
@@ -58,12 +58,12 @@ def ended(handle: Handle) -> int:
 def hear_until(handle: Handle, stage: str) -> None:
     while handle.stage != stage:
         assert select.select([handle.pipe], [], [], PATIENCE)[0]
-        handle.hear()
+        handle.receive_reports()
 
 
 def test_a_child_tells_and_ends(signals: Signals) -> None:
     def child(pipe: socket.socket) -> None:
-        end = Pipe(pipe, Order)
+        end = Pipe(pipe, Command)
         end.send(Report("ready"))
         end.send(Report("gone", "no database", 3))
         os._exit(3)
@@ -71,7 +71,7 @@ def test_a_child_tells_and_ends(signals: Signals) -> None:
     handle = fork(signals, child)
     assert not handle.served
     assert ended(handle) == 3
-    assert [report.stage for report in handle.hear()] == ["ready", "gone"]
+    assert [report.stage for report in handle.receive_reports()] == ["ready", "gone"]
     assert handle.failure == Report("gone", "no database", 3)
     assert handle.served is not None
     assert (handle.end, handle.reason) == ("exited with status 3", "crash")
@@ -80,13 +80,13 @@ def test_a_child_tells_and_ends(signals: Signals) -> None:
 
 def test_stages_only_go_forward(signals: Signals) -> None:
     def child(pipe: socket.socket) -> None:
-        end = Pipe(pipe, Order)
+        end = Pipe(pipe, Command)
         for stage in ("draining", "ready", "starting", "draining", "gone"):
             end.send(Report(stage))
 
     handle = fork(signals, child)
     ended(handle)
-    assert [report.stage for report in handle.hear()] == ["draining", "gone"]
+    assert [report.stage for report in handle.receive_reports()] == ["draining", "gone"]
     handle.close()
 
 
@@ -103,7 +103,7 @@ def test_a_child_that_dies_at_once_is_still_known(signals: Signals) -> None:
 
 def test_an_order_goes_by_signal_until_the_child_can_hear(signals: Signals) -> None:
     handle = fork(signals, lambda pipe: signal.pause() and None)
-    handle.order(Level.DRAIN)
+    handle.stop(StopMode.GRACEFUL)
     assert ended(handle) == -signal.SIGTERM
     assert (handle.end, handle.reason) == ("was killed by signal 15 (SIGTERM)", "stopped")
     handle.close()
@@ -111,20 +111,20 @@ def test_an_order_goes_by_signal_until_the_child_can_hear(signals: Signals) -> N
 
 def test_an_order_goes_by_the_pipe_afterwards_and_only_grows(signals: Signals) -> None:
     def child(pipe: socket.socket) -> None:
-        end = Pipe(pipe, Order)
+        end = Pipe(pipe, Command)
         end.send(Report("ready"))
         heard: list[int] = []
         while not end.ended:
             select.select([end], [], [])
-            heard += [order.end for order in end.receive()]
-            if heard[-1:] == [Level.CUT]:
+            heard += [command.stop for command in end.receive()]
+            if heard[-1:] == [StopMode.ABORT]:
                 os._exit(sum(10**place * level for place, level in enumerate(reversed(heard))))
 
     handle = fork(signals, child)
     assert select.select([handle.pipe], [], [], PATIENCE)[0]
-    handle.hear()
-    for level in (Level.DRAIN, Level.DRAIN, Level.CLOSE, Level.DRAIN, Level.CUT):
-        handle.order(level)
+    handle.receive_reports()
+    for level in (StopMode.GRACEFUL, StopMode.GRACEFUL, StopMode.CLOSE, StopMode.GRACEFUL, StopMode.ABORT):
+        handle.stop(level)
     assert ended(handle) == 123
     handle.close()
 
@@ -133,15 +133,15 @@ def test_a_child_without_ears_is_killed(signals: Signals) -> None:
     """It has told that it is ready, then closed its end."""
 
     def child(pipe: socket.socket) -> None:
-        Pipe(pipe, Order).send(Report("ready"))
+        Pipe(pipe, Command).send(Report("ready"))
         pipe.close()
         signal.pause()
 
     handle = fork(signals, child)
     while not handle.pipe.ended:
         select.select([handle.pipe], [], [], PATIENCE)
-        handle.hear()
-    handle.order(Level.DRAIN)
+        handle.receive_reports()
+    handle.stop(StopMode.GRACEFUL)
     assert ended(handle) == -signal.SIGTERM
     handle.close()
 
@@ -156,24 +156,24 @@ def test_a_child_that_somebody_else_reaped_has_ended(signals: Signals) -> None:
 @pytest.mark.parametrize(("number", "reason"), [(signal.SIGKILL, "oom_suspect"), (signal.SIGVTALRM, "signal")])
 def test_reasons(signals: Signals, number: int, reason: str) -> None:
     def child(pipe: socket.socket) -> None:
-        Pipe(pipe, Order).send(Report("ready"))
+        Pipe(pipe, Command).send(Report("ready"))
         os.kill(os.getpid(), number)
 
     handle = fork(signals, child)
     assert ended(handle) == -number
-    handle.hear()
+    handle.receive_reports()
     assert handle.reason == reason
     handle.close()
 
 
 @pytest.mark.parametrize("word", ["ready", "draining", "gone"])
-@pytest.mark.parametrize("ordered", [False, True], ids=["by itself", "on an order"])
+@pytest.mark.parametrize("ordered", [False, True], ids=["by itself", "on command"])
 @pytest.mark.parametrize("status", [0, 1])
 def test_only_who_says_so_has_ended_well(signals: Signals, word: Stage, ordered: bool, status: int) -> None:
     """os._exit(0) in a handler is a crash, in a drain as well: the other clients lose their connections by it."""
 
     def child(pipe: socket.socket) -> None:
-        end = Pipe(pipe, Order)
+        end = Pipe(pipe, Command)
         for stage in ("ready", word):
             end.send(Report(stage))
         if ordered:
@@ -183,15 +183,15 @@ def test_only_who_says_so_has_ended_well(signals: Signals, word: Stage, ordered:
     handle = fork(signals, child)
     if ordered:
         hear_until(handle, word)
-        handle.order(Level.DRAIN, "reload")
+        handle.stop(StopMode.GRACEFUL, "reload")
     ended(handle)
-    handle.hear()
+    handle.receive_reports()
     if word == "gone" and ordered:
-        assert (handle.reason, handle.parted) == ("reload", True)
+        assert (handle.reason, handle.ended_well) == ("reload", True)
     elif word == "gone" and status == 0:
-        assert (handle.reason, handle.parted) == ("stopped", True)
+        assert (handle.reason, handle.ended_well) == ("stopped", True)
     else:
-        assert (handle.reason, handle.parted) == ("crash", False)
+        assert (handle.reason, handle.ended_well) == ("crash", False)
     handle.close()
 
 
@@ -199,28 +199,28 @@ def test_only_who_says_so_has_ended_well(signals: Signals, word: Stage, ordered:
 def test_whoever_is_killed_because_it_drains_too_long_was_still_ended_for_that(signals: Signals, number: int) -> None:
     def child(pipe: socket.socket) -> None:
         signal.signal(signal.SIGABRT, signal.SIG_DFL)  # and not pytest's stacks
-        Pipe(pipe, Order).send(Report("draining"))
+        Pipe(pipe, Command).send(Report("draining"))
         signal.pause()
 
     handle = fork(signals, child)
     hear_until(handle, "draining")
-    handle.order(Level.DRAIN, "reload")
+    handle.stop(StopMode.GRACEFUL, "reload")
     handle.kill(number)
     assert ended(handle) == -number
-    assert (handle.reason, handle.parted) == ("reload", False)
+    assert (handle.reason, handle.ended_well) == ("reload", False)
     handle.close()
 
 
 def test_a_signal_that_is_not_ours_is_a_crash_in_a_drain_as_well(signals: Signals) -> None:
     def child(pipe: socket.socket) -> None:
-        end = Pipe(pipe, Order)
+        end = Pipe(pipe, Command)
         end.send(Report("draining"))
         select.select([end], [], [])
         os.kill(os.getpid(), signal.SIGVTALRM)
 
     handle = fork(signals, child)
     hear_until(handle, "draining")
-    handle.order(Level.DRAIN, "reload")
+    handle.stop(StopMode.GRACEFUL, "reload")
     assert ended(handle) == -signal.SIGVTALRM
     handle.ready_at = handle.born
     assert handle.reason == "signal"

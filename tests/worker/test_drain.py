@@ -16,8 +16,8 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tests.asyncio.ends import echo
 from tidegate.asyncio.server import Server, ServerConnection, serve
-from tidegate.ipc.pipe import Level
-from tidegate.worker.drain import Drain, Orders
+from tidegate.ipc.pipe import StopMode
+from tidegate.worker.drain import Drain, StopRequest
 
 Handler = Callable[[ServerConnection], Awaitable[None]]
 
@@ -39,12 +39,12 @@ async def serving(handler: Handler, clients: int) -> AsyncIterator[tuple[Server,
 
 
 def drain(
-    server: Server, level: Level = Level.DRAIN, *, window: float = 0, timeout: float = NEVER
-) -> tuple[Orders, asyncio.Task[int]]:
-    """Orders that have been given, and the drain that heeds them, under way."""
-    orders = Orders()
-    orders.give(level)
-    return orders, asyncio.create_task(Drain([server], orders, window=window, timeout=timeout).run())
+    server: Server, mode: StopMode = StopMode.GRACEFUL, *, window: float = 0, timeout: float = NEVER
+) -> tuple[StopRequest, asyncio.Task[int]]:
+    """A request to stop, and the drain that follows it, under way."""
+    stop_request = StopRequest()
+    stop_request.escalate(mode)
+    return stop_request, asyncio.create_task(Drain([server], stop_request, window=window, timeout=timeout).run())
 
 
 async def codes(clients: list[ClientConnection]) -> list[int | None]:
@@ -146,9 +146,9 @@ async def test_a_handler_that_will_not_end_is_counted(timeout: float) -> None:
 
 async def test_an_order_to_close_ends_the_waiting_for_turns() -> None:
     async with serving(echo, 10) as (server, clients):
-        orders, draining = drain(server, window=NEVER / 2)
+        stop_request, draining = drain(server, window=NEVER / 2)
         await clients[0].wait_closed()
-        orders.give(Level.CLOSE)
+        stop_request.escalate(StopMode.CLOSE)
         assert await codes(clients) == [1001] * 10
         assert await draining == 0
 
@@ -158,9 +158,9 @@ async def test_an_order_to_close_ends_the_waiting_for_handlers() -> None:
         await asyncio.Event().wait()
 
     async with serving(handler, 2) as (server, clients):
-        orders, draining = drain(server)
+        stop_request, draining = drain(server)
         assert await codes(clients) == [1001] * 2
-        orders.give(Level.CLOSE)
+        stop_request.escalate(StopMode.CLOSE)
         assert await draining == 0
 
 
@@ -169,16 +169,16 @@ async def test_an_order_to_cut_waits_for_nobody() -> None:
         await asyncio.Event().wait()
 
     async with serving(handler, 5) as (server, clients):
-        orders, draining = drain(server, window=NEVER / 2)
+        stop_request, draining = drain(server, window=NEVER / 2)
         await clients[0].wait_closed()
-        orders.give(Level.CUT)
+        stop_request.escalate(StopMode.ABORT)
         assert set(await codes(clients)) <= {1001, 1006}
         assert await draining == 0
 
 
 async def test_a_drain_may_begin_with_the_most_urgent_order() -> None:
     async with serving(echo, 5) as (server, clients):
-        _, draining = drain(server, Level.CUT, window=NEVER / 2)
+        _, draining = drain(server, StopMode.ABORT, window=NEVER / 2)
         assert set(await codes(clients)) <= {1001, 1006}
         assert await draining == 0
 
@@ -214,15 +214,15 @@ def test_who_waits_in_the_queue_is_told_503() -> None:
         runner.run(drained())
 
 
-async def test_orders_only_grow() -> None:
-    orders = Orders()
-    assert orders.level is Level.NONE
-    orders.give(Level.CLOSE)
-    orders.give(Level.DRAIN)
-    assert orders.level is Level.CLOSE
-    await orders.wait(Level.DRAIN)
-    waiting = asyncio.create_task(orders.wait(Level.CUT))
+async def test_a_stop_request_only_gets_more_urgent() -> None:
+    stop_request = StopRequest()
+    assert stop_request.mode is StopMode.NONE
+    stop_request.escalate(StopMode.CLOSE)
+    stop_request.escalate(StopMode.GRACEFUL)
+    assert stop_request.mode is StopMode.CLOSE
+    await stop_request.wait(StopMode.GRACEFUL)
+    waiting = asyncio.create_task(stop_request.wait(StopMode.ABORT))
     await asyncio.sleep(0)
     assert not waiting.done()
-    orders.give(Level.CUT)
+    stop_request.escalate(StopMode.ABORT)
     await waiting

@@ -24,7 +24,7 @@ from tests.support.harness import ECHO, wait_until
 from tests.support.patience import PATIENCE
 from tests.support.rawclient import RawClient
 from tidegate._core.scoreboard import Scoreboard
-from tidegate.ipc.pipe import Level, Order, Pipe, Report
+from tidegate.ipc.pipe import Command, Pipe, Report, StopMode
 
 LIFESPAN = """
     import asyncio
@@ -111,10 +111,10 @@ class Worker:
             for report in self.pipe.receive():
                 self.reports.append(report)
                 if report.stage == "booted" and self.told_to_serve:
-                    self.pipe.send(Order(serve=True))
+                    self.pipe.send(Command(serve=True))
 
-    def order(self, level: Level) -> None:
-        assert self.pipe.send(Order(level))
+    def order(self, level: StopMode) -> None:
+        assert self.pipe.send(Command(level))
 
     def ended(self) -> int:
         """Wait for its end; the exit status."""
@@ -170,7 +170,7 @@ def test_it_serves_counts_and_drains(start: Start, scoreboard: Scoreboard) -> No
         beat = wait_until(lambda: scoreboard.row(0).heartbeat, "a heartbeat")
         wait_until(lambda: scoreboard.row(0).heartbeat > beat, "another one")
         assert scoreboard.read().counts.words("connections_open") == (1,)
-        worker.order(Level.DRAIN)
+        worker.order(StopMode.GRACEFUL)
         assert client.close_frame()[0] == 1001
     assert worker.ended() == 0
     assert [report.stage for report in worker.reports] == ["starting", "booted", "ready"]
@@ -261,7 +261,7 @@ def test_the_lifespan_is_around_all_of_it(start: Start) -> None:
     worker = start(LIFESPAN.format(inside="pass"), "app")
     worker.told("ready")
     assert "entered" in worker.log
-    worker.order(Level.DRAIN)
+    worker.order(StopMode.GRACEFUL)
     assert worker.ended() == 0
     assert worker.log.split() == ["entered", "leaving", "left"]
 
@@ -270,7 +270,7 @@ def test_a_lifespan_that_cares_in_which_task_it_is(start: Start) -> None:
     inside = "group = await asyncio.TaskGroup().__aenter__(); task = group.create_task(asyncio.sleep(0))"
     worker = start(LIFESPAN.format(inside=inside).replace("yield", "async with asyncio.timeout(60): yield"), "app")
     worker.told("ready")
-    worker.order(Level.DRAIN)
+    worker.order(StopMode.GRACEFUL)
     assert worker.ended() == 0
 
 
@@ -281,7 +281,7 @@ def test_an_end_while_the_lifespan_is_being_entered(start: Start, how: str) -> N
     if how == "signal":
         os.kill(worker.pid, signal.SIGTERM)
     elif how == "order":
-        worker.order(Level.DRAIN)
+        worker.order(StopMode.GRACEFUL)
     else:
         worker.pipe.close()
     assert worker.ended() == 0
@@ -318,7 +318,7 @@ def test_a_lifespan_that_fails_at_its_end(start: Start) -> None:
     source = LIFESPAN.format(inside="pass").replace('print("leaving", flush=True)', "raise RuntimeError('lost')")
     worker = start(source, "app")
     worker.told("ready")
-    worker.order(Level.DRAIN)
+    worker.order(StopMode.GRACEFUL)
     assert worker.ended() == 1
     assert "the lifespan of shop_application:app failed at its end" in worker.log
     assert "RuntimeError: lost" in worker.log

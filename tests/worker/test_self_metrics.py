@@ -15,7 +15,7 @@ from tidegate.worker import self_metrics
 
 def test_collections_are_counted_by_generation() -> None:
     row = Row()
-    end = self_metrics.watch_collector(row)
+    end = self_metrics.record_collections(row)
     try:
         gc.collect(0)
         gc.collect(2)
@@ -30,7 +30,7 @@ def test_collections_are_counted_by_generation() -> None:
 
 def test_a_forked_child_counts_no_collections(monkeypatch: pytest.MonkeyPatch) -> None:
     row = Row()
-    end = self_metrics.watch_collector(row)
+    end = self_metrics.record_collections(row)
     try:
         monkeypatch.setattr(os, "getpid", lambda: -1)
         gc.collect()
@@ -41,21 +41,18 @@ def test_a_forked_child_counts_no_collections(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_capacity_is_what_descriptors_allow() -> None:
     row = Row()
-    self_metrics.tell_capacity(row, None)
+    self_metrics.record_capacity(row, None)
     own, of_all = row.connections_max
     assert 0 < own < self_metrics.descriptors()[0]
     assert of_all is None
-    self_metrics.tell_capacity(row, 100)
+    self_metrics.record_capacity(row, 100)
     assert row.connections_max == (own, 100)
 
 
 def test_where_the_system_does_not_tell_what_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: str) -> list[str]:
-        raise FileNotFoundError(path)
-
     row = Row()
-    monkeypatch.setattr(os, "listdir", refuse)
-    self_metrics.tell_capacity(row, None)
+    monkeypatch.setattr(self_metrics, "open_fds", lambda pid: None)
+    self_metrics.record_capacity(row, None)
     assert row.connections_max[0] == self_metrics.descriptors()[0]
 
 
@@ -63,7 +60,7 @@ def test_nobody_is_slow() -> None:
     row = Row()
     row.send_queues(3, 4, 5)
     slow_connections.clear()
-    self_metrics.measure_queues(row)
+    self_metrics.record_send_queues(row)
     assert (row.words("send_queue_connections"), row.words("send_queue_bytes")) == ((0,), (0,))
     assert row.send_queue_max_bytes == 0
 

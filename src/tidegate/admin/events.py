@@ -1,7 +1,7 @@
 """What has happened between two reads of the scoreboard, in words: the events of /live.
 
     Event      one of them
-    told       what can still be known of before the first read
+    known_before    what can still be known of before the first read
     between    what lies between two
     workers, identity    of a snapshot, and what tells them apart
 
@@ -18,7 +18,7 @@ from msgspec import Struct
 from .._core.snapshot import Snapshot, Worker
 from . import health
 
-__all__ = ["ENDED", "Event", "between", "identity", "told", "workers"]
+__all__ = ["ENDED", "Event", "between", "identity", "known_before", "workers"]
 
 
 class Event(Struct, frozen=True):
@@ -81,7 +81,7 @@ FEW: Final = 3
 """Workers that do the same at once are events of their own; more are one event."""
 
 
-def told(snapshot: Snapshot) -> Iterator[Event]:
+def known_before(snapshot: Snapshot) -> Iterator[Event]:
     """What can still be known of what was before the first reading."""
     yield Event(snapshot.started_at, f"tidegate started (pid {snapshot.pid})")
     yield from _together(_started(worker) for worker in workers(snapshot) if worker.pid)

@@ -26,7 +26,7 @@ from .._core.snapshot import Snapshot
 from ..metrics import derived
 from ..process import proc
 from . import health
-from .events import Event, between, identity, told, workers
+from .events import Event, between, identity, known_before, workers
 from .status import Connections, Totals, connections, totals
 
 __all__ = ["Latency", "Live", "LiveWorker", "Point", "Pressure", "Quantiles", "Rates", "Watcher"]
@@ -270,7 +270,7 @@ class Watcher:
             ),
             pressure=_pressure(snapshot),
             events=sorted(
-                told(snapshot) if before is None else between(before.snapshot, snapshot, now),
+                known_before(snapshot) if before is None else between(before.snapshot, snapshot, now),
                 key=lambda event: event.time,
             ),
         )

@@ -22,7 +22,7 @@ from .. import logs
 from .._core.scoreboard import Scoreboard
 from ..asyncio.options import ProcessPolicy
 from ..asyncio.server import Server, handshakes_done, serve
-from ..ipc.pipe import Order, Pipe, Report
+from ..ipc.pipe import Command, Pipe, Report
 from ..process import forks
 from .admission import BACKLOG, AdminAdmission
 from .authorization import Access, select_subprotocol
@@ -82,7 +82,7 @@ def run(
         forks.handled(number)
     if pipe is not None:
         forks.keep(pipe.fileno())
-    forks.lend_nothing(partial(forks.release, forks.addresses(sockets)))
+    forks.on_application_fork(partial(forks.release, forks.addresses(sockets)))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_live(scoreboard, sockets, pipe, Access(*access), before))
     return 0
@@ -122,7 +122,7 @@ async def _live(
         )
         servers.append(await server)
     if pipe is not None:
-        supervisor = Pipe(pipe, Order)
+        supervisor = Pipe(pipe, Command)
         loop.add_reader(pipe, _on_supervisor, supervisor, stopping)
         _send_ready(supervisor)
     await stopping.wait()
@@ -151,7 +151,7 @@ async def _close(servers: list[Server], feed: Feed) -> None:
     await closed
 
 
-def _send_ready(supervisor: Pipe[Order]) -> None:
+def _send_ready(supervisor: Pipe[Command]) -> None:
     """Now, and as long as the event loop turns."""
     if supervisor.fileno() < 0:
         return
@@ -160,7 +160,7 @@ def _send_ready(supervisor: Pipe[Order]) -> None:
     asyncio.get_running_loop().call_later(TICK, _send_ready, supervisor)
 
 
-def _on_supervisor(supervisor: Pipe[Order], stopping: asyncio.Event) -> None:
+def _on_supervisor(supervisor: Pipe[Command], stopping: asyncio.Event) -> None:
     """Open the log anew when told so, and end with the supervisor. An order to end comes as SIGTERM."""
     if any(order.reopen for order in supervisor.receive()):
         logs.reopen()

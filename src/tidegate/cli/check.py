@@ -25,9 +25,10 @@ import click
 from ..config import prerequisites
 from ..config.schema import Config
 from ..ipc.exit_status import DUMP_GRACE, LAST_WORDS, STOPPED, UNEXPECTED
-from ..ipc.pipe import Level, Order, Pipe, Report
+from ..ipc.pipe import Command as PipeCommand
+from ..ipc.pipe import Pipe, Report, StopMode
 from ..process import forks
-from ..supervisor.multiproc_dir import MetricFiles
+from ..supervisor.multiproc_dir import MultiprocDir
 from ..supervisor.signals import name_of
 from ..supervisor.system import privileges
 from ..supervisor.system.daemon import forget_secrets
@@ -82,7 +83,7 @@ def start(config: Config, *, takes_over: bool = False) -> int:
     logs.begin("check", config.log_level)
     scoreboard = Scoreboard.create()
     row = scoreboard.assign(0)
-    files = MetricFiles()
+    files = MultiprocDir()
     if config.admin is not None:
         files.make()
         if identity is not None and files.folder is not None:
@@ -152,7 +153,7 @@ class TrialWorker:
                 return UNEXPECTED, f"{application} was not ready within {limit:g} s, which is the boot timeout"
             return self._failed(f"{application} is not ready: its worker")
         took = time.monotonic() - self.born
-        self.pipe.send(Order(Level.DRAIN))
+        self.pipe.send(PipeCommand(StopMode.GRACEFUL))
         self._wait(self.config.graceful_timeout + LAST_WORDS)
         if self.ended is None:
             self._abort()
@@ -179,7 +180,7 @@ class TrialWorker:
 
     def _serves(self, limit: float) -> bool:
         """Whether it is ready in time when it is told to serve."""
-        self.pipe.send(Order(serve=True))
+        self.pipe.send(PipeCommand(serve=True))
         return self._wait(self.born + limit - time.monotonic(), "ready")
 
     def _wait(self, seconds: float, stage: str | None = None) -> bool:

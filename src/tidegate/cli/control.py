@@ -23,7 +23,7 @@ import msgspec
 from ..config.schema import settings
 from ..config.types import DURATION
 from ..ipc.control_protocol import Answer, Request, encode, socket_path
-from ..ipc.exit_status import DONE, FAILED, INTERRUPTED, NOBODY, TIMED_OUT
+from ..ipc.exit_status import DONE, FAILED, INTERRUPTED, NOT_RUNNING, TIMED_OUT
 from ..process import peer
 from . import CONTEXT, Command, Value, note
 
@@ -108,7 +108,7 @@ class Asking:
                 raise self._over() from None
             why = (error.strerror or str(error)).lower()
             if error.errno in _ABSENT:
-                raise ControlError(NOBODY, f"no daemon listens on {self.path} ({why}): {_ADVICE}") from None
+                raise ControlError(NOT_RUNNING, f"no daemon listens on {self.path} ({why}): {_ADVICE}") from None
             if isinstance(error, PermissionError):
                 why = "only the daemon's own user and root may connect"
             raise ControlError(FAILED, f"{self.path} cannot be connected to: {why}") from None

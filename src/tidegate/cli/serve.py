@@ -96,8 +96,8 @@ def run(config: Config, load: Callable[[], Config], file: str | None = None) -> 
     try:
         left = handover_state.read(os.environ)
         if left is not None:
-            upgrade.check(config, left.estate)
-    except handover_state.EstateError as error:
+            upgrade.check(config, left.state)
+    except handover_state.HandoverError as error:
         raise click.UsageError(str(error)) from None
     if left is not None and left.task == "check":
         from . import check
@@ -117,6 +117,6 @@ def run(config: Config, load: Callable[[], Config], file: str | None = None) -> 
         file=file,
         service=Service(config, preload_counted, place, identity),
         describe=status,
-        estate=left and left.estate,
+        handover=left and left.state,
     ).run()
     return outcome if isinstance(outcome, int) else outcome()

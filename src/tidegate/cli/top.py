@@ -28,7 +28,7 @@ from ..asyncio.client import connect
 from ..config.schema import settings
 from ..config.types import ADMIN, Kind
 from ..exceptions import InvalidHandshake, InvalidStatus, WebSocketException
-from ..ipc.exit_status import DONE, FAILED, INTERRUPTED, NOBODY, TIMED_OUT
+from ..ipc.exit_status import DONE, FAILED, INTERRUPTED, NOT_RUNNING, TIMED_OUT
 from . import CONTEXT, Command, note
 from .connect import reason
 
@@ -104,7 +104,7 @@ def refusal(exc: Exception, address: str) -> tuple[int, str]:
     if isinstance(exc, OSError):
         # asyncio words errors of the system in its own way, but not those of names, whose numbers are below 0
         why = (os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc.strerror or why).lower()
-        return NOBODY, f"no daemon answers at {address} ({why})"
+        return NOT_RUNNING, f"no daemon answers at {address} ({why})"
     if isinstance(exc, InvalidStatus) and exc.response.status_code in (401, 403):
         return FAILED, f"{address} asks for the daemon's --admin-token: give it in TIDEGATE_ADMIN_TOKEN ({why})"
     if isinstance(exc, InvalidHandshake):
@@ -338,7 +338,7 @@ def command(ctx: click.Context, /, once: bool, json: bool, **_: str | None) -> i
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return DONE
         status, text = refusal(error, address)
-        note(ctx, f"{text}: {_ADVICE}" if status == NOBODY else text)
+        note(ctx, f"{text}: {_ADVICE}" if status == NOT_RUNNING else text)
         return status
     except UNREADABLE:
         note(ctx, f"{address} is another version of tidegate than this command: try --json")

@@ -1,4 +1,4 @@
-"""How the processes of a daemon end: their exit statuses, and how long an end may take.
+"""How the processes of a daemon end: their exit statuses, and how long the end may take.
 
 What must not live here: who ends when (supervisor, worker/drain), and the words for it.
 """
@@ -15,9 +15,9 @@ __all__ = [
     "FAILED",
     "INTERRUPTED",
     "LAST_WORDS",
-    "NOBODY",
     "NOT_BOUND",
     "NOT_LOADED",
+    "NOT_RUNNING",
     "STOPPED",
     "TIMED_OUT",
     "TRIAL_GRACE",
@@ -25,7 +25,7 @@ __all__ = [
     "USAGE",
 ]
 
-# Of the daemon, and of a worker: one that fails before any has served lends the daemon its own.
+# Of the daemon, and of a worker: if one fails before any has served, the daemon ends with that worker's status.
 STOPPED: Final = 0  # as asked
 UNEXPECTED: Final = 1
 USAGE: Final = 2  # a setting, or the command line, is wrong
@@ -35,7 +35,7 @@ NOT_BOUND: Final = 4  # an address is taken
 # Of commands, next to USAGE.
 DONE: Final = 0
 FAILED: Final = 1
-NOBODY: Final = 5  # no daemon is there
+NOT_RUNNING: Final = 5  # no daemon is there
 TIMED_OUT: Final = 6
 INTERRUPTED: Final = 130  # 128 and SIGINT's number, as of a shell
 

@@ -1,13 +1,13 @@
-"""What a supervisor leaves to the program that is started anew in its process: an upgrade in place.
+"""What a supervisor hands over to the program that is started anew in its process: an upgrade in place.
 
-    Estate     everything, by the numbers of descriptors and processes, which stay what they are
-    write      into a memory file, which the next program is told by ENVIRONMENT
-    read       in the next program: the Estate, or nothing if it was started by somebody else
+    HandoverState    everything, by the numbers of descriptors and processes, which stay the same
+    write            into a memory file, which the next program finds by ENVIRONMENT
+    read             in the next program: the Handover, or None if there was no program before it
 
-The next program may be another tidegate, of another age: what it does not know it leaves out, what is missing has a
-default, and FORMAT changes when neither would do.
+The next program may be of another release: it leaves out what it does not know, what is missing has a default, and
+FORMAT changes when neither would do. The words of the file stay the same, whatever attributes are called here.
 
-What must not live here: who collects it and what is made of it (supervisor/upgrade.py,
+What must not live here: who collects the state and what is made of it (supervisor/upgrade.py,
 supervisor/sockets/listeners.py).
 """
 
@@ -19,17 +19,17 @@ from typing import NamedTuple
 
 import msgspec
 
-from .pipe import Level, Report, Stage
+from .pipe import Report, Stage, StopMode
 
 __all__ = [
     "ENVIRONMENT",
     "FORMAT",
-    "ChildLeft",
-    "Estate",
-    "EstateError",
-    "Left",
-    "ListenerLeft",
-    "SlotLeft",
+    "ChildState",
+    "Handover",
+    "HandoverError",
+    "HandoverState",
+    "ListenerState",
+    "SlotState",
     "read",
     "write",
 ]
@@ -38,12 +38,15 @@ ENVIRONMENT = "TIDEGATE_UPGRADE"  # TASK FORMAT NUMBER: the task of the program,
 FORMAT = 1
 
 
-class EstateError(Exception):
+class HandoverError(Exception):
     """Something that this program cannot take over; its text says why."""
 
 
-class ChildLeft(msgspec.Struct, frozen=True, kw_only=True):
-    """A child process; see `Handle`. `line` is what it has begun to tell."""
+_CHILD = {"stop_mode": "ordered", "stopping_since": "ordered_at"}
+
+
+class ChildState(msgspec.Struct, frozen=True, kw_only=True, rename=_CHILD):
+    """A child process; see `Handle`. `line` is the beginning of its next report."""
 
     pid: int
     pipe: int
@@ -51,24 +54,24 @@ class ChildLeft(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     row: int | None
     stage: Stage
-    ordered: Level
-    ordered_at: float = 0.0
+    stop_mode: StopMode
+    stopping_since: float = 0.0
     why: str
     failure: Report | None = None
     born: float
     ready_at: float | None
 
 
-class SlotLeft(msgspec.Struct, frozen=True, kw_only=True):
-    """A slot; see `Slot`."""
+class SlotState(msgspec.Struct, frozen=True, kw_only=True):
+    """A slot; see `Slot`. `index` is None for a slot that is no worker's."""
 
     index: int | None
-    current: ChildLeft | None
-    leaving: list[ChildLeft]
+    current: ChildState | None
+    leaving: list[ChildState]
     failures: int
 
 
-class ListenerLeft(msgspec.Struct, frozen=True, kw_only=True):
+class ListenerState(msgspec.Struct, frozen=True, kw_only=True, rename={"lock": "claim"}):
     """An address; see `Listener`.
 
     Attributes:
@@ -77,7 +80,7 @@ class ListenerLeft(msgspec.Struct, frozen=True, kw_only=True):
         place: what it is made from.
         sockets: slot -> descriptor.
         numbered: the slots that listen, in the order of the kernel.
-        claim: the descriptor of the lock.
+        lock: the descriptor of the address lock.
         file: device and inode of a Unix socket's file.
     """
 
@@ -86,73 +89,74 @@ class ListenerLeft(msgspec.Struct, frozen=True, kw_only=True):
     place: tuple[int | str, ...]
     sockets: dict[int, int]
     numbered: list[int]
-    claim: int | None
+    lock: int | None
     file: tuple[int, int] | None = None
 
 
-class Estate(msgspec.Struct, frozen=True, kw_only=True):
+class HandoverState(msgspec.Struct, frozen=True, kw_only=True, rename={"drained": "resting"}):
     """All of it.
 
     Attributes:
-        version: of the program that leaves it.
-        fixed: setting -> text, of those that a running daemon cannot change.
+        version: of the program that hands over.
+        fixed: setting -> text, of those that cannot change while the daemon runs.
         workers: how many the settings had asked for.
         generation: the number of the present one.
         slots, retired, admin: the slots.
         listeners, admin_sockets: what is listened on.
         scoreboard: its descriptor.
-        resting: whether workers refuse connections.
-        control: the control socket, and its clients who wait for the end of the upgrade.
-        metrics: the folder in which the application counts.
+        drained: whether workers refuse connections until the next reload.
+        control: the control socket.
+        clients: connections of the control socket that wait for the end of the upgrade.
+        metrics: the folder of the application's metrics.
     """
 
     version: str
     fixed: dict[str, str]
     workers: int
     generation: int
-    slots: list[SlotLeft]
-    retired: list[SlotLeft]
-    admin: SlotLeft
-    listeners: list[ListenerLeft]
+    slots: list[SlotState]
+    retired: list[SlotState]
+    admin: SlotState
+    listeners: list[ListenerState]
     admin_sockets: list[int]
     scoreboard: int
-    resting: bool = False
-    control: ListenerLeft | None = None
+    drained: bool = False
+    control: ListenerState | None = None
     clients: list[int] = []
     metrics: str | None = None
 
     def descriptors(self) -> list[int]:
-        """Everything that must stay open."""
+        """Return every descriptor that must stay open."""
         found = [self.scoreboard, *self.admin_sockets, *self.clients]
         for slot in (*self.slots, *self.retired, self.admin):
             found += [child.pipe for child in (slot.current, *slot.leaving) if child is not None]
         for listener in (*self.listeners, *([self.control] if self.control is not None else [])):
             found += listener.sockets.values()
-            found += [listener.claim] if listener.claim is not None else []
+            found += [listener.lock] if listener.lock is not None else []
         return found
 
 
-def write(estate: Estate) -> int:
-    """The descriptor of a file with it, not inheritable yet."""
-    number = os.memfd_create("tidegate-estate")
-    content = msgspec.json.encode(estate)
+def write(state: HandoverState) -> int:
+    """Write the state into a memory file; return its descriptor, not inheritable yet."""
+    number = os.memfd_create("tidegate-handover")
+    content = msgspec.json.encode(state)
     while content:
         content = content[os.write(number, content) :]
     return number
 
 
-class Left(NamedTuple):
-    """What a program was given: "take" the estate over, or "check" whether it could."""
+class Handover(NamedTuple):
+    """What a program finds: the state, and whether to "take" it over or only "check" that it could."""
 
     task: str
-    estate: Estate
+    state: HandoverState
 
 
-def read(environment: MutableMapping[str, str]) -> Left | None:
-    """The task of this program and what it is left, taken out of the environment; None if nothing was left to it.
+def read(environment: MutableMapping[str, str]) -> Handover | None:
+    """Take the handover out of the environment; return None if there is none.
 
     Raises:
-        EstateError: it is there and cannot be read.
+        HandoverError: it is there and cannot be read.
     """
     given = environment.pop(ENVIRONMENT, None)
     if given is None:
@@ -161,9 +165,9 @@ def read(environment: MutableMapping[str, str]) -> Left | None:
         task, form, descriptor = given.split()
         number = int(descriptor)
         if int(form) != FORMAT:
-            raise EstateError(f"this tidegate takes over what is left in format {FORMAT}, not {form}")
+            raise HandoverError(f"this tidegate takes over a state of format {FORMAT}, not {form}")
         with open(number, "rb", buffering=0, closefd=task == "take") as file:
             file.seek(0)
-            return Left(task, msgspec.json.decode(file.read(), type=Estate))
+            return Handover(task, msgspec.json.decode(file.read(), type=HandoverState))
     except (ValueError, OSError, msgspec.MsgspecError) as error:
-        raise EstateError(f"{ENVIRONMENT}={given!r} leads to nothing that can be taken over: {error}") from None
+        raise HandoverError(f"{ENVIRONMENT}={given!r} leads to nothing that can be taken over: {error}") from None

@@ -1,10 +1,13 @@
-"""The words between a worker and its supervisor, and the pipe that carries them: a JSON object on each line.
+"""The words between a supervisor and its children, and the pipe that carries them: a JSON object on each line.
 
-    Report      upwards: the stage that the worker has reached, and why it ends
-    Order       downwards: when to begin, how to end, and what to do in between
-    Pipe        one end; `send` and `receive` never wait for the other end to be well
+    Report      upwards: the stage that a child has reached, and why it ends
+    Command     downwards: when to begin, how to stop, and what to do in between
+    StopMode    how urgently to stop
+    Pipe        one end; `send` and `receive` never wait for the other end
 
-What must not live here: what either side makes of a word.
+The words on the wire are the same in every release, whatever a class or an attribute is called here.
+
+What must not live here: what either side does about a word.
 """
 
 from __future__ import annotations
@@ -21,23 +24,23 @@ import msgspec
 
 from ..text import shorten
 
-__all__ = ["Level", "Order", "Pipe", "Report", "Stage"]
+__all__ = ["Command", "Pipe", "Report", "Stage", "StopMode"]
 
-# A worker that has booted accepts nobody before it is told to serve; then it is ready.
+# A worker that has booted accepts no connection before it is told to serve; then it is ready.
 Stage: TypeAlias = Literal["starting", "booted", "ready", "draining", "gone"]
 
 
-class Level(IntEnum):
-    """How urgently to end. An order to end may be followed by a more urgent one, never by a less urgent one."""
+class StopMode(IntEnum):
+    """How urgently to stop. A request to stop may be followed by a more urgent one, never by a less urgent one."""
 
     NONE = 0
-    DRAIN = 1  # close connections one by one within the drain window, wait for their ends
+    GRACEFUL = 1  # drain: close connections one by one within the drain window, and wait for their ends
     CLOSE = 2  # close all of them now, wait a moment for their ends
-    CUT = 3  # wait for nothing
+    ABORT = 3  # wait for nothing
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a worker tells.
+    """What a child reports.
 
     Attributes:
         stage: the stage that it has reached.
@@ -50,24 +53,24 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     exit: int | None = None
 
 
-class Order(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a worker is told to do.
+class Command(msgspec.Struct, frozen=True, omit_defaults=True, rename={"stop": "end", "drain": "rest"}):
+    """What a child is told to do.
 
     Attributes:
-        end: how to end.
-        leave_queue: in the end, whoever waits in the queue of a socket is left to others who accept from it.
+        stop: how urgently to stop.
+        leave_queue: when stopping, leave connections in the queue of a socket to others who accept from it.
         serve: accept connections.
-        rest: close every connection as in a drain, and refuse new ones, but stay.
+        drain: close every connection over the drain window and refuse new ones, but stay.
         adopt: accept, besides its own, the connections of a slot that has no worker; its listening sockets come along.
-        release: the slot has a worker again, or is no more: close the sockets that were adopted for it.
-        sockets: how many come along.
-        reopen: open the log's file anew: somebody has moved it.
+        release: the slot has a worker again, or is gone: close the sockets that were adopted for it.
+        sockets: how many sockets come along.
+        reopen: reopen the log's file, which has been moved.
     """
 
-    end: Level = Level.NONE
+    stop: StopMode = StopMode.NONE
     leave_queue: bool = False
     serve: bool = False
-    rest: bool = False
+    drain: bool = False
     adopt: int | None = None
     release: int | None = None
     sockets: int = 0
@@ -76,7 +79,7 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
 
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _INT = struct.Struct("i")
-Received = TypeVar("Received", Report, Order)
+Received = TypeVar("Received", Report, Command)
 
 
 class Pipe(Generic[Received]):
@@ -84,8 +87,8 @@ class Pipe(Generic[Received]):
 
     Parameters:
         sock: this end; the Pipe owns it.
-        receives: the kind of words that come from the other end.
-        line: what has come of a word already.
+        receives: the class of the words from the other end.
+        line: the beginning of a word that has come already.
     """
 
     LONGEST = 2**20  # of a line, in bytes: more than that is not a report but a fault
@@ -93,17 +96,17 @@ class Pipe(Generic[Received]):
 
     def __init__(self, sock: socket.socket, receives: type[Received], line: bytes = b"") -> None:
         self._socket = sock
-        self._takes = receives is Order  # nobody else is sent sockets
+        self._takes_sockets = receives is Command  # sockets come with commands alone
         self._decoder: msgspec.json.Decoder[Received] = msgspec.json.Decoder(receives)
         self.line = line
-        self._descriptors: list[int] = []  # that have come, and that nobody has taken
+        self._descriptors: list[int] = []  # that have come, until `receive_sockets()` takes them
         self.ended = False  # the other end is closed
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def send(self, word: Report | Order, sockets: Sequence[socket.socket] = (), *, wait: bool = False) -> bool:
-        """Whether the word went off. Without `wait`, an end that does not read for a long time gets no more words."""
+    def send(self, word: Report | Command, sockets: Sequence[socket.socket] = (), *, wait: bool = False) -> bool:
+        """Send a word; return whether it went off. Without `wait`, it is dropped when the other end does not read."""
         if isinstance(word, Report) and word.error is not None:
             word = msgspec.structs.replace(word, error=shorten(word.error))
         line = msgspec.json.encode(word) + b"\n"
@@ -119,12 +122,12 @@ class Pipe(Generic[Received]):
             return False
 
     def receive(self) -> list[Received]:
-        """The words that have come, perhaps none; sets `ended` after the last one there can be.
+        """Return the words that have come, perhaps none, and set `ended` after the last one there can be.
 
-        A line that is no word is left out: it comes from an application that writes where it should not.
+        Lines that cannot be decoded are left out: they come from an application that writes where it should not.
         """
         try:
-            for _ in range(16):  # more than a socket holds, and no end for one that is being filled all the time
+            for _ in range(16):  # more than a socket holds; bounded, since the other end may write all the time
                 data = self._read()
                 if not data:
                     self.ended = True
@@ -146,17 +149,17 @@ class Pipe(Generic[Received]):
         return words
 
     def _read(self) -> bytes:
-        """What there is; socket.recv_fds() would wait for it."""
+        """Read what there is; socket.recv_fds() would wait for it."""
         # Without space for descriptors the system closes those that come.
-        space = socket.CMSG_SPACE(self.SOCKETS * _INT.size) if self._takes else 0
+        space = socket.CMSG_SPACE(self.SOCKETS * _INT.size) if self._takes_sockets else 0
         data, attached, _, _ = self._socket.recvmsg(65536, space, socket.MSG_DONTWAIT | _CLOEXEC)
         for level, kind, numbers in attached:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 self._descriptors += (number for (number,) in _INT.iter_unpack(numbers))
         return data
 
-    def take(self, number: int) -> list[socket.socket]:
-        """The sockets that came along with a word, in their order; fewer where the system had no descriptors left."""
+    def receive_sockets(self, number: int) -> list[socket.socket]:
+        """Return the sockets that came along with a word, in order; fewer if the system had no descriptors left."""
         taken, self._descriptors = self._descriptors[:number], self._descriptors[number:]
         for descriptor in taken:
             os.set_inheritable(descriptor, False)

@@ -92,7 +92,7 @@ class _Delivery:
     def __init__(self, output: Output, notice: Callable[[int], bytes], count: Count | None = None) -> None:
         self.output, self._notice, self._count = output, notice, count
         self.lost = 0
-        self._told = 0  # of those lost, how many a line has told of
+        self._lost_noticed = 0  # of those lost, how many a line has told of
 
     def lose(self, lines: int = 1) -> None:
         """Count lines that are lost."""
@@ -100,9 +100,9 @@ class _Delivery:
         if self._count is not None:
             self._count(lines)
 
-    def _tell(self) -> bytes:
+    def _loss_notice(self) -> bytes:
         """What is to be said of those lost since the last time: nothing, or a line."""
-        news, self._told = self.lost - self._told, self.lost
+        news, self._lost_noticed = self.lost - self._lost_noticed, self.lost
         return self._notice(news) if news else b""
 
 
@@ -146,7 +146,7 @@ class Patient(_Delivery):
         while self._lines and (not chunk or len(chunk) + len(self._lines[0]) <= self.output.most):
             chunk += self._lines.popleft()
         self._size -= len(chunk)
-        self._chunk = memoryview(chunk or self._tell())
+        self._chunk = memoryview(chunk or self._loss_notice())
         return bool(self._chunk)
 
     def flush(self, seconds: float) -> bool:
@@ -208,8 +208,8 @@ class Threaded(_Delivery):
             chunk, marks = self._gather(wait=True)
             self._write(chunk)
             self._written += len(chunk)
-            if self.lost != self._told and self.waiting < self.LIMIT // 2:
-                self._write(self._tell())
+            if self.lost != self._lost_noticed and self.waiting < self.LIMIT // 2:
+                self._write(self._loss_notice())
             for mark in marks:
                 mark.set()
             if not self._held and not marks:

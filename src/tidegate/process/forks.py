@@ -7,12 +7,12 @@ clients from noticing the end of a worker; and it has signal handlers by which n
     own             around a fork by which the daemon makes a process of its own, which inherits everything
     handled         the present handler of a signal is the daemon's
     keep, closed    a descriptor is the daemon's, or no longer
-    lend_nothing    what else such a child must do
+    on_application_fork    what else such a child must do
     release         in the child: sockets by their address, and descriptors that are the daemon's, lead nowhere
     addresses       those of sockets
 
 In the child, before any code of the application: the signals do what they do in every Python program, the title is the
-command's, and what `lend_nothing()` was given is called. What an application has set up itself stays as it is.
+command's, and what `on_application_fork()` was given is called. What an application has set up itself stays as it is.
 
 What must not live here: what a process of the daemon lets go of by itself (supervisor).
 """
@@ -34,7 +34,7 @@ from setproctitle import setproctitle
 from .. import logs
 from . import streams
 
-__all__ = ["Address", "addresses", "closed", "handled", "keep", "lend_nothing", "own", "release"]
+__all__ = ["Address", "addresses", "closed", "handled", "keep", "on_application_fork", "own", "release"]
 
 Address: TypeAlias = "tuple[socket.AddressFamily, str, int]"
 """Family, host or path, port."""
@@ -75,7 +75,7 @@ def closed(number: int) -> None:
     _kept.discard(number)
 
 
-def lend_nothing(leave: Callable[[], object]) -> None:
+def on_application_fork(leave: Callable[[], object]) -> None:
     """Call this in each child that is not forked by way of `own()`."""
     global _leave
     _leave = leave

@@ -4,7 +4,7 @@ The supervisor has no threads and looks at no folders: a process of its own does
 and has no slot. It says what has changed, and the supervisor asks itself for a reload, which does what every reload
 does: an application that cannot be loaded leaves the old workers where they are.
 
-    Changes    the process as its parent sees it: `open`, `close`, and `leave` (in another child)
+    AutoReload    the process as its parent sees it: `open`, `close`, and `leave` (in another child)
 
 What must not live here: which files those are (file_watcher.py), what a reload is (operations.py).
 """
@@ -22,9 +22,9 @@ from collections.abc import Callable
 import msgspec
 
 from ..config.schema import Config
-from .event_loop import Poll
+from .event_loop import EventLoop
 
-__all__ = ["Changes", "Said", "Task"]
+__all__ = ["AutoReload", "FileChanges", "Task"]
 
 logger = logging.getLogger("tidegate.supervisor")
 
@@ -44,25 +44,25 @@ class Task(msgspec.Struct, frozen=True):
     files: list[str]
 
 
-class Said(msgspec.Struct, frozen=True):
+class FileChanges(msgspec.Struct, frozen=True):
     """What it says, in a line of JSON: at first what it watches, and then what has changed."""
 
     watches: list[str] = []
     changed: list[str] = []
 
 
-class Changes:
+class AutoReload:
     """The process that looks out for changes, if there is to be one.
 
     Parameters:
-        poll: where it is waited for what the process says.
+        loop: where it is waited for what the process says.
         on_change: called when files have changed.
         file: the configuration file, if there is one.
     """
 
-    def __init__(self, poll: Poll, on_change: Callable[[], None], file: str | None = None) -> None:
+    def __init__(self, loop: EventLoop, on_change: Callable[[], None], file: str | None = None) -> None:
         self.file = file
-        self._poll, self._on_change = poll, on_change
+        self._loop, self._on_change = loop, on_change
         self._pid: int | None = None
         self._pipe: socket.socket | None = None
         self._heard = b""
@@ -90,21 +90,21 @@ class Changes:
         finally:
             theirs.close()
         self._pipe.setblocking(False)
-        self._poll.watch(self._pipe.fileno(), self._on_said)
+        self._loop.add_reader(self._pipe.fileno(), self._on_said)
 
     def close(self) -> None:
         """End it."""
         if self._pipe is None:
             return
-        self._poll.forget(self._pipe.fileno())
-        self.leave()
+        self._loop.remove_reader(self._pipe.fileno())
+        self.close_in_child()
         if self._pid is not None:
             with contextlib.suppress(ProcessLookupError, ChildProcessError):  # as process 1 we may have reaped it
                 os.kill(self._pid, signal.SIGKILL)
                 os.waitpid(self._pid, 0)
             self._pid = None
 
-    def leave(self) -> None:
+    def close_in_child(self) -> None:
         """In a child: have no part in it."""
         if self._pipe is not None:
             self._pipe.close()
@@ -124,9 +124,9 @@ class Changes:
             logger.error("changes of files are no longer noticed: the process for it has ended; SIGHUP still reloads")
             return
         for line in lines:
-            self._heed(msgspec.json.decode(line, type=Said))
+            self._heed(msgspec.json.decode(line, type=FileChanges))
 
-    def _heed(self, said: Said) -> None:
+    def _heed(self, said: FileChanges) -> None:
         if said.watches:
             logger.info("a reload follows each change of the Python files in %s", " and ".join(said.watches))
         if not said.changed:

@@ -27,13 +27,13 @@ import msgspec
 from ..config.bind import Unix
 from ..ipc import control_protocol
 from ..ipc.control_protocol import Answer, Request, RequestError
-from ..ipc.handover_state import ListenerLeft
-from ..ipc.pipe import Level
+from ..ipc.handover_state import ListenerState
+from ..ipc.pipe import StopMode
 from ..process import peer
 from ..text import shorten
 from ..version import version
-from .event_loop import Poll, Timer
-from .operations import Operations, Tell
+from .event_loop import EventLoop, Timer
+from .operations import OnProgress, Operations
 from .pool import WorkerPool
 from .sockets.addresses import AddressError, reason_of
 from .sockets.listeners import UnixListener
@@ -55,12 +55,12 @@ RETRY = 0.05  # seconds until what could not be sent is tried again
 GLANCE = 1.0  # seconds between two looks at how far the end is
 EXHAUSTED = 1.0  # seconds without accepting, when there are no descriptors
 
-_LEVELS: Final = {"drain": Level.DRAIN, "close": Level.CLOSE, "cut": Level.CUT}
+_STOP_MODES: Final = {"drain": StopMode.GRACEFUL, "close": StopMode.CLOSE, "cut": StopMode.ABORT}
 # The operation that does what is asked for; its arguments are the request's fields.
 _OPERATIONS: Final[dict[type[Request], str]] = {
     control_protocol.Reload: "reload",
     control_protocol.Scale: "scale",
-    control_protocol.Drain: "rest",
+    control_protocol.Drain: "drain",
     control_protocol.Upgrade: "upgrade",
 }
 
@@ -79,10 +79,10 @@ class Control:
         self,
         pool: WorkerPool,
         operations: Operations,
-        stop: Callable[[Level, str], None],
+        stop: Callable[[StopMode, str], None],
         describe: Describe | None = None,
     ) -> None:
-        self.poll: Poll = pool.poll
+        self.loop: EventLoop = pool.loop
         self._pool, self._operations, self._stop_daemon = pool, operations, stop
         self.path: str | None = None
         self._describe = describe
@@ -91,7 +91,7 @@ class Control:
         self._stopping: set[Client] = set()  # those who wait for the daemon's end
         self._glance: Timer | None = None
         self._table: dict[type[Request], Callable[[Client, Any], None]] = {
-            control_protocol.Status: self._tell_status,
+            control_protocol.Status: self._send_status,
             control_protocol.Stop: self._stop,
             **dict.fromkeys(_OPERATIONS, self._operate),
         }
@@ -126,18 +126,18 @@ class Control:
         if self._listener is not None:
             self._listener.give(uid, gid)
 
-    def left(self) -> tuple[ListenerLeft | None, list[int]]:
+    def state(self) -> tuple[ListenerState | None, list[int]]:
         """What the program that is started anew in this process must know: the socket, and who waits for that."""
         if self._listener is None:
             return None, []
-        return self._listener.left(), [client.sock.fileno() for client in self._clients if client.upgrades]
+        return self._listener.state(), [client.sock.fileno() for client in self._clients if client.upgrades]
 
-    def take(self, left: ListenerLeft | None, clients: Sequence[int]) -> Tell | None:
+    def restore(self, left: ListenerState | None, clients: Sequence[int]) -> OnProgress | None:
         """Have what the program before this one had, instead of opening it; the result tells who waits."""
         if left is None:
             return None
         listener = UnixListener(str(left.place[0]))
-        listener.take(left)
+        listener.restore(left)
         self.path, self._listener = str(left.place[0]), listener
         self._watch()
         waiting = []
@@ -148,39 +148,39 @@ class Control:
             client.wait()
             waiting.append(client)
 
-        def tell(done: bool | None, text: str) -> None:
+        def report(done: bool | None, text: str) -> None:
             for client in waiting:
-                client.tell(done, text)
+                client.report(done, text)
 
-        return tell
+        return report
 
     def _watch(self) -> None:
         if self._listener is not None:
-            self.poll.watch(self._listener.at(0).fileno(), self._on_connection)
+            self.loop.add_reader(self._listener.at(0).fileno(), self._on_connection)
 
-    def look(self) -> None:
+    def renew_file(self) -> None:
         """Make the socket's file anew, if somebody has removed it."""
         listener = self._listener
-        if listener is None or listener.told or listener.present:
+        if listener is None or listener.reported_gone or listener.present:
             return
-        self.poll.forget(listener.at(0).fileno())
+        self.loop.remove_reader(listener.at(0).fileno())
         mask = os.umask(0o177)
         try:
             listener.renew()
             listener.listen(0, CLIENTS)
             logger.warning("somebody had removed %s, the control socket: it is there again", self.path)
         except OSError as error:
-            listener.told = True
+            listener.reported_gone = True
             logger.warning("somebody has removed %s, the control socket: %s", self.path, reason_of(error))
         finally:
             os.umask(mask)
         listener.at(0).setblocking(False)
         self._watch()
 
-    def leave(self) -> None:
+    def close_in_child(self) -> None:
         """In a child: close what others have, and send nothing."""
         if self._listener is not None:
-            self._listener.leave(None)
+            self._listener.close_in_child(None)
         for client in self._clients:
             client.sock.close()
 
@@ -188,12 +188,12 @@ class Control:
         """The daemon ends with this exit status: tell those who wait for it."""
         for client in list(self._clients):
             if client in self._stopping:
-                client.tell(status == 0, f"stopped with status {status}")
+                client.report(status == 0, f"stopped with status {status}")
             elif not client.done:
-                client.tell(False, "the daemon has stopped")
+                client.report(False, "the daemon has stopped")
             client.drop()
         if self._listener is not None:
-            self.poll.forget(self._listener.at(0).fileno())
+            self.loop.remove_reader(self._listener.at(0).fileno())
             self._listener.close()
             self._listener = None
 
@@ -206,16 +206,16 @@ class Control:
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 # It waits in the queue, and would be announced all the time.
-                self.poll.forget(self._listener.at(0).fileno())
-                self.poll.after(EXHAUSTED, self._watch)
+                self.loop.remove_reader(self._listener.at(0).fileno())
+                self.loop.call_later(EXHAUSTED, self._watch)
             return
         client = Client(self, sock)
         self._clients.add(client)
         if not client.may_ask():
             logger.warning("control: %s may not ask for anything", client)
-            client.tell(False, f"user {client.uid} may not ask this daemon: only user {os.geteuid()} and root may")
+            client.report(False, f"user {client.uid} may not ask this daemon: only user {os.geteuid()} and root may")
         elif len(self._clients) > CLIENTS:
-            client.tell(False, f"{CLIENTS} others are asking: try again in a moment")
+            client.report(False, f"{CLIENTS} others are asking: try again in a moment")
         else:
             client.listen()
 
@@ -229,7 +229,7 @@ class Control:
         try:
             request = control_protocol.read_request(line)
         except RequestError as error:
-            client.tell(False, str(error))
+            client.report(False, str(error))
             return
         logger.log(
             logging.DEBUG if isinstance(request, control_protocol.Status) else logging.INFO,
@@ -242,7 +242,7 @@ class Control:
     def _refuse(self, client: Client, request: Request) -> None:
         """Tell that this daemon has nothing that does what is asked for."""
         name = control_protocol.name_of(request)
-        client.tell(False, f"{name} is not possible with this daemon, which is tidegate {version}")
+        client.report(False, f"{name} is not possible with this daemon, which is tidegate {version}")
 
     def _operate(self, client: Client, request: Request) -> None:
         name = _OPERATIONS[type(request)]
@@ -250,38 +250,38 @@ class Control:
             self._refuse(client, request)
             return
         client.upgrades = name == "upgrade"
-        self._operations.request(name, client.tell, **msgspec.structs.asdict(request))
+        self._operations.request(name, client.report, **msgspec.structs.asdict(request))
         # If it is decided already, that is the answer.
         client.accept()
 
     def _stop(self, client: Client, request: control_protocol.Stop) -> None:
         self._stopping.add(client)
         client.accept()
-        self._stop_daemon(_LEVELS[request.how], f"{client} asks for it")
+        self._stop_daemon(_STOP_MODES[request.how], f"{client} asks for it")
         if self._glance is None:
-            self._tell_connections(None)
+            self._report_connections(None)
 
-    def _tell_connections(self, before: int | None) -> None:
+    def _report_connections(self, before: int | None) -> None:
         """Tell those who wait for the end how far it is."""
         left = self._pool.connections()
         if left != before:
             for client in list(self._stopping):
-                client.tell(None, f"stopping, connections left: {left}")
-        self._glance = self.poll.after(GLANCE, lambda: self._tell_connections(left))
+                client.report(None, f"stopping, connections left: {left}")
+        self._glance = self.loop.call_later(GLANCE, lambda: self._report_connections(left))
 
-    def _tell_status(self, client: Client, request: control_protocol.Status) -> None:
+    def _send_status(self, client: Client, request: control_protocol.Status) -> None:
         if self._describe is None:
-            client.tell(False, "this daemon has no status")
+            client.report(False, "this daemon has no status")
             return
         try:
             found = msgspec.json.encode(self._describe(self._pool.scoreboard.read(), time.time()))
         except Exception as error:  # nothing that is only looked at may end the daemon
             logger.exception("control: the status could not be told")
-            client.tell(False, f"the status could not be told: {type(error).__name__}: {error}")
+            client.report(False, f"the status could not be told: {type(error).__name__}: {error}")
             return
         current = self._operations.current
         doing = f"{current} is under way" if current is not None else ""
-        client.answer(Answer(done=True, text=doing, status=msgspec.Raw(found)))
+        client.send(Answer(done=True, text=doing, status=msgspec.Raw(found)))
 
 
 class Client:
@@ -303,7 +303,7 @@ class Client:
         self.done = False
         self.upgrades = False
         self._control = control
-        self._poll = control.poll
+        self._loop = control.loop
         self._received = b""
         self._asked = False
         self._unsent = bytearray()
@@ -322,16 +322,16 @@ class Client:
 
     def listen(self) -> None:
         """Wait for its request."""
-        self._poll.watch(self.sock.fileno(), self._on_readable)
-        self._timer = self._poll.after(SILENCE, self._on_silence)
+        self._loop.add_reader(self.sock.fileno(), self._on_readable)
+        self._timer = self._loop.call_later(SILENCE, self._on_silence)
 
     def wait(self) -> None:
         """It has asked another program in this process, and waits for the answer."""
         self.upgrades = self._asked = True
-        self._poll.watch(self.sock.fileno(), self._on_readable)
+        self._loop.add_reader(self.sock.fileno(), self._on_readable)
 
     def _on_silence(self) -> None:
-        self.tell(False, f"nothing was asked for within {SILENCE:g} s")
+        self.report(False, f"nothing was asked for within {SILENCE:g} s")
 
     def _on_readable(self) -> None:
         try:
@@ -353,7 +353,7 @@ class Client:
 
     def _on_end(self) -> None:
         """It says nothing more; it may still listen."""
-        self._poll.forget(self.sock.fileno())
+        self._loop.remove_reader(self.sock.fileno())
         if not self._asked:
             if self._received:
                 self._ask()
@@ -372,7 +372,7 @@ class Client:
         line, newline, rest = self._received.partition(b"\n")
         self._received = b""
         if newline and rest.strip():
-            self.tell(False, "one request for each connection: connect again for the next")
+            self.report(False, "one request for each connection: connect again for the next")
         else:
             self._control.ask(self, line)
 
@@ -380,24 +380,24 @@ class Client:
 
     def accept(self) -> None:
         """Tell it that its request is understood; nothing if it has had its last answer."""
-        self.answer(Answer(accepted=True))
+        self.send(Answer(accepted=True))
 
-    def tell(self, done: bool | None, text: str) -> None:
+    def report(self, done: bool | None, text: str) -> None:
         """Tell it progress (None), or the end."""
-        self.answer(Answer(done, shorten(text)))
+        self.send(Answer(done, shorten(text)))
 
-    def answer(self, answer: Answer) -> None:
+    def send(self, answer: Answer) -> None:
         """Tell it something, for as long as it listens. After the last answer it is let go."""
         if self.done:
             return
         self.done = answer.done is not None
         self._unsent += control_protocol.encode(answer)
         if self._stuck is None:
-            self._send()
+            self._flush()
         elif len(self._unsent) > UNSENT:
             self.drop()
 
-    def _send(self) -> None:
+    def _flush(self) -> None:
         try:
             sent = self.sock.send(self._unsent, getattr(socket, "MSG_NOSIGNAL", 0))
         except BlockingIOError:
@@ -418,7 +418,7 @@ class Client:
             logger.warning("control: %s does not read its answers, and is dropped", self)
             self.drop()
         else:
-            self._timer = self._poll.after(RETRY, self._send)
+            self._timer = self._loop.call_later(RETRY, self._flush)
 
     def drop(self) -> None:
         """Close the connection."""
@@ -427,7 +427,7 @@ class Client:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._poll.forget(self.sock.fileno())
+        self._loop.remove_reader(self.sock.fileno())
         with contextlib.suppress(OSError):
             self.sock.close()
         self._control.forget(self)

@@ -1,6 +1,6 @@
 """What the supervisor counts of its own work and of its children, in the scoreboard.
 
-    look     at each tick: how many connections wait in the queues, which only whoever holds the sockets can ask; and
+    update   at each tick: how many connections wait in the queues, which only whoever holds the sockets can ask; and
              with which settings the daemon serves
     note     an operation has ended
     ended    a child has: what it counted becomes its slot's, with the processor time that the system tells of it
@@ -16,11 +16,11 @@ import time
 
 from .. import logs
 from ..config.schema import Config, settings
-from .multiproc_dir import MetricFiles
+from .multiproc_dir import MultiprocDir
 from .pool import WorkerPool
 from .worker_handle import Generation, Handle, Role
 
-__all__ = ["Accounts", "fingerprint"]
+__all__ = ["Counters", "fingerprint"]
 
 
 def fingerprint(config: Config) -> int:
@@ -33,21 +33,21 @@ def fingerprint(config: Config) -> int:
     return int.from_bytes(hashlib.blake2b("\n".join(known).encode(errors="surrogateescape"), digest_size=8).digest())
 
 
-class Accounts:
+class Counters:
     """The supervisor's entries in the scoreboard.
 
     Parameters:
         pool: the children, and the scoreboard.
-        metric_files: the application's, of workers that have ended.
+        multiproc_dir: the application's, of workers that have ended.
     """
 
-    def __init__(self, pool: WorkerPool, metric_files: MetricFiles) -> None:
-        self._pool, self._metric_files = pool, metric_files
+    def __init__(self, pool: WorkerPool, multiproc_dir: MultiprocDir) -> None:
+        self._pool, self._multiproc_dir = pool, multiproc_dir
         self._measured: set[int | None] = set()  # slots that have entries of their queues
         self._hashed: Generation | None = None
         self._lost: int | None = None  # lines of the log, by the program before this one in this process
 
-    def look(self) -> None:
+    def update(self) -> None:
         """Enter the settings, and how full queues are: of each slot's own sockets, and (None) those that all share."""
         pool, scoreboard = self._pool, self._pool.scoreboard
         if self._lost is None:
@@ -76,7 +76,7 @@ class Accounts:
             scoreboard.retire_admin(handle.cpu_seconds)
         if handle.row is None:
             return
-        self._metric_files.ended(handle.row)
+        self._multiproc_dir.ended(handle.row)
         scoreboard.retire(handle.row, handle.reason, handle.cpu_seconds)
-        if handle.ordered_at and handle.ready_at is not None:
-            scoreboard.drained(handle.parted, time.monotonic() - handle.ordered_at)
+        if handle.stopping_since and handle.ready_at is not None:
+            scoreboard.drained(handle.ended_well, time.monotonic() - handle.stopping_since)

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from .auto_reload import Said, Task
+from .auto_reload import FileChanges, Task
 
 __all__ = ["concerns", "folders", "holds", "main", "stamps"]
 
@@ -98,7 +98,7 @@ def main(task: Task, parent: socket.socket) -> None:
     ):
         if not known:
             known = True
-            _tell(parent, Said(watches=watched))
+            _send(parent, FileChanges(watches=watched))
         if select.select([parent], [], [], 0)[0]:
             return
         paths = {path for _, path in changes}
@@ -106,10 +106,10 @@ def main(task: Task, parent: socket.socket) -> None:
         paths |= {file for file, old, new in zip(task.files, before, now, strict=True) if old != new}
         before = now
         if paths:
-            _tell(parent, Said(changed=sorted(map(os.path.relpath, paths))))
+            _send(parent, FileChanges(changed=sorted(map(os.path.relpath, paths))))
 
 
-def _tell(parent: socket.socket, said: Said) -> None:
+def _send(parent: socket.socket, said: FileChanges) -> None:
     parent.sendall(msgspec.json.encode(said) + b"\n")
 
 

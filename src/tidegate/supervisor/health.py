@@ -1,6 +1,6 @@
 """Who hangs, and who has lived long enough: heartbeats, and the limits of a worker's life.
 
-    look       at each tick of the supervisor: judge every child that serves, then ask for the recycling of one
+    check      at each tick of the supervisor: judge every child that serves, then ask for the recycling of one
 
 A child that serves shows that its event loop turns: a worker by the heartbeat in its row, the admin process by a word
 on its pipe. After two seconds of silence others accept a worker's connections (sockets/accept_queues.py). After half of
@@ -30,7 +30,7 @@ from .operations import Operations
 from .pool import WorkerPool
 from .worker_handle import Handle, Role
 
-__all__ = ["Watch"]
+__all__ = ["HealthMonitor"]
 
 logger = logging.getLogger("tidegate.supervisor")
 
@@ -80,7 +80,7 @@ class _Note:
     heavy: int = 0
 
 
-class Watch:
+class HealthMonitor:
     """What is known of the health of the supervisor's children.
 
     Parameters:
@@ -99,16 +99,16 @@ class Watch:
         self._least: dict[int, float] = {}  # slot -> seconds that its worker serves in any case
         self._phase = random.random()  # so that daemons that were started together do not go together either
 
-    def look(self, interval: float) -> None:
+    def check(self, interval: float) -> None:
         """Look at every child that serves; `interval` is in how many seconds the next look is due."""
         now = time.monotonic()
         step = min(now - self._looked, 2 * interval)
         self._looked = now
-        if self._pool.level:
+        if self._pool.stop_mode:
             return
         slots = (*self._pool.workers, self._pool.admin)
         found = [handle for slot in slots for handle in (slot.current, slot.successor) if handle is not None]
-        serving = [handle for handle in found if handle.stage == "ready" and not handle.ordered and not handle.hung]
+        serving = [handle for handle in found if handle.stage == "ready" and not handle.stop_mode and not handle.hung]
         self._notes = {handle: self._notes.get(handle) or _Note() for handle in serving}
         for handle, note in self._notes.items():
             self._listen(handle, note, step)
@@ -148,7 +148,7 @@ class Watch:
     def _beat(self, handle: Handle) -> float:
         """Its last sign of life; 0.0 before the first."""
         if handle.slot.role is Role.ADMIN:
-            return handle.heard
+            return handle.last_report_at
         return self._pool.scoreboard.row(handle.row).heartbeat if handle.row is not None else 0.0
 
     def _end(self, handle: Handle, silence: float) -> None:
@@ -172,7 +172,7 @@ class Watch:
         """Ask for the recycling of one worker, the oldest of those that are due, when nothing else is under way."""
         if self._recycling is not None or now < self._not_before:
             return
-        if self._operations.current is not None or self._pool.resting:
+        if self._operations.current is not None or self._pool.drained:
             return
         due = [(handle, reason) for handle in self._notes if (reason := self._reason(handle)) is not None]
         if not due:
@@ -182,7 +182,7 @@ class Watch:
         if why != "recycle_age":
             self._steady(handle)
         self._recycling = handle
-        self._operations.request("recycle", self._told, handle=handle, why=why)
+        self._operations.request("recycle", self._on_recycled, handle=handle, why=why)
 
     def _reason(self, handle: Handle) -> tuple[str, str] | None:
         """Why the worker should be recycled: the scoreboard's word for it, and ours."""
@@ -216,7 +216,7 @@ class Watch:
             text = "that was soon, after %s s: the next one has %s s at least; is the limit too low?"
             logger.warning(text, write_number(round(served, 1)), write_number(least))
 
-    def _told(self, done: bool | None, text: str) -> None:
+    def _on_recycled(self, done: bool | None, text: str) -> None:
         """What becomes of the recycling."""
         if done is None:
             return

@@ -2,7 +2,7 @@
 
     make    before anything of an application is imported: a fresh one for each daemon
     take    after an upgrade in place: the one that was made before
-    look    now and then: another one, if somebody has removed it
+    renew_if_removed    now and then: another one, if somebody has removed it
     ended   a worker has: what it alone could tell the present value of is forgotten
     close   the daemon ends, and nobody reads them any more
 
@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from ..environment import MULTIPROC_DIR, runtime_directory
 from ..process import forks
 
-__all__ = ["MetricFiles"]
+__all__ = ["MultiprocDir"]
 
 logger = logging.getLogger("tidegate.supervisor")
 
@@ -35,7 +35,7 @@ PREFIX = "tidegate-metrics-"
 FRESH = 60.0  # seconds
 
 
-class MetricFiles:
+class MultiprocDir:
     """The folder of a daemon.
 
     Attributes:
@@ -46,7 +46,7 @@ class MetricFiles:
         self.folder: str | None = None
         self._former: list[str] = []
         # Every process of the daemon has it, and with it a shared lock: a folder without is of one that was killed.
-        self._claim = -1
+        self._lock = -1
 
     def make(self) -> None:
         """Make a folder, and let every process that is forked from now on count there.
@@ -65,7 +65,7 @@ class MetricFiles:
         os.environ.pop(MULTIPROC_DIR, None)
         logger.warning("metrics of the application are not collected: there is no folder for them: %s", reasons)
 
-    def take(self, folder: str | None, *, rows: bool) -> None:
+    def restore(self, folder: str | None, *, rows: bool) -> None:
         """Go on with the folder that the program before this one has left.
 
         Args:
@@ -81,7 +81,7 @@ class MetricFiles:
             os.environ[MULTIPROC_DIR] = os.path.dirname(folder)
         self.make()
 
-    def look(self) -> bool:
+    def renew_if_removed(self) -> bool:
         """Whether there is another folder from now on, because somebody has removed the one that there was.
 
         Cleaners of temporary files do so, and systemd when the last session of a user ends (RemoveIPC=).
@@ -89,9 +89,9 @@ class MetricFiles:
         if self.folder is None or self._is_ours(self.folder):
             return False
         before = self.folder
-        forks.closed(self._claim)
-        os.close(self._claim)
-        self._claim, self.folder = -1, None
+        forks.closed(self._lock)
+        os.close(self._lock)
+        self._lock, self.folder = -1, None
         os.environ[MULTIPROC_DIR] = os.path.dirname(before)
         self.make()
         logger.warning(
@@ -104,13 +104,13 @@ class MetricFiles:
 
     def _is_ours(self, folder: str) -> bool:
         with contextlib.suppress(OSError):
-            return os.path.samestat(os.stat(folder), os.fstat(self._claim))
+            return os.path.samestat(os.stat(folder), os.fstat(self._lock))
         return False
 
     def _use(self, folder: str) -> None:
-        self._claim = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(self._claim, fcntl.LOCK_SH)
-        forks.keep(self._claim)
+        self._lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        forks.keep(self._lock)
         self.folder = os.environ[MULTIPROC_DIR] = folder
 
     def ended(self, row: int) -> None:
@@ -125,23 +125,23 @@ class MetricFiles:
         """Remove it."""
         for folder in (*self._former, *([self.folder] if self.folder is not None else [])):
             shutil.rmtree(folder, ignore_errors=True)
-        if self._claim >= 0:
-            os.close(self._claim)
-        self._claim, self.folder, self._former = -1, None, []
+        if self._lock >= 0:
+            os.close(self._lock)
+        self._lock, self.folder, self._former = -1, None, []
 
 
 def _sweep(parent: str) -> None:
     """Remove the folders of daemons that were killed."""
     for folder in glob.glob(f"{glob.escape(parent)}/{PREFIX}*"):
         with contextlib.suppress(OSError):  # it is in use, or somebody else's
-            claim = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
-                fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # One that is not even a minute old may be about to be claimed.
-                if time.time() - os.fstat(claim).st_mtime > FRESH:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # One that is not even a minute old may be about to be locked.
+                if time.time() - os.fstat(lock).st_mtime > FRESH:
                     shutil.rmtree(folder)
             finally:
-                os.close(claim)
+                os.close(lock)
 
 
 def _parents() -> Iterator[str | None]:

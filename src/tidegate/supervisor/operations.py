@@ -1,4 +1,4 @@
-"""What is done to a running daemon on request: reload, scale, recycle, rest. One at a time, each to its end.
+"""What is done to a running daemon on request: reload, scale, recycle, drain. One at a time, each to its end.
 
 An operation is a generator: each `yield` waits for the next turn in which something has happened, so that what takes
 many turns of the supervisor's loop reads from top to bottom, and a signal is heeded at every one of them. It raises
@@ -8,7 +8,7 @@ many turns of the supervisor's loop reads from top to bottom, and a signal is he
                then accept, beside the old ones, for a while; then the old ones stop accepting, together, and drain
     scale      slots are added, or retired
     recycle    one slot gets a new worker
-    rest       every connection is closed and new ones are refused, until the next reload
+    drain      every connection is closed and new ones are refused, until the next reload
     upgrade    the program of the supervisor itself is started anew, and hands over to workers of its own
 
 What must not live here: forking and watching (pool.py), whose queue is whose (sockets/accept_queues.py), who may
@@ -29,19 +29,19 @@ from ..config.errors import ConfigError
 from ..config.schema import Config, changed_fixed
 from ..config.types import SLOTS
 from ..version import version
-from .auto_reload import Changes
+from .auto_reload import AutoReload
 from .pool import WorkerPool
 from .sockets.addresses import AddressError
 from .system.daemon import Service
 from .upgrade import Upgrade
 from .worker_handle import Generation, Handle, Slot
 
-__all__ = ["Failed", "Operations", "Tell"]
+__all__ = ["Failed", "OnProgress", "Operations"]
 
 logger = logging.getLogger("tidegate.supervisor")
 
 Steps: TypeAlias = Generator[None, None, None]
-Tell: TypeAlias = Callable[[bool | None, str], None]
+OnProgress: TypeAlias = Callable[[bool | None, str], None]
 """Told of progress (None and what happens), and at the end whether it was done, and how."""
 
 GLANCE = 0.2  # seconds between two looks at what nobody tells
@@ -57,13 +57,13 @@ class _Operation:
 
     Attributes:
         name, arguments: what, as it was asked for.
-        tell: who asked, to be told once of the end.
+        on_progress: reports to who asked: progress, and once the end.
         decided: whether they were: the rest is cleaning up.
     """
 
-    def __init__(self, name: str, arguments: dict[str, Any], tell: Tell | None) -> None:
+    def __init__(self, name: str, arguments: dict[str, Any], on_progress: OnProgress | None) -> None:
         self.name, self.arguments = name, arguments
-        self.tell = tell
+        self.on_progress = on_progress
         self.decided = False
         self.began = 0.0
         self.steps: Steps
@@ -78,7 +78,7 @@ class Operations:
     Parameters:
         pool: the slots and their workers.
         service: the daemon towards the system.
-        changes: what looks out for changed files.
+        auto_reload: what looks out for changed files.
         upgrade: how the program is started anew.
         load: the settings as they are to be now; raises ConfigError, which says what is wrong with them.
         on_end: an operation has ended: which, whether it was done, and after how many seconds.
@@ -88,13 +88,13 @@ class Operations:
         self,
         pool: WorkerPool,
         service: Service,
-        changes: Changes,
+        auto_reload: AutoReload,
         upgrade: Upgrade,
         load: Callable[[], Config],
         on_end: Callable[[str, bool, float], None],
     ) -> None:
         self.load = load
-        self._pool, self._service, self._changes, self._upgrades = pool, service, changes, upgrade
+        self._pool, self._service, self._auto_reload, self._upgrades = pool, service, auto_reload, upgrade
         self._on_end = on_end
         self.current: _Operation | None = None
         self._waiting: deque[_Operation] = deque()
@@ -103,30 +103,32 @@ class Operations:
             "reload": self._reload,
             "scale": self._scale,
             "recycle": self._recycle,
-            "rest": self._rest,
+            "drain": self._drain,
             "upgrade": self._upgrade,
         }
 
     # Asking, and being told.
 
-    def request(self, name: str, tell: Tell | None = None, *, force: bool = False, **arguments: Any) -> None:
+    def request(
+        self, name: str, on_progress: OnProgress | None = None, *, force: bool = False, **arguments: Any
+    ) -> None:
         """Do it, after those that were asked for before.
 
         Parameters:
             name: of the table.
-            tell: told of progress and of the end.
+            on_progress: called with progress, and with the end.
             force: do it now: what is under way is given up, and a drain ended at once.
             arguments: the operation's own.
         """
-        operation = _Operation(name, arguments, tell)
-        if self._pool.level:
+        operation = _Operation(name, arguments, on_progress)
+        if self._pool.stop_mode:
             self._decide(operation, False, "the daemon is stopping")
             return
         if name == "reload" and not force:
             # A reload that has not begun reads what is there when it does: one is enough for all who ask.
             for other in self._waiting:
                 if other.name == "reload":
-                    other.tell = _both(other.tell, tell)
+                    other.on_progress = _both(other.on_progress, on_progress)
                     return
         if force:
             self._force(f"{operation} was asked for, with force")
@@ -142,11 +144,11 @@ class Operations:
         # The reload that is under way may have read what was there before.
         again = self.current is not None and self.current.name == "reload"
 
-        def tell(done: bool | None, text: str) -> None:
+        def end_drain(done: bool | None, text: str) -> None:
             if done:
                 self._pool.close_leaving()
 
-        self.request("reload", tell, force=again)
+        self.request("reload", end_drain, force=again)
 
     def knows(self, name: str) -> bool:
         """Whether there is an operation of this name."""
@@ -211,14 +213,14 @@ class Operations:
         logger.log(logging.INFO if done else logging.ERROR, "%s: %s%s", operation, "" if done else "failed: ", text)
         if operation.began:
             self._on_end(operation.name, done, time.monotonic() - operation.began)
-        if operation.tell is not None:
-            operation.tell(done, text)
+        if operation.on_progress is not None:
+            operation.on_progress(done, text)
 
     def _say(self, operation: _Operation, text: str) -> None:
         """Tell progress."""
         logger.info("%s: %s", operation, text)
-        if operation.tell is not None:
-            operation.tell(None, text)
+        if operation.on_progress is not None:
+            operation.on_progress(None, text)
 
     # The operations.
 
@@ -257,8 +259,8 @@ class Operations:
         pool.switch(generation)
         self._service.place.stay()
         if moved:  # to where other files are
-            self._changes.close()
-            self._changes.open(pool.config)
+            self._auto_reload.close()
+            self._auto_reload.open(pool.config)
         yield from self._let_go()
         self._decide(operation, True, f"generation {generation.number} serves with {_workers(len(kept))}")
         yield from _until(lambda: not any(slot.leaving for slot in pool.workers))
@@ -313,14 +315,14 @@ class Operations:
             self._decide(operation, True, f"{slot.current} has taken over")
             yield from _until(lambda: not slot.leaving)
 
-    def _rest(self, operation: _Operation) -> Steps:
+    def _drain(self, operation: _Operation) -> Steps:
         pool = self._pool
-        pool.rest()
+        pool.drain()
         deadline = time.monotonic() + pool.config.graceful_timeout
         while left := pool.connections():
             if time.monotonic() > deadline:
                 raise Failed(f"{left} connections are left after {pool.config.graceful_timeout:g} s")
-            pool.poll.after(GLANCE, self.advance)
+            pool.loop.call_later(GLANCE, self.advance)
             yield
         self._decide(operation, True, "no connection is left; a reload makes the daemon serve again")
 
@@ -338,7 +340,7 @@ class Operations:
             raise Failed(f"it could not be started: {_where(error)}") from None
         try:
             while not trial.ended():
-                self._pool.poll.after(GLANCE, self.advance)
+                self._pool.loop.call_later(GLANCE, self.advance)
                 yield
             if trial.status:
                 raise Failed(f"it ended with status {trial.status}: {trial.output}")
@@ -366,7 +368,7 @@ class Operations:
         """Wait a moment until the old workers accept nobody: who connects after a reload is to meet a new one."""
         leaving = [handle for slot in self._pool.workers for handle in slot.leaving]
         deadline = time.monotonic() + LET_GO
-        self._pool.poll.after(LET_GO, self.advance)
+        self._pool.loop.call_later(LET_GO, self.advance)
         yield from _until(lambda: not any(map(_may_accept, leaving)) or time.monotonic() >= deadline)
 
     def _succeed(self, slots: Sequence[Slot], generation: Generation, why: str) -> Steps:
@@ -402,7 +404,7 @@ class Operations:
         yield from _until(partial(_at, stage, handles))
         if handles:
             deadline = time.monotonic() + seconds
-            self._pool.poll.after(seconds, self.advance)
+            self._pool.loop.call_later(seconds, self.advance)
             yield from _until(lambda: _at(stage, handles) and time.monotonic() >= deadline)
 
     def _successor(self, slot: Slot, generation: Generation) -> Handle:
@@ -419,7 +421,7 @@ _LINE: tuple[str, ...] = ("starting", "booted", "ready")
 def _at(stage: str, handles: Sequence[Handle]) -> bool:
     """Whether all of them have come as far as this; Failed if one of them never will."""
     for handle in handles:
-        if handle.ended is not None or handle.stage not in _LINE or handle.ordered:
+        if handle.ended is not None or handle.stage not in _LINE or handle.stop_mode:
             raise Failed(_complaint(handle))
     return all(_LINE.index(handle.stage) >= _LINE.index(stage) for handle in handles)
 
@@ -452,12 +454,12 @@ def _until(condition: Callable[[], bool]) -> Iterator[None]:
         yield
 
 
-def _both(one: Tell | None, other: Tell | None) -> Tell | None:
+def _both(one: OnProgress | None, other: OnProgress | None) -> OnProgress | None:
     if one is None or other is None:
         return one or other
 
-    def tell(done: bool | None, text: str) -> None:
+    def both(done: bool | None, text: str) -> None:
         one(done, text)
         other(done, text)
 
-    return tell
+    return both

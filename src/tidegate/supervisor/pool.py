@@ -3,7 +3,7 @@
     slots        `add_slot`, `retire`, `tend_queues`: a slot outlives its workers, and its queue outlives the slot
     fork         `fill` a slot, `fork` a successor, `follow` what a child reports and its end
     children     booted: admitted; ready: served; draining or ended: the slot is filled again, at once or after a while
-    orders       `admit`, `dismiss`, `limit`, `abort`, `rest`, `switch` (to another generation), `end_workers`
+    orders       `admit`, `dismiss`, `limit`, `abort`, `drain`, `switch` (to another generation), `end_workers`
     upgrade      `restore` what the program before this one in this process had
 
 The pool tells its owner by callbacks: something has changed, a child has been reaped, the daemon cannot go on.
@@ -30,12 +30,12 @@ from .._core.snapshot import EXIT_REASONS
 from ..config.schema import Config
 from ..config.types import SLOTS
 from ..ipc.exit_status import ADMIN_GRACE, DUMP_GRACE, LAST_WORDS, NOT_BOUND, NOT_LOADED, UNEXPECTED
-from ..ipc.handover_state import Estate, SlotLeft
-from ..ipc.pipe import Level, Order, Report
+from ..ipc.handover_state import HandoverState, SlotState
+from ..ipc.pipe import Command, Report, StopMode
 from ..process.place import Place
-from .event_loop import Poll
+from .event_loop import EventLoop
 from .signals import Signals
-from .sockets.accept_queues import Queues
+from .sockets.accept_queues import AcceptQueues
 from .sockets.addresses import AddressError
 from .sockets.listeners import Listeners
 from .system import cpu_affinity
@@ -64,7 +64,7 @@ class WorkerPool:
 
     Parameters:
         config: the settings, with the number of workers decided.
-        poll: where children's reports and ends are waited for.
+        loop: where children's reports and ends are waited for.
         signals: the signals, being caught already.
         place: the working directory.
         worker: the life of a worker.
@@ -83,8 +83,8 @@ class WorkerPool:
         admin_sockets: those of the admin process.
         scoreboard: where its processes count; there is none before `create_scoreboard()` or `restore()`.
         foreign: children that fill no slot, and how they ended.
-        resting: whether workers refuse connections until the next reload.
-        level: how urgently the daemon is to end; its supervisor says so.
+        drained: whether workers refuse connections until the next reload.
+        stop_mode: how urgently the daemon is to end; its supervisor says so.
         served: whether a worker has been ready.
     """
 
@@ -93,7 +93,7 @@ class WorkerPool:
     def __init__(
         self,
         config: Config,
-        poll: Poll,
+        loop: EventLoop,
         signals: Signals,
         place: Place,
         *,
@@ -105,7 +105,7 @@ class WorkerPool:
         close_in_child: Callable[[], None],
     ) -> None:
         assert isinstance(config.workers, int)
-        self.poll, self.signals, self.place = poll, signals, place
+        self.loop, self.signals, self.place = loop, signals, place
         self.generation = Generation(1, config)
         self.workers = [Slot(index, self.generation) for index in range(config.workers)]
         self.retired: list[Slot] = []
@@ -113,10 +113,10 @@ class WorkerPool:
         self.listeners = Listeners()
         self.admin_sockets: list[socket.socket] = []
         self.foreign: dict[int, int | None] = {}
-        self.resting = False
-        self.level = Level.NONE
+        self.drained = False
+        self.stop_mode = StopMode.NONE
         self.served = False
-        self._queues = Queues(self.listeners)
+        self._queues = AcceptQueues(self.listeners)
         self._worker_main, self._admin_main = worker, admin
         self._on_change, self._on_reaped, self._on_failure = on_change, on_end, on_failure
         self._close_in_child = close_in_child
@@ -167,47 +167,47 @@ class WorkerPool:
         self.scoreboard = Scoreboard.create()
         self.scoreboard.desired = len(self.workers)
 
-    def restore(self, estate: Estate, scoreboard: Scoreboard) -> None:
+    def restore(self, state: HandoverState, scoreboard: Scoreboard) -> None:
         """Have what the program before this one in this process had, instead of making it.
 
         Raises:
-            EstateError: it cannot be taken over.
+            HandoverError: it cannot be taken over.
         """
-        self.generation = Generation(estate.generation, msgspec.structs.replace(self.config, workers=estate.workers))
-        self.listeners.take(estate.listeners)
-        for number in estate.admin_sockets:
+        self.generation = Generation(state.generation, msgspec.structs.replace(self.config, workers=state.workers))
+        self.listeners.restore(state.listeners)
+        for number in state.admin_sockets:
             os.set_inheritable(number, False)
             self.admin_sockets.append(socket.socket(fileno=number))
         self.scoreboard = scoreboard
-        self.workers = [self._restore_slot(left) for left in estate.slots]
-        self.retired = [self._restore_slot(left) for left in estate.retired]
-        self.admin = self._restore_slot(estate.admin, Role.ADMIN)
+        self.workers = [self._restore_slot(left) for left in state.slots]
+        self.retired = [self._restore_slot(left) for left in state.retired]
+        self.admin = self._restore_slot(state.admin, Role.ADMIN)
         scoreboard.desired = len(self.workers)
-        self.resting = scoreboard.draining = estate.resting
+        self.drained = scoreboard.draining = state.drained
         self.served = True
-        for listener in estate.listeners:
+        for listener in state.listeners:
             for index in listener.numbered:
                 self._queues.listens(index)
 
-    def _restore_slot(self, left: SlotLeft, role: Role = Role.WORKER) -> Slot:
-        slot = Slot.take(self.generation, left, role)
+    def _restore_slot(self, left: SlotState, role: Role = Role.WORKER) -> Slot:
+        slot = Slot.restore(self.generation, left, role)
         for handle in slot.children:
             if handle.why not in EXIT_REASONS:  # a word of another release, for which there is no counter
                 handle.why = "stopped"
             self.follow(handle)
-            if handle.ordered:
+            if handle.stop_mode:
                 self.limit(handle)
         if slot.current is None and role is Role.WORKER and left.leaving == []:
-            slot.retry = self.poll.after(0, partial(self.fill, slot))
+            slot.retry = self.loop.call_later(0, partial(self.fill, slot))
         return slot
 
     def end_workers(self) -> None:
-        """Let every worker end, as urgently as `level` says, and fill no slot again; the admin process stays."""
+        """Let every worker end, as urgently as `stop_mode` says, and fill no slot again; the admin process stays."""
         self.scoreboard.draining = True
         for slot in self.slots():
             slot.cancel_retry()
         for handle in self.working():
-            handle.order(self.level)
+            handle.stop(self.stop_mode)
 
     def kill(self) -> None:
         """Kill every child, and wait until none is left."""
@@ -227,7 +227,7 @@ class WorkerPool:
     def fill(self, slot: Slot) -> None:
         """Fork the slot's next child."""
         slot.retry = None
-        if self.level:
+        if self.stop_mode:
             return
         try:
             slot.current = self.fork(slot, slot.generation)
@@ -262,14 +262,14 @@ class WorkerPool:
 
     def follow(self, handle: Handle) -> None:
         """Notice what it reports, and its end."""
-        self.poll.watch(handle.pipe.fileno(), partial(self._on_report, handle))
+        self.loop.add_reader(handle.pipe.fileno(), partial(self._on_report, handle))
         if handle.pidfd >= 0:
-            self.poll.watch(handle.pidfd, partial(self._on_end, handle))
+            self.loop.add_reader(handle.pidfd, partial(self._on_end, handle))
 
     def _expect(self, handle: Handle) -> None:
         """Give it the time that it has to boot."""
         limit = handle.generation.config.boot_timeout
-        handle.timers.append(self.poll.after(limit, partial(self._on_boot_timeout, handle)))
+        handle.timers.append(self.loop.call_later(limit, partial(self._on_boot_timeout, handle)))
 
     def _become(self, handle: Handle, pipe: socket.socket) -> int:
         """In a child: close all that is the supervisor's, and live the child's life."""
@@ -294,7 +294,7 @@ class WorkerPool:
             for sock in (*sockets, pipe):
                 sock.close()
 
-    def leave(self) -> None:
+    def close_in_child(self) -> None:
         """In a child that fills no slot: close all that is the pool's."""
         self._leave()
         for sock in self.admin_sockets:
@@ -302,17 +302,17 @@ class WorkerPool:
 
     def _leave(self, slot: Slot | None = None) -> None:
         """In a child: close what is the supervisor's, and the sockets of slots other than this."""
-        self.poll.close()
+        self.loop.close()
         self._close_in_child()
         for sibling in self.children():
             sibling.close()
-        self.listeners.leave(slot.index if slot is not None else None)
+        self.listeners.close_in_child(slot.index if slot is not None else None)
 
     def _refill(self, slot: Slot, served: float | None, why: str) -> None:
         """Fill the slot again, at once or after a while, or give up when nobody has ever served."""
         delay = slot.backoff.next(served)
         logger.warning("%s: the next one follows %s", why, f"in {delay:.2f} s" if delay else "at once")
-        slot.retry = self.poll.after(delay, partial(self.fill, slot))
+        slot.retry = self.loop.call_later(delay, partial(self.fill, slot))
         if slot.role is Role.WORKER:
             self.scoreboard.backoff(slot.index, time.monotonic() + delay if delay else 0.0)
         if not self.served and all(slot.backoff.failures >= BOOT_ATTEMPTS for slot in self.workers):
@@ -341,7 +341,7 @@ class WorkerPool:
                         self._on_change()
 
     def _on_report(self, handle: Handle) -> None:
-        for report in handle.hear():
+        for report in handle.receive_reports():
             if handle.row is not None:
                 self.scoreboard.stage(handle.row, report.stage)
             if report.stage == "booted":
@@ -351,9 +351,9 @@ class WorkerPool:
             elif report.stage == "draining":
                 self._on_draining(handle)
         if handle.pipe.ended or handle.stage == "gone":
-            self.poll.forget(handle.pipe.fileno())
+            self.loop.remove_reader(handle.pipe.fileno())
             # It can neither report nor be told anything now; what is left of it must not stay.
-            handle.timers.append(self.poll.after(LAST_WORDS, partial(handle.kill, signal.SIGKILL)))
+            handle.timers.append(self.loop.call_later(LAST_WORDS, partial(handle.kill, signal.SIGKILL)))
         self._on_change()
 
     def _on_booted(self, handle: Handle) -> None:
@@ -376,13 +376,13 @@ class WorkerPool:
         logger.info("%s is ready after %.2f s", handle, time.monotonic() - handle.born)
 
     def _on_draining(self, handle: Handle) -> None:
-        if handle.ordered or handle.slot.current is not handle:
+        if handle.stop_mode or handle.slot.current is not handle:
             return
         self.limit(handle)
         handle.slot.step_down(handle)
         # Not at once: whoever sends SIGTERM to every process sends it to us as well.
         why = f"{handle} drains without an order"
-        handle.slot.retry = self.poll.after(EVERYBODY, partial(self._refill, handle.slot, handle.served, why))
+        handle.slot.retry = self.loop.call_later(EVERYBODY, partial(self._refill, handle.slot, handle.served, why))
 
     def _on_boot_timeout(self, handle: Handle) -> None:
         limit = handle.generation.config.boot_timeout
@@ -394,17 +394,17 @@ class WorkerPool:
         if not handle.reap():
             return
         self._on_report(handle)  # its last words
-        self.poll.forget(handle.pipe.fileno())
+        self.loop.remove_reader(handle.pipe.fileno())
         if handle.pidfd >= 0:
-            self.poll.forget(handle.pidfd)
+            self.loop.remove_reader(handle.pidfd)
         handle.close()
         vacant = handle.slot.current is handle
         handle.slot.remove(handle)
         self._on_reaped(handle)
         self._log_failure(handle)
-        if self.level or handle.ordered:
-            as_told = handle.ended in (0, -signal.SIGTERM) and (handle.parted or handle.slot.role is Role.ADMIN)
-            logger.log(logging.INFO if as_told else logging.WARNING, "%s %s", handle, handle.end)
+        if self.stop_mode or handle.stop_mode:
+            expected = handle.ended in (0, -signal.SIGTERM) and (handle.ended_well or handle.slot.role is Role.ADMIN)
+            logger.log(logging.INFO if expected else logging.WARNING, "%s %s", handle, handle.end)
         elif vacant and handle.slot not in self.retired:
             self._replace(handle)
         self._on_change()
@@ -457,8 +457,8 @@ class WorkerPool:
 
     def tend_queues(self) -> None:
         """Look after the queues of slots without a worker."""
-        if not self.level:
-            for slot in self._queues.care(self.workers, self.retired):
+        if not self.stop_mode:
+            for slot in self._queues.tend(self.workers, self.retired):
                 self.retired.remove(slot)
 
     # What children are told.
@@ -471,42 +471,42 @@ class WorkerPool:
         self._queues.listens(handle.slot.index)
         self._expect(handle)
         handle.serve()
-        if self.resting and handle.generation is self.generation:
-            handle.pipe.send(Order(rest=True))
+        if self.drained and handle.generation is self.generation:
+            handle.pipe.send(Command(drain=True))
 
     def dismiss(self, handle: Handle, why: str) -> None:
         """Let a worker drain and end; others accept from its sockets."""
         self.limit(handle)
-        handle.order(Level.DRAIN, why, leave_queue=True)
+        handle.stop(StopMode.GRACEFUL, why, leave_queue=True)
 
     def close_leaving(self) -> None:
         """Let workers that drain close their connections at once."""
         for slot in self.workers:
             for handle in slot.leaving:
-                handle.order(Level.CLOSE)
+                handle.stop(StopMode.CLOSE)
 
     def limit(self, handle: Handle) -> None:
         """Kill a worker that drains, if it has not ended in time."""
         limit = handle.generation.config.graceful_timeout + LAST_WORDS
-        handle.timers.append(self.poll.after(limit, partial(handle.kill, signal.SIGKILL)))
+        handle.timers.append(self.loop.call_later(limit, partial(handle.kill, signal.SIGKILL)))
 
     def abort(self, handle: Handle) -> None:
         """End a child that does not listen; it shows where it is."""
         handle.kill(signal.SIGABRT)
-        handle.timers.append(self.poll.after(DUMP_GRACE, partial(handle.kill, signal.SIGKILL)))
+        handle.timers.append(self.loop.call_later(DUMP_GRACE, partial(handle.kill, signal.SIGKILL)))
 
-    def rest(self) -> None:
+    def drain(self) -> None:
         """Let every worker close its connections and refuse new ones."""
-        self.resting = self.scoreboard.draining = True
+        self.drained = self.scoreboard.draining = True
         for slot in self.workers:
             if slot.ready and slot.current is not None:
-                slot.current.pipe.send(Order(rest=True))
+                slot.current.pipe.send(Command(drain=True))
 
     def switch(self, generation: Generation) -> None:
         """Make this the present generation: it serves now."""
         access, self.generation = self.config.admin_access, generation
         logs.become("supervisor", **generation.config.log_options(), thread=False)
-        self.resting = self.scoreboard.draining = False
+        self.drained = self.scoreboard.draining = False
         if access != self.config.admin_access:
             self.renew_admin()
 
@@ -519,11 +519,11 @@ class WorkerPool:
 
     def end_admin(self, admin: Handle) -> None:
         """Let an admin process end."""
-        admin.ordered = Level.DRAIN
+        admin.stop_mode = StopMode.GRACEFUL
         admin.kill(signal.SIGTERM)
-        admin.timers.append(self.poll.after(ADMIN_GRACE, partial(admin.kill, signal.SIGKILL)))
+        admin.timers.append(self.loop.call_later(ADMIN_GRACE, partial(admin.kill, signal.SIGKILL)))
 
     def reopen_logs(self) -> None:
         """Let every child open the log's file anew."""
         for handle in self.children():
-            handle.pipe.send(Order(reopen=True))
+            handle.pipe.send(Command(reopen=True))

@@ -3,7 +3,7 @@
 A handler that does anything would do it between any two instructions; a byte in a pipe waits for its turn. The handler
 must be there all the same: without one the interpreter writes no byte, and the system takes its default action.
 
-    catch       from now on each of HEARD is a byte in the pipe, but for those that are not meant for a daemon here
+    catch       from now on each of CAUGHT is a byte in the pipe, but for those that are not meant for a daemon here
     block       around a fork, so that no signal meets a child that has not decided yet what to do about it
     unblock     in the parent
     ignore      at the end, whose status is certain
@@ -22,10 +22,10 @@ from types import FrameType
 
 from ..process import forks
 
-__all__ = ["HEARD", "Signals", "has_terminal", "name_of"]
+__all__ = ["CAUGHT", "Signals", "has_terminal", "name_of"]
 
 # Every signal that something is or will be made of, and that would end or stop a process by default.
-HEARD = (
+CAUGHT = (
     signal.SIGTERM,
     signal.SIGINT,
     signal.SIGQUIT,
@@ -64,7 +64,7 @@ class Signals:
     """The self-pipe. One for each process: a signal's disposition belongs to the whole of it.
 
     Attributes:
-        ignored: those of HEARD that nobody hears: SIGHUP if whoever started us ignores it, as nohup does; SIGTTIN and
+        ignored: those of CAUGHT that nobody hears: SIGHUP if whoever started us ignores it, as nohup does; SIGTTIN and
             SIGTTOU of a terminal, which they stop who reads from it or writes to it from the background. A write that
             is tried again whenever a handler has returned would be tried for ever; who ignores them may write.
     """
@@ -81,7 +81,7 @@ class Signals:
         """Hear signals from now on, also those that whoever started us had masked or, but for SIGHUP, ignored."""
         # A full pipe has thousands of signals in it, among them whatever matters.
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        for number in HEARD:
+        for number in CAUGHT:
             signal.signal(number, signal.SIG_IGN if number in self.ignored else _ignore)
             if number != signal.SIGHUP or number not in self.ignored:
                 forks.handled(number)
@@ -96,11 +96,11 @@ class Signals:
 
     def block(self) -> None:
         """Let signals wait. They are not lost: the system keeps one of each number."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
+        signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
 
     def unblock(self) -> None:
         """Let those that waited come."""
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
 
     def settle(self) -> None:
         """In a child, signals being blocked since before the fork: forget the parent's pipe, then let signals come.
@@ -121,7 +121,7 @@ class Signals:
         instead of the status.
         """
         signal.set_wakeup_fd(-1)
-        for number in HEARD:
+        for number in CAUGHT:
             if number != signal.SIGCHLD:
                 signal.signal(number, signal.SIG_IGN)
 

@@ -1,8 +1,8 @@
 """The supervisor: binds, has its children forked, watches, and ends with the status that it deserves.
 
-It is a state machine over one poll. Nothing in it waits but `Poll.turn()`, so that a signal is heeded at any moment of
-a boot, a crash or a drain. Its inputs are signals, what children report, their ends, and timers; signals come in here,
-what concerns a child in its pool.
+It is a state machine over one event loop. Only `EventLoop.run_once()` waits, so that a signal takes effect at any
+moment of a boot, a crash or a drain. Its inputs are signals, reports of children, their ends, and timers; signals come
+in here, what concerns a child in the pool.
 
     run          open, turn until it is over, close
     open         sockets first, then the scoreboard, then a child for each slot
@@ -30,16 +30,16 @@ from ..config.errors import ConfigError
 from ..config.schema import Config
 from ..ipc import control_protocol
 from ..ipc.exit_status import ABORT_GRACE, LAST_WORDS, NOT_BOUND, STOPPED, UNEXPECTED
-from ..ipc.handover_state import Estate, EstateError
-from ..ipc.pipe import Level
+from ..ipc.handover_state import HandoverError, HandoverState
+from ..ipc.pipe import StopMode
 from ..process import forks
 from ..version import version
-from .auto_reload import Changes
+from .auto_reload import AutoReload
 from .control import Control, Describe
-from .counters import Accounts
-from .event_loop import Poll
-from .health import Watch
-from .multiproc_dir import MetricFiles
+from .counters import Counters
+from .event_loop import EventLoop
+from .health import HealthMonitor
+from .multiproc_dir import MultiprocDir
 from .operations import Operations
 from .pool import Forked, WorkerPool
 from .signals import Signals, has_terminal, name_of
@@ -64,7 +64,7 @@ class Supervisor:
         worker: the life of a worker.
         admin: the life of the admin process.
         service: the daemon towards the system.
-        estate: what the program before this one has left, in an upgrade in place.
+        handover: the state of the program before this one, in an upgrade in place.
         describe: makes the status that the control socket tells, of a read of the scoreboard.
         load: the settings as they are to be now, for a reload; raises ConfigError, which says what is wrong with them.
         file: the configuration file that they are in, if any.
@@ -80,15 +80,15 @@ class Supervisor:
         load: Callable[[], Config] | None = None,
         file: str | None = None,
         service: Service | None = None,
-        estate: Estate | None = None,
+        handover: HandoverState | None = None,
         describe: Describe | None = None,
     ) -> None:
         self.signals = signals
         self.service = service or Service(config)
-        self.poll = Poll()
+        self.loop = EventLoop()
         self.pool = WorkerPool(
             config,
-            self.poll,
+            self.loop,
             signals,
             self.service.place,
             worker=worker,
@@ -98,16 +98,18 @@ class Supervisor:
             on_failure=self._fail,
             close_in_child=self._close_in_child,
         )
-        self.metric_files = MetricFiles()
-        self.changes = Changes(self.poll, lambda: self.operations.reload_for_changes(), file)
-        self.upgrade = Upgrade(self.pool, self.service, self.metric_files, self.changes, lambda: self.control.left())
-        self.operations = Operations(
-            self.pool, self.service, self.changes, self.upgrade, load or (lambda: config), self._on_operation_end
+        self.multiproc_dir = MultiprocDir()
+        self.auto_reload = AutoReload(self.loop, lambda: self.operations.reload_for_changes(), file)
+        self.upgrade = Upgrade(
+            self.pool, self.service, self.multiproc_dir, self.auto_reload, lambda: self.control.state()
         )
-        self.control = Control(self.pool, self.operations, self._end, describe)
-        self.health = Watch(self.pool, self.operations)
-        self.accounts = Accounts(self.pool, self.metric_files)
-        self._estate = estate
+        self.operations = Operations(
+            self.pool, self.service, self.auto_reload, self.upgrade, load or (lambda: config), self._on_operation_end
+        )
+        self.control = Control(self.pool, self.operations, self._stop, describe)
+        self.health = HealthMonitor(self.pool, self.operations)
+        self.counters = Counters(self.pool, self.multiproc_dir)
+        self._handover = handover
         self.status = STOPPED
         self.complete = False  # every worker has been ready
         self.over = False
@@ -121,10 +123,10 @@ class Supervisor:
         try:
             self._open()
             while not self.over:
-                self.poll.turn()
+                self.loop.run_once()
         except Forked as forked:
             return forked.child
-        except (AddressError, ServiceError, EstateError) as error:
+        except (AddressError, ServiceError, HandoverError) as error:
             logger.error("%s", error)
             self.service.failed(str(error))
             self.status = error.status if isinstance(error, ServiceError) else NOT_BOUND
@@ -145,11 +147,11 @@ class Supervisor:
         logger.info("tidegate %s started (pid %d): %s", version, os.getpid(), self.pool.config.application)
         if signal.SIGHUP in self.signals.ignored:
             logger.info("SIGHUP is ignored, as nohup or whoever else started this asks for: `tidegate reload` reloads")
-        self.poll.watch(self.signals.fd, self._on_signals, first=True)
+        self.loop.add_reader(self.signals.fd, self._on_signals, first=True)
         config = self.pool.config
         self.service.begin(config.boot_timeout + LAST_WORDS)
-        if self._estate is not None:
-            self._resume(self._estate)
+        if self._handover is not None:
+            self._resume(self._handover)
             return
         listeners = self.pool.listeners
         user = self.service.identity.uid if self.service.identity is not None else None
@@ -158,24 +160,24 @@ class Supervisor:
         self.control.open(control_protocol.socket_path(config.control, os.environ), user)
         self.service.bound(listeners, self.control)
         if config.admin is not None:
-            self.metric_files.make()
-        forks.lend_nothing(self._let_go)
+            self.multiproc_dir.make()
+        forks.on_application_fork(self._let_go)
         self.service.preload(self.signals)
         self.pool.create_scoreboard()
         self._on_signals()
         _freeze()
         self.pool.begin()
-        self.changes.open(config)
+        self.auto_reload.open(config)
         self._tick()
 
-    def _resume(self, estate: Estate) -> None:
+    def _resume(self, state: HandoverState) -> None:
         """Go on where the program before this one in this process has stopped, and hand over to new workers."""
-        self.upgrade.resume(estate)
+        self.upgrade.resume(state)
         self.complete = True
-        tell = self.control.take(estate.control, estate.clients)
+        on_progress = self.control.restore(state.control, state.clients)
         self.service.bound(self.pool.listeners, resumed=True)
         self.pool.collect()  # whoever ended meanwhile
-        forks.lend_nothing(self._let_go)
+        forks.on_application_fork(self._let_go)
         try:
             self.service.preload(self.signals)
         except ServiceError as error:
@@ -184,48 +186,48 @@ class Supervisor:
             pass  # the signal is still in the pipe, and children that are to be told
         self._on_signals()
         _freeze()
-        self.changes.open(self.pool.config)
+        self.auto_reload.open(self.pool.config)
         self._tick()
-        self.operations.request("upgrade", tell, before=estate.version)
+        self.operations.request("upgrade", on_progress, before=state.version)
 
     def _tick(self) -> None:
         """Show that the supervisor is alive, and write what of the log could not be written at once."""
         self.pool.scoreboard.tick(time.monotonic())
         interval = self.service.interval(TICK)
-        self.health.look(interval)
-        self._look_after_files()
-        self.accounts.look()
+        self.health.check(interval)
+        self._check_files()
+        self.counters.update()
         logs.catch_up()
         self.pool.tend_queues()
         self.service.tick(self.pool.scoreboard, self.pool.working())
-        self.poll.after(interval, self._tick)
+        self.loop.call_later(interval, self._tick)
 
-    def _look_after_files(self) -> None:
+    def _check_files(self) -> None:
         """Notice that somebody has removed what others find us by."""
-        if self.pool.level:
+        if self.pool.stop_mode:
             return
-        self.pool.listeners.look()
-        self.control.look()
-        if self.metric_files.look():
+        self.pool.listeners.report_missing()
+        self.control.renew_file()
+        if self.multiproc_dir.renew_if_removed():
             self.pool.renew_admin()
 
     def _close(self) -> None:
         self.pool.close()
-        self.changes.close()
+        self.auto_reload.close()
         self.service.close()
         self.control.close(self.status)
-        self.metric_files.close()
-        self.poll.close()
+        self.multiproc_dir.close()
+        self.loop.close()
 
     def _close_in_child(self) -> None:
         """In a child of the pool's: close what is not the pool's."""
-        self.service.leave()
-        self.control.leave()
-        self.changes.leave()
+        self.service.close_in_child()
+        self.control.close_in_child()
+        self.auto_reload.close_in_child()
 
     def _let_go(self) -> None:
         """In a child that the application has forked from the supervisor, which has imported it."""
-        self.pool.leave()
+        self.pool.close_in_child()
         self.signals.close()
         forks.release(())
 
@@ -236,9 +238,9 @@ class Supervisor:
             if number == signal.SIGCHLD:
                 self.pool.collect()
             elif number in (signal.SIGTERM, signal.SIGINT):
-                self._end(Level(min(self.pool.level + 1, Level.CUT)), name_of(number))
+                self._stop(StopMode(min(self.pool.stop_mode + 1, StopMode.ABORT)), name_of(number))
             elif number == signal.SIGQUIT:
-                self._end(Level.CUT, name_of(number))
+                self._stop(StopMode.ABORT, name_of(number))
             elif number == signal.SIGUSR1:
                 self._reopen_logs()
             else:
@@ -254,7 +256,7 @@ class Supervisor:
         elif number == signal.SIGTTOU:
             self.operations.request("scale", workers=len(self.pool.workers) - 1)
         elif number == signal.SIGWINCH and not has_terminal():  # whose size may have changed
-            self.operations.request("rest")
+            self.operations.request("drain")
         elif number == signal.SIGUSR2:
             self.operations.request("upgrade")
 
@@ -273,10 +275,10 @@ class Supervisor:
         self._advance_shutdown()
 
     def _on_child_end(self, handle: Handle) -> None:
-        self.accounts.ended(handle)
+        self.counters.ended(handle)
 
     def _on_operation_end(self, operation: str, done: bool, seconds: float) -> None:
-        self.accounts.note(operation, done, seconds)
+        self.counters.note(operation, done, seconds)
         if operation in ("reload", "upgrade"):
             self.service.reloaded(done, self.pool.ready, len(self.pool.workers))
 
@@ -300,23 +302,23 @@ class Supervisor:
 
     def _fail(self, status: int, why: str) -> None:
         self.status = status
-        self._end(Level.CLOSE, why)
+        self._stop(StopMode.CLOSE, why)
 
-    def _end(self, level: Level, why: str) -> None:
+    def _stop(self, mode: StopMode, why: str) -> None:
         """Stop, or stop more urgently."""
-        if level <= self.pool.level:
+        if mode <= self.pool.stop_mode:
             return
-        logger.log(logging.ERROR if self.status else logging.INFO, "%s: %s", why, _ENDINGS[level])
-        self.pool.level = level
+        logger.log(logging.ERROR if self.status else logging.INFO, "%s: %s", why, _ENDINGS[mode])
+        self.pool.stop_mode = mode
         self.operations.cancel("the daemon is stopping")
         self.pool.end_workers()
         granted = {
-            Level.DRAIN: self.pool.config.graceful_timeout + LAST_WORDS,
-            Level.CLOSE: LAST_WORDS,
-            Level.CUT: ABORT_GRACE,
+            StopMode.GRACEFUL: self.pool.config.graceful_timeout + LAST_WORDS,
+            StopMode.CLOSE: LAST_WORDS,
+            StopMode.ABORT: ABORT_GRACE,
         }
-        self.service.stopping(granted[level] + 2 * ABORT_GRACE, why)
-        self.poll.after(granted[level], self._kill_workers)
+        self.service.stopping(granted[mode] + 2 * ABORT_GRACE, why)
+        self.loop.call_later(granted[mode], self._kill_workers)
         self._advance_shutdown()
 
     def _kill_workers(self) -> None:
@@ -326,7 +328,7 @@ class Supervisor:
 
     def _advance_shutdown(self) -> None:
         """Take the next step to the end, as far as the children have come."""
-        if not self.pool.level:
+        if not self.pool.stop_mode:
             return
         workers = self.pool.working()
         if all(handle.stage in ("draining", "gone") for handle in workers):
@@ -337,7 +339,7 @@ class Supervisor:
         admin = self.pool.admin.current
         if admin is None:
             self.over = True
-        elif not admin.ordered:
+        elif not admin.stop_mode:
             self.pool.end_admin(admin)
 
 
@@ -358,7 +360,7 @@ def _never(error: ServiceError) -> Callable[[], Config]:
 
 
 _ENDINGS: Final = {
-    Level.DRAIN: "stopping, connections are closed one by one",
-    Level.CLOSE: "stopping at once, connections are closed",
-    Level.CUT: "stopping at once, connections are cut",
+    StopMode.GRACEFUL: "stopping, connections are closed one by one",
+    StopMode.CLOSE: "stopping at once, connections are closed",
+    StopMode.ABORT: "stopping at once, connections are cut",
 }

@@ -27,13 +27,13 @@ from .. import logs
 from .._core.scoreboard import Scoreboard
 from ..config.schema import Config, settings
 from ..environment import MULTIPROC_DIR
-from ..ipc import handover_state as estates
+from ..ipc import handover_state
 from ..ipc.exit_status import TRIAL_GRACE
-from ..ipc.handover_state import Estate, EstateError, ListenerLeft, SlotLeft
+from ..ipc.handover_state import HandoverError, HandoverState, ListenerState, SlotState
 from ..process import streams
 from ..version import version
-from .auto_reload import Changes
-from .multiproc_dir import MetricFiles
+from .auto_reload import AutoReload
+from .multiproc_dir import MultiprocDir
 from .pool import WorkerPool
 from .sockets import listeners
 from .system.daemon import Service
@@ -49,19 +49,19 @@ class Trial:
     Parameters:
         pool: the children; as process 1, it reaps the new program as well.
         service: the daemon whose place it would take.
-        estate: what it would be left.
+        state: what it would be left.
 
     Attributes:
         status: its exit status; None while it runs.
     """
 
-    def __init__(self, pool: WorkerPool, service: Service, estate: Estate) -> None:
+    def __init__(self, pool: WorkerPool, service: Service, state: HandoverState) -> None:
         self.status: int | None = None
         self._foreign = pool.foreign
         config = pool.config
         self.deadline = time.monotonic() + config.boot_timeout + config.graceful_timeout + TRIAL_GRACE
         self._output = os.memfd_create("tidegate-trial")
-        number = estates.write(estate)
+        number = handover_state.write(state)
         os.set_inheritable(number, True)
         environment = _environment(service, "check", number)
         environment.pop("NOTIFY_SOCKET", None)  # it does not speak for the daemon
@@ -121,8 +121,8 @@ class Upgrade:
     Parameters:
         pool: the children, who stay.
         service: the daemon towards the system.
-        metric_files: the application's, which stay.
-        changes: what looks out for changed files, which does not stay.
+        multiproc_dir: the application's, which stay.
+        auto_reload: what looks out for changed files, which does not stay.
         control: tells what stays of the control socket, and the connections of those who wait.
     """
 
@@ -130,37 +130,37 @@ class Upgrade:
         self,
         pool: WorkerPool,
         service: Service,
-        metric_files: MetricFiles,
-        changes: Changes,
-        control: Callable[[], tuple[ListenerLeft | None, list[int]]],
+        multiproc_dir: MultiprocDir,
+        auto_reload: AutoReload,
+        control: Callable[[], tuple[ListenerState | None, list[int]]],
     ) -> None:
         self._pool, self._service = pool, service
-        self._metric_files, self._changes, self._control = metric_files, changes, control
+        self._multiproc_dir, self._auto_reload, self._control = multiproc_dir, auto_reload, control
 
     def trial(self) -> Trial:
         """Start the new program beside this one; OSError when that is not possible."""
         return Trial(self._pool, self._service, self._collect())
 
-    def _collect(self) -> Estate:
+    def _collect(self) -> HandoverState:
         """What this program would leave."""
         pool = self._pool
         control, clients = self._control()
         assert isinstance(pool.config.workers, int)
-        return Estate(
+        return HandoverState(
             version=version,
             fixed=_fixed(pool.config),
             workers=pool.config.workers,
             generation=pool.generation.number,
-            slots=[slot.left() for slot in pool.workers],
-            retired=[slot.left() for slot in pool.retired],
-            admin=pool.admin.left(),
-            listeners=pool.listeners.left(),
+            slots=[slot.state() for slot in pool.workers],
+            retired=[slot.state() for slot in pool.retired],
+            admin=pool.admin.state(),
+            listeners=pool.listeners.state(),
             admin_sockets=[sock.fileno() for sock in pool.admin_sockets],
             scoreboard=pool.scoreboard.fd,
-            resting=pool.resting,
+            drained=pool.drained,
             control=control,
             clients=clients,
-            metrics=self._metric_files.folder,
+            metrics=self._multiproc_dir.folder,
         )
 
     def execute(self) -> None:
@@ -170,12 +170,12 @@ class Upgrade:
             OSError: that was not possible, and nothing has changed.
         """
         pool = self._pool
-        estate = self._collect()
-        number = estates.write(estate)
-        kept = [number, *estate.descriptors()]
+        state = self._collect()
+        number = handover_state.write(state)
+        kept = [number, *state.descriptors()]
         logs.catch_up()
         streams.flush()
-        self._changes.close()
+        self._auto_reload.close()
         # A signal waits for the new program, which hears it when it is ready to.
         pool.signals.block()
         environment = _environment(self._service, "take", number)
@@ -189,41 +189,41 @@ class Upgrade:
                 os.set_inheritable(descriptor, False)
             os.close(number)
             pool.signals.unblock()
-            self._changes.open(pool.config)
+            self._auto_reload.open(pool.config)
             raise
 
-    def resume(self, estate: Estate) -> None:
+    def resume(self, state: HandoverState) -> None:
         """Make what was left the pool's own, and the application's files ours.
 
         Raises:
-            EstateError: it cannot be taken over.
+            HandoverError: it cannot be taken over.
         """
-        os.set_inheritable(estate.scoreboard, False)
+        os.set_inheritable(state.scoreboard, False)
         rows = True
         try:
-            scoreboard = Scoreboard.attach(estate.scoreboard)
+            scoreboard = Scoreboard.attach(state.scoreboard)
         except ValueError:  # of another layout: the workers that are there count on where nobody looks
-            os.close(estate.scoreboard)
+            os.close(state.scoreboard)
             scoreboard = Scoreboard.create()
-            estate, rows = _without_rows(estate), False
+            state, rows = _without_rows(state), False
         if self._pool.config.admin is not None:
-            self._metric_files.take(estate.metrics, rows=rows)
-        self._pool.restore(estate, scoreboard)
+            self._multiproc_dir.restore(state.metrics, rows=rows)
+        self._pool.restore(state, scoreboard)
         scoreboard.ready = True
 
 
-def check(config: Config, estate: Estate) -> None:
+def check(config: Config, state: HandoverState) -> None:
     """Whether this program, with these settings, can take over.
 
     Raises:
-        EstateError: it cannot.
+        HandoverError: it cannot.
     """
     now = _fixed(config)
-    for name, text in estate.fixed.items():
+    for name, text in state.fixed.items():
         if now.get(name, text) != text:
-            raise EstateError(f"{settings()[name].flag} cannot change from {text} to {now[name]} in a running daemon")
+            raise HandoverError(f"{settings()[name].flag} cannot change from {text} to {now[name]} in a running daemon")
     # What is found out later, in the daemon's own process, would end it.
-    for listener in (*estate.listeners, *([estate.control] if estate.control is not None else [])):
+    for listener in (*state.listeners, *([state.control] if state.control is not None else [])):
         listeners.check(listener)
 
 
@@ -238,18 +238,18 @@ def _command() -> list[str]:
 
 
 def _environment(service: Service, task: str, number: int) -> dict[str, str]:
-    given = f"{task} {estates.FORMAT} {number}"
-    return {**os.environ, **service.environment, estates.ENVIRONMENT: given}
+    given = f"{task} {handover_state.FORMAT} {number}"
+    return {**os.environ, **service.environment, handover_state.ENVIRONMENT: given}
 
 
-def _without_rows(estate: Estate) -> Estate:
+def _without_rows(state: HandoverState) -> HandoverState:
     """The same for a scoreboard in which none of the children has a row."""
 
-    def without(left: SlotLeft) -> SlotLeft:
+    def without(left: SlotState) -> SlotState:
         current = msgspec.structs.replace(left.current, row=None) if left.current is not None else None
         leaving = [msgspec.structs.replace(child, row=None) for child in left.leaving]
         return msgspec.structs.replace(left, current=current, leaving=leaving)
 
     return msgspec.structs.replace(
-        estate, slots=[without(slot) for slot in estate.slots], retired=[without(slot) for slot in estate.retired]
+        state, slots=[without(slot) for slot in state.slots], retired=[without(slot) for slot in state.retired]
     )

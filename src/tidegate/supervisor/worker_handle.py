@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 from .._core.parent import end_with_parent
 from ..config.schema import AdminAccess, Config
 from ..ipc.exit_status import LAST_WORDS
-from ..ipc.handover_state import ChildLeft, SlotLeft
-from ..ipc.pipe import Level, Order, Pipe, Report, Stage
+from ..ipc.handover_state import ChildState, SlotState
+from ..ipc.pipe import Command, Pipe, Report, Stage, StopMode
 from ..process import forks
 from .event_loop import Timer
 from .signals import Signals, name_of
@@ -97,8 +97,8 @@ class Handle:
         row: its row of the scoreboard, None where it counts nothing.
         pid: its process id, for as long as that is its own: until it is reaped.
         stage: what it told last.
-        ordered: the most urgent order to end that it was given.
-        ordered_at: when it was given the first one; 0.0 before.
+        stop_mode: the most urgent order to end that it was given.
+        stopping_since: when it was given the first one; 0.0 before.
         why: why it was, in one of the scoreboard's words for ends.
         failure: what it told of why it ends.
         overdue: whether it was not ready in time.
@@ -117,14 +117,14 @@ class Handle:
         self.pidfd = -1
         self.pipe: Pipe[Report]
         self.stage: Stage = "starting"
-        self.ordered = Level.NONE
-        self.ordered_at = 0.0
+        self.stop_mode = StopMode.NONE
+        self.stopping_since = 0.0
         self.why = "stopped"
         self.failure: Report | None = None
         self.overdue = False
         self.hung = False
         self.killed = False
-        self.heard = 0.0
+        self.last_report_at = 0.0
         self.silent = False
         self.ended: int | None = None
         self.cpu_seconds = 0.0
@@ -168,17 +168,17 @@ class Handle:
         signals.unblock()
         return None
 
-    def left(self) -> ChildLeft:
+    def state(self) -> ChildState:
         """What the program that is started anew in this process must know of it."""
-        return ChildLeft(
+        return ChildState(
             pid=self.pid,
             pipe=self.pipe.fileno(),
             line=self.pipe.line,
             generation=self.generation.number,
             row=self.row,
             stage=self.stage,
-            ordered=self.ordered,
-            ordered_at=self.ordered_at,
+            stop_mode=self.stop_mode,
+            stopping_since=self.stopping_since,
             why=self.why,
             failure=self.failure,
             born=self.born,
@@ -186,12 +186,12 @@ class Handle:
         )
 
     @classmethod
-    def take(cls, slot: Slot, generation: Generation, left: ChildLeft) -> Handle:
+    def restore(cls, slot: Slot, generation: Generation, left: ChildState) -> Handle:
         """A child that the program before this one has forked."""
         handle = cls(slot, generation, left.row)
-        handle.pid, handle.stage, handle.ordered, handle.why = left.pid, left.stage, left.ordered, left.why
+        handle.pid, handle.stage, handle.stop_mode, handle.why = left.pid, left.stage, left.stop_mode, left.why
         handle.failure, handle.born, handle.ready_at = left.failure, left.born, left.ready_at
-        handle.ordered_at = left.ordered_at
+        handle.stopping_since = left.stopping_since
         os.set_inheritable(left.pipe, False)
         handle.pipe = Pipe(socket.socket(fileno=left.pipe), Report, left.line)
         with contextlib.suppress(AttributeError, OSError):
@@ -200,17 +200,17 @@ class Handle:
 
     def serve(self) -> None:
         """Tell it to accept connections."""
-        self.pipe.send(Order(serve=True))
+        self.pipe.send(Command(serve=True))
 
-    def order(self, level: Level, why: str = "stopped", *, leave_queue: bool = False) -> None:
+    def stop(self, mode: StopMode, why: str = "stopped", *, leave_queue: bool = False) -> None:
         """Tell it to end; whoever cannot listen yet, or no longer, gets a signal."""
-        if level <= self.ordered:
+        if mode <= self.stop_mode:
             return
-        if not self.ordered:
-            self.why, self.ordered_at = why, time.monotonic()
-        self.ordered = level
-        if self.stage == "starting" or not self.pipe.send(Order(level, leave_queue)):
-            self.kill(signal.SIGKILL if level is Level.CUT else signal.SIGTERM)
+        if not self.stop_mode:
+            self.why, self.stopping_since = why, time.monotonic()
+        self.stop_mode = mode
+        if self.stage == "starting" or not self.pipe.send(Command(mode, leave_queue)):
+            self.kill(signal.SIGKILL if mode is StopMode.ABORT else signal.SIGTERM)
 
     def kill(self, number: int) -> None:
         """Send a signal; nothing happens to one that has been reaped."""
@@ -219,11 +219,11 @@ class Handle:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
-    def hear(self) -> list[Report]:
+    def receive_reports(self) -> list[Report]:
         """What it has told since the last time. Stages only go forward, whatever it tells."""
         news = []
         for report in self.pipe.receive():
-            self.heard = time.monotonic()
+            self.last_report_at = time.monotonic()
             if report.error is not None or report.exit:
                 self.failure = report
             if _STAGES.index(report.stage) > _STAGES.index(self.stage):
@@ -261,26 +261,26 @@ class Handle:
         killed = f"was killed by signal {-self.ended} ({name_of(-self.ended)})"
         if self.hung:
             killed += ", because it hung"
-        elif -self.ended == signal.SIGKILL and self.ordered is Level.NONE and not self.overdue:
+        elif -self.ended == signal.SIGKILL and self.stop_mode is StopMode.NONE and not self.overdue:
             killed += ", by somebody or for lack of memory"
         return killed
 
     @property
-    def parted(self) -> bool:
+    def ended_well(self) -> bool:
         """Whether it ended as a child should: after it has said so, or by the signal that told it to.
 
         Whatever its status: an application that calls os._exit(0) takes the clients of the worker with it.
         """
         if self.ended is None or self.ended < 0:
-            return self.ended == -signal.SIGTERM and self.ordered is not Level.NONE
+            return self.ended == -signal.SIGTERM and self.stop_mode is not StopMode.NONE
         if self.slot.role is Role.ADMIN:  # it says nothing at its end
-            return self.ordered is not Level.NONE
-        return self.stage == "gone" and (self.ended == 0 or self.ordered is not Level.NONE)
+            return self.stop_mode is not StopMode.NONE
+        return self.stage == "gone" and (self.ended == 0 or self.stop_mode is not StopMode.NONE)
 
     @property
     def reason(self) -> str:
         """How it ended, in one of the scoreboard's words."""
-        if self.ordered and (self.parted or self.killed):
+        if self.stop_mode and (self.ended_well or self.killed):
             return self.why
         if self.ready_at is None:
             return "boot_failed"
@@ -290,7 +290,7 @@ class Handle:
             return "oom_suspect"
         if self.ended is not None and self.ended < 0:
             return "signal"
-        return "stopped" if self.parted else "crash"
+        return "stopped" if self.ended_well else "crash"
 
     def close(self) -> None:
         """Close what this process holds of it: in its parent when it has ended, in its siblings at once.
@@ -353,15 +353,15 @@ class Slot:
         self.backoff = Backoff()
         self.retry: Timer | None = None
 
-    def left(self) -> SlotLeft:
+    def state(self) -> SlotState:
         """What the program that is started anew in this process must know of it."""
-        current = self.current.left() if self.current is not None else None
-        leaving = [handle.left() for handle in self.leaving]
+        current = self.current.state() if self.current is not None else None
+        leaving = [handle.state() for handle in self.leaving]
         index = self.index if self.role is Role.WORKER else None
-        return SlotLeft(index=index, current=current, leaving=leaving, failures=self.backoff.failures)
+        return SlotState(index=index, current=current, leaving=leaving, failures=self.backoff.failures)
 
     @classmethod
-    def take(cls, generation: Generation, left: SlotLeft, role: Role = Role.WORKER) -> Slot:
+    def restore(cls, generation: Generation, left: SlotState, role: Role = Role.WORKER) -> Slot:
         """A slot of the program before this one, whose present generation that was."""
         slot = cls(left.index or 0, generation, role)
         slot.backoff.failures = left.failures
@@ -369,7 +369,7 @@ class Slot:
             own = generation
             if child.generation != generation.number:
                 own = Generation(child.generation, generation.config)
-            slot.leaving.append(Handle.take(slot, own, child))
+            slot.leaving.append(Handle.restore(slot, own, child))
         if left.current is not None:
             slot.current = slot.leaving.pop()
         return slot

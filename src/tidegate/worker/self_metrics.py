@@ -1,10 +1,10 @@
-"""What a worker measures of itself, beside what its connections count: queues to slow clients, pauses, its capacity.
+"""What a worker measures of itself, beside what its connections count.
 
-    watch_collector    have each garbage collection counted
-    measure_queues     how much waits for clients who are slow
-    tell_capacity      how many connections there may be
+    record_collections    garbage collections, and the pauses that they make
+    record_send_queues    bytes that wait for slow clients
+    record_capacity       how many connections there may be
 
-What must not live here: names of metrics (metrics/catalog), what is done about any of it.
+What must not live here: names of metrics (metrics/catalog.py), what is done about any of it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from .._core.writer import slow_connections
 from ..asyncio.admission import descriptors
 from ..process.proc import open_fds
 
-__all__ = ["measure_queues", "tell_capacity", "watch_collector"]
+__all__ = ["record_capacity", "record_collections", "record_send_queues"]
 
 
-def watch_collector(row: Row) -> Callable[[], None]:
-    """Count garbage collections from now on, and how long each takes; the result makes an end of it.
+def record_collections(row: Row) -> Callable[[], None]:
+    """Count garbage collections from now on, and how long each takes; return a function that ends this.
 
-    In a child that a handler forks nothing is counted: it is not the worker.
+    Nothing is counted in a child that a handler forks.
     """
     began = 0.0
     pid = os.getpid()
@@ -43,18 +43,18 @@ def watch_collector(row: Row) -> Callable[[], None]:
     return lambda: gc.callbacks.remove(note)
 
 
-def measure_queues(row: Row) -> None:
-    """Enter how much waits for clients who are slow. It takes time for each of those, and none for the others."""
+def record_send_queues(row: Row) -> None:
+    """Record how much waits for slow clients. It takes time for each of those, and none for the others."""
     sizes = [connection.transport.get_write_buffer_size() for connection in slow_connections]
     row.send_queues(len(sizes), sum(sizes), max(sizes, default=0))
 
 
-def tell_capacity(row: Row, of_all: int | None) -> None:
-    """Enter how many connections this worker can have: as many as it has descriptors for, beside those open now.
+def record_capacity(row: Row, of_all: int | None) -> None:
+    """Record how many connections this worker can have: as many as it has descriptors for, beside those open now.
 
     Args:
         row: where the worker counts.
-        of_all: how many all of the daemon may have; None: no such limit.
+        of_all: the limit of the whole daemon; None: there is none.
     """
     busy, _ = descriptors()
     row.connections_max = max(1, busy - (open_fds(os.getpid()) or 0)), of_all

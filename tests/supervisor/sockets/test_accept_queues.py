@@ -12,10 +12,10 @@ import pytest
 
 from tidegate.config.bind import Tcp
 from tidegate.config.schema import Config
-from tidegate.ipc.pipe import Order, Pipe, Report
+from tidegate.ipc.pipe import Command, Pipe, Report
 from tidegate.supervisor.event_loop import Timer
 from tidegate.supervisor.sockets import accept_queues as module
-from tidegate.supervisor.sockets.accept_queues import Queues
+from tidegate.supervisor.sockets.accept_queues import AcceptQueues
 from tidegate.supervisor.sockets.listeners import Listeners
 from tidegate.supervisor.worker_handle import Generation, Handle, Slot
 
@@ -28,9 +28,9 @@ class Fleet:
     def __init__(self) -> None:
         self.listeners = Listeners()
         self.listeners.bind([Tcp("127.0.0.1", 0)], 3)
-        self.queues = Queues(self.listeners)
+        self.queues = AcceptQueues(self.listeners)
         self.workers = [Slot(index, FIRST) for index in range(3)]
-        self.ends: dict[int, Pipe[Order]] = {}
+        self.ends: dict[int, Pipe[Command]] = {}
         for slot in self.workers:
             assert slot.index is not None
             self.listeners.listen(slot.index, 16)
@@ -45,17 +45,17 @@ class Fleet:
         assert slot.index is not None
         if slot.index in self.ends:
             self.ends[slot.index].close()
-        self.ends[slot.index] = Pipe(theirs, Order)
+        self.ends[slot.index] = Pipe(theirs, Command)
 
     def empty(self, slot: Slot) -> None:
         assert slot.current is not None
         slot.current.pipe.close()
         slot.remove(slot.current)
 
-    def told(self) -> dict[int, list[Order]]:
+    def told(self) -> dict[int, list[Command]]:
         """What each worker was told since the last time."""
         heard = {index: end.receive() for index, end in self.ends.items()}
-        return {index: orders for index, orders in heard.items() if orders}
+        return {index: commands for index, commands in heard.items() if commands}
 
     def close(self) -> None:
         for slot in self.workers:
@@ -74,7 +74,7 @@ def fleet() -> Iterator[Fleet]:
 
 
 def test_nothing_is_lent_while_everybody_works(fleet: Fleet) -> None:
-    assert fleet.queues.care(fleet.workers, []) == []
+    assert fleet.queues.tend(fleet.workers, []) == []
     assert fleet.told() == {}
 
 
@@ -82,20 +82,20 @@ def test_a_slot_that_waits_is_lent_once_and_taken_back(fleet: Fleet) -> None:
     slot = fleet.workers[1]
     fleet.empty(slot)
     slot.retry = Timer(module.time.monotonic() + 5, lambda: None)
-    fleet.queues.care(fleet.workers, [])
-    ((keeper, orders),) = fleet.told().items()
+    fleet.queues.tend(fleet.workers, [])
+    ((keeper, commands),) = fleet.told().items()
     assert keeper != 1
-    assert orders == [Order(adopt=1, sockets=1)]
-    (sock,) = fleet.ends[keeper].take(1)
+    assert commands == [Command(adopt=1, sockets=1)]
+    (sock,) = fleet.ends[keeper].receive_sockets(1)
     with sock, fleet.listeners.at(1)[0].dup() as own:
         assert sock.getsockname() == own.getsockname()
         assert not sock.get_inheritable()
-    fleet.queues.care(fleet.workers, [])
+    fleet.queues.tend(fleet.workers, [])
     assert fleet.told() == {}
     slot.retry = None
     fleet.fill(slot)
-    fleet.queues.care(fleet.workers, [])
-    assert fleet.told() == {keeper: [Order(release=1)]}
+    fleet.queues.tend(fleet.workers, [])
+    assert fleet.told() == {keeper: [Command(release=1)]}
 
 
 def test_a_slot_whose_worker_is_silent_is_lent_to_one_that_is_not(fleet: Fleet) -> None:
@@ -104,15 +104,15 @@ def test_a_slot_whose_worker_is_silent_is_lent_to_one_that_is_not(fleet: Fleet) 
     assert second is not None
     assert third is not None
     first.silent = second.silent = True
-    fleet.queues.care(fleet.workers, [])
-    assert fleet.told() == {2: [Order(adopt=0, sockets=1), Order(adopt=1, sockets=1)]}
-    for sock in fleet.ends[2].take(2):
+    fleet.queues.tend(fleet.workers, [])
+    assert fleet.told() == {2: [Command(adopt=0, sockets=1), Command(adopt=1, sockets=1)]}
+    for sock in fleet.ends[2].receive_sockets(2):
         sock.close()
     first.silent = False
-    fleet.queues.care(fleet.workers, [])
-    assert fleet.told() == {2: [Order(release=0)]}
+    fleet.queues.tend(fleet.workers, [])
+    assert fleet.told() == {2: [Command(release=0)]}
     third.silent = second.silent = True
-    fleet.queues.care(fleet.workers, [])
+    fleet.queues.tend(fleet.workers, [])
     assert set(fleet.told()) == {0}
 
 
@@ -120,7 +120,7 @@ def test_when_all_are_silent_everything_stays_as_it_is(fleet: Fleet) -> None:
     for slot in fleet.workers:
         assert slot.current is not None
         slot.current.silent = True
-    fleet.queues.care(fleet.workers, [])
+    fleet.queues.tend(fleet.workers, [])
     assert fleet.told() == {}
 
 
@@ -128,7 +128,7 @@ def test_a_slot_that_is_filled_at_once_is_not_lent(fleet: Fleet) -> None:
     slot = fleet.workers[1]
     fleet.empty(slot)
     slot.retry = Timer(module.time.monotonic() + 0.1, lambda: None)
-    fleet.queues.care(fleet.workers, [])
+    fleet.queues.tend(fleet.workers, [])
     assert fleet.told() == {}
 
 
@@ -136,16 +136,16 @@ def test_when_its_keeper_dies_another_gets_it(fleet: Fleet) -> None:
     lonely, others = fleet.workers[0], fleet.workers[1:]
     fleet.empty(lonely)
     lonely.retry = Timer(module.time.monotonic() + 5, lambda: None)
-    fleet.queues.care(fleet.workers, [])
+    fleet.queues.tend(fleet.workers, [])
     (first,) = fleet.told()
     dying = next(slot for slot in others if slot.index == first)
     fleet.empty(dying)
-    fleet.queues.care(fleet.workers, [])
-    ((second, orders),) = fleet.told().items()
+    fleet.queues.tend(fleet.workers, [])
+    ((second, commands),) = fleet.told().items()
     assert second != first
-    assert Order(adopt=0, sockets=1) in orders
+    assert Command(adopt=0, sockets=1) in commands
     fleet.empty(next(slot for slot in others if slot.index == second))
-    fleet.queues.care(fleet.workers, [])  # nobody is left, and that is no error
+    fleet.queues.tend(fleet.workers, [])  # nobody is left, and that is no error
 
 
 def test_a_retired_slot_is_closed_when_nobody_has_come_for_a_while(
@@ -156,16 +156,16 @@ def test_a_retired_slot_is_closed_when_nobody_has_come_for_a_while(
     slot = fleet.workers.pop()
     fleet.empty(slot)
     address = fleet.listeners.at(2)[0].getsockname()
-    assert fleet.queues.care(fleet.workers, [slot]) == []
+    assert fleet.queues.tend(fleet.workers, [slot]) == []
     ((keeper, _),) = fleet.told().items()
     now += module.STRAGGLERS - 1
-    assert fleet.queues.care(fleet.workers, [slot]) == []
+    assert fleet.queues.tend(fleet.workers, [slot]) == []
     now += 2
-    assert fleet.queues.care(fleet.workers, [slot]) == []
-    assert fleet.told() == {keeper: [Order(release=2)]}
+    assert fleet.queues.tend(fleet.workers, [slot]) == []
+    assert fleet.told() == {keeper: [Command(release=2)]}
     now += module.STRAGGLERS
-    assert fleet.queues.care(fleet.workers, [slot]) == [slot]
-    assert fleet.queues.care(fleet.workers, []) == []
+    assert fleet.queues.tend(fleet.workers, [slot]) == [slot]
+    assert fleet.queues.tend(fleet.workers, []) == []
     with socket.create_connection(address):  # the others are still there
         pass
 
@@ -181,7 +181,7 @@ def test_somebody_in_the_queue_keeps_it_open(fleet: Fleet, monkeypatch: pytest.M
         callers.append(socket.create_connection(address))
     for _ in range(20):
         now += module.STRAGGLERS
-        assert fleet.queues.care(fleet.workers, [slot]) == []
+        assert fleet.queues.tend(fleet.workers, [slot]) == []
     for caller in callers:
         caller.close()
 
@@ -193,7 +193,7 @@ def test_where_steering_is_impossible_a_retired_slot_stays_lent(fleet: Fleet, mo
     slot = fleet.workers.pop()
     fleet.empty(slot)
     for _ in range(20):
-        assert fleet.queues.care(fleet.workers, [slot]) == []
+        assert fleet.queues.tend(fleet.workers, [slot]) == []
         now += module.STRAGGLERS
-    ((_, orders),) = fleet.told().items()
-    assert orders == [Order(adopt=2, sockets=1)]
+    ((_, commands),) = fleet.told().items()
+    assert commands == [Command(adopt=2, sockets=1)]

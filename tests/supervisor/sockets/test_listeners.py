@@ -95,7 +95,7 @@ def test_every_address_of_a_host_has_the_same_port() -> None:
         assert len({sock.getsockname()[1] for sock in listeners.at(0)}) == 1
 
 
-def test_a_second_claim_is_refused() -> None:
+def test_a_second_lock_is_refused() -> None:
     """By another daemon: tests/process/test_bind.py."""
     with bound(LOOPBACK) as listeners:
         address = Tcp("127.0.0.1", port_of(listeners))
@@ -144,14 +144,14 @@ def test_the_file_of_a_unix_socket_that_somebody_has_removed(
     with bound(Unix("socket"), LOOPBACK) as listeners:
         listeners.listen(0, 8)
         monkeypatch.chdir("/")
-        listeners.look()
+        listeners.report_missing()
         assert (listeners.renew(), caplog.records) == ([], [])
         path, before = tmp_path / "socket", listeners.at(0)
         path.rename(tmp_path / "moved")
         if how == "replaced":
             path.write_text("somebody else's")
         for _ in range(3):
-            listeners.look()
+            listeners.report_missing()
         assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["unix"]
         assert "unix:socket is gone" in caplog.text
         (words,) = listeners.renew()
@@ -166,7 +166,7 @@ def test_the_file_of_a_unix_socket_that_somebody_has_removed(
         listeners.listen(0, 8)
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
-        listeners.look()
+        listeners.report_missing()
         assert len(caplog.records) == 1
     assert not path.exists()
 
@@ -239,7 +239,7 @@ def test_a_socket_is_given_away(tmp_path: Path) -> None:
         assert (status.st_uid, status.st_gid) == (nobody.pw_uid, nobody.pw_gid)
 
 
-def test_a_claim_on_an_address_that_covers_another() -> None:
+def test_a_lock_on_an_address_that_covers_another() -> None:
     with bound(LOOPBACK) as listeners:
         for sock in listeners.at(0):
             sock.listen(1)
@@ -331,7 +331,7 @@ def test_a_child_keeps_its_own_socket_alone_and_takes_nothing_from_its_parent(tm
     with bound(LOOPBACK, Unix(str(path)), slots=3) as listeners:
         child = os.fork()
         if child == 0:
-            listeners.leave(1)
+            listeners.close_in_child(1)
             mine = listeners.at(1)
             others = [sock.fileno() for slot in (0, 2) for sock in listeners.at(slot) if sock not in mine]
             os._exit(0 if others == [-1, -1] and all(sock.fileno() >= 0 for sock in mine) else 1)
@@ -341,13 +341,13 @@ def test_a_child_keeps_its_own_socket_alone_and_takes_nothing_from_its_parent(tm
         assert all(sock.fileno() >= 0 for slot in range(3) for sock in listeners.at(slot))
 
 
-def test_a_child_that_outlives_its_parent_holds_no_claim() -> None:
+def test_a_child_that_outlives_its_parent_holds_no_lock() -> None:
     with bound(LOOPBACK) as listeners:
         address = Tcp("127.0.0.1", port_of(listeners))
         ours, theirs = socket.socketpair()
         child = os.fork()
         if child == 0:
-            listeners.leave(None)
+            listeners.close_in_child(None)
             ours.close()
             theirs.send(b"left")
             theirs.recv(1)

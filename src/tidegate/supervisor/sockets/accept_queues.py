@@ -12,11 +12,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from ...ipc.pipe import Order
+from ...ipc.pipe import Command
 from ..worker_handle import Handle, Slot
 from .listeners import Listeners
 
-__all__ = ["Queues"]
+__all__ = ["AcceptQueues"]
 
 # Seconds for connections that had begun when they were steered around a socket: SYNs answered again after 1 and 3 s.
 STRAGGLERS = 5.0
@@ -24,7 +24,7 @@ STRAGGLERS = 5.0
 SOON = 0.2
 
 
-class Queues:
+class AcceptQueues:
     """The care for the queues of slots without a worker.
 
     Parameters:
@@ -46,7 +46,7 @@ class Queues:
             self._listening.add(slot)
             self._steer(self._around)
 
-    def care(self, workers: Sequence[Slot], retired: Sequence[Slot]) -> list[Slot]:
+    def tend(self, workers: Sequence[Slot], retired: Sequence[Slot]) -> list[Slot]:
         """Look after every queue; the retired slots whose sockets were closed, so that nothing is left of them.
 
         To be called when a worker was forked, became ready or ended, and now and then.
@@ -76,13 +76,13 @@ class Queues:
         if not keepers or not sockets:
             return
         keeper = keepers[index % len(keepers)]
-        if keeper.pipe.send(Order(adopt=index, sockets=len(sockets)), sockets):
+        if keeper.pipe.send(Command(adopt=index, sockets=len(sockets)), sockets):
             self._lent[index] = keeper
 
     def _take_back(self, index: int) -> None:
         keeper = self._lent.pop(index)
         if keeper.ended is None:
-            keeper.pipe.send(Order(release=index))
+            keeper.pipe.send(Command(release=index))
 
     def _close_one(self, retired: Sequence[Slot], now: float) -> list[Slot]:
         """Close the sockets of one slot: the kernel numbers those that stay by the order in which others are closed."""

@@ -1,6 +1,6 @@
 """The lock on an address, which keeps a second daemon from joining an SO_REUSEPORT group by accident.
 
-    Claim    one lock: `on` an address, `take` (over, in an upgrade), `fileno`, `release`
+    AddressLock    one lock: `on` an address, `restore` (in an upgrade), `fileno`, `release`
 
 What must not live here: sockets that clients connect to (sockets/listeners.py).
 """
@@ -19,12 +19,12 @@ import tempfile
 
 from .addresses import TWICE
 
-__all__ = ["Claim"]
+__all__ = ["AddressLock"]
 
 logger = logging.getLogger("tidegate.supervisor")
 
 
-class Claim:
+class AddressLock:
     """An advisory lock on an address, held as long as this process lives; OSError when another daemon has it.
 
     SO_REUSEPORT lets any process of the same user join an address, so the address itself keeps nobody away. On Linux
@@ -37,15 +37,15 @@ class Claim:
         self._lock = lock
 
     @classmethod
-    def on(cls, name: str, user: int | None = None) -> Claim | None:
-        """A claim that is new, of who will be `user`; None: a stranger keeps it from being made."""
+    def on(cls, name: str, user: int | None = None) -> AddressLock | None:
+        """Make a lock for a process that will be `user`; return None if another user keeps it from being made."""
         if sys.platform != "linux":
             return cls(cls._file(name))
         lock = cls._abstract(name, {0, os.geteuid(), *([] if user is None else [user])})
         return None if lock is None else cls(lock)
 
     @classmethod
-    def take(cls, number: int) -> Claim:
+    def restore(cls, number: int) -> AddressLock:
         """One that the program before this one in this process had."""
         os.set_inheritable(number, False)
         return cls(socket.socket(fileno=number) if sys.platform == "linux" else number)

@@ -31,10 +31,10 @@ from typing import Any, ClassVar
 import msgspec
 
 from ...config.bind import Address, Fd, Systemd, Tcp, Unix
-from ...ipc.handover_state import EstateError, ListenerLeft
+from ...ipc.handover_state import HandoverError, ListenerState
 from ..system.privileges import give
 from .activation import passed
-from .address_lock import Claim
+from .address_lock import AddressLock
 from .addresses import TWICE, AddressError, Place, SocketAddress, bind_each, check_other, reason_of, resolve, tcp_socket
 from .reuseport import Group
 
@@ -61,8 +61,8 @@ class Listener(ABC):
 
     def __init__(self) -> None:
         self._sockets: dict[int, socket.socket] = {}  # by slot; under 0 alone when it is shared
-        self._claim: Claim | None = None
-        self.told = False  # that it is gone
+        self._lock: AddressLock | None = None
+        self.reported_gone = False  # that it is gone
 
     shared = True
 
@@ -76,7 +76,7 @@ class Listener(ABC):
 
     @abstractmethod
     def bind(self, user: int | None = None) -> None:
-        """Claim the address, as who will be `user`, and bind the socket of slot 0; OSError when that cannot be."""
+        """Lock the address, as who will be `user`, and bind the socket of slot 0; OSError when that cannot be."""
 
     @property
     @abstractmethod
@@ -99,23 +99,23 @@ class Listener(ABC):
     place: tuple[Any, ...]
     """What it is made from."""
 
-    def left(self) -> ListenerLeft:
+    def state(self) -> ListenerState:
         """What the program that is started anew in this process must know of it."""
-        return ListenerLeft(
+        return ListenerState(
             kind=self.kind,
             name=self.name,
             place=self.place,
             sockets={slot: sock.fileno() for slot, sock in self._sockets.items()},
             numbered=[],
-            claim=self._claim.fileno() if self._claim is not None else None,
+            lock=self._lock.fileno() if self._lock is not None else None,
         )
 
-    def take(self, left: ListenerLeft) -> None:
+    def restore(self, left: ListenerState) -> None:
         """Have what the program before this one had, instead of binding it."""
         for slot, number in left.sockets.items():
             os.set_inheritable(number, False)
             self._sockets[slot] = socket.socket(fileno=number)
-        self._claim = Claim.take(left.claim) if left.claim is not None else None
+        self._lock = AddressLock.restore(left.lock) if left.lock is not None else None
 
     def listen(self, slot: int, backlog: int) -> None:
         """Let the slot's queue fill."""
@@ -142,21 +142,21 @@ class Listener(ABC):
     def drop(self, slot: int) -> None:  # noqa: B027
         """Close the socket that the slot had for itself, if it had one."""
 
-    def leave(self, slot: int | None) -> None:
+    def close_in_child(self, slot: int | None) -> None:
         """In a child: close what is not its slot's, and touch nothing that others have."""
         mine = None if slot is None else self.at(slot)
         for sock in self._sockets.values():
             if sock is not mine:
                 sock.close()
-        if self._claim is not None:
-            self._claim.release()
+        if self._lock is not None:
+            self._lock.release()
 
     def close(self) -> None:
         """Give up the address."""
         for sock in self._sockets.values():
             sock.close()
-        if self._claim is not None:
-            self._claim.release()
+        if self._lock is not None:
+            self._lock.release()
 
 
 class TcpListener(Listener):
@@ -174,11 +174,11 @@ class TcpListener(Listener):
     def place(self) -> tuple[Any, ...]:  # type: ignore[override]
         return (int(self._family), *self._address)
 
-    def left(self) -> ListenerLeft:
-        return msgspec.structs.replace(super().left(), numbered=self._group.numbered)
+    def state(self) -> ListenerState:
+        return msgspec.structs.replace(super().state(), numbered=self._group.numbered)
 
-    def take(self, left: ListenerLeft) -> None:
-        super().take(left)
+    def restore(self, left: ListenerState) -> None:
+        super().restore(left)
         self._group = Group(left.numbered)
 
     @property
@@ -196,13 +196,13 @@ class TcpListener(Listener):
     def bind(self, user: int | None = None) -> None:
         chosen = not self._address[1]
         if not chosen:
-            self._claim = Claim.on(f"tcp/{self.name}", user)
+            self._lock = AddressLock.on(f"tcp/{self.name}", user)
             # The claim knows this very address. A bind without SO_REUSEPORT also meets whoever listens on one that
-            # overlaps it, and those who joined a group of the same name without a claim.
+            # overlaps it, and those who joined a group of the same name without a lock.
             tcp_socket(self._family, self._address, reuse_port=False).close()
         self.at(0)
         if chosen:
-            self._claim = Claim.on(f"tcp/{self.name}", user)
+            self._lock = AddressLock.on(f"tcp/{self.name}", user)
 
     def at(self, slot: int) -> socket.socket:
         key = 0 if self.shared else slot
@@ -245,11 +245,11 @@ class UnixListener(Listener):
         self.place = (path,)
         self._file: tuple[int, int] | None = None  # device and inode: somebody else may have put another there
 
-    def left(self) -> ListenerLeft:
-        return msgspec.structs.replace(super().left(), file=self._file)
+    def state(self) -> ListenerState:
+        return msgspec.structs.replace(super().state(), file=self._file)
 
-    def take(self, left: ListenerLeft) -> None:
-        super().take(left)
+    def restore(self, left: ListenerState) -> None:
+        super().restore(left)
         self._file = left.file
 
     @property
@@ -257,7 +257,7 @@ class UnixListener(Listener):
         return str(Unix(self._path))
 
     def bind(self, user: int | None = None) -> None:
-        self._claim = Claim.on(f"unix/{os.path.realpath(self._path)}", user)
+        self._lock = AddressLock.on(f"unix/{os.path.realpath(self._path)}", user)
         self._remove_stale()
         self._sockets[0] = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # No absolute path may be longer than some 100 bytes.
@@ -283,7 +283,7 @@ class UnixListener(Listener):
             fresh.close()
             raise
         self._sockets.pop(0).close()
-        self._sockets[0], self._file, self.told = fresh, self._found(), False
+        self._sockets[0], self._file, self.reported_gone = fresh, self._found(), False
 
     def _remove_stale(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
@@ -385,7 +385,7 @@ def _places(address: Address) -> Sequence[SocketAddress | Unix | Fd]:
             return [address]
 
 
-def _made_from(left: ListenerLeft) -> Listener:
+def _made_from(left: ListenerState) -> Listener:
     match left.kind, left.place:
         case TcpListener.kind, (int(family), str(host), int(port), *rest):
             return TcpListener(socket.AddressFamily(family), (host, port, *rest))  # type: ignore[arg-type]
@@ -394,26 +394,26 @@ def _made_from(left: ListenerLeft) -> Listener:
         case FdListener.kind, (int(number),):
             return FdListener(number)
         case _:
-            raise EstateError(f"{left.name} is listened on in a way that this tidegate does not know ({left.kind})")
+            raise HandoverError(f"{left.name} is listened on in a way that this tidegate does not know ({left.kind})")
 
 
-def check(left: ListenerLeft) -> None:
+def check(left: ListenerState) -> None:
     """Check that this program can take the listener over, and touch nothing of it.
 
     Raises:
-        EstateError: it is of a kind that there is not, or no more.
+        HandoverError: it is of a kind that there is not, or no more.
     """
     _made_from(left)
 
 
-def take(left: ListenerLeft) -> Listener:
+def restore(left: ListenerState) -> Listener:
     """A listener of the program before this one in this process.
 
     Raises:
-        EstateError: it is of a kind that there is not, or no more.
+        HandoverError: it is of a kind that there is not, or no more.
     """
     listener = _made_from(left)
-    listener.take(left)
+    listener.restore(left)
     return listener
 
 
@@ -423,13 +423,13 @@ class Listeners:
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
 
-    def left(self) -> list[ListenerLeft]:
+    def state(self) -> list[ListenerState]:
         """What the program that is started anew in this process must know of them."""
-        return [listener.left() for listener in self._listeners]
+        return [listener.state() for listener in self._listeners]
 
-    def take(self, left: Sequence[ListenerLeft]) -> None:
+    def restore(self, left: Sequence[ListenerState]) -> None:
         """Have what the program before this one had, instead of binding it."""
-        self._listeners += map(take, left)
+        self._listeners += map(restore, left)
 
     def bind(self, addresses: Sequence[Address], slots: int, user: int | None = None) -> None:
         """Bind each address for so many slots, as who will be `user`.
@@ -479,11 +479,11 @@ class Listeners:
         """The addresses that are TCP ports."""
         return [listener.socket_address for listener in self._listeners if isinstance(listener, TcpListener)]
 
-    def look(self) -> None:
+    def report_missing(self) -> None:
         """Say once of each address that nobody can connect to any more, that this is so."""
         for listener in self._listeners:
-            if not listener.told and not listener.present:
-                listener.told = True
+            if not listener.reported_gone and not listener.present:
+                listener.reported_gone = True
                 logger.warning(
                     "%s is gone: somebody has removed or replaced the socket's file. Nobody can connect to it until a"
                     " reload makes it anew",
@@ -567,10 +567,10 @@ class Listeners:
         """The addresses as they are, in the order given."""
         return [listener.name for listener in self._listeners]
 
-    def leave(self, slot: int | None = None) -> None:
+    def close_in_child(self, slot: int | None = None) -> None:
         """In a child: close every socket but those of its slot."""
         for listener in self._listeners:
-            listener.leave(slot)
+            listener.close_in_child(slot)
 
     def close(self) -> None:
         """Give up every address."""

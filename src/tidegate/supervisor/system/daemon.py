@@ -111,8 +111,8 @@ class Service:
         self.identity = identity
         self._load = load
         self._pidfile = Pidfile(config.pidfile) if config.pidfile is not None else None
-        self._told: tuple[object, ...] = ()
-        self._told_at = 0.0
+        self._reported: tuple[object, ...] = ()
+        self._reported_at = 0.0
         self._watchdog_due = 0.0
         self._doing = ""
 
@@ -210,7 +210,7 @@ class Service:
     def ready(self, ready: int, desired: int) -> None:
         """The daemon serves: enough workers are ready, for the first time."""
         self._doing = ""
-        self._told = ()
+        self._reported = ()
         self.notify.ready(_count(ready, desired))
 
     def reloading(self, seconds: float) -> None:
@@ -227,7 +227,7 @@ class Service:
         """A reload has ended, well or not: the daemon serves either way."""
         if self._doing == "reloading: ":  # and not stopping by now
             self._doing = "" if done else "the last reload failed: "
-            self._told = ()
+            self._reported = ()
             self.notify.ready(f"{self._doing}{_count(ready, desired)}")
 
     def stopping(self, seconds: float, why: str) -> None:
@@ -251,18 +251,18 @@ class Service:
                 continue
             row = scoreboard.row(handle.row)
             connections += row.words("connections_open")[0] + row.words("connections_closing")[0]
-            if handle.stage == "ready" and not handle.ordered:
+            if handle.stage == "ready" and not handle.stop_mode:
                 slots.add(handle.slot.index)
                 oldest = min(oldest, row.heartbeat or now)
-        self._tell_status(now, len(slots), scoreboard.desired, connections)
+        self._report_status(now, len(slots), scoreboard.desired, connections)
         if self.notify.watchdog_interval is not None and now >= self._watchdog_due and self._well(now - oldest):
             self.notify.watchdog()
             self._watchdog_due = now + self.notify.watchdog_interval
 
-    def _tell_status(self, now: float, ready: int, desired: int, connections: int) -> None:
-        if (self._doing, ready, desired) == self._told and now < self._told_at + STATUS_INTERVAL:
+    def _report_status(self, now: float, ready: int, desired: int, connections: int) -> None:
+        if (self._doing, ready, desired) == self._reported and now < self._reported_at + STATUS_INTERVAL:
             return
-        self._told, self._told_at = (self._doing, ready, desired), now
+        self._reported, self._reported_at = (self._doing, ready, desired), now
         self.notify.status(f"{self._doing}{_count(ready, desired)}, {connections} connections")
 
     def _well(self, age: float) -> bool:
@@ -282,7 +282,7 @@ class Service:
 
     # The end.
 
-    def leave(self) -> None:
+    def close_in_child(self) -> None:
         """In a child: have no part in it."""
         self.notify.close()
 
