@@ -89,11 +89,11 @@ def _run(config: Config, sockets: list[socket.socket], row: Row, supervisor: Pip
     app = load(config.application)
     _reclaim_signals()
     admission = make_admission(config, tls, app.ssl, row)
-    # What is there now stays: the collector need not look at it with every new connection.
+    # What has been imported stays: the collector need not look at it with every new connection.
     gc.collect()
     gc.freeze()
-    watch_collector(row)
-    tell_capacity(row, config.max_connections)
+    record_collections(row)
+    record_capacity(row, config.max_connections)
     worker = Worker(config, app, sockets, row, supervisor, admission)
     runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     status = _turn(runner.get_loop(), worker)
@@ -153,7 +153,7 @@ class Worker:
     ) -> None:
         self.config, self.app, self.sockets, self.row, self.supervisor = config, app, sockets, row, supervisor
         self.admission = admission
-        # A line for each connection is not what an operator calls an event.
+        # To an operator a connection is no event.
         self._policy = ProcessPolicy(admission, failures=BaseException, event_level=logging.DEBUG)
         self.stubborn = 0  # handlers that did not end
         self._stop_request: StopRequest
