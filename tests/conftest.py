@@ -23,6 +23,7 @@ What must not live here: helpers that are imported by name (tests/support/harnes
 from __future__ import annotations
 
 import gc
+import logging
 import signal
 from collections.abc import Iterator
 
@@ -86,3 +87,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         slow = item.get_closest_marker("slow") or item.get_closest_marker("timed")
         if slow and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(LONG / SLOWNESS))  # hangs.py scales it
+
+
+class _Assertions(logging.Handler):
+    """Keeps the assertions that have failed in what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failed: list[AssertionError] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and isinstance(record.exc_info[1], AssertionError):
+            self.failed.append(record.exc_info[1])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    """What a handler or a hook asserts in this process is logged by the server that called it: it fails the test."""
+    assertions = _Assertions()
+    logging.getLogger().addHandler(assertions)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(assertions)
+    if assertions.failed:
+        raise assertions.failed[0]

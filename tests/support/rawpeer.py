@@ -162,6 +162,7 @@ class ServerPeer(RawPeer):
         super().__init__(reader, writer)
         self.line = ""  # of the request
         self.headers: list[tuple[str, str]] = []
+        self.done = asyncio.Event()
 
     async def request(self) -> Self:
         """Read the head of a request, however long the client takes over it."""
@@ -193,8 +194,12 @@ class ServerPeer(RawPeer):
 class RawServer:
     """A TCP server on a free port of 127.0.0.1 that lets a coroutine say what it wants to each client.
 
+    What a handler raises is raised at the end of the block, the end of the stream included: a handler that expects no
+    more calls `peer.rest()`. It must have come to its end by then.
+
     Attributes:
         peers: of all connections so far.
+        done: set at the end of the block.
     """
 
     def __init__(
@@ -203,6 +208,7 @@ class RawServer:
         self.handler = answering(handler) if isinstance(handler, bytes) else handler
         self.tls = tls
         self.peers: list[ServerPeer] = []
+        self.done = asyncio.Event()
         self.failures: list[BaseException] = []
         self.tasks: set[asyncio.Task[Any]] = set()
 
@@ -211,13 +217,10 @@ class RawServer:
         assert task is not None
         self.tasks.add(task)
         peer = ServerPeer(reader, writer)
+        peer.done = self.done
         self.peers.append(peer)
         try:
             await self.handler(peer)
-        except (ConnectionError, EOFError):
-            pass
-        except asyncio.CancelledError:
-            pass
         except BaseException as exc:
             self.failures.append(exc)
         finally:
@@ -233,10 +236,12 @@ class RawServer:
 
     async def __aexit__(self, *_: Any) -> None:
         self.server.close()
-        tasks = list(self.tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self.done.set()
+        if self.tasks:
+            _, late = await asyncio.wait(set(self.tasks), timeout=PATIENCE)
+            for task in late:
+                task.cancel()
+            assert not late, f"{len(late)} handlers have not ended"
         if self.failures:
             raise self.failures[0]
 
@@ -256,5 +261,5 @@ def answering(response: bytes) -> Callable[[ServerPeer], Awaitable[None]]:
 
 
 async def forever(peer: ServerPeer) -> None:
-    """Say nothing."""
-    await asyncio.get_running_loop().create_future()
+    """Say nothing, until the end of the test."""
+    await peer.done.wait()
