@@ -23,7 +23,7 @@ from tests.support.harness import Daemon, require, wait_until
 from tests.support.patience import PATIENCE
 from tidegate._core.scoreboard import Scoreboard
 from tidegate.environment import MULTIPROC_DIR
-from tidegate.metrics.application import Users
+from tidegate.metrics.application import ApplicationCollector
 from tidegate.metrics.expose import expose, registry
 
 APPLICATION = """
@@ -71,7 +71,7 @@ def count(folder: Path, *arguments: str) -> None:
     subprocess.run([sys.executable, "-c", COUNT, *arguments], check=True, env=environment)
 
 
-def text(users: Users) -> str:
+def text(users: ApplicationCollector) -> str:
     registry = CollectorRegistry()
     registry.register(users)
     return generate_latest(registry).decode()
@@ -91,16 +91,16 @@ def test_processes_are_added_up_and_files_are_used_again(tmp_path: Path) -> None
         "gauge_livesum_0.db",
         "gauge_livesum_1.db",
     }
-    assert "\nseen_total 24.0\n" in text(Users(str(tmp_path)))
-    assert "\nnow 6.0\n" in text(Users(str(tmp_path)))
+    assert "\nseen_total 24.0\n" in text(ApplicationCollector(str(tmp_path)))
+    assert "\nnow 6.0\n" in text(ApplicationCollector(str(tmp_path)))
     count(tmp_path, "0", "0", "now")  # a successor
-    assert "\nseen_total 36.0\n" in text(Users(str(tmp_path)))
-    assert "\nnow 6.0\n" in text(Users(str(tmp_path)))
+    assert "\nseen_total 36.0\n" in text(ApplicationCollector(str(tmp_path)))
+    assert "\nnow 6.0\n" in text(ApplicationCollector(str(tmp_path)))
 
 
 def test_a_name_of_ours_is_left_out_and_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     count(tmp_path, "0", "0", "tidegate_ready")
-    users = Users(str(tmp_path))
+    users = ApplicationCollector(str(tmp_path))
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             assert "tidegate_ready" not in text(users)
@@ -146,7 +146,7 @@ def test_an_odd_file_leaves_out_itself_alone(
     (tmp_path / "counter_0.db").write_bytes((counted / "counter_0.db").read_bytes())
     (tmp_path / "gauge_livesum_0.db").write_bytes((counted / "gauge_livesum_0.db").read_bytes())
     ODD[kind](tmp_path / name)
-    users = Users(str(tmp_path))
+    users = ApplicationCollector(str(tmp_path))
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             assert "\nnow 3.0\n" in text(users)
@@ -168,8 +168,8 @@ def test_both_formats_show_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_nothing_is_there_yet(tmp_path: Path) -> None:
-    assert text(Users(str(tmp_path))) == ""
-    assert text(Users(str(tmp_path / "gone"))) == ""
+    assert text(ApplicationCollector(str(tmp_path))) == ""
+    assert text(ApplicationCollector(str(tmp_path / "gone"))) == ""
 
 
 def folder_of(daemon: Daemon) -> Path:

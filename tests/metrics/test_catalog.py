@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from tidegate._core.counters import BOUNDS, FIELDS, OPCODES
-from tidegate.metrics.catalog import CATALOG, ByOutcome, Metric, Several
+from tidegate.metrics.catalog import CATALOG, ByLabel, ByOutcome, Metric
 
 BY_NAME = {metric.full_name: metric for metric in CATALOG}
 
@@ -95,7 +95,7 @@ def test_a_source_fits_its_type(metric: Metric) -> None:
     if isinstance(metric.source, str):
         assert metric.type == "histogram"
         assert metric.source in BOUNDS
-    elif isinstance(metric.source, Several):
+    elif isinstance(metric.source, ByLabel):
         assert metric.type == "histogram"
         assert len(metric.labels) == 1 + ("worker" in metric.labels)
         assert set(metric.source.fields.values()) <= set(BOUNDS)
@@ -115,7 +115,7 @@ def test_a_source_fits_its_type(metric: Metric) -> None:
 def test_every_word_that_is_counted_is_shown_once() -> None:
     shown: Counter[tuple[str, int]] = Counter()
     for metric in CATALOG:
-        if isinstance(metric.source, str | Several):
+        if isinstance(metric.source, str | ByLabel):
             names = [metric.source] if isinstance(metric.source, str) else metric.source.fields.values()
             shown.update((name, i) for name in names for i in range(FIELDS[name].size))
         elif isinstance(metric.source, Mapping):

@@ -1,4 +1,4 @@
-"""From one reading, of the scoreboard and of the system, to prometheus_client's families, as the catalog says.
+"""Makes prometheus_client's families, as the catalog declares them, of one reading of the scoreboard and the system.
 
 What must not live here: names of metrics (catalog), formats (expose).
 """
@@ -15,7 +15,7 @@ from prometheus_client.utils import floatToGoString
 from .._core.counters import BOUNDS, FIELDS, Row
 from .._core.scoreboard import Scoreboard
 from .._core.snapshot import OPERATION_BOUNDS, OPERATION_TICKS, Snapshot
-from .catalog import CATALOG, ByOutcome, Metric, Several, Told
+from .catalog import CATALOG, ByLabel, ByOutcome, FromSystem, Metric
 from .derived import Sample
 from .procfs import Observer, Reading
 
@@ -45,7 +45,7 @@ class ScoreboardCollector(Collector):
 
 
 def families(reading: Reading) -> list[Family]:
-    """The whole catalog, with the values of a reading."""
+    """Return a family for each metric of the catalog, with the values of a reading."""
     return [_filled(metric, reading) for metric in CATALOG]
 
 
@@ -65,7 +65,7 @@ def _filled(metric: Metric, reading: Reading) -> Family:
 
 
 def _rows(metric: Metric, snapshot: Snapshot) -> list[tuple[tuple[str, ...], Row]]:
-    """The rows that a metric is read from, with the label that each one has."""
+    """Return the rows that a metric is read from, each with its label."""
     if "worker" in metric.labels:
         return [((str(slot.index),), slot.counts) for slot in snapshot.slots]
     return [((), snapshot.counts)]
@@ -73,8 +73,8 @@ def _rows(metric: Metric, snapshot: Snapshot) -> list[tuple[tuple[str, ...], Row
 
 def _samples(metric: Metric, reading: Reading) -> Iterator[Sample]:
     source = metric.source
-    assert not isinstance(source, str | Several | ByOutcome)
-    if isinstance(source, Told):
+    assert not isinstance(source, str | ByLabel | ByOutcome)
+    if isinstance(source, FromSystem):
         yield from source.of(reading)
         return
     if callable(source):
@@ -92,7 +92,7 @@ def _histograms(metric: Metric, snapshot: Snapshot) -> Iterator[tuple[tuple[str,
         for outcome, words in source.of(snapshot).items():
             yield (outcome,), *_histogram(words, OPERATION_BOUNDS, OPERATION_TICKS)
         return
-    if isinstance(source, Several):
+    if isinstance(source, ByLabel):
         for labels, row in _rows(metric, snapshot):
             for value, field in source.fields.items():
                 yield (*labels, value), *histogram(row, field)
@@ -103,7 +103,7 @@ def _histograms(metric: Metric, snapshot: Snapshot) -> Iterator[tuple[tuple[str,
 
 
 def histogram(row: Row, field: str) -> tuple[list[tuple[str, float]], float]:
-    """A histogram of a row as (upper bound, how many up to it) for each bucket, and its sum."""
+    """Return a histogram of a row: (upper bound, count up to it) for each bucket, and the sum."""
     return _histogram(row.words(field), BOUNDS[field], FIELDS[field].ticks)
 
 

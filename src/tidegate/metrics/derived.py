@@ -1,6 +1,6 @@
-"""What is known about a daemon and its processes, one function each, as (label values, value) of a `Snapshot`.
+"""Samples of metrics that follow from a `Snapshot`, one function for each metric, as (label values, value).
 
-What must not live here: anything that workers count (that is a row's field, named in the catalog).
+What must not live here: anything that workers count (that is a field of a row, named in the catalog).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..version import version
 Sample = tuple[tuple[str, ...], float]
 
 SHARED = "shared"
-"""In the place of a slot: what all slots share."""
+"""The label of what all slots share, in the place of a slot."""
 
 BACKOFF = "backoff"
 """The stage of a slot that has no worker and waits before it gets the next."""
@@ -24,7 +24,7 @@ BACKOFF = "backoff"
 
 @cache
 def versions() -> tuple[str, str, str]:
-    """Of tidegate, Python and uvloop."""
+    """Return the versions of tidegate, Python and uvloop."""
     return version, platform.python_version(), installed_version("uvloop")
 
 
@@ -88,7 +88,7 @@ def drain_duration(snapshot: Snapshot) -> Mapping[str, tuple[int, ...]]:
 
 
 def accept_queues(snapshot: Snapshot) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Slot, how many connections wait to be accepted there, how many may; where there are such queues."""
+    """Yield slot and queue, (connections that wait to be accepted, connections that may), where there is a queue."""
     for name, queue in (
         *((str(slot.index), slot.accept_queue) for slot in snapshot.slots),
         (SHARED, snapshot.accept_queue),
@@ -156,7 +156,7 @@ def send_queue_max(snapshot: Snapshot) -> Iterator[Sample]:
 
 
 def connections_max(snapshot: Snapshot) -> Iterator[Sample]:
-    """One worker for each slot counts: its newest. There is nothing to tell before the first one has begun."""
+    """Add up the limits of the newest worker of each slot. There is no sample before the first worker has started."""
     slots = [max(slot.workers, key=lambda worker: worker.started_at) for slot in snapshot.slots if slot.workers]
     limits = [worker.counts.connections_max for worker in slots if worker.counts.connections_max[0]]
     if limits:
@@ -164,19 +164,19 @@ def connections_max(snapshot: Snapshot) -> Iterator[Sample]:
 
 
 def in_backoff(slot: Slot, snapshot: Snapshot) -> bool:
-    """No live worker, and none is forked yet because those before it ended too soon."""
+    """Return whether a slot has no live worker, and waits to fork one because the workers before ended too soon."""
     return not slot.workers and slot.backoff_until > snapshot.taken_at
 
 
 def ready_slots(snapshot: Snapshot) -> int:
-    """How many slots have a ready worker. During a handover both generations are one."""
+    """Return how many slots have a ready worker, of whatever generation."""
     return sum(any(worker.stage == "ready" for worker in slot.workers) for slot in snapshot.slots)
 
 
 def is_ready(snapshot: Snapshot) -> bool:
-    """Every desired worker has been ready, one still is, and nobody told the daemon to stop.
+    """Return whether every desired worker has been ready, one still is, and the daemon was not told to stop.
 
-    One crashed worker does not turn it: its slot's socket stays open, its successor accepts what waits there, and a
-    load balancer that took the whole daemon out for it would disconnect everybody else.
+    The crash of one worker does not change it: the socket of its slot stays open, its successor accepts what waits
+    there, and a load balancer that takes the daemon out would disconnect the clients of the other workers.
     """
     return snapshot.ready and not snapshot.draining and ready_slots(snapshot) > 0

@@ -13,26 +13,26 @@ from prometheus_client.exposition import choose_encoder
 
 from .._core.scoreboard import Scoreboard
 from ..environment import MULTIPROC_DIR
-from .application import Users
+from .application import ApplicationCollector
 from .collect import ScoreboardCollector
 
 
 def registry(scoreboard: Scoreboard, before: Collection[int] = ()) -> CollectorRegistry:
-    """A registry of the daemon's own metrics, and of those of its application where there is a folder for them.
+    """Return a registry of the daemon's metrics, and of the application's if there is a folder for them.
 
-    `before` are the admin processes before this one.
+    `before` has the process ids of earlier admin processes.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(ScoreboardCollector(scoreboard, before))
     if folder := os.environ.get(MULTIPROC_DIR):
-        registry.register(Users(folder))
+        registry.register(ApplicationCollector(folder))
     return registry
 
 
 def expose(registry: CollectorRegistry, accept: str = "") -> tuple[str, bytes]:
-    """The Content-Type and the text, for a request's Accept header; one that makes no sense gets the plain format."""
+    """Return the Content-Type and the text for a request's Accept header; the plain format for an invalid one."""
     try:
         encoder, content_type = choose_encoder(accept)
-    except (TypeError, ValueError):  # a version that is none
+    except (TypeError, ValueError):  # an invalid version
         encoder, content_type = choose_encoder("")
     return content_type, encoder(registry)

@@ -1,10 +1,10 @@
-"""What the system tells of a daemon: of each of its processes, and of its network. Nobody in it need be asked.
+"""What the system reports of a daemon: of each of its processes, and of its network, whatever state a process is in.
 
     Observer    reads the scoreboard and the system together: a `Reading`
-    Reading     a `Snapshot`, with a `Usage` for each slot, for the supervisor and for this process, the admin's
+    Reading     a `Snapshot`, with a `Usage` for each slot, for the supervisor and for this process, the admin process
 
-So a worker that hangs can be seen at work, and one that has ended has left its processor time in the scoreboard. Where
-the system does not tell something, there is nothing of it.
+So the processor time of a worker that hangs can be seen, and that of a worker that has ended is in the scoreboard.
+What the system does not report is left out.
 
 What must not live here: reading one process (process/proc.py), anything that the daemon counts by itself (scoreboard),
 names of metrics (catalog).
@@ -26,7 +26,7 @@ from .derived import Sample
 
 __all__ = ["Observer", "Reading", "Usage", "sampled", "tcp_counter"]
 
-# Seconds for the scoreboard to tell of the end of a process that the system does not know any more.
+# Seconds until the scoreboard has the end of a process that the system does not report any more.
 PATIENCE = 0.05
 
 SUPERVISOR, ADMIN = "supervisor", "admin"
@@ -35,13 +35,13 @@ _Number = TypeVar("_Number", int, float)
 
 
 class Usage(NamedTuple):
-    """What a slot takes, whose processes may be two, or none; see `Process`.
+    """What the processes of a slot use, which may be two, or none; see `Process`.
 
     Attributes:
-        cpu_seconds: of all that there ever were.
-        resident_memory_bytes: of those that there are now.
-        open_fds: of the one that has most.
-        max_fds: of the one that may have least.
+        cpu_seconds: of all processes that the slot has had.
+        resident_memory_bytes: of its processes now.
+        open_fds: of the process with the most.
+        max_fds: of the process with the lowest limit.
     """
 
     cpu_seconds: float
@@ -56,8 +56,8 @@ class Reading:
 
     Attributes:
         snapshot: the scoreboard.
-        usage: slot, "supervisor" or "admin" -> what it takes.
-        tcp: the system's counters of TCP, by its own names for them.
+        usage: slot, "supervisor" or "admin" -> what it uses.
+        tcp: the system's counters of TCP, by the names that it has for them.
     """
 
     snapshot: Snapshot
@@ -66,21 +66,21 @@ class Reading:
 
 
 class Observer:
-    """Reads, again and again; processor time never goes backwards from one reading to the next.
+    """Reads the scoreboard and the system; processor time never goes backwards from one reading to the next.
 
     Parameters:
         scoreboard: of the daemon.
-        before: the admin processes before this one that may not have ended yet.
+        before: process ids of earlier admin processes that may not have ended yet.
     """
 
     def __init__(self, scoreboard: Scoreboard, before: Collection[int] = ()) -> None:
         self._scoreboard = scoreboard
         self._before = set(before)
-        self._retired = 0.0  # what those of them who have ended took, as it was told last
-        self._most: dict[str, float] = {}  # processor time as it was told last
+        self._retired = 0.0  # processor time of ended admin processes, in the last reading
+        self._most: dict[str, float] = {}  # processor time in the last reading
 
     def read(self) -> Reading:
-        """A reading; TimeoutError like `Scoreboard.read()`."""
+        """Return a reading. Raise TimeoutError like `Scoreboard.read()`."""
         deadline = time.monotonic() + PATIENCE
         while True:
             snapshot = self._scoreboard.read()
@@ -88,7 +88,7 @@ class Observer:
                 return Reading(snapshot)  # a system without /proc
             workers = {worker.pid: read(worker.pid, snapshot.pid) for worker in _workers(snapshot)}
             others = {pid: read(pid, snapshot.pid) for pid in self._before}
-            # One that is gone has left its processor time in its slot, or its parent is about to put it there.
+            # The processor time of a process that has ended is in its slot, or the supervisor is about to add it.
             entered = all(others.values()) or snapshot.admin_cpu_seconds > self._retired
             if (all(workers.values()) and entered) or time.monotonic() > deadline:
                 break
@@ -127,7 +127,7 @@ def _known(numbers: Iterable[_Number | None]) -> list[_Number]:
 
 
 def _tcp() -> dict[str, int]:
-    """The kernel's counters of TCP that are more than the standards ask for, in this network namespace."""
+    """Return the kernel's own counters of TCP (TcpExt), of this network namespace."""
     try:
         with open("/proc/self/net/netstat", encoding="ascii") as file:
             names, values = [line.split()[1:] for line in file if line.startswith("TcpExt:")]
@@ -151,11 +151,11 @@ def _counted(name: str, reading: Reading) -> Iterator[Sample]:
 
 
 def sampled(name: str) -> Callable[[Reading], Iterator[Sample]]:
-    """What is called so in `Usage`, of each slot and the other processes."""
+    """Return a source of this attribute of `Usage`, for each slot and the other processes."""
     assert name in Usage._fields
     return partial(_sampled, name)
 
 
 def tcp_counter(name: str) -> Callable[[Reading], Iterator[Sample]]:
-    """What the kernel calls so."""
+    """Return a source of the kernel's counter with this name."""
     return partial(_counted, name)

@@ -1,10 +1,10 @@
-"""A file of prometheus_client's multiprocess mode that costs nobody the process: there is always room for what it says.
+"""A file of prometheus_client's multiprocess mode that cannot end the process, whatever happens to the disk.
 
 That library writes through memory that is mapped to a sparse file. On a full disk such a write is SIGBUS, and with a
-folder that is gone or read-only the application's `Counter(...)` raises. Here the system sets the blocks aside first;
-where it has none, what would be in the file stays in the process, which counts on for itself.
+folder that is gone or read-only the application's `Counter(...)` raises. Here blocks of the disk are allocated first;
+if that fails, the values stay in the process, which goes on counting without the file.
 
-What must not live here: which files there are (application.py), the folder (supervisor/multiproc_dir.py).
+What must not live here: the names of files (application.py), the folder (supervisor/multiproc_dir.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ SIZE = 1 << 16  # bytes of a new file
 class ValueFile(MmapedDict):
     """A dictionary of floats in a file, as far as there is room for it.
 
-    What has a place there keeps it; what comes after the disk was full has none, until another process takes the file.
+    A value that has a place in the file keeps it; after the disk was full new values have none, until another process
+    takes over the file.
 
     Parameters:
         filename: the file, which may exist.
@@ -32,7 +33,7 @@ class ValueFile(MmapedDict):
     """
 
     failed: Callable[[OSError], object] = staticmethod(lambda error: None)
-    """Told why something has no place in a file, perhaps many times."""
+    """Called with the error when a value has no place in the file, perhaps many times."""
 
     def __init__(self, filename: str, read_mode: bool = False) -> None:
         self._full = False
@@ -50,7 +51,7 @@ class ValueFile(MmapedDict):
         self.failed(error)
 
     def _init_value(self, key: str) -> None:
-        """Make a place for a value, for which the file may have to grow; OSError if it cannot."""
+        """Make a place for a value, for which the file may have to grow. Raise OSError if it cannot."""
         most = self._used + len(key.encode()) + 4 + 8 + 16  # length, padding, value and time
         capacity = self._capacity
         while capacity < most:
@@ -60,7 +61,7 @@ class ValueFile(MmapedDict):
         super()._init_value(key)  # type: ignore[no-untyped-call,unused-ignore]
 
     def _has(self, key: str) -> bool:
-        """Whether the value has a place, now at the latest."""
+        """Make a place for the value, if it has none. Return whether it has one."""
         if key not in self._positions and not self._full:
             try:
                 self._init_value(key)
@@ -69,7 +70,7 @@ class ValueFile(MmapedDict):
         return key in self._positions
 
     def read_value(self, key: str) -> tuple[float, float]:
-        """The value and its time; zeros for one that has no place."""
+        """Return the value and its time; zeros for a value without a place."""
         if not self._has(key):
             return 0.0, 0.0
         value, timestamp = super().read_value(key)  # type: ignore[no-untyped-call,unused-ignore]
@@ -81,13 +82,13 @@ class ValueFile(MmapedDict):
             super().write_value(key, value, timestamp)  # type: ignore[no-untyped-call,unused-ignore]
 
     def read_all_values(self) -> Iterator[tuple[str, float, float]]:
-        """Every value in the file."""
+        """Yield every value in the file."""
         if self._m is not None:
             yield from super().read_all_values()  # type: ignore[no-untyped-call,unused-ignore]
 
 
 def _make(filename: str) -> None:
-    """Make the file if it is not there, and set aside all of it; OSError if that cannot be, and then there is none."""
+    """Make the file if it is not there, and allocate all of it. On OSError, no new file is left."""
     descriptor = os.open(filename, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         size = os.fstat(descriptor).st_size
@@ -103,7 +104,7 @@ def _make(filename: str) -> None:
 
 
 def _reserve(descriptor: int, size: int) -> None:
-    """Let the file have so many bytes, with a block of the disk under each of them."""
+    """Allocate blocks of the disk for so many bytes of the file."""
     try:
         os.posix_fallocate(descriptor, 0, size)
         return
