@@ -173,6 +173,12 @@ def test_parameters(where: str, function: Any, text: str) -> None:
     assert [name for name in parameters(function) if not re.search(rf"\b{name}\b", text)] == []
 
 
+def test_each_unit_is_somebodys() -> None:
+    """A pattern that no parameter has checks nothing."""
+    found = {name for _, function, _ in CALLABLES for name in parameters(function)}
+    assert [pattern for pattern in UNITS if not any(re.fullmatch(pattern, name) for name in found)] == []
+
+
 @pytest.mark.parametrize(("where", "function", "text"), CALLABLES, ids=IDS)
 def test_units(where: str, function: Any, text: str) -> None:
     """Each parameter with a unit has it in its documentation."""

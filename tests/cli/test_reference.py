@@ -28,7 +28,9 @@ def test_the_pages_are_up_to_date(name: str) -> None:
 @pytest.mark.parametrize("write", reference.PAGES.values(), ids=list(reference.PAGES))
 def test_the_rows_are_whole(write: Callable[[], str]) -> None:
     """As many cells as the head of their table has: a bar in a text does not end one."""
-    for table in re.findall(r"(?:^\|.*\n)+", write(), re.MULTILINE):
+    tables = re.findall(r"(?:^\|.*\n)+", write(), re.MULTILINE)
+    assert tables
+    for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
 

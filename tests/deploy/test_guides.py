@@ -10,7 +10,7 @@ import importlib
 import re
 import shlex
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import click
@@ -23,7 +23,7 @@ from tidegate.config.schema import settings
 from tidegate.config.sources import OTHERS, Loader
 from tidegate.ipc import exit_status
 from tidegate.metrics.catalog import CATALOG
-from tidegate.supervisor.signals import HEARD
+from tidegate.supervisor.signals import CAUGHT
 
 README = ROOT / "README.md"
 OPERATING = ROOT / "deploy" / "guides" / "operating.md"
@@ -83,12 +83,40 @@ def options() -> set[str]:
     return found
 
 
+def links(page: Path) -> list[str]:
+    """Where the page leads to, but for other sites."""
+    found = re.findall(r"\[[^\]]+\]\(([^)]+)\)", TEXTS[page].replace("\n", " "))
+    return [link for link in found if not link.startswith("https://")]
+
+
+def paths(page: Path) -> list[str]:
+    """Files of the project."""
+    return [span for span in spans(page) if re.fullmatch(r"(deploy|src|tests|grafana|\.ci|\.github)(/[\w.]+)*/?", span)]
+
+
+def metrics(page: Path) -> list[tuple[str, str]]:
+    """Metrics, each with its selector or ""."""
+    return [(name, chosen) for name, _, chosen in re.findall(r"\b(tidegate_[a-z_]+)(\{([^}]*)\})?", TEXTS[page])]
+
+
+def defaults(page: Path) -> list[tuple[str, str]]:
+    """Options with a value in brackets behind them: `--settle` (1 s)."""
+    return re.findall(r"`(--[a-z-]+)` \(([\d.:]+(?: ?(?:s|KiB|MiB))?)[,)]", prose(page))
+
+
+@pytest.mark.parametrize(
+    ("find", "least"),
+    [(links, 30), (paths, 10), (commands, 20), (metrics, 50), (defaults, 10)],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_there_is_something_to_check(find: Callable[[Path], Iterable[object]], least: int) -> None:
+    """Or the pages have come to be written in another way, which the checks below do not see."""
+    assert sum(len(list(find(page))) for page in PAGES) >= least
+
+
 @each_page
 def test_links_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\[[^\]]+\]\(([^)]+)\)", TEXTS[page].replace("\n", " "))
-    for link in links:
-        if link.startswith("https://"):
-            continue
+    for link in links(page):
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), link
@@ -97,9 +125,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @each_page
 def test_paths_are_there(page: Path) -> None:
-    for span in spans(page):
-        if re.fullmatch(r"(deploy|src|tests|grafana|\.ci|\.github)(/[\w.]+)*/?", span):
-            assert (ROOT / span).exists(), span
+    for path in paths(page):
+        assert (ROOT / path).exists(), path
 
 
 @each_page
@@ -127,7 +154,7 @@ def test_metrics_exist_with_their_labels(page: Path) -> None:
         (name, label): set(re.findall(r"`([^`]+)`", cells))
         for label, name, cells in re.findall(r"^\| `(\w+)` \| `(\w+)` \| (.*) \|$", reference.metrics(), re.MULTILINE)
     }
-    for name, _, chosen in re.findall(r"\b(tidegate_[a-z_]+)(\{([^}]*)\})?", TEXTS[page]):
+    for name, chosen in metrics(page):
         base = name if name in labels else re.sub(r"_(bucket|count|sum)$", "", name)
         assert base in labels, name
         for label, operator, value in re.findall(r'(\w+)(=~?)"([^"]*)"', chosen):
@@ -144,9 +171,8 @@ def test_variables_exist(page: Path) -> None:
 
 @each_page
 def test_defaults_are_those_of_the_settings(page: Path) -> None:
-    """Where a page names an option and, in brackets behind it, a value: `--settle` (1 s)."""
     by_flag = {setting.flag: setting for setting in settings().values()}
-    for flag, value in re.findall(r"`(--[a-z-]+)` \(([\d.:]+(?: ?(?:s|KiB|MiB))?)[,)]", prose(page)):
+    for flag, value in defaults(page):
         setting = by_flag[flag]
         assert setting.read(value.replace(" ", "")) == setting.default, f"{flag} ({value})"
 
@@ -159,14 +185,14 @@ def test_python_runs(page: Path) -> None:
 
 @each_page
 def test_signals_exist(page: Path) -> None:
-    known = {number.name for number in HEARD} | {"SIGABRT", "SIGKILL", "SIGSEGV"}
+    known = {number.name for number in CAUGHT} | {"SIGABRT", "SIGKILL", "SIGSEGV"}
     assert set(re.findall(r"\bSIG[A-Z0-9]+\b", TEXTS[page])) <= known
     assert "RTMIN" not in TEXTS[page] or signal.SIGRTMIN + 3 == logs.STACKS
 
 
 def test_the_readme_names_every_signal() -> None:
     table = set(re.findall(r"\bSIG[A-Z0-9]+\b", TEXTS[README]))
-    assert table == {number.name for number in HEARD} - {"SIGCHLD"}
+    assert table == {number.name for number in CAUGHT} - {"SIGCHLD"}
 
 
 def test_exit_statuses() -> None:
@@ -175,7 +201,13 @@ def test_exit_statuses() -> None:
 
     daemon = {exit_status.STOPPED, exit_status.UNEXPECTED, exit_status.NOT_LOADED, exit_status.NOT_BOUND}
     asking = {
-        *(exit_status.DONE, exit_status.FAILED, exit_status.NOBODY, exit_status.TIMED_OUT, exit_status.INTERRUPTED),
+        *(
+            exit_status.DONE,
+            exit_status.FAILED,
+            exit_status.NOT_RUNNING,
+            exit_status.TIMED_OUT,
+            exit_status.INTERRUPTED,
+        ),
     }
     assert statuses(README) == daemon | {2}
     assert statuses(OPERATING) == asking | {2}

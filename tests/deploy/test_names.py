@@ -41,6 +41,12 @@ NOT_METRICS = {
     "tidegate_open_connections",  # of the Prometheus adapter
 }
 
+OPTION = r"(?<![\w-])--[a-z][a-z.-]*[a-z]"
+COMMAND = r"(?:`|/bin/|-- |NAME |# {5})tidegate ([a-z]+)\b"
+VARIABLE = r"\bTIDEGATE_[A-Z_]*[A-Z]\b"
+METRIC = r"\btidegate_[a-z_]+\b"
+OTHER_FILE = r"(?<![\w./-])(?<!image: )((?:deploy|grafana)/[\w./-]*\w)"
+
 FILES = [path for path in sorted(DEPLOY.rglob("*")) if path.is_file() and "guides" not in path.parts]
 FILES = [path for path in FILES if "__pycache__" not in path.parts]
 
@@ -60,26 +66,26 @@ def test_options(path: Path) -> None:
     """Every command line option that a file mentions exists."""
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     known.add("--help")
-    spoken = set(re.findall(r"(?<![\w-])--[a-z][a-z.-]*[a-z]", path.read_text(encoding="utf-8")))
+    spoken = set(re.findall(OPTION, path.read_text(encoding="utf-8")))
     assert spoken - OTHERS.get(path.name, set()) <= known
 
 
 def test_commands(path: Path) -> None:
     """`tidegate NAME`, where it is told how to call it."""
     text = path.read_text(encoding="utf-8")
-    called = re.findall(r"(?:`|/bin/|-- |NAME |# {5})tidegate ([a-z]+)\b", text)
+    called = re.findall(COMMAND, text)
     assert set(called) <= set(cli.tidegate.list_commands(None))  # type: ignore[arg-type]
 
 
 def test_variables(path: Path) -> None:
     """Every environment variable that a file mentions exists."""
     known = {setting.environment for setting in settings().values()} | VARIABLES
-    assert set(re.findall(r"\bTIDEGATE_[A-Z_]*[A-Z]\b", path.read_text(encoding="utf-8"))) <= known
+    assert set(re.findall(VARIABLE, path.read_text(encoding="utf-8"))) <= known
 
 
 def test_metrics(path: Path) -> None:
     """Every metric that a file mentions is in the catalogue."""
-    spoken = set(re.findall(r"\btidegate_[a-z_]+\b", path.read_text(encoding="utf-8"))) - NOT_METRICS
+    spoken = set(re.findall(METRIC, path.read_text(encoding="utf-8"))) - NOT_METRICS
     names = {metric.full_name for metric in CATALOG}
     names |= {f"{name}_{part}" for name in names for part in ("bucket", "sum", "count")}
     assert spoken <= names
@@ -88,7 +94,7 @@ def test_metrics(path: Path) -> None:
 def test_other_files(path: Path) -> None:
     """deploy/... and grafana/..., which is also where an image comes from."""
     text = path.read_text(encoding="utf-8")
-    for name in re.findall(r"(?<![\w./-])(?<!image: )((?:deploy|grafana)/[\w./-]*\w)", text):
+    for name in re.findall(OTHER_FILE, text):
         assert (ROOT / name).exists(), name
 
 
@@ -96,6 +102,13 @@ def test_other_files(path: Path) -> None:
 def test_settings(path: Path) -> None:
     """A file of settings can be read."""
     Loader({}, {"TIDEGATE_ADMIN_TOKEN": "0" * 64}, str(path)).load()
+
+
+def test_there_is_something_to_check() -> None:
+    """Or the files have come to be written in another way, which the checks above do not see."""
+    texts = "\n".join(path.read_text(encoding="utf-8") for path in FILES)
+    for pattern in (OPTION, COMMAND, VARIABLE, METRIC, OTHER_FILE):
+        assert len(re.findall(pattern, texts)) >= 5, pattern
 
 
 def test_no_option_of_others_is_named_in_vain() -> None:

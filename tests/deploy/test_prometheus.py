@@ -131,6 +131,7 @@ def test_what_people_read(tmp_path: Path) -> None:
 
 def test_every_alert_says_what_is_to_be_done() -> None:
     blocks = re.split(r"^ *- alert: ", ALERTS.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    assert len(blocks) == len(re.findall(r"\balert:", ALERTS.read_text(encoding="utf-8"))) > 0
     for block in blocks:
         assert re.search(r"labels: \{severity: (critical|warning)\}", block), block
         assert re.search(r"summary: \S", block), block

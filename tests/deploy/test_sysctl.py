@@ -68,5 +68,7 @@ def test_limits_of_logins() -> None:
 
 def test_every_one_has_its_reason() -> None:
     """A comment stands before each, or before the few that belong together."""
-    for block in read(KERNEL).split("\n\n")[1:]:
+    blocks = read(KERNEL).split("\n\n")[1:]
+    assert blocks
+    for block in blocks:
         assert block.startswith("#"), f"no reason: {block}"

@@ -152,6 +152,7 @@ def through_a_pipe(line: str, kind: type[Report] | type[Command]) -> Report | Co
 
 def test_words_are_read_as_they_were_meant() -> None:
     words = recorded("words")
+    assert all(words[kind] for kind in ("reports", "orders", "requests", "answers"))
     for name, line in words["reports"].items():
         assert through_a_pipe(line, Report) == record.REPORTS[name]
     for name, line in words["orders"].items():
@@ -255,5 +256,6 @@ def test_memory_of_the_layout_of_today_is_read_and_written_and_none_else(name: s
 def test_names_of_closed_sets_keep_their_places() -> None:
     """In every layout of the same number, also after names were added to them."""
     today = record.sets_of_today()
+    assert recorded(TODAY)["sets"]
     for name, names in recorded(TODAY)["sets"].items():
         assert today[name][: len(names)] == names

@@ -45,7 +45,9 @@ async def older(program: str, port: int, *arguments: str, folder: Path) -> Async
 
 def test_each_program_is_run_here() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
-    for path in PROGRAMS.glob("*.py"):
+    programs = list(PROGRAMS.glob("*.py"))
+    assert programs
+    for path in programs:
         assert f'"{path.stem}"' in text, path.stem
 
 
