@@ -1,9 +1,8 @@
 """Older forms of the documented API: each is understood, and warns with the name of today's form.
 
 Everything about them is here; the places where they may be used have one line each that leads to this room. Nothing of
-today's API depends on it, what is said here is never on the way of a message, and what an older form meant that has no
-meaning any more is not here either: see `GONE`. Exceptions and messages import this module, so it imports none of ours:
-whoever needs headers made gives the class.
+today's API depends on it, nothing here is called for a message, and older forms without a meaning today are not here:
+see `GONE`. Exceptions and messages import this module, so it imports none of ours: callers pass the class of headers.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _T = TypeVar("_T")
 
 
 def warn(form: str, today: str) -> None:
-    """Warn where somebody's own code uses an older form, however many calls of ours are in between.
+    """Warn of an older form at the line of the application that uses it, through any number of calls of ours.
 
     Args:
         form: what was used.
@@ -66,7 +65,7 @@ def _is_between(module: str) -> bool:
 
 
 def takes_path(handler: Callable[..., Any]) -> bool:
-    """Whether it is a handler of a connection and a path, and could not be called with a connection alone."""
+    """Return whether a handler takes a connection and a path, and cannot be called with a connection alone."""
     try:
         signature = inspect.signature(handler)
     except (TypeError, ValueError):  # some callables written in C do not tell
@@ -83,7 +82,7 @@ def _binds(signature: inspect.Signature, count: int) -> bool:
 
 
 def give_path(handler: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """A handler of a connection alone, which is given its path if it wants that."""
+    """Return a handler of a connection alone, which passes the path to one that takes it."""
     if not takes_path(handler):
         return handler
     warn("handler(websocket, path)", "write handler(websocket), which finds the path in websocket.request.path")
@@ -113,11 +112,11 @@ def _renamed(today: str) -> Callable[[Arguments, Any], None]:
 
 
 def _ignored(arguments: Arguments, value: Any) -> None:
-    """It has no effect."""
+    """Drop an argument without effect."""
 
 
 def _add_headers(make: Callable[[Any], Any], arguments: Arguments, value: Any) -> None:
-    """`extra_headers` of a server: headers, or a function of the path and the request's headers that returns them."""
+    """Add `extra_headers` of a server: headers, or a function that makes them of the path and the request's headers."""
     if value is None:
         return
     process_response = arguments.get("process_response")
@@ -146,7 +145,7 @@ _EITHER: Translations = {
 
 
 def server_arguments(headers: Callable[[Any], Any]) -> Translations:
-    """Older arguments of serve(): what to use instead, and what makes them today's.
+    """Return the older arguments of serve(): what to use instead, and what makes them today's.
 
     Args:
         headers: the class of headers.
@@ -217,7 +216,7 @@ def positional(*names: str, renamed: Mapping[str, str] | None = None) -> Callabl
     return decorate
 
 
-# Attributes. They give way to what somebody sets under the same name, as no property would.
+# Attributes. An attribute that the application sets under the same name replaces them, as it would no property.
 
 
 class _Older:
@@ -272,14 +271,14 @@ class OlderClosed:
 
 
 class OlderStatus:
-    """What InvalidStatusCode had, on InvalidStatus, which it is today."""
+    """Attributes of InvalidStatusCode, on InvalidStatus, which it is today."""
 
     status_code = _Older("use exc.response.status_code", lambda exc: exc.response.status_code)
     headers = _Older("use exc.response.headers", lambda exc: exc.response.headers)
 
 
 def take_body(response: Any, headers: Callable[[Any], Any]) -> None:
-    """Make a response of one that was given its body in the place of its headers, which are of the class `headers`."""
+    """Put the body of a response in its place, if it was passed as the headers, which are of the class `headers`."""
     body = response.headers
     if isinstance(body, bytes | bytearray):
         warn("Response(status, reason, body)", "use connection.respond(status, text), or give headers before the body")
@@ -342,7 +341,7 @@ GONE: Mapping[str, str] = {
 
 
 def lookup(module: str, name: str) -> Any:
-    """What an older name of a module stands for, for the module's `__getattr__`.
+    """Return what an older name of a module stands for, for the module's `__getattr__`.
 
     Raises:
         AttributeError: if it has none such.

@@ -1,7 +1,7 @@
-"""`App`: a handler together with what only Python can say about how it is served.
+"""`App`: a handler with those options that only Python can express.
 
-Whatever is a number or a word is a setting of the command (config/schema.py); an App has the rest, the objects. It is
-checked when it is made, so that a mistake shows where it was written.
+Numbers and words are settings of the command (config/schema.py); an App has the objects. It is checked when it is made,
+so that a mistake shows where it was written.
 
 What must not live here: settings, loading an App from a module (worker/loader.py), serving it.
 """
@@ -90,12 +90,12 @@ class App:
             raise TypeError(f"ssl must be an ssl.SSLContext, not {_found(self.ssl)}")
 
     def serve_options(self) -> dict[str, Any]:
-        """The arguments of ``serve()`` that were given here, by name."""
+        """Return the arguments of ``serve()`` that were given here, by name."""
         options = {name: getattr(self, name) for name in self.__slots__ if name not in ("handler", "lifespan")}
         return {name: value for name, value in options.items() if value is not None}
 
     def make_lifespan(self) -> AbstractAsyncContextManager[Any]:
-        """One worker's `lifespan`, not yet entered; one that does nothing where there is none.
+        """Make one worker's `lifespan`, not yet entered; one that does nothing where there is none.
 
         Raises:
             TypeError: what `lifespan` returned is no asynchronous context manager.
@@ -114,7 +114,7 @@ class App:
 
 
 def is_map(handler: object) -> TypeGuard[Map]:
-    """Whether `handler` is a map of handlers. Who has one has imported werkzeug, which nobody else should wait for."""
+    """Return whether `handler` is a map of handlers, without importing werkzeug: whose map it is has done that."""
     routing = sys.modules.get("werkzeug.routing")
     return routing is not None and isinstance(handler, routing.Map)
 
@@ -139,7 +139,7 @@ _HOOKS = {
 
 
 def _found(value: object) -> str:
-    """What somebody gave, in a few words."""
+    """Describe a value in a few words."""
     if inspect.isclass(value):
         return f"the class {value.__qualname__}"
     if inspect.isroutine(value):
@@ -157,7 +157,7 @@ def _signature(value: Callable[..., Any]) -> inspect.Signature | None:
 
 
 def _fits(value: Callable[..., Any], *arguments: object, **keywords: object) -> bool:
-    """Whether it can be called with these arguments, as far as it tells."""
+    """Return whether it can be called with these arguments, as far as it tells."""
     signature = _signature(value)
     if signature is None:
         return True
@@ -177,7 +177,7 @@ def _check_callable(name: str, value: Any, arguments: Sequence[str]) -> None:
 
 
 def _check_handler(handler: Any, what: str = "the handler", names: Sequence[str] = ()) -> None:
-    """A handler is called with the connection, and with what its rule takes from the path by these names."""
+    """Check that a handler takes the connection, and by these names what its rule takes from the path."""
     wanted = f"async def handler({', '.join(['websocket', *names])})"
     if inspect.isclass(handler):
         raise TypeError(f"{what} must be a function or an object with __call__, {wanted}, not {_found(handler)}")
@@ -194,7 +194,7 @@ def _check_handler(handler: Any, what: str = "the handler", names: Sequence[str]
 
 
 def _is_older(handler: Any, names: Sequence[str]) -> bool:
-    """Whether it is a handler of a connection and its path, which serve() warns of; a WSGI application is none."""
+    """Return whether a handler takes a connection and its path, which serve() warns of; a WSGI application does not."""
     return not names and inspect.iscoroutinefunction(handler) and takes_path(handler)
 
 

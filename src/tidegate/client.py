@@ -1,7 +1,6 @@
-"""The opening handshake, seen by the client (RFC 6455, 4.1): what it asks, whether the answer will do, and if not, what
-next: another address, another try, and how long before that.
+"""The opening handshake, seen by the client (RFC 6455, 4.1): request, check of the response, redirects, retries.
 
-What must not live here: connecting, and waiting; ``asyncio.client`` does.
+What must not live here: connecting and waiting, which ``asyncio.client`` does.
 """
 
 from __future__ import annotations
@@ -122,7 +121,7 @@ def make_request(uri: WebSocketURI, key: str, options: ClientOptions, additional
         key: value of ``Sec-WebSocket-Key``.
         options: what to ask for.
         additional: headers to add. Those of :data:`_OVERRIDABLE` replace ours; those that make the handshake do not,
-            and are left out: two of them are a request that servers refuse.
+            and are left out: servers reject a request with two of them.
     """
     pairs: list[tuple[str, str | None]] = [
         ("Host", build_host(uri.host, uri.port, uri.secure)),
@@ -236,7 +235,7 @@ _CREDENTIALS = frozenset({"authorization", "cookie", "host", "proxy-authorizatio
 
 
 def redirect_target(uri: str, exc: Exception) -> str | None:
-    """Return the URI to which the answer to ``uri`` sends the client; None if ``exc`` is not of such an answer."""
+    """Return the URI to which the answer to ``uri`` sends the client; None if ``exc`` is not for a redirect."""
     if not isinstance(exc, InvalidStatus) or exc.response.status_code not in _REDIRECTS:
         return None
     locations = exc.response.headers.get_all("Location")
@@ -246,12 +245,12 @@ def redirect_target(uri: str, exc: Exception) -> str | None:
 
 
 def same_origin(one: WebSocketURI, other: WebSocketURI) -> bool:
-    """Whether what is for one may be told to the other (RFC 6454, 5)."""
+    """Return whether what is for one may be sent to the other (RFC 6454, 5)."""
     return (one.secure, one.host, one.port) == (other.secure, other.host, other.port)
 
 
 def without_credentials(headers: Headers) -> Headers:
-    """Return the headers that may be sent to another origin than the one that they were meant for."""
+    """Return the headers that may be sent to another origin than their own."""
     return Headers([(name, value) for name, value in headers.raw_items() if name.lower() not in _CREDENTIALS])
 
 
@@ -306,8 +305,8 @@ def backoff(
         delay = min(delay * factor, max_delay)
 
 
-if not TYPE_CHECKING:  # which shall find out names that are none
+if not TYPE_CHECKING:  # type checkers must report wrong names
 
     def __getattr__(name: str) -> Any:
-        """Older programs found connect() here."""
+        """Look up connect(), which older programs import from here."""
         return lookup(__name__, name)

@@ -1,6 +1,6 @@
 """Closing a connection (RFC 6455 section 7): what each side said, what may be said, and what is raised afterwards.
 
-A connection makes a `Closing` when the first word about its end is said, so that an open one carries none. What must
+A connection makes a `Closing` when its end begins, so that an open one carries none. What must
 not live here: I/O, timers, tasks; how long to wait is for `asyncio.connection`.
 """
 
@@ -61,7 +61,7 @@ FAILURES: tuple[tuple[CloseCode, Callable[[Any], Exception]], ...] = (
 
 
 def failure(exc: Exception) -> str:
-    """The reason to give the peer for `exc`, cut to what a close frame carries."""
+    """Return the reason to give the peer for `exc`, cut to what a close frame carries."""
     if isinstance(exc, UnicodeDecodeError):
         return f"{exc.reason} at position {exc.start}"
     return str(exc).encode()[:MAX_REASON].decode(errors="ignore")
@@ -88,7 +88,7 @@ class Closing:
         self.cause: BaseException | None = None
 
     def send(self, code: int, reason: str) -> bytes:
-        """Payload of our close frame. Raises ProtocolError for a code or reason that no close frame may carry."""
+        """Return the payload of our close frame. Raises ProtocolError for a code or reason that may not be sent."""
         close = Close(code, reason)
         payload = close.serialize()
         if len(payload) > MAX_REASON + 2:
@@ -99,18 +99,18 @@ class Closing:
         return payload
 
     def receive(self, payload: bytes) -> None:
-        """Take the payload of their close frame. Raises ProtocolError or UnicodeDecodeError if it is none."""
+        """Read the payload of the peer's close frame. Raises ProtocolError or UnicodeDecodeError if it is none."""
         self.rcvd = Close.parse(payload)
         if self.sent is not None:
             self.rcvd_then_sent = False
 
     def echo(self) -> None:
-        """Our close frame was theirs, sent back (RFC 6455 5.5.1)."""
+        """Note that the peer's close frame was sent back (RFC 6455 5.5.1)."""
         self.sent = self.rcvd
         self.rcvd_then_sent = True
 
     def blame(self, exc: BaseException | None) -> None:
-        """Remember what went wrong; the first to do so counts."""
+        """Remember what went wrong; the first cause counts."""
         if self.cause is None:
             if isinstance(exc, ProtocolError | PayloadTooBig | UnicodeDecodeError):
                 # What the peer has sent, said by ourselves: the frames of its traceback would keep the connection.
@@ -118,7 +118,7 @@ class Closing:
             self.cause = exc
 
     def blame_end(self) -> None:
-        """The stream ended; that is to blame if nobody announced it."""
+        """Blame the end of the stream, unless a close frame announced it."""
         if self.rcvd is None and not self.failed:
             self.blame(EOFError("unexpected end of stream"))
 
@@ -134,19 +134,19 @@ class Closing:
 
     @property
     def initiator(self) -> str:
-        """Who began: "local", "remote", or "abort" when the connection broke before anybody said a word."""
+        """Who began: "local", "remote", or "abort" when the connection broke before any close frame."""
         if self.rcvd is None:
             return "abort" if self.sent is None else "local"
         return "remote" if self.rcvd_then_sent else "local"
 
     @property
     def final_code(self) -> int:
-        """The one code to count this ending under: what came, else what was sent, else 1006."""
+        """The code to count this end under: what came, else what was sent, else 1006."""
         close = self.rcvd or self.sent
         return CloseCode.ABNORMAL_CLOSURE if close is None else close.code
 
     def exception(self) -> ConnectionClosed:
-        """What recv() and send() raise now; a new one each time, since tracebacks grow."""
+        """Make what recv() and send() raise; a new one each time, since tracebacks grow."""
         ok = (
             self.rcvd is not None
             and self.sent is not None

@@ -37,7 +37,7 @@ class Headers(MutableMapping[str, str]):
     * iterating, ``len()`` and ``keys()`` see each name once, in lower case; :meth:`raw_items` yields every pair.
 
     Values are text that ISO-8859-1 can write, without control characters: a value with a line break would become
-    another header on the wire, and is refused.
+    another header on the wire, and raises.
 
     Args:
         args: at most one: headers, a mapping, or pairs of name and value.
@@ -180,7 +180,7 @@ class Headers(MutableMapping[str, str]):
 
 
 class SupportsKeysAndGetItem(Protocol):
-    """What :class:`dict` and the like have in common."""
+    """What mappings have in common."""
 
     def keys(self) -> Iterable[str]: ...
 

@@ -190,7 +190,7 @@ class InvalidProxyMessage(ProxyError):
 
 
 class InvalidProxyStatus(ProxyError):
-    """The proxy refused the connection.
+    """The proxy rejected the request for a tunnel.
 
     Attributes:
         response: what it answered.
@@ -218,7 +218,7 @@ class InvalidMethod(InvalidHandshake):
 
 
 class InvalidStatus(InvalidHandshake, OlderStatus):
-    """The server refused the connection.
+    """The server rejected the connection.
 
     Attributes:
         response: what it answered.
@@ -390,7 +390,7 @@ class ConcurrencyError(WebSocketException, RuntimeError):
     """Two calls that exclude each other were made at the same time."""
 
 
-if not TYPE_CHECKING:  # which shall find out names that are none
+if not TYPE_CHECKING:  # type checkers must report wrong names
 
     def __getattr__(name: str) -> Any:
         return lookup(__name__, name)

@@ -1,8 +1,8 @@
-"""Who is behind a reverse proxy, as its requests tell: X-Forwarded-For, or Forwarded (RFC 7239).
+"""The client behind a reverse proxy, from its requests: X-Forwarded-For, or Forwarded (RFC 7239).
 
-Anybody can send these headers. Each trusted proxy appends who it got the request from, so they are read from the right,
-up to the first hop that is not trusted: what stands left of it, that one may have made up. And only the one header that
-the proxies are known to write is read: most of them pass the other one on as the client sent it.
+Any client can send these headers. Each trusted proxy appends the address that the request came from, so they are read
+from the right, up to the first hop that is not trusted, which may have made up what stands left of it. Only the header
+that the proxies are known to write is read: most of them pass the other one on as the client sent it.
 
 What must not live here: whether the peer itself is trusted (asyncio/admission.py).
 """
@@ -29,7 +29,7 @@ _quoted_pair = re.compile(r"\\(.)")
 
 
 def client_of(header: str, values: Sequence[str], trusted: Networks) -> tuple[str, int] | None:
-    """Address and port (0: not told) of the client that trusted proxies speak for.
+    """Return address and port (0: not told) of the client that trusted proxies speak for.
 
     It is the right-most hop that is no trusted proxy itself, or the left-most of them if all are. A hop that cannot be
     read (an identifier, nonsense) ends the search: then it is the last proxy that could.
@@ -60,7 +60,7 @@ def _items(values: Sequence[str]) -> Iterator[str]:
 
 
 def _elements(values: Sequence[str]) -> Iterator[str | None]:
-    """The `for` of each element; None where there is none, or where the grammar ends."""
+    """Return the `for` of each element; None where there is none, or where the grammar ends."""
     for value in values:
         place = 0
         while place < len(value):
@@ -71,7 +71,7 @@ def _elements(values: Sequence[str]) -> Iterator[str | None]:
                 break
             place = match.end()
             told = [value for name, value in _parameter.findall(match[1]) if name.lower() == "for"]
-            # A parameter may be there once (RFC 7239, 4): of two, nobody knows who wrote which.
+            # A parameter may be there once (RFC 7239, 4): of two, one may be the client's.
             yield _unquoted(told[0]) if len(told) == 1 else None
 
 

@@ -1,4 +1,4 @@
-"""What a frame is: opcodes, close codes, :class:`Frame` and :class:`Close` (RFC 6455, 5 and 7).
+"""Frames: opcodes, close codes, :class:`Frame` and :class:`Close` (RFC 6455, 5 and 7).
 
 Values and their text form for logs. The bytes of a frame are the business of ``_core.wire``; nothing here reads from a
 connection or knows its state.
@@ -205,7 +205,7 @@ class Frame:
                 raise ProtocolError("fragmented control frame")
 
 
-_decode_utf8 = codecs.utf_8_decode  # which can be told that more follows
+_decode_utf8 = codecs.utf_8_decode  # it can be told that more follows
 # Characters that a log line must not contain, or that cannot be seen in it.
 _unseen = re.compile(r"[^\t\n\r\x20-\x7e\xa1-\xac\xae-\U0010ffff]").search
 

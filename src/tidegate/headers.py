@@ -130,7 +130,7 @@ def parse_lines(parse: Callable[[str], Iterable[_T]], lines: Sequence[str], name
 
 
 def check_length(lines: Sequence[str], name: str) -> None:
-    """Check that a list (RFC 9110, 5.6.1) is not too long, before anything of it is parsed: to refuse must be cheap.
+    """Check that a list (RFC 9110, 5.6.1) is not too long, before any of it is parsed: a rejection must be cheap.
 
     Args:
         lines: values of the header.
@@ -348,7 +348,7 @@ def parse_authorization_basic(header: str) -> tuple[str, str]:
     if pos != len(header):
         raise InvalidHeaderFormat(name, "trailing data", header, pos)
     try:
-        # Lenient: what it means is compared, not how it is written. Bytes that are no UTF-8 become surrogates, which no
+        # Lenient: the meaning is compared, not the spelling. Bytes that are no UTF-8 become surrogates, which no
         # password matches.
         credentials = base64.b64decode(encoded).decode("utf-8", "surrogateescape")
     except binascii.Error:

@@ -1,7 +1,7 @@
-"""HTTP/1.1 as far as an opening handshake needs it: messages, and how they come out of bytes (RFC 9112).
+"""HTTP/1.1 as far as an opening handshake needs it: messages, and their parsers (RFC 9112).
 
-They are read by llhttp (httptools), which says of each byte whether it may stand where it stands; limits, and what
-llhttp leaves to its caller, are here. What a request asks for is decided in ``server``, what a response means in
+llhttp (httptools) reads them, and tells of each byte whether it is valid; limits, and what llhttp leaves to its caller,
+are here. What a request asks for is decided in ``server``, what a response means in
 ``client``; nothing here does I/O.
 """
 
@@ -127,7 +127,7 @@ _split_header = operator.methodcaller("partition", ":")
 
 
 class _Silent:
-    """Receiver of a parser of which only errors are of interest; one serves all."""
+    """Callbacks of a parser that is used for its errors alone; one serves all."""
 
     __slots__ = ()
 
@@ -140,13 +140,13 @@ _header_name = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):").match  # RFC 9112
 # RFC 9112, 6: what announces a body. Searched in a head that llhttp found to be well formed.
 _body_header = re.compile(rb"\n(?:content-length:[ \t]*(?![ \t0]*\r)|transfer-encoding:)", re.IGNORECASE).search
 _PROTOCOLS = (b"HTTP/1.1", b"HTTP/1.0")
-# llhttp's complaints about what comes before the version: what follows is not looked at.
+# llhttp's errors about what comes before the version: it does not look at what follows.
 _BEFORE_VERSION = (httptools.HttpParserInvalidMethodError, httptools.HttpParserInvalidURLError)
 _PREFACE = b"PRI * HTTP/2.0"  # RFC 9113, 3.4
 
 
 class _HeadParser:
-    """What heads of requests and of responses have in common: lines, their limits, llhttp's opinion of each byte.
+    """What heads of requests and of responses have in common: lines, their limits, llhttp's check of each byte.
 
     Until the head is complete no more than :data:`MAX_HEAD_SIZE` bytes are kept.
     """
@@ -178,11 +178,11 @@ class _HeadParser:
         """Check the whole head."""
 
     def _flaw(self, exc: Exception) -> Exception:
-        """Return what to raise for llhttp's complaint about the last piece in the buffer."""
+        """Return the exception for llhttp's error in the last piece in the buffer."""
         where = self._where()
         begun = self._buffer[self._line :]
         if self._lines > 1 and len(begun) == 1 and _header_name(begun + b":"):
-            # This byte is right; it is the line before that is not.
+            # This byte is right; the line before is not.
             where = self._name(self._buffer.rfind(b"\n", 0, self._line - 1) + 1, self._lines - 1)
         return InvalidMessage(f"{where} is not valid HTTP/1.1: {str(exc).lower()}")
 
@@ -311,7 +311,7 @@ class RequestParser(_HeadParser):
 
     @property
     def method(self) -> str:
-        """Method of the request as far as it is there, for who answers before the head is complete."""
+        """The method of the request, as far as it has come: for an answer before the head is complete."""
         return (self.head or bytes(self._buffer)).partition(b" ")[0].decode("latin-1")
 
     def _take_whole(self, data: bytes) -> bool:
@@ -349,7 +349,7 @@ class RequestParser(_HeadParser):
             raise InvalidMessage("a request line begins with a method, not with an empty line or a space")
 
     def _check_first_line(self, line: bytes) -> None:
-        """RFC 9112, 3."""
+        """Check the request line (RFC 9112, 3)."""
         words = line.split(b" ")
         if words[0] == _PREFACE[:3]:  # after which llhttp expects nothing but HTTP/2
             raise InvalidProtocol("HTTP/2.0")
@@ -419,7 +419,7 @@ def parse_response(head: bytes, *, proxy: bool = False) -> Response:
 
 
 def _parse_status_line(line: str, proxy: bool) -> tuple[int, str]:
-    """RFC 9112, 4."""
+    """Parse the status line (RFC 9112, 4)."""
     found = _status_line(line)
     if found is None or not (proxy or found[1] == "1"):
         raise InvalidMessage(f"not an HTTP/1.1 status line: {line[:80]}")
@@ -453,7 +453,7 @@ class ResponseParser(_HeadParser):
 
     Args:
         proxy: whether it is a proxy that answers to CONNECT: with HTTP/1.0 perhaps, and what it says after the head is
-            not read, because after success it is not the proxy who speaks, whatever it says of a body (RFC 9110,
+            not read: after success the server speaks, and not the proxy, whatever it says of a body (RFC 9110,
             9.3.6).
 
     Attributes:
@@ -502,7 +502,7 @@ class ResponseParser(_HeadParser):
         return self._body.complete
 
     def _skip_interim(self) -> bool:
-        """Begin anew with what comes after an interim response."""
+        """Start again with what follows an interim response."""
         self._interim += 1
         if self._interim > MAX_INTERIM_RESPONSES:
             raise InvalidMessage(f"more than {MAX_INTERIM_RESPONSES} interim responses")
@@ -559,14 +559,14 @@ class ResponseParser(_HeadParser):
         try:
             self._llhttp.feed_data(data)
         except httptools.HttpParserError as exc:
-            if not self._body.complete:  # else llhttp complains about what follows, which nobody asked for
+            if not self._body.complete:  # else it is llhttp's error about what follows, which does not matter
                 raise InvalidMessage(f"the body of the response is not valid HTTP/1.1: {str(exc).lower()}") from exc
         if len(self._body.data) > MAX_BODY_SIZE:
             raise SecurityError(f"the body of the response has more than {MAX_BODY_SIZE} bytes")
 
 
 def has_body(method: str, status: int) -> bool:
-    """Whether a response has a body, if only an empty one (RFC 9112, 6.3).
+    """Return whether a response has a body, if only an empty one (RFC 9112, 6.3).
 
     Args:
         method: of the request.
@@ -576,7 +576,7 @@ def has_body(method: str, status: int) -> bool:
 
 
 def _length_is_known(headers: Headers) -> bool:
-    """Whether a body does not end with the stream (RFC 9112, 6.3)."""
+    """Return whether the length of a body is known before the stream ends (RFC 9112, 6.3)."""
     codings = headers.get_all("Transfer-Encoding")
     if codings:
         return codings[-1].lower().rpartition(",")[2].strip(" \t") == "chunked"

@@ -49,7 +49,7 @@ class Pings:
         return data
 
     def acknowledge(self, data: bytes, now: float) -> float | None:
-        """Take a pong: the latency in seconds, or None if it answers no ping.
+        """Return the latency in seconds that a pong shows, or None if it answers no ping.
 
         It answers earlier pings as well: a peer may answer only the latest (RFC 6455 5.5.3).
         """
@@ -72,7 +72,7 @@ class Pings:
         return next(reversed(self.pending), None)
 
     def waiters(self) -> Iterator[Future[float]]:
-        """The futures of those who wait for a pong that will not come."""
+        """Return the futures that wait for a pong which will not come."""
         for waiter, _ in self.pending.values():
             if waiter is not None and not waiter.done():
                 yield waiter

@@ -4,7 +4,7 @@
     key_of      what counts as one client where clients are counted
     host_of     an address with or without a port, as headers write it
 
-What must not live here: headers (forwarded.py), the PROXY protocol (proxy_protocol.py), what anybody is trusted with.
+What must not live here: headers (forwarded.py), the PROXY protocol (proxy_protocol.py), what a peer is trusted with.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _WITH_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::([0-9]{1,5}))?",
 
 
 def parse_network(text: str) -> str:
-    """A network as ``10.0.0.0/8``, a single address, or ``unix``, in the one way that it is written.
+    """Return a network as ``10.0.0.0/8``, a single address, or ``unix``, in the canonical form.
 
     Raises:
         ValueError: it is none of them; the text says what is wrong.
@@ -43,7 +43,7 @@ def parse_network(text: str) -> str:
 
 
 def _plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """IPv4 as IPv4, also where a socket of both kinds shows it as ::ffff:192.0.2.1."""
+    """Return IPv4 as IPv4, also where a dual-stack socket shows it as ::ffff:192.0.2.1."""
     return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
 
 
@@ -63,7 +63,7 @@ class Networks:
         return self._unix or bool(self._networks)
 
     def __contains__(self, host: str | None) -> bool:
-        """Whether an address, or a peer on a Unix socket (None), is in one of them."""
+        """Return whether an address, or a peer on a Unix socket (None), is in one of them."""
         if host is None:
             return self._unix
         try:
@@ -74,7 +74,7 @@ class Networks:
 
 
 def key_of(host: str) -> bytes:
-    """What is counted as one client: an IPv4 address, or the /64 of an IPv6 address.
+    """Return what is counted as one client: an IPv4 address, or the /64 of an IPv6 address.
 
     Raises:
         ValueError: that is no address.
@@ -84,7 +84,7 @@ def key_of(host: str) -> bytes:
 
 
 def host_of(text: str) -> tuple[str, int] | None:
-    """Address and port (0: not told) of ``192.0.2.1``, ``192.0.2.1:80``, ``2001:db8::1`` or ``[2001:db8::1]:80``."""
+    """Parse an address and port (0: none), as ``192.0.2.1:80``, ``2001:db8::1`` or ``[2001:db8::1]:80``."""
     match = _WITH_PORT.fullmatch(text)
     host, port = (match[1] or match[2], int(match[3] or 0)) if match else (text, 0)
     if port > 65535 or "%" in host:

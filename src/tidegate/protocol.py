@@ -1,7 +1,7 @@
-"""The two enumerations that every part of a connection speaks of (RFC 6455 sections 4 and 7).
+"""The two enumerations that all parts of a connection use (RFC 6455 sections 4 and 7).
 
 The native channel knows their numbers; `_core/writer.pxd` repeats them and a test holds them together. What must not
-live here: I/O, or the rules of one chapter (`handshake`, `closing`, `keepalive`).
+live here: I/O, or the rules of one chapter (`server`, `client`, `closing`, `keepalive`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["Side", "State"]
 
 
 class Side(enum.IntEnum):
-    """Which end of the connection: a server does not mask what it sends, a client does (RFC 6455 5.3)."""
+    """The side of a connection: a server does not mask what it sends, a client does (RFC 6455 5.3)."""
 
     SERVER, CLIENT = range(2)
 

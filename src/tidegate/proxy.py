@@ -105,7 +105,7 @@ def get_proxy(uri: WebSocketURI) -> str | None:
 
 
 def _is_in(host: str, port: int, no_proxy: str) -> bool:
-    """Whether the host is an address that is in the list, which the standard library takes for names."""
+    """Return whether the host is an address in the list, whose entries the standard library takes for names."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

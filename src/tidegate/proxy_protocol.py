@@ -1,4 +1,4 @@
-"""The PROXY protocol, versions 1 and 2: a header before everything else by which a proxy says for whom it connects.
+"""The PROXY protocol, versions 1 and 2: a header before everything else, in which a proxy tells whose connection it is.
 
 It is HAProxy's specification (proxy-protocol.txt). Bytes are fed in, the header comes out, and what came after it.
 
@@ -27,11 +27,11 @@ _ADDRESSES = {_IPV4: struct.Struct("!4s4sHH"), _IPV6: struct.Struct("!16s16sHH")
 
 
 class BadHeader(ValueError):
-    """What came is no PROXY header; the text says why."""
+    """The data is no PROXY header; the text says why."""
 
 
 class Header(NamedTuple):
-    """What a header says.
+    """The contents of a PROXY header.
 
     Attributes:
         source: address and port of the client; the path of a Unix socket, or None if there is no client: a check of
@@ -55,7 +55,7 @@ class HeaderParser:
         self.rest = b""
 
     def feed(self, data: bytes) -> bool:
-        """Take the next bytes; whether the header is complete.
+        """Take the next bytes; return whether the header is complete.
 
         Raises:
             BadHeader: that is none, and will be none whatever follows.

@@ -1,10 +1,10 @@
-"""Secrets in what is logged: what clients authenticate with is masked, at every level of every log.
+"""Secrets in logs: credentials of clients are masked, at every level of every log.
 
     redact           in a text: values of headers, of parameters of URLs, of URLs' userinfo, and tokens
     redact_trace     in a traceback, whose lines of source code stay as they are
 
-Names and schemes stay: they tell what was there. Not everything that is secret can be known to be; what browsers,
-proxies and common libraries send is. What must not live here: logging.
+Names and schemes stay: they tell what was there. Not every secret can be recognized; those that browsers, proxies and
+common libraries send are. What must not live here: logging.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _userinfo = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@?#'\"]+@", re.IGNORECASE)
 
 
 def redact(text: str) -> str:
-    """The text without its secrets."""
+    """Return the text without its secrets."""
     if ":" in text:
         text = _header.sub(rf"\1\2\3{MASK}", text)
         text = _userinfo.sub(rf"\1{MASK}@", text)
@@ -42,5 +42,5 @@ def redact(text: str) -> str:
 
 
 def redact_trace(text: str) -> str:
-    """The same of a traceback: in what exceptions say, and not in the indented lines of code."""
+    """Return a traceback without secrets: in what exceptions say, and not in the indented lines of code."""
     return "\n".join(line if line.startswith(" ") else redact(line) for line in text.split("\n"))

@@ -1,7 +1,8 @@
-"""The opening handshake, seen by the server (RFC 6455, 4): a request in, a response out.
+"""The opening handshake, seen by the server (RFC 6455, 4): from a request to its response.
 
-:func:`check_host` looks at what every request must have; :func:`accept` says yes or raises; :func:`rejection_of` says
-no in HTTP, from one table; :func:`text_response` makes any plain response; :func:`finalize` is for those of hooks.
+:func:`check_host` checks what every request must have; :func:`accept` makes the response 101 or raises;
+:func:`rejection_of` makes the response to what it raised, from one table; :func:`text_response` makes any plain
+response; :func:`finalize` mends those of hooks.
 Bytes become a request in ``http11``; hooks, the ``Server`` header and timeouts are the connection's. Older programs
 find :func:`serve` here. What must not live here: listening and connections, which are in ``asyncio.server``.
 """
@@ -126,11 +127,11 @@ class Accepted(NamedTuple):
     origin: Origin | None
 
 
-# Yes
+# Accept
 
 
 def check_host(request: Request) -> None:
-    """Check that a request says for whom it is (RFC 9112, 3.2), whoever answers it.
+    """Check that a request names its host (RFC 9112, 3.2), also one that a hook answers.
 
     Raises:
         InvalidHeader: if ``Host`` is missing, unless it is of HTTP/1.0, or there are two, or it is none.
@@ -226,7 +227,7 @@ def single(headers: Headers, name: str) -> str:
 
 
 def _check_key(key: str) -> None:
-    """RFC 6455, 4.2.1, item 5: sixteen bytes in base64."""
+    """Check the key: sixteen bytes in base64 (RFC 6455, 4.2.1, item 5)."""
     try:
         raw = binascii.a2b_base64(key.encode(), strict_mode=True)
     except binascii.Error as exc:
@@ -236,14 +237,14 @@ def _check_key(key: str) -> None:
 
 
 def _check_version(headers: Headers) -> None:
-    """RFC 6455, 4.2.1, item 6, and 4.4."""
+    """Check the version (RFC 6455, 4.2.1, item 6, and 4.4)."""
     version = single(headers, "Sec-WebSocket-Version")
     if version != VERSION:
         raise UnsupportedVersion("Sec-WebSocket-Version", version)
 
 
 def _check_origin(headers: Headers, options: HandshakeOptions) -> Origin | None:
-    """RFC 6455, 4.2.2, item 4, and 10.2."""
+    """Check the origin (RFC 6455, 4.2.2, item 4, and 10.2)."""
     try:
         origin = headers.get("Origin")
     except MultipleValuesError:
@@ -298,7 +299,7 @@ def _negotiate_subprotocol(headers: Headers, options: HandshakeOptions, connecti
     raise NegotiationError(f"invalid subprotocol; expected one of {', '.join(options.subprotocols)}")
 
 
-# No
+# Reject
 
 
 class _Answer(NamedTuple):
@@ -382,10 +383,10 @@ def text_response(status: StatusLike, text: str, now: float | None = None) -> Re
 
 
 def finalize(response: Response) -> None:
-    """Make a response that a hook has made, or changed, what HTTP wants it to be.
+    """Make a response that a hook has made or changed valid HTTP.
 
-    Setting a header that is there adds a second value, where one value was meant: the last counts. And who closes after
-    the response says so, or clients would go on to use the connection (RFC 9112, 9.3 and 9.6).
+    Setting a header that is there adds a second value, where one value was meant: the last counts. And a
+    server that closes after the response must say so, or clients would go on to use the connection (RFC 9112, 9.6).
     """
     headers = response.headers
     for name in _ONCE:
@@ -432,7 +433,7 @@ def _http_date(now: int) -> str:
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """Older programs found serve() here."""
+        """Look up serve(), which older programs import from here."""
         return lookup(__name__, name)
 
 

@@ -44,7 +44,7 @@ class WebSocketURI:
 
     @property
     def resource_name(self) -> str:
-        """What goes into the request line: path and query."""
+        """Path and query, for the request line."""
         path = self.path or "/"
         return f"{path}?{self.query}" if self.query else path
 

@@ -1,25 +1,25 @@
 """The asyncio driver: connections, the server, broadcasting. The only place of the package where an event loop runs.
 
-    server               serve(), and the server that it returns
-    server_connection    its side of a connection: opening handshake, handler
+    server               serve(), the server that it returns, and its connections
+    server_connection    their opening handshake, handler and end
     registry             the connections of one server
-    admission            which connections may come in, as a verdict
+    admission            admission control: which connections may come in
     transport_setup      what comes before HTTP: PROXY header, TLS
     router               route()
     auth                 basic_auth()
-    access_log           a line for each handshake, and for each connection that ends
+    access_log           a line for each handshake and each end of a connection
     client               connect(), and its side of a connection
-    dialer               how a client reaches a server
-    tunnel               the way through a proxy
+    dialer               reaching a server
+    tunnel               tunnels through proxies
     connection           either side of an open connection: the documented methods
-    sender               what is sent and is not simple
-    fragments            what send() is given, as fragments
+    sender               sending what is not one simple frame
+    fragments            arguments of send()
     broadcast            broadcast()
-    options              limits and timeouts, checked once
+    options              settings of connections, checked once
     deadlines            one timer for all connections
     waiters              tasks that wait for one event of a connection
-    logger               what `websocket.logger` adds to a record
-    tcp_info             what the kernel knows of a TCP connection
+    logger               the extra of `websocket.logger`
+    tcp_info             state of a TCP connection that the kernel knows
 
 What must not live here: processes, signals, command lines.
 """

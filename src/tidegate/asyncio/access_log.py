@@ -1,12 +1,12 @@
 """The access log: a line for each opening handshake, and one for each open connection that ends.
 
-It is the logger ``tidegate.access``, and off unless its level is INFO. The server asks whether it is on, twice in a
-connection's life and never for a message, and calls what is here only if it is.
+It is the logger ``tidegate.access``, and off unless its level is INFO. Connections ask twice in their life whether it
+is on, never for a message, and call these functions only if it is.
 
     handshake     method, path, status, user_agent, duration; error, if there was no answer
     close         code, reason, initiator, duration; error, if it was an abort
 
-What must not live here: what a line looks like (logs), who began a closing handshake (closing.py).
+What must not live here: what a line looks like (logs), which side began to close (closing.py).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["log_close", "log_handshake", "logger"]
 
 logger = logging.getLogger("tidegate.access")
 if logger.level == logging.NOTSET:
-    logger.setLevel(logging.CRITICAL + 1)  # it would have its parent's level, and be on by accident
+    logger.setLevel(logging.CRITICAL + 1)  # or its parent's level would turn it on
 
 LONGEST: Final = {"path": 2000, "user_agent": 500, "error": 500}
 """Characters of what may be long: a line that is written in pieces may have another in its middle."""
@@ -48,7 +48,7 @@ def log_handshake(
         failure: why there was none.
     """
     if isinstance(request, bytes):
-        request = parse_request(request)  # not to be kept, as `connection.request` would
+        request = parse_request(request)  # and not `connection.request`, which would keep it
     agents = [] if request is None else request.headers.get_all("User-Agent")
     extra = {
         "websocket": connection,
@@ -78,7 +78,7 @@ def log_close(connection: object, end: Closing, duration: float) -> None:
 
 
 def _log(message: str, extra: dict[str, Any]) -> None:
-    """As `logger.info()` would, but that it does not search the stack for who has called."""
+    """Log as `logger.info()`, without searching the stack for the caller."""
     logger.handle(logger.makeRecord(logger.name, logging.INFO, __file__, 0, message, (), None, extra=extra))
 
 

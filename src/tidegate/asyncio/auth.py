@@ -38,7 +38,7 @@ def process_request_of(
     credentials: tuple[str, str] | Iterable[tuple[str, str]] | None = None,
     check_credentials: CheckCredentials | None = None,
 ) -> Guard:
-    """The first form of `basic_auth()`, which says what the arguments are."""
+    """Make a `process_request`: the first form of `basic_auth()`, which has the arguments' meaning."""
     check = _check_of(credentials, check_credentials)
     if not isinstance(realm, str):
         raise TypeError(f"realm must be a str, not {realm!r}")
@@ -71,7 +71,7 @@ def process_request_of(
 
 
 def _check_of(credentials: Any, check_credentials: Any) -> CheckCredentials:
-    """The one of these that was given, as a function."""
+    """Return the one of these that was given, as a function."""
     if (credentials is None) == (check_credentials is None):
         raise ValueError("provide either credentials or check_credentials")
     if credentials is None:
@@ -94,27 +94,27 @@ def _is_pair(value: Any) -> bool:
 
 
 def _checker(pairs: Iterable[tuple[str, str]]) -> CheckCredentials:
-    """Compare with these, in a time that tells neither who is known nor how a password begins or how long it is."""
+    """Return a check against these, whose time tells neither known names nor anything of a password."""
     passwords = {username: _digest(password) for username, password in pairs}
-    nobody = secrets.token_bytes(hashlib.sha256().digest_size)
+    unknown = secrets.token_bytes(hashlib.sha256().digest_size)
 
     def check(username: str, password: str) -> bool:
-        return hmac.compare_digest(passwords.get(username, nobody), _digest(password))
+        return hmac.compare_digest(passwords.get(username, unknown), _digest(password))
 
     return check
 
 
 def _digest(password: str) -> bytes:
-    # What was no UTF-8 has become surrogates, and becomes what it was.
+    # Bytes that were no UTF-8 are surrogates, and become bytes again.
     return hashlib.sha256(password.encode("utf-8", "surrogateescape")).digest()
 
 
 class Guarded:
-    """A handler, or a method that is one, whose clients must be let in first.
+    """A handler, or a method that is one, whose clients are authenticated first.
 
-    Servers look for the guard and ask before they open a connection. A handler that is out of their sight, inside of
-    another function, asks by itself: too late for 401, and all that it can do is to close the connection with 1008
-    (policy violation, RFC 6455 7.4.1).
+    Servers find the guard and call it before they open a connection. Inside of another function, where servers cannot
+    see it, a handler calls it by itself: too late for 401, it can only close the connection with 1008 (policy
+    violation, RFC 6455 7.4.1).
     """
 
     def __init__(self, handler: Callable[..., Awaitable[None]], guard: Guard) -> None:
@@ -130,7 +130,7 @@ class Guarded:
         return f"basic_auth()({self._handler!r})"
 
     async def __call__(self, *args: Any, **kwargs: Any) -> None:
-        # First comes the connection, or, of a method that another decorator calls, its object.
+        # The connection is first, or behind `self` in a method that another decorator calls.
         websocket = next((arg for arg in (*args, *kwargs.values()) if isinstance(arg, Connection)), None)
         if websocket is None:
             raise TypeError(f"{self!r} must be called with a connection")
@@ -142,7 +142,7 @@ class Guarded:
 
 
 def guard_of(handler: Any) -> Guard | None:
-    """What the decorator put before a handler; None if there is nothing, or nothing that can be seen."""
+    """Return what the decorator put before a handler; None if there is nothing, or nothing that can be seen."""
     while handler is not None:
         if isinstance(handler, Guarded):
             return handler._guard
@@ -151,7 +151,7 @@ def guard_of(handler: Any) -> Guard | None:
 
 
 def in_turn(*hooks: Hook[_C] | None) -> Hook[_C]:
-    """A `process_request` that asks several, until one answers."""
+    """Make a `process_request` that calls several, until one answers."""
     asked = [hook for hook in hooks if hook is not None]
 
     async def process_request(connection: _C, request: Request) -> Response | None:
@@ -167,7 +167,7 @@ def in_turn(*hooks: Hook[_C] | None) -> Hook[_C]:
 
 
 def guarded(handler: Any, process_request: Hook[_C] | None) -> Hook[_C] | None:
-    """The `process_request` of a server of this handler: the one that it was given first, then the handler's guard."""
+    """Make the `process_request` of a handler's server: first the one that was given, then the handler's guard."""
     guard = guard_of(handler)
     return process_request if guard is None else in_turn(process_request, guard)
 

@@ -1,6 +1,6 @@
 """One message to many connections, framed once.
 
-What must not live here: which connections those are; rooms across processes are for the bus.
+What must not live here: choosing the connections; rooms across processes are for the bus.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def broadcast(
     What a client does not read piles up in its write buffer. When a broadcast would make that more than
     `broadcast_limit` bytes, the client is closed with code 1013 (try again later) instead.
 
-    Connections that are not open are skipped. Connections in the middle of a fragmented message are skipped too, and
-    one that fails to be written does not keep the others from it; either is logged as a warning, or raised at the end.
+    Connections that are not open are skipped. Those in the middle of a fragmented message are skipped too, and a
+    failure to write to one does not stop the others; either is logged as a warning, or raised at the end.
 
     Args:
         connections: `ServerConnection`s, or `ClientConnection`s.

@@ -1,7 +1,7 @@
 """The client: `connect()`, and the client's side of a connection with its opening handshake.
 
-What must not live here: what either side of a connection does (connection), what is asked and which answer will do
-(the `client` of the root), how a server is reached (dialer, tunnel).
+What must not live here: what either side of a connection does (connection.py), the request and the check of the
+response (the root's client.py), how a server is reached (dialer.py, tunnel.py).
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ __all__ = ["ClientConnection", "connect", "unix_connect"]
 
 
 class ClientConnection(Connection):
-    """The client's side of a connection: what `connect()` gives.
+    """The client's side of a connection, as `connect()` returns it.
 
     Args:
-        protocol: what `connect()` was told.
+        protocol: settings of the connection.
         overrides: other limits for this connection: ping_interval, ping_timeout, close_timeout, max_queue,
             write_limit, ... as for `connect()`.
 
     Raises:
-        TypeError, ValueError: for limits that cannot be meant.
+        TypeError, ValueError: for wrong limits.
     """
 
     __slots__ = ("__dict__", "__weakref__", "_key", "_opening", "_options", "_parser")
@@ -75,8 +75,8 @@ class ClientConnection(Connection):
         super().__init__(protocol.overridden(overrides) if overrides else protocol, client=True)
         self._key = ""
         self._options: ClientOptions
-        self._opening: asyncio.Future[None] | None = self.loop.create_future()  # until it is done
-        self._parser: ResponseParser | None = None  # as long as the response is awaited
+        self._opening: asyncio.Future[None] | None = self.loop.create_future()  # None once it is done
+        self._parser: ResponseParser | None = None  # while the response is awaited
 
     # The opening handshake (RFC 6455 section 4.1), in reading order.
 
@@ -164,7 +164,7 @@ class ClientConnection(Connection):
             opening.set_result(None)
         else:
             opening.set_exception(exc)
-            opening.exception()  # TLS through a proxy may fail before anybody waits for this
+            opening.exception()  # TLS through a proxy may fail before this is awaited
 
     def _log_headers(self, direction: str, headers: Headers) -> None:
         for name, value in headers.raw_items():
@@ -173,7 +173,7 @@ class ClientConnection(Connection):
     # The end.
 
     def _hang_up(self) -> None:
-        """It is the server that ends the TCP connection, within `close_timeout` (RFC 6455 7.1.1)."""
+        """Do nothing: the server ends the TCP connection, within `close_timeout` (RFC 6455 7.1.1)."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._parser is not None:
@@ -184,7 +184,7 @@ class ClientConnection(Connection):
 
 
 class Target(NamedTuple):
-    """Where one request goes, and what goes there only."""
+    """Where one request goes, and the headers for that origin."""
 
     uri: str
     parsed: WebSocketURI
@@ -241,7 +241,7 @@ class connect:
             for TLS with an HTTPS proxy.
 
     Raises:
-        InvalidURI, InvalidProxy, TypeError, ValueError: for arguments that cannot be meant, at once.
+        InvalidURI, InvalidProxy, TypeError, ValueError: at once, for wrong arguments.
         OSError: on awaiting, if there is no TCP connection, or no TLS.
         InvalidHandshake: on awaiting, if the opening handshake fails; `InvalidStatus` has the server's response.
         TimeoutError: on awaiting, after `open_timeout`.
@@ -310,7 +310,7 @@ class connect:
         self._target: Target
 
     async def connect(self) -> ClientConnection:
-        """Connect, following redirects: what awaiting does.
+        """Connect, following redirects, as awaiting does.
 
         Raises:
             OSError, InvalidHandshake, TimeoutError: as the class; SecurityError after ten redirects.
@@ -331,7 +331,7 @@ class connect:
             raise
 
     async def _attempt(self) -> ClientConnection | str:
-        """Make one request: the connection, or the URI to go to instead."""
+        """Make one request; return the connection, or the URI to go to instead."""
         target = self._target
         loop = asyncio.get_running_loop()
         key = generate_key()
@@ -371,7 +371,7 @@ class connect:
         return connection
 
     def process_redirect(self, exc: Exception) -> Exception | str:
-        """Tell whether a failed attempt is a redirect that may be followed (RFC 9110 15.4); to be overridden.
+        """Tell whether a failed attempt is a redirect that may be followed (RFC 9110 15.4); may be overridden.
 
         Args:
             exc: what the attempt raised.
@@ -394,7 +394,7 @@ class connect:
         return new
 
     def _redirect(self, uri: str) -> None:
-        """Go elsewhere, and tell nobody what was meant for another origin."""
+        """Go elsewhere, without what was meant for another origin."""
         parsed = parse_uri(uri)
         headers = self._target.headers
         if not same_origin(self._target.parsed, parsed):
@@ -440,10 +440,10 @@ class connect:
                     yield connection
 
     async def _wait_after(self, exc: Exception, delays: Iterator[float]) -> bool:
-        """Wait before the next try: False if there shall be none. It may raise another exception instead."""
+        """Wait before the next try; return False if there is none to be. It may raise another exception instead."""
         try:
             fatal = self.process_exception(exc)
-        except Exception as raised:  # as good as returned
+        except Exception as raised:  # the same as returned
             fatal = raised
         if fatal is exc:
             return False
@@ -461,7 +461,7 @@ class connect:
 def offered(
     extensions: Sequence[ClientExtensionFactory] | None, compression: str | None
 ) -> Sequence[ClientExtensionFactory] | None:
-    """The factories of what a client offers: here `compression` adds its own."""
+    """Return the extension factories of a client, with that of `compression`."""
     if compression == "deflate":
         return enable_client_permessage_deflate(extensions)
     if compression is not None:

@@ -1,4 +1,4 @@
-"""One connection, either side: the documented methods over the native channel, and what is rarer than a message.
+"""One connection, either side: the documented methods over the native channel, and all that is not a simple message.
 
 Control frames, closing (RFC 6455 sections 5.5 and 7), keepalive. What must not live here: handshakes (server, client),
 frames on their way out (sender.py), the hot path (`_core`).
@@ -50,7 +50,7 @@ class Connection(Sender, OlderConnection):
         extensions: the negotiated extensions.
 
     Args:
-        settings: what `serve()` or `connect()` was told.
+        settings: limits, timeouts and logger.
         client: which side this is.
     """
 
@@ -98,7 +98,7 @@ class Connection(Sender, OlderConnection):
         self.latency: float = 0.0
         self.subprotocol: Subprotocol | None = None
 
-    # What is known about the connection.
+    # Attributes of the connection.
 
     @property
     def id(self) -> uuid.UUID:
@@ -150,7 +150,7 @@ class Connection(Sender, OlderConnection):
     def response(self) -> Response | None:
         """The opening handshake's response, once it is known."""
         if self._response == b"":
-            return None  # the handshake ended without
+            return None  # the handshake ended without one
         if isinstance(self._response, bytes):
             self._response = parse_response(self._response)
         return self._response
@@ -198,7 +198,7 @@ class Connection(Sender, OlderConnection):
     # Messages. recv(), send() and iteration come from MessageChannel.
 
     async def _iterate(self) -> AsyncGenerator[Data, None]:
-        """What `async for` is to a subclass that overrides recv()."""
+        """Iterate over messages for a subclass that overrides recv()."""
         try:
             while True:
                 yield await self.recv()
@@ -274,7 +274,7 @@ class Connection(Sender, OlderConnection):
         try:
             await self._drain()
         except BaseException:
-            waiter.cancel()  # whom nobody can await
+            waiter.cancel()  # it is not returned
             raise
         return waiter
 
@@ -326,7 +326,7 @@ class Connection(Sender, OlderConnection):
     ) -> None:
         if kind is None:
             await self.close()
-        elif issubclass(kind, (KeyboardInterrupt, SystemExit)):  # which wait for nobody
+        elif issubclass(kind, (KeyboardInterrupt, SystemExit)):  # do not wait
             self.start_closing(CloseCode.INTERNAL_ERROR, "")
         else:
             await self.close(CloseCode.INTERNAL_ERROR)
@@ -354,7 +354,7 @@ class Connection(Sender, OlderConnection):
                 return
             self._send_control(Opcode.CLOSE, self._end.send(code, reason))
             self._enter_closing()
-            self._resume_reading()  # their answer may be behind messages that nobody reads
+            self._resume_reading()  # the answer may be behind messages that wait
 
     def _enter_closing(self) -> None:
         self._state = CLOSING
@@ -362,7 +362,7 @@ class Connection(Sender, OlderConnection):
         self._settings.deadlines.set(self, self._settings.close_timeout)
 
     def _fail(self, code: int, reason: str, exc: BaseException | None) -> None:
-        """Fail the connection (RFC 6455 7.1.7): say why, read no more, and as a server close the TCP connection."""
+        """Fail the connection (RFC 6455 7.1.7): send why, read no more, and as a server close the TCP connection."""
         self._end.blame(exc)
         self._end.failed = True
         if self._state == OPEN:
@@ -372,7 +372,7 @@ class Connection(Sender, OlderConnection):
         self._hang_up()
 
     def _end_stream(self) -> None:
-        """Say that nothing more will be written; a server does first (RFC 6455 7.1.1)."""
+        """End what this side sends; a server does so first (RFC 6455 7.1.1)."""
         self._flush()
         if self.transport.is_closing():
             return
@@ -385,7 +385,7 @@ class Connection(Sender, OlderConnection):
             self.transport.close()
 
     def _on_deadline(self, now: float) -> None:
-        """One of the timeouts has passed; which one follows from the state."""
+        """Handle the timeout that has passed; which one follows from the state."""
         if self._state == OPEN:
             self._keep_alive(now)
         else:
@@ -401,7 +401,7 @@ class Connection(Sender, OlderConnection):
             self._pings = Pings()
         if self._keepalive_ping in self._pings.pending:
             if self._holds_back and not unacknowledged(self.transport):
-                # The pong may be behind what the handler has no time for.
+                # The pong may be behind messages that the handler has not received yet.
                 settings.deadlines.set(self, settings.ping_timeout)
                 return
             if settings.ping_timeout is not None:
@@ -431,7 +431,7 @@ class Connection(Sender, OlderConnection):
         if not self._pings:
             self._pings = None
 
-    # What asyncio calls, beside the hot path.
+    # Callbacks of asyncio, beside the hot path.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)
@@ -460,14 +460,14 @@ class Connection(Sender, OlderConnection):
         if self._pings is not None:
             for ping in self._pings.waiters():
                 ping.set_exception(self._end.exception())
-                ping.exception()  # nobody has to await a ping: no "never retrieved" from the loop
+                ping.exception()  # pings need not be awaited: no "never retrieved" from the loop
             self._pings = None
         for waiters in (self._lost_waiters, self._drainers):
             if waiters is not None:
                 waiters.wake()
         self._lost_waiters = self._drainers = None
 
-    # What the native channel calls.
+    # Callbacks of the native channel.
 
     def _control_received(self, opcode: int, payload: bytes) -> None:
         if self._slow:
@@ -502,7 +502,7 @@ class Connection(Sender, OlderConnection):
         self._hang_up()
 
     def _hang_up(self) -> None:
-        """There is no more to say: a server ends the stream, a client waits for it to do so (RFC 6455 7.1.1)."""
+        """End the TCP connection after the last frame; a client waits for the server to do so (RFC 6455 7.1.1)."""
         self._end_stream()
 
     def _fail_received(self, what: int, detail: Any) -> None:
@@ -528,7 +528,7 @@ class Connection(Sender, OlderConnection):
         return StopAsyncIteration() if iterating and isinstance(exc, ConnectionClosedOK) else exc
 
     def _is_own_end(self, exc: BaseException) -> bool:
-        """Whether `exc` tells of the end of this connection and nothing else, such as another that a handler used."""
+        """Return whether `exc` is the end of this connection, and not of another that a handler uses."""
         if isinstance(exc, BaseExceptionGroup):  # of a handler with a TaskGroup
             return all(map(self._is_own_end, exc.exceptions))
         end = self._closing

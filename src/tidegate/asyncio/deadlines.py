@@ -1,6 +1,6 @@
-"""One coarse timer for all connections of a server, or of all clients: what bounds handshakes, keepalive and closing.
+"""One coarse timer for all connections of a server, or of all clients: it bounds handshakes, keepalive and closing.
 
-A deadline is put off to the next multiple of a sixteenth or so of its delay, and all that fall on the same moment share
+A deadline is put off to the next multiple of about a sixteenth of its delay, and all deadlines of the same moment share
 one entry of the loop's schedule. So a connection costs a place in a set, and no timer or task of its own. What must not
 live here: what is done when a deadline passes.
 """
@@ -20,7 +20,7 @@ SHORTEST_QUANTUM = 1 / 256
 
 
 class Bounded(Protocol):
-    """What can have a deadline."""
+    """An object with a deadline."""
 
     _deadline: float | None
 
@@ -34,7 +34,7 @@ class Deadlines:
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> Deadlines:
-        """Those that all clients on `loop` share, as long as there are any."""
+        """Return the deadlines that all clients on `loop` share, while there are any."""
         deadlines = cls._of_clients.get(id(loop))
         if deadlines is None:
             deadlines = cls._of_clients[id(loop)] = cls(loop)
@@ -95,7 +95,7 @@ class Deadlines:
                     bounded._deadline = None
                     self._call(bounded, now)
         finally:
-            if group:  # the loop could not even be told what failed: the others have their deadlines all the same
+            if group:  # call_exception_handler() raised: the others keep their deadlines
                 self._due.setdefault(moment, set()).update(group)
                 heapq.heappush(self._moments, moment)
 
@@ -103,5 +103,5 @@ class Deadlines:
         try:
             bounded._on_deadline(now)
         except Exception as exc:
-            # The others have their deadlines all the same.
+            # The others keep their deadlines.
             self.loop.call_exception_handler({"message": f"deadline of {bounded!r} failed", "exception": exc})

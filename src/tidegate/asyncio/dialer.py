@@ -1,6 +1,6 @@
-"""How a client reaches a server: over TCP or a Unix socket, directly or through a proxy, with TLS or without.
+"""Reaching a server: over TCP or a Unix socket, directly or through a proxy, with TLS or without.
 
-What must not live here: what is said once the server is reached (client), how a proxy is asked (tunnel).
+What must not live here: the handshake with the server (client.py), that with a proxy (tunnel.py).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Dialer:
         arguments: those that connect() passes on to the event loop; it becomes the dialer's own.
 
     Raises:
-        TypeError: for an argument that nobody knows, or of a wrong type.
+        TypeError: for an unknown argument, or one of a wrong type.
         ValueError: for arguments that exclude each other, or the URI.
         InvalidProxy: for a proxy that is none.
     """
@@ -61,7 +61,7 @@ class Dialer:
         self._proxy = None if self.unix or self.sock is not None else proxy
 
     def _check_ends(self) -> None:
-        """In the words of the event loop, which would say so later."""
+        """Check the addresses, in the words of the event loop, which would say so later."""
         if self.unix:
             if self._path is not None and self.sock is not None:
                 raise ValueError("path and sock can not be specified at the same time")
@@ -71,7 +71,7 @@ class Dialer:
             raise ValueError("host/port and sock can not be specified at the same time")
 
     def _tls_with(self, uri: WebSocketURI) -> dict[str, Any]:
-        """Arguments for TLS with a server; none without TLS."""
+        """Return the arguments for TLS with a server; none without TLS."""
         if not uri.secure:
             for name, value in self._tls.items():
                 if value is not None:
@@ -83,7 +83,7 @@ class Dialer:
         return arguments
 
     def _tls_with_proxy(self, proxy: Proxy) -> dict[str, Any]:
-        """Arguments for TLS with a proxy; none without TLS."""
+        """Return the arguments for TLS with a proxy; none without TLS."""
         if proxy.scheme == "http":
             for name, value in self._proxy_tls.items():
                 if value is not None:
@@ -151,7 +151,7 @@ class Dialer:
         transport.resume_reading()
 
     def bound_to(self) -> str | None:
-        """What ties the client to one server, if anything does, so that no redirect to another can be followed."""
+        """Return what ties the client to one server, and forbids redirects to others; None if nothing does."""
         if self.unix:
             return "a Unix socket"
         if self.host is not None or self.port is not None:

@@ -1,4 +1,4 @@
-"""What send() is given, and what goes out: text or binary, one message or the fragments of one.
+"""Arguments of send(), ping() and pong(): text or binary, one message or the fragments of one.
 
 What must not live here: sending.
 """
@@ -17,12 +17,12 @@ __all__ = ["control_payload", "fragments", "opcode_of"]
 
 
 def opcode_of(data: DataLike, text: bool | None) -> Opcode:
-    """The opcode of a message that begins with `data`; `text` overrides its type."""
+    """Return the opcode of a message that begins with `data`; `text` overrides its type."""
     return Opcode.TEXT if (isinstance(data, str) if text is None else text) else Opcode.BINARY
 
 
 def control_payload(data: DataLike) -> bytes:
-    """The payload of a ping or pong.
+    """Return the payload of a ping or pong.
 
     Raises:
         TypeError: for another type.
@@ -35,7 +35,7 @@ def control_payload(data: DataLike) -> bytes:
 
 
 def fragments(message: Any) -> tuple[str, AsyncIterator[Any]]:
-    """What the fragments of a message come from, in words, and the fragments.
+    """Return the kind of what was given, in words, and an iterator of the fragments.
 
     Raises:
         TypeError: if it is no message.

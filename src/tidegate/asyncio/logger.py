@@ -1,4 +1,4 @@
-"""What `websocket.logger` adds to every record: the connection, without keeping it.
+"""The extra of `websocket.logger` in each record: the connection, by a weak reference.
 
 What must not live here: what is logged, and how lines look.
 """
@@ -13,7 +13,7 @@ __all__ = ["ConnectionExtra"]
 
 
 class ConnectionExtra(MutableMapping[str, Any]):
-    """The extra of a connection's logger: the connection as `websocket`, and what somebody adds.
+    """The extra of a connection's logger: the connection as `websocket`, and what the application adds.
 
     It refers to the connection weakly: the connection has the logger, and would wait for the garbage collector.
 

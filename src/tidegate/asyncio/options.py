@@ -1,8 +1,8 @@
-"""What governs the connections of one server or client: checked once, shared by all of them.
+"""Settings of the connections of one server or client: checked once, shared by all of them.
 
     Settings         limits and timeouts, of either side
-    ServerSettings   with what a server's connections share besides: the handler, hooks, the registry
-    ProcessPolicy    what the process adds that the servers run in
+    ServerSettings   and what else the connections of a server share: handler, hooks, registry
+    ProcessPolicy    what a process adds for its servers
 
 What must not live here: anything that differs from one connection to the next.
 """
@@ -91,7 +91,7 @@ class Settings:
         }
 
     def overridden(self, limits: dict[str, Any]) -> Self:
-        """Settings of one connection whose factory was given other limits.
+        """Return the settings of one connection that has other limits.
 
         Raises:
             TypeError, ValueError: as check().
@@ -104,7 +104,7 @@ class Settings:
 
 @dataclasses.dataclass(slots=True)
 class ProcessPolicy:
-    """What a process decides for the servers in it. A process of the daemon passes it to `serve()` as `policy`.
+    """Policy of a process for its servers. A process of the daemon passes it to `serve()` as `policy`.
 
     Attributes:
         admission: limits connections; None lets all in.
@@ -119,7 +119,7 @@ class ProcessPolicy:
 
 @dataclasses.dataclass(slots=True)
 class ServerSettings(Settings):
-    """What governs the connections of one server.
+    """Settings of the connections of one server.
 
     Attributes:
         handler, process_request, process_response, server_header: as for `serve()`.
@@ -140,10 +140,10 @@ class ServerSettings(Settings):
 
 
 def check_functions(**functions: Any) -> None:
-    """Check that what is to be called can be; None is nothing.
+    """Check that these are callable, or None.
 
     Raises:
-        TypeError: naming the argument that cannot.
+        TypeError: for one that is neither.
     """
     for name, function in functions.items():
         if function is not None and not callable(function):

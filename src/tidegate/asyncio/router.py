@@ -1,7 +1,7 @@
 """Routing: `route()`, a server whose handlers are found by a `werkzeug.routing.Map`.
 
-The only module that imports werkzeug, which takes its time. What must not live here: matching (werkzeug), and what a
-server does (server).
+The only module that imports werkzeug, which takes long. What must not live here: matching (werkzeug), and what a
+server does (server.py).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def route(
         kwargs: as for `serve()`.
 
     Raises:
-        TypeError: if the map is none, or an endpoint is no handler, or for arguments that cannot be meant.
+        TypeError: if the map is none, an endpoint is no handler, or an argument is wrong.
         ValueError: as `serve()`.
     """
     if ssl is not None and ssl is not True:
@@ -95,13 +95,13 @@ def unix_route(url_map: Map, path: PathLike | None = None, **kwargs: Any) -> Ser
 
 
 def _ask(connection: ServerConnection, request: Request) -> Awaitable[Response | None] | None:
-    """Authentication, if the handler that was found is decorated with it."""
+    """Authenticate, if the handler that was found is decorated with `basic_auth()`."""
     guard = guard_of(getattr(connection, "handler", None))
     return None if guard is None else guard(connection, request)
 
 
 class Router:
-    """What `route()` routes with; its methods may be overridden.
+    """The router of `route()`; its methods may be overridden.
 
     Args:
         url_map: rules, and their handlers; its rules are changed to match WebSockets.
@@ -139,7 +139,7 @@ class Router:
         return hosts[0]
 
     def redirect(self, connection: ServerConnection, url: str) -> Response:
-        """Make the response to a request that another URL is for: 302, with that URL as Location.
+        """Make the response that redirects to another URL: 302, with that URL as Location.
 
         Args:
             connection: the connection, whose handshake is not over.
@@ -178,7 +178,7 @@ class Router:
             return self.not_found(connection)
         except InvalidHandshake as exc:
             return rejection_of(exc)
-        except HTTPException as exc:  # a name of a host that cannot be, or what a function of the map's raises
+        except HTTPException as exc:  # an invalid host name, or what a function of the map raises
             return connection.respond(exc.code or HTTPStatus.INTERNAL_SERVER_ERROR, f"{exc.name}\n")
         connection.handler, connection.handler_kwargs = handler, dict(arguments)
         return None
@@ -194,7 +194,7 @@ class Router:
 
 
 def _path_and_query(target: str) -> tuple[str, str]:
-    """The path of a request's target, decoded as werkzeug wants it, and the query as it is (RFC 9112 3.2).
+    """Return the path of a request's target, decoded as werkzeug needs it, and the query as it is (RFC 9112 3.2).
 
     An encoded slash stays encoded: it is part of a segment, and separates none (RFC 3986 2.2).
     """

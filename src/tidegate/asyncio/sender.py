@@ -1,7 +1,7 @@
-"""The way out of a connection for what is not simple: fragments, control frames, extensions, frames that are logged.
+"""Sending what is not one simple frame: fragments, control frames, extensions, frames that are logged.
 
-A message that is one frame and needs nobody's look goes out natively (_core/writer.pyx). What must not live here: how a
-connection closes or keeps alive (connection.py).
+A message of one frame that none of these applies to goes out natively (_core/writer.pyx). What must not live here: how
+a connection closes or keeps alive (connection.py).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Sender(MessageChannel):
             self._drainers = None
 
     async def _drain(self) -> None:
-        """Wait until the write buffer is below the low-water mark of `write_limit`, and let others have their turn."""
+        """Wait until the write buffer is below the low-water mark of `write_limit`, and let other tasks run."""
         while self._write_paused:
             if self._drainers is None:
                 self._drainers = Waiters()
@@ -81,7 +81,7 @@ class Sender(MessageChannel):
         await self._end_step()
 
     async def _send_slowly(self, message: Any, text: bool | None) -> None:
-        """send() when the fast path declined: fragments, a logged or closing connection, a wrong type."""
+        """Send what the fast path declined: fragments, on a logged or closing connection, or a wrong type."""
         while self._send_done is not None:
             await asyncio.shield(self._send_done)
         if isinstance(message, (str, bytes, bytearray, memoryview)):
@@ -118,7 +118,7 @@ class Sender(MessageChannel):
             # A message that was begun and cannot be ended makes the connection useless.
             if self._state == OPEN:
                 self._fail(CloseCode.INTERNAL_ERROR, "error in fragmented message", exc)
-                if isinstance(exc, Exception):  # all others, as a cancellation, wait for nobody
+                if isinstance(exc, Exception):  # others, such as a cancellation, do not wait
                     await self.wait_closed()
             raise
         finally:
@@ -127,7 +127,7 @@ class Sender(MessageChannel):
             self._send_done = None
 
     async def _send_part(self, opcode: Opcode, data: DataLike, fin: bool) -> int:
-        """Send one data frame, in its turn; its size."""
+        """Send one data frame, in its turn; return its size."""
         await self._must_be_open()
         payload = data.encode() if isinstance(data, str) else bytes(data)
         self._encode_and_send(opcode, fin, payload)
@@ -164,7 +164,7 @@ class Sender(MessageChannel):
     # Extensions (RFC 6455 section 9), and frames that are logged.
 
     def _adopt(self, extensions: Iterable[Extension]) -> None:
-        """Use the extensions that were negotiated: permessage-deflate alone natively, all else frame by frame."""
+        """Use the extensions that were negotiated: permessage-deflate alone natively, others frame by frame."""
         self.extensions = tuple(extensions)
         if len(self.extensions) == 1 and type(self.extensions[0]) is PerMessageDeflate:
             self._use_deflate(self.extensions[0]._deflate)
@@ -185,7 +185,7 @@ class Sender(MessageChannel):
             except Exception as exc:
                 self.logger.error("an extension failed", exc_info=True)
                 self._end.blame(exc)
-                self.transport.abort()  # what the peer makes of an extension's other frames, nobody can say
+                self.transport.abort()  # the state of the extension at the peer is unknown now
                 raise
             first |= frame.rsv1 << 6 | frame.rsv2 << 5 | frame.rsv3 << 4
             payload = bytes(frame.data)

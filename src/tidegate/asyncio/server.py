@@ -58,7 +58,7 @@ SelectSubprotocol = Callable[["ServerConnection", Sequence["Subprotocol"]], "str
 
 
 class ServerConnection(BaseServerConnection):
-    """The server's side of a connection: what handlers and hooks receive, from the start the same object.
+    """The server's side of a connection, as handlers and hooks receive it: the same object from the start.
 
     Attributes:
         server: the `Server` that accepted it.
@@ -170,7 +170,7 @@ class Server(OlderServer):
         Raises:
             ProtocolError: for a code or a reason that may not be sent (RFC 6455 7.4).
         """
-        Closing().send(code, reason)  # raises, before anything is done, for what no close frame can carry
+        Closing().send(code, reason)  # raises for what no close frame can carry, before anything is done
         if not self._closing:
             self.logger.log(self._event_level, "server closing")
             self._closing = True
@@ -228,7 +228,7 @@ class Server(OlderServer):
                     self.logger.log(self._event_level, "server listening on %s", _name(sock))
         return self
 
-    # Connections come and go.
+    # Connections.
 
     def _made(self) -> asyncio.Protocol:
         admission = self._registry.admission

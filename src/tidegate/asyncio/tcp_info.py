@@ -1,6 +1,6 @@
-"""What the kernel knows of a TCP connection, and no byte of it tells.
+"""State of a TCP connection that only the kernel knows.
 
-What must not live here: what follows from it.
+What must not live here: conclusions from it.
 """
 
 from __future__ import annotations

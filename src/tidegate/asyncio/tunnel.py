@@ -1,4 +1,4 @@
-"""A way through a proxy: a socket or a transport whose other end is the server.
+"""Tunnels through proxies: a socket or a transport whose other end is the server.
 
 What must not live here: which proxy, and what its URL means (`proxy`); TLS and WebSocket with the server (`client`).
 """

@@ -1,4 +1,4 @@
-"""Those who wait for one event of a connection: to be closed, to be drained.
+"""Tasks that wait for one event of a connection: that it is closed, that its buffer is drained.
 
 What must not live here: the native future that recv() waits on (`_core.waiter`), deadlines.
 """
@@ -11,7 +11,7 @@ __all__ = ["Waiters"]
 
 
 class Waiters:
-    """Futures that are done by the same event, in the order in which somebody began to wait."""
+    """Futures that are done by the same event, in the order in which tasks began to wait."""
 
     __slots__ = ("_futures",)
 
@@ -31,7 +31,7 @@ class Waiters:
             del self._futures[waiter]
 
     def wake(self) -> None:
-        """The event has happened."""
+        """Wake all waiters: the event has happened."""
         for waiter in self._futures:
             if not waiter.done():
                 waiter.set_result(None)
