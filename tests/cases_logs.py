@@ -20,7 +20,7 @@ def two_roles(level: str) -> None:
     logging.getLogger("tidegate.supervisor").info("listening on %s", "somewhere")
     logging.getLogger("somebody.else").debug("quiet")
     logging.getLogger("tidegate.access").info("handshake")
-    logs.become("worker 3")
+    logs.set_role("worker 3")
     try:
         _ = 1 / 0
     except ZeroDivisionError:
@@ -31,9 +31,9 @@ def access_log() -> None:
     access = logging.getLogger("tidegate.access")
     logs.begin("supervisor", "error", access=True)
     access.info("one")
-    logs.become("admin", access=False)
+    logs.set_role("admin", access=False)
     access.info("two")
-    logs.become("worker 0", access=True)
+    logs.set_role("worker 0", access=True)
     access.info("three")
 
 
@@ -47,7 +47,7 @@ def formats_and_files() -> None:
     os.rename("log", "log.1")
     logs.reopen()
     log.info("two")
-    logs.become("worker 0", "error", format="text")
+    logs.set_role("worker 0", "error", format="text")
     log.info("three")
     log.error("four")
     assert logs.fileno() == fd
@@ -69,18 +69,18 @@ def no_file_to_open_anew() -> None:
 def given_to_another_user() -> None:
     given: list[tuple[Any, ...]] = []
     os.fchown = lambda *arguments: given.append(arguments)
-    logs.give(1, 2)
+    logs.chown(1, 2)
     logs.begin("supervisor", "info")
-    logs.give(1, 2)
+    logs.chown(1, 2)
     assert given == []
     logs.begin("supervisor", "info", file="log")
-    logs.give(1, 2)
+    logs.chown(1, 2)
     assert given == [(logs.fileno(), 1, 2)]
 
 
 def arranged_by_the_application() -> None:
     logs.begin("supervisor", "info")
-    logs.become("worker 0")
+    logs.set_role("worker 0")
     logging.getLogger("one").info("one")
     logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})
     logging.getLogger("two").info("two")
@@ -90,7 +90,7 @@ def arranged_by_the_application() -> None:
 
 def long_queue() -> None:
     logs.begin("supervisor", "info")
-    logs.become("worker 0")
+    logs.set_role("worker 0")
     for number in range(5000):
         logging.getLogger("one").info("%d", number)
 
@@ -101,7 +101,7 @@ def no_reader(*role: str) -> None:
     os.dup2(writer, 2)
     logs.begin("supervisor", "info")
     if role:
-        logs.become(*role)
+        logs.set_role(*role)
     signal.alarm(20)  # the end of it all, unless it ends before
     for _ in range(10):
         logging.getLogger("one").info("x" * 100_000)

@@ -60,7 +60,10 @@ def test_formats_and_files(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_opened_anew_is_said_in_the_one_before(tmp_path: Path) -> None:
     assert run(cases.no_file_to_open_anew, cwd=tmp_path) == []
-    assert "ERROR the log stays in the file that it was in: " in (tmp_path / "b" / "log").read_text()
+    assert (
+        "ERROR the log file could not be reopened, and the log stays in the former file: "
+        in (tmp_path / "b" / "log").read_text()
+    )
 
 
 def test_the_file_may_be_given_to_another_user_and_standard_error_is_not(tmp_path: Path) -> None:

@@ -11,20 +11,20 @@ import msgspec
 import pytest
 
 from tidegate._core.scoreboard import Scoreboard
-from tidegate.admin.live import EVENTS, HISTORY, Live, Pressure, Watcher, quantile
+from tidegate.admin.live import EVENTS, HISTORY, Live, Pressure, Sampler, quantile
 
 
 @pytest.fixture
-def watcher(board: Scoreboard) -> Watcher:
-    return Watcher(board)
+def watcher(board: Scoreboard) -> Sampler:
+    return Sampler(board)
 
 
-def test_the_message_is_json_and_back(watcher: Watcher) -> None:
-    live = watcher.look(time.time())
+def test_the_message_is_json_and_back(watcher: Sampler) -> None:
+    live = watcher.sample(time.time())
     assert msgspec.json.decode(msgspec.json.encode(live), type=Live) == live
 
 
-def test_numbers_are_those_of_the_scoreboard(board: Scoreboard, watcher: Watcher) -> None:
+def test_numbers_are_those_of_the_scoreboard(board: Scoreboard, watcher: Sampler) -> None:
     board.ready = True
     row = board.row(0)
     for _ in range(5):
@@ -36,7 +36,7 @@ def test_numbers_are_those_of_the_scoreboard(board: Scoreboard, watcher: Watcher
     row.closing()
     row.closed(1000, "remote", 1.0)
     row.closed(1006, "abort", 1.0, "open")
-    live = watcher.look(time.time())
+    live = watcher.sample(time.time())
     assert live.state == "ready"
     assert (live.workers_desired, live.workers_ready) == (2, 1)
     assert (live.connections.open, live.point.connections) == (3, 3)
@@ -52,8 +52,8 @@ def test_numbers_are_those_of_the_scoreboard(board: Scoreboard, watcher: Watcher
     ]
 
 
-def test_rates_lie_between_two_readings(board: Scoreboard, watcher: Watcher) -> None:
-    watcher.look(time.time())
+def test_rates_lie_between_two_readings(board: Scoreboard, watcher: Sampler) -> None:
+    watcher.sample(time.time())
     row = board.row(0)
     for _ in range(10):
         row.accepted()
@@ -63,7 +63,7 @@ def test_rates_lie_between_two_readings(board: Scoreboard, watcher: Watcher) -> 
         row.closed(1001, "local", 1.0)
     row.tick(time.monotonic(), 0.002)
     row.tick(time.monotonic(), 0.004)
-    live = watcher.look(time.time())
+    live = watcher.sample(time.time())
     assert live.interval > 0
     assert live.rates.connections_accepted == pytest.approx(10 / live.interval)
     assert live.point.closes == {"1001": pytest.approx(10 / live.interval)}
@@ -76,8 +76,8 @@ def test_rates_lie_between_two_readings(board: Scoreboard, watcher: Watcher) -> 
     assert live.latency.handler.p50 is None
 
 
-def test_where_it_presses(board: Scoreboard, watcher: Watcher) -> None:
-    assert watcher.look(time.time()).pressure == Pressure()
+def test_where_it_presses(board: Scoreboard, watcher: Sampler) -> None:
+    assert watcher.sample(time.time()).pressure == Pressure()
     row = board.row(0)
     row.inc("pong_timeouts")
     row.inc("limit_rejections", "rate")
@@ -88,7 +88,7 @@ def test_where_it_presses(board: Scoreboard, watcher: Watcher) -> None:
     board.log_messages_dropped = 2
     board.accept_queue(0, 3, 4096)
     board.accept_queue(None, 1, 128)
-    assert watcher.look(time.time()).pressure == Pressure(
+    assert watcher.sample(time.time()).pressure == Pressure(
         accept_queue_length=4,
         send_queue_bytes=1000,
         slow_consumers=1,
@@ -115,18 +115,18 @@ def test_quantile(counts: list[int], q: float, expected: float | None) -> None:
     assert found == (expected if expected is None else pytest.approx(expected))
 
 
-def test_quantiles_forget(board: Scoreboard, watcher: Watcher, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quantiles_forget(board: Scoreboard, watcher: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tidegate.admin.live.WINDOW", 0)
-    watcher.look(time.time())
+    watcher.sample(time.time())
     board.row(0).observe("ping_rtt", 0.3)
-    assert watcher.look(time.time()).latency.ping.p99 is not None
-    assert watcher.look(time.time()).latency.ping.p99 is None
+    assert watcher.sample(time.time()).latency.ping.p99 is not None
+    assert watcher.sample(time.time()).latency.ping.p99 is None
 
 
-def test_what_is_remembered_has_bounds(board: Scoreboard, watcher: Watcher) -> None:
+def test_what_is_remembered_has_bounds(board: Scoreboard, watcher: Sampler) -> None:
     for i in range(HISTORY + 5):
         board.desired = i % 2
-        watcher.look(float(i))
+        watcher.sample(float(i))
     assert len(watcher.points) == HISTORY
     assert watcher.points[-1].time == HISTORY + 4
     assert len(watcher.events) == EVENTS
@@ -141,16 +141,16 @@ def busy() -> Iterator[int]:
 
 def test_what_the_system_tells_of_a_worker(board: Scoreboard, busy: int) -> None:
     board.spawn(0, busy)
-    watcher = Watcher(board)
-    worker = watcher.look(time.time()).workers[0]
+    watcher = Sampler(board)
+    worker = watcher.sample(time.time()).workers[0]
     assert (worker.cpu, worker.age is not None) == (None, True)
-    while not (worker := watcher.look(time.time()).workers[0]).cpu:
+    while not (worker := watcher.sample(time.time()).workers[0]).cpu:
         time.sleep(0.05)
     assert worker.rss
 
 
-def test_while_nothing_can_be_read(board: Scoreboard, watcher: Watcher) -> None:
-    watcher.look(time.time())
+def test_while_nothing_can_be_read(board: Scoreboard, watcher: Sampler) -> None:
+    watcher.sample(time.time())
     os.pwrite(board.fd, b"\x01", 5 * 8)  # the sequence: a supervisor that died as it wrote
     with pytest.raises(TimeoutError):
-        watcher.look(time.time())
+        watcher.sample(time.time())

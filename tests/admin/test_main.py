@@ -12,6 +12,7 @@ import pytest
 
 from tests.admin.process import Admin
 from tests.support.patience import PATIENCE
+from tidegate.admin import main
 from tidegate.admin.main import LEFT_TO_SUPERVISOR
 
 
@@ -64,6 +65,13 @@ def test_a_client_that_sends_nothing_does_not_delay_the_end(admin: Admin) -> Non
         assert idle.recv(65536).startswith(b"HTTP/1.1 503 ")
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the admin process wait for a request for as long as a slow machine needs to send it."""
+    monkeypatch.setattr(main, "ASK_SECONDS", PATIENCE)
+
+
+@pytest.mark.usefixtures("patient")
 def test_who_connected_before_the_end_is_answered(admin: Admin) -> None:
     """At an upgrade the next admin process accepts already: a scrape that this one has taken is not refused."""
     with socket.create_connection(("127.0.0.1", admin.ports[0]), timeout=PATIENCE) as scrape:

@@ -20,7 +20,7 @@ asked, asking = os.pipe()
 def begin() -> None:
     """Log to a file as a worker, and show stacks in it."""
     logs.begin("supervisor", "info", file="log")
-    logs.become("worker 0")
+    logs.set_role("worker 0")
     logs.show_stacks()
 
 

@@ -16,7 +16,7 @@ def said(stage: Stage, *lines: bytes) -> socket.socket:
     main = stage.main
     main.auto_reload._pipe, theirs = socket.socketpair()
     main.auto_reload._pipe.setblocking(False)
-    main.loop.add_reader(main.auto_reload._pipe.fileno(), main.auto_reload._on_said)
+    main.loop.add_reader(main.auto_reload._pipe.fileno(), main.auto_reload._on_readable)
     theirs.sendall(b"".join(lines))
     return theirs
 

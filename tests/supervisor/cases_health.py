@@ -24,7 +24,7 @@ def never(slot: int) -> bool:
 
 def beating(given: Given, hangs: Callable[[int], bool] = never, hang: Callable[[], None] = lambda: None) -> int:
     """A worker whose heart beats until `hangs(slot)`; then it does `hang()`."""
-    logs.become(f"worker {given.slot}", thread=False)
+    logs.set_role(f"worker {given.slot}", thread=False)
     logs.show_stacks()
     end = given.end()
     end.send(Report("booted"))

@@ -23,7 +23,7 @@ from ..headers import parse_subprotocol
 from ..http11 import Request
 from ..typing import Subprotocol
 
-__all__ = ["BEARER", "PROTOCOL", "Access"]
+__all__ = ["BEARER", "PROTOCOL", "Authorization"]
 
 PROTOCOL = Subprotocol("tidegate.live")
 """The subprotocol of /live, for browsers, who must be given one of those that they offer."""
@@ -35,7 +35,7 @@ no header of its WebSocket."""
 Refusal = tuple[HTTPStatus, str]
 
 
-class Access:
+class Authorization:
     """Decides by a request's headers.
 
     Parameters:

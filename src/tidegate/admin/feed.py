@@ -14,7 +14,7 @@ import msgspec
 from .._core.scoreboard import Scoreboard
 from ..asyncio.broadcast import broadcast
 from ..asyncio.server import ServerConnection
-from .live import Live, Watcher
+from .live import Live, Sampler
 
 __all__ = ["LIMIT", "LISTENERS", "Feed"]
 
@@ -39,7 +39,7 @@ class Feed:
     """
 
     def __init__(self, scoreboard: Scoreboard) -> None:
-        self._watcher = Watcher(scoreboard)
+        self._sampler = Sampler(scoreboard)
         self._listeners: set[ServerConnection] = set()
         self._here = 0  # also those who are told what was before
         self._last: Live | None = None
@@ -49,7 +49,7 @@ class Feed:
         """Look, and go on so until `end()`."""
         loop = asyncio.get_running_loop()
         self._due = loop.time()
-        self._look()
+        self._sample()
 
     def end(self) -> None:
         """Look no more. Connections are their server's to close."""
@@ -75,16 +75,16 @@ class Feed:
 
     def _whole(self, last: Live) -> str:
         """The last message, with what went before it."""
-        history = list(self._watcher.points)[:-1]
-        return _encode(msgspec.structs.replace(last, history=history, events=list(self._watcher.events)))
+        history = list(self._sampler.points)[:-1]
+        return _encode(msgspec.structs.replace(last, history=history, events=list(self._sampler.events)))
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         loop = asyncio.get_running_loop()
         # At even times, whatever a look takes; one that was missed is not made up for.
         self._due = max(self._due + INTERVAL, loop.time() + INTERVAL / 2)
-        self._timer = loop.call_at(self._due, self._look)
+        self._timer = loop.call_at(self._due, self._sample)
         try:
-            self._last = self._watcher.look(time.time())
+            self._last = self._sampler.sample(time.time())
         except TimeoutError as error:
             logger.warning("nothing to tell: %s", error)
             return

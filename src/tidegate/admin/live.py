@@ -1,7 +1,7 @@
 """What /live tells each second: one JSON object, for the page at / and for `tidegate top`.
 
     Live      the message
-    Watcher   makes it: of one sample after the other, rates and quantiles of what lies between, and events
+    Sampler   makes it: of one sample after the other, rates and quantiles of what lies between, and events
 
 A client gets, at once, a message whose `history` has the last minutes and whose `events` has all that are remembered;
 then one message a second, with the events that are new.
@@ -29,7 +29,7 @@ from . import health
 from .events import Event, between, identity, known_before, workers
 from .status import Connections, Totals, connections, totals
 
-__all__ = ["Latency", "Live", "LiveWorker", "Point", "Pressure", "Quantiles", "Rates", "Watcher"]
+__all__ = ["Latency", "Live", "LiveWorker", "Point", "Pressure", "Quantiles", "Rates", "Sampler"]
 
 HISTORY: Final = 300
 """Points that are remembered: five minutes."""
@@ -202,8 +202,8 @@ class _Sample:
         return sum(process.resident_memory_bytes for process in self.processes.values()) or None
 
 
-class Watcher:
-    """Watches a daemon by its scoreboard and the system. `look()` is to be called once a second.
+class Sampler:
+    """Samples a daemon: its scoreboard, and what the system tells of its processes. Call `sample()` once a second.
 
     Attributes:
         points: the charts.
@@ -217,7 +217,7 @@ class Watcher:
         self.points: deque[Point] = deque(maxlen=HISTORY)
         self.events: deque[Event] = deque(maxlen=EVENTS)
 
-    def look(self, now: float) -> Live:
+    def sample(self, now: float) -> Live:
         """The daemon at `now` (Unix time), with what is new since the look before.
 
         Raises:

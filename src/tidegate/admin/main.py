@@ -25,9 +25,9 @@ from ..asyncio.server import Server, handshakes_done, serve
 from ..ipc.pipe import Command, Pipe, Report
 from ..process import forks
 from .admission import BACKLOG, AdminAdmission
-from .authorization import Access, select_subprotocol
+from .authorization import Authorization, select_subprotocol
 from .feed import LIMIT, Feed
-from .routes import Answers
+from .routes import Routes
 
 TICK = 1.0
 """Seconds between two signs of life."""
@@ -74,7 +74,7 @@ def run(
     and again each second, by which the supervisor knows that it does not hang.
     """
     setproctitle("tidegate: admin")
-    logs.become("admin", access=False)
+    logs.set_role("admin", access=False)
     logs.show_stacks()
     signal.set_wakeup_fd(-1)  # of the supervisor
     for number in LEFT_TO_SUPERVISOR:
@@ -84,7 +84,7 @@ def run(
         forks.keep(pipe.fileno())
     forks.on_application_fork(partial(forks.release, forks.addresses(sockets)))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_live(scoreboard, sockets, pipe, Access(*access), before))
+        runner.run(_live(scoreboard, sockets, pipe, Authorization(*access), before))
     return 0
 
 
@@ -92,7 +92,7 @@ async def _live(
     scoreboard: Scoreboard,
     sockets: list[socket.socket],
     pipe: socket.socket | None,
-    access: Access,
+    access: Authorization,
     before: Collection[int],
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -101,7 +101,7 @@ async def _live(
     forks.handled(signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     feed = Feed(scoreboard)
-    answers = Answers(scoreboard, access, feed.busy, before)
+    answers = Routes(scoreboard, access, feed.busy, before)
     policy = ProcessPolicy(AdminAdmission(), event_level=logging.DEBUG)
     feed.begin()
     servers = []

@@ -22,7 +22,7 @@ from ..datastructures import Headers
 from ..http11 import Request, Response
 from ..metrics import expose
 from . import health
-from .authorization import Access
+from .authorization import Authorization
 from .status import status
 
 TEXT = "text/plain; charset=utf-8"
@@ -39,7 +39,7 @@ Answer = tuple[HTTPStatus, str, bytes]
 """Status, Content-Type, body."""
 
 
-class Answers:
+class Routes:
     """Answers the requests of the admin address: a `process_request` of `serve()`.
 
     An answer is made of one consistent read; while there is none, because the supervisor died as it wrote, it is 503.
@@ -54,7 +54,7 @@ class Answers:
     def __init__(
         self,
         scoreboard: Scoreboard,
-        access: Access,
+        access: Authorization,
         busy: Callable[[], bool] = lambda: False,
         before: Collection[int] = (),
     ) -> None:

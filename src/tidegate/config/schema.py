@@ -542,7 +542,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return self.admin_token, frozenset((*own, *self.admin_hosts))
 
     def log_options(self) -> dict[str, Any]:
-        """The arguments of ``logs.begin()`` and ``logs.become()`` that are settings, and may change."""
+        """The arguments of ``logs.begin()`` and ``logs.set_role()`` that are settings, and may change."""
         return {"level": self.log_level, "format": self.log_format, "access": self.access_log}
 
     def serve_options(self) -> dict[str, Any]:

@@ -1,23 +1,23 @@
 """The daemon's log: one line per event, from each of its processes, into one file or to standard error.
 
-    begin      in the supervisor: open the log; `try_file` tells beforehand whether that can be done
-    become     in a child: another name, and a thread that writes, so that the event loop never waits for the log
-    reopen     somebody has moved the file
-    give       before the process becomes another user
+    begin          in the supervisor: open the log; `try_file` checks beforehand that this can be done
+    set_role       in a child: another name, and a thread that writes, so that the event loop never waits for the log
+    reopen         after the file has been moved
+    chown          before the process switches to another user
     show_stacks    in a child: on a signal, and when it crashes in native code
-    catch_up   in the supervisor, now and then: write what could not be written at once
+    catch_up       in the supervisor, now and then: write what could not be written at once
 
-The rooms:
+The modules:
 
     loggers       the daemon's loggers, which an application's configuration leaves alone
     formatters    what a line looks like
-    writers       from those who log to the output, without waiting
+    writers       from loggers to the output, without waiting
     stream        where lines go: a file, standard error
-    files         opening a file of the settings, following no link
-    stacks        where a process is
+    files         opening a file of the settings, following no link of another user's
+    stacks        the stacks of a process that hangs
 
-The application logs as every Python program does: what it sends to the root logger gets here, unless it arranges for
-something else. Whatever it arranges, the daemon's own lines get here (loggers.py).
+The application logs as every Python program does: what it sends to the root logger is written here, unless it
+configures something else. Whatever it configures, the daemon's own lines are written here (loggers.py).
 
 What must not live here: what is logged, and the metrics.
 """
@@ -39,14 +39,14 @@ from .writers import Handler, Patient
 __all__ = [
     "STACKS",
     "STANDARD_ERROR",
-    "become",
     "begin",
     "catch_up",
+    "chown",
     "fileno",
     "flush",
-    "give",
     "lost",
     "reopen",
+    "set_role",
     "show_stacks",
     "try_file",
 ]
@@ -58,7 +58,7 @@ _handler: Handler | None = None
 
 
 def begin(role: str, level: str, *, format: str = "text", file: str = STANDARD_ERROR, access: bool = False) -> None:
-    """Open the log, and send the lines of every logger there. A second time, only what is different changes.
+    """Open the log, and send the lines of every logger there. Called again, change only what is different.
 
     Parameters:
         role: this process, in every line.
@@ -76,11 +76,11 @@ def begin(role: str, level: str, *, format: str = "text", file: str = STANDARD_E
     if _handler is None or _handler.output.path != path:
         before, _handler = _handler, Handler(Output(file), FORMATS[format]())
         if before is not None:
-            before.flush()  # and not closed: a thread may still be at it
+            before.flush()  # and not closed: a thread may still write to it
     if _handler not in logging.getLogger().handlers:
         logging.basicConfig(handlers=[_handler], force=True)
     adopt(_handler)
-    become(role, level, format=format, access=access, thread=False)
+    set_role(role, level, format=format, access=access, thread=False)
 
 
 def try_file(file: str) -> None:
@@ -92,7 +92,7 @@ def try_file(file: str) -> None:
     Output(file).close()
 
 
-def become(
+def set_role(
     role: str,
     level: str | None = None,
     *,
@@ -110,7 +110,7 @@ def become(
         thread: whether a thread writes.
     """
     if level is not None:
-        for top in ("", TOP):  # an application may set the first one of them
+        for top in ("", TOP):  # an application may set the level of the root logger
             logging.getLogger(top).setLevel(level.upper())
     if access is not None:
         logging.getLogger(ACCESS).setLevel(logging.INFO if access else OFF)
@@ -124,38 +124,40 @@ def become(
 
 
 def reopen() -> None:
-    """Open the log's file anew, where it is a file: somebody has moved it. If that fails, the one before stays open."""
+    """Reopen the log's file, which has been moved. If that fails, the former one stays open."""
     if _handler is None:
         return
     try:
         _handler.output.reopen()
     except OSError as error:
-        logging.getLogger("tidegate.log").error("the log stays in the file that it was in: %s", error)
+        logging.getLogger("tidegate.log").error(
+            "the log file could not be reopened, and the log stays in the former file: %s", error
+        )
 
 
-def give(user: int, group: int) -> None:
-    """Let another user have the log's file, where it is one: whom the process becomes has to open it anew.
+def chown(user: int, group: int) -> None:
+    """Give the log's file, where it is one, to the user that the process switches to, who has to reopen it.
 
     Raises:
         OSError: this process may not.
     """
     if _handler is not None:
-        _handler.output.give(user, group)
+        _handler.output.chown(user, group)
 
 
 def catch_up() -> None:
-    """Write what could not be written at once, as far as that goes without waiting."""
+    """Write what could not be written at once, as much as goes without waiting."""
     if _handler is not None and isinstance(_handler.delivery, Patient):
         _handler.delivery.push()
 
 
 def lost() -> int:
-    """How many lines this process has lost."""
+    """Return how many lines this process has lost."""
     return 0 if _handler is None else _handler.delivery.lost
 
 
 def fileno() -> int:
-    """The log's descriptor, for those who cannot use a logger, such as faulthandler. It stays the same for good."""
+    """Return the log's descriptor, for what cannot use a logger, such as faulthandler. It never changes."""
     return 2 if _handler is None else _handler.output.fileno()
 
 
@@ -165,7 +167,7 @@ def show_stacks() -> None:
 
 
 def flush() -> None:
-    """Give what has not been written yet a moment: before a process ends in a way that asks nobody."""
+    """Give unwritten lines a moment to be written, before a process ends without the usual cleanup."""
     if _handler is not None:
         _handler.flush()
 
@@ -176,5 +178,6 @@ def _forked() -> None:
 
 
 os.register_at_fork(after_in_child=_forked)
-# The standard library would do so too, unless an application has made it forget our handler.
+# The standard library would do so too, unless an application has removed our handler.
+
 atexit.register(flush)

@@ -124,7 +124,7 @@ class Output:
             os.close(fresh)
         self._look()
 
-    def give(self, user: int, group: int) -> None:
+    def chown(self, user: int, group: int) -> None:
         """Let another user have the file, if it is one that is ours to give.
 
         Raises:

@@ -90,7 +90,7 @@ class AutoReload:
         finally:
             theirs.close()
         self._pipe.setblocking(False)
-        self._loop.add_reader(self._pipe.fileno(), self._on_said)
+        self._loop.add_reader(self._pipe.fileno(), self._on_readable)
 
     def close(self) -> None:
         """End it."""
@@ -110,7 +110,7 @@ class AutoReload:
             self._pipe.close()
             self._pipe = None
 
-    def _on_said(self) -> None:
+    def _on_readable(self) -> None:
         assert self._pipe is not None
         try:
             said = self._pipe.recv(65536)
@@ -124,9 +124,9 @@ class AutoReload:
             logger.error("changes of files are no longer noticed: the process for it has ended; SIGHUP still reloads")
             return
         for line in lines:
-            self._heed(msgspec.json.decode(line, type=FileChanges))
+            self._on_changes(msgspec.json.decode(line, type=FileChanges))
 
-    def _heed(self, said: FileChanges) -> None:
+    def _on_changes(self, said: FileChanges) -> None:
         if said.watches:
             logger.info("a reload follows each change of the Python files in %s", " and ".join(said.watches))
         if not said.changed:

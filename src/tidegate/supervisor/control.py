@@ -121,10 +121,10 @@ class Control:
         listener.at(0).setblocking(False)
         self._watch()
 
-    def give(self, uid: int, gid: int) -> None:
+    def chown(self, uid: int, gid: int) -> None:
         """Before root becomes that user: let it have the socket's file."""
         if self._listener is not None:
-            self._listener.give(uid, gid)
+            self._listener.chown(uid, gid)
 
     def state(self) -> tuple[ListenerState | None, list[int]]:
         """What the program that is started anew in this process must know: the socket, and who waits for that."""

@@ -62,14 +62,14 @@ class Counters:
             scoreboard.accept_queue(index, length, limit)
         self._measured = present
 
-    def note(self, operation: str, done: bool, seconds: float) -> None:
+    def operation_ended(self, operation: str, done: bool, seconds: float) -> None:
         """Enter the end of an operation; the reload that is a part of an upgrade counts as that."""
         if operation == "reload":
             self._pool.scoreboard.reloaded(done, seconds)
         elif operation == "upgrade":
             self._pool.scoreboard.upgraded(done)
 
-    def ended(self, handle: Handle) -> None:
+    def child_ended(self, handle: Handle) -> None:
         """Enter the end of a child, which has been reaped."""
         scoreboard = self._pool.scoreboard
         if handle.slot.role is Role.ADMIN:

@@ -92,7 +92,7 @@ class HealthMonitor:
         self._pool, self._operations = pool, operations
         self._notes: dict[Handle, _Note] = {}
         self._looked = time.monotonic()
-        self._weighed = 0.0  # when the memory was looked at
+        self._memory_checked_at = 0.0  # when the memory was looked at
         self._recycling: Handle | None = None  # who is to go
         self._failures = 0  # of recycling, in a row
         self._not_before = 0.0  # is another worker recycled
@@ -111,13 +111,13 @@ class HealthMonitor:
         serving = [handle for handle in found if handle.stage == "ready" and not handle.stop_mode and not handle.hung]
         self._notes = {handle: self._notes.get(handle) or _Note() for handle in serving}
         for handle, note in self._notes.items():
-            self._listen(handle, note, step)
-        self._weigh(now)
+            self._check_heartbeat(handle, note, step)
+        self._check_memory(now)
         self._recycle(now)
 
     # Heartbeats.
 
-    def _listen(self, handle: Handle, note: _Note, step: float) -> None:
+    def _check_heartbeat(self, handle: Handle, note: _Note, step: float) -> None:
         """Judge it by its signs of life."""
         limit, beat = self._pool.config.worker_timeout, self._beat(handle)
         if not beat:
@@ -158,12 +158,12 @@ class HealthMonitor:
 
     # Recycling.
 
-    def _weigh(self, now: float) -> None:
+    def _check_memory(self, now: float) -> None:
         """Look at the memory that the workers take, now and then."""
         limit = self._pool.config.max_rss
-        if limit is None or now < self._weighed + MEMORY_INTERVAL:
+        if limit is None or now < self._memory_checked_at + MEMORY_INTERVAL:
             return
-        self._weighed = now
+        self._memory_checked_at = now
         for handle, note in self._notes.items():
             too_much = _memory(handle.pid) >= limit * self._share(handle.slot.index)
             note.heavy = note.heavy + 1 if too_much else 0
@@ -180,7 +180,7 @@ class HealthMonitor:
         handle, (why, text) = min(due, key=lambda pair: pair[0].ready_at or now)
         logger.info("%s is to be recycled: %s", handle, text)
         if why != "recycle_age":
-            self._steady(handle)
+            self._space_out(handle)
         self._recycling = handle
         self._operations.request("recycle", self._on_recycled, handle=handle, why=why)
 
@@ -207,7 +207,7 @@ class HealthMonitor:
         """What a slot has of every limit: around 1, and of no two slots the same."""
         return 1.0 + SPREAD * ((self._phase + slot * GOLDEN) % 1.0 - 0.5)
 
-    def _steady(self, handle: Handle) -> None:
+    def _space_out(self, handle: Handle) -> None:
         """Keep a limit that every worker reaches at once from letting them all do nothing but come and go."""
         served = handle.served or 0.0
         before = self._least.pop(handle.slot.index, 0.0)

@@ -45,7 +45,7 @@ OnProgress: TypeAlias = Callable[[bool | None, str], None]
 """Told of progress (None and what happens), and at the end whether it was done, and how."""
 
 GLANCE = 0.2  # seconds between two looks at what nobody tells
-LET_GO = 2.0  # seconds for old workers to stop accepting; one that takes longer is blocked, and accepts nobody
+STOP_ACCEPTING = 2.0  # seconds for old workers to stop accepting; one that takes longer is blocked, and accepts nobody
 
 
 class Failed(Exception):
@@ -58,13 +58,13 @@ class _Operation:
     Attributes:
         name, arguments: what, as it was asked for.
         on_progress: reports to who asked: progress, and once the end.
-        decided: whether they were: the rest is cleaning up.
+        finished: whether they were: the rest is cleaning up.
     """
 
     def __init__(self, name: str, arguments: dict[str, Any], on_progress: OnProgress | None) -> None:
         self.name, self.arguments = name, arguments
         self.on_progress = on_progress
-        self.decided = False
+        self.finished = False
         self.began = 0.0
         self.steps: Steps
 
@@ -122,7 +122,7 @@ class Operations:
         """
         operation = _Operation(name, arguments, on_progress)
         if self._pool.stop_mode:
-            self._decide(operation, False, "the daemon is stopping")
+            self._finish(operation, False, "the daemon is stopping")
             return
         if name == "reload" and not force:
             # A reload that has not begun reads what is there when it does: one is enough for all who ask.
@@ -135,7 +135,7 @@ class Operations:
             self._waiting.appendleft(operation)
         else:
             if self.current is not None:
-                self._say(operation, f"waits for the end of: {self.current}")
+                self._report_progress(operation, f"waits for the end of: {self.current}")
             self._waiting.append(operation)
         self.advance()
 
@@ -168,7 +168,7 @@ class Operations:
     def cancel(self, why: str) -> None:
         """Give up whatever is under way or waits: the daemon ends."""
         for operation in self._waiting:
-            self._decide(operation, False, why)
+            self._finish(operation, False, why)
         self._waiting.clear()
         if self.current is not None:
             self._give_up(self.current, why)
@@ -185,9 +185,9 @@ class Operations:
         try:
             next(operation.steps)
         except StopIteration:
-            self._decide(operation, True, "done")
+            self._finish(operation, True, "done")
         except Failed as failure:
-            self._decide(operation, False, str(failure))
+            self._finish(operation, False, str(failure))
         else:
             return False
         self.current = None
@@ -203,20 +203,20 @@ class Operations:
     def _give_up(self, operation: _Operation, why: str) -> None:
         operation.steps.close()
         self.current = None
-        self._decide(operation, False, why)
+        self._finish(operation, False, why)
 
-    def _decide(self, operation: _Operation, done: bool, text: str) -> None:
+    def _finish(self, operation: _Operation, done: bool, text: str) -> None:
         """Tell the end, once."""
-        if operation.decided:
+        if operation.finished:
             return
-        operation.decided = True
+        operation.finished = True
         logger.log(logging.INFO if done else logging.ERROR, "%s: %s%s", operation, "" if done else "failed: ", text)
         if operation.began:
             self._on_end(operation.name, done, time.monotonic() - operation.began)
         if operation.on_progress is not None:
             operation.on_progress(done, text)
 
-    def _say(self, operation: _Operation, text: str) -> None:
+    def _report_progress(self, operation: _Operation, text: str) -> None:
         """Tell progress."""
         logger.info("%s: %s", operation, text)
         if operation.on_progress is not None:
@@ -243,14 +243,14 @@ class Operations:
             surplus = pool.workers[config.workers :]
         kept = [slot for slot in pool.workers if slot not in surplus]
         for words in pool.listeners.renew():
-            self._say(operation, words)
-        self._say(operation, f"generation {generation.number} boots")
+            self._report_progress(operation, words)
+        self._report_progress(operation, f"generation {generation.number} boots")
         try:
-            moved = self._follow()
+            moved = self._follow_directory()
             if config.reload == "rolling":
                 yield from self._roll(operation, kept, generation)
             else:
-                yield from self._succeed(kept, generation, "reload")
+                yield from self._hand_over(kept, generation, "reload")
         except (Failed, GeneratorExit):
             pool.retire(added)
             self._service.place.back()
@@ -261,12 +261,12 @@ class Operations:
         if moved:  # to where other files are
             self._auto_reload.close()
             self._auto_reload.open(pool.config)
-        yield from self._let_go()
-        self._decide(operation, True, f"generation {generation.number} serves with {_workers(len(kept))}")
+        yield from self._wait_for_old_to_stop_accepting()
+        self._finish(operation, True, f"generation {generation.number} serves with {_workers(len(kept))}")
         yield from _until(lambda: not any(slot.leaving for slot in pool.workers))
         logger.info("generation %d has ended", before.number)
 
-    def _follow(self) -> bool:
+    def _follow_directory(self) -> bool:
         """Go where the working directory is now; whether that is elsewhere."""
         place = self._service.place
         try:
@@ -283,14 +283,14 @@ class Operations:
         """Slot by slot, so that there is never more than one worker too many."""
         for number, slot in enumerate(slots):
             try:
-                yield from self._succeed([slot], generation, "reload")
+                yield from self._hand_over([slot], generation, "reload")
             except Failed as failure:
                 if not number:
                     raise
                 raise Failed(
                     f"{number} of {len(slots)} workers are of generation {generation.number}: {failure}"
                 ) from None
-            self._say(operation, f"{slot.current} serves")
+            self._report_progress(operation, f"{slot.current} serves")
             yield from _until(lambda slot=slot: not slot.leaving)  # type: ignore[misc]
 
     def _scale(self, operation: _Operation, workers: int) -> Steps:
@@ -300,19 +300,19 @@ class Operations:
         added = self._add_slots(workers)
         surplus = pool.workers[workers:]
         try:
-            yield from self._succeed(added, pool.generation, "stopped")
+            yield from self._hand_over(added, pool.generation, "stopped")
         except (Failed, GeneratorExit):
             pool.retire(added)
             raise
         pool.retire(surplus)
         yield from _until(lambda: not any(slot.children for slot in surplus))
-        self._decide(operation, True, _workers(workers))
+        self._finish(operation, True, _workers(workers))
 
     def _recycle(self, operation: _Operation, handle: Handle, why: str) -> Steps:
         slot = handle.slot
         if slot.current is handle:
-            yield from self._succeed([slot], slot.generation, why)
-            self._decide(operation, True, f"{slot.current} has taken over")
+            yield from self._hand_over([slot], slot.generation, why)
+            self._finish(operation, True, f"{slot.current} has taken over")
             yield from _until(lambda: not slot.leaving)
 
     def _drain(self, operation: _Operation) -> Steps:
@@ -324,16 +324,16 @@ class Operations:
                 raise Failed(f"{left} connections are left after {pool.config.graceful_timeout:g} s")
             pool.loop.call_later(GLANCE, self.advance)
             yield
-        self._decide(operation, True, "no connection is left; a reload makes the daemon serve again")
+        self._finish(operation, True, "no connection is left; a reload makes the daemon serve again")
 
     def _upgrade(self, operation: _Operation, before: str | None = None) -> Steps:
         """In the program that is to go: try the new one, and let it take its place. In that one: hand over."""
         if before is not None:
             self._pool.renew_admin()
-            self._say(operation, f"tidegate {version} has taken over from {before}")
+            self._report_progress(operation, f"tidegate {version} has taken over from {before}")
             yield from self._reload(operation)
             return
-        self._say(operation, "the program that is installed now is tried")
+        self._report_progress(operation, "the program that is installed now is tried")
         try:
             trial = self._upgrades.trial()
         except OSError as error:
@@ -364,14 +364,14 @@ class Operations:
             raise Failed(f"a socket for one more worker could not be bound: {error.strerror or error}") from None
         return added
 
-    def _let_go(self) -> Steps:
+    def _wait_for_old_to_stop_accepting(self) -> Steps:
         """Wait a moment until the old workers accept nobody: who connects after a reload is to meet a new one."""
         leaving = [handle for slot in self._pool.workers for handle in slot.leaving]
-        deadline = time.monotonic() + LET_GO
-        self._pool.loop.call_later(LET_GO, self.advance)
+        deadline = time.monotonic() + STOP_ACCEPTING
+        self._pool.loop.call_later(STOP_ACCEPTING, self.advance)
         yield from _until(lambda: not any(map(_may_accept, leaving)) or time.monotonic() >= deadline)
 
-    def _succeed(self, slots: Sequence[Slot], generation: Generation, why: str) -> Steps:
+    def _hand_over(self, slots: Sequence[Slot], generation: Generation, why: str) -> Steps:
         """Let workers of this generation take over in these slots, or leave them to whoever has them."""
         pool = self._pool
         handles: list[Handle] = []
@@ -379,7 +379,7 @@ class Operations:
             # One goes first: what is wrong with it is wrong with all.
             for group in (slots[:1], slots[1:]):
                 handles.extend(self._successor(slot, generation) for slot in group)
-                yield from _until(partial(_at, "booted", handles))
+                yield from _until(partial(_have_reached, "booted", handles))
             # Half of the time before any client can suffer from what is wrong with them, and half with clients.
             yield from self._settle("booted", handles, generation.config.settle / 2)
             try:
@@ -401,11 +401,11 @@ class Operations:
 
     def _settle(self, stage: str, handles: Sequence[Handle], seconds: float) -> Steps:
         """Wait until workers have come as far as this, and then so many seconds."""
-        yield from _until(partial(_at, stage, handles))
+        yield from _until(partial(_have_reached, stage, handles))
         if handles:
             deadline = time.monotonic() + seconds
             self._pool.loop.call_later(seconds, self.advance)
-            yield from _until(lambda: _at(stage, handles) and time.monotonic() >= deadline)
+            yield from _until(lambda: _have_reached(stage, handles) and time.monotonic() >= deadline)
 
     def _successor(self, slot: Slot, generation: Generation) -> Handle:
         try:
@@ -418,7 +418,7 @@ class Operations:
 _LINE: tuple[str, ...] = ("starting", "booted", "ready")
 
 
-def _at(stage: str, handles: Sequence[Handle]) -> bool:
+def _have_reached(stage: str, handles: Sequence[Handle]) -> bool:
     """Whether all of them have come as far as this; Failed if one of them never will."""
     for handle in handles:
         if handle.ended is not None or handle.stage not in _LINE or handle.stop_mode:

@@ -253,7 +253,7 @@ class WorkerPool:
                 self.scoreboard.retire(row)
             raise
         if pipe is not None:
-            raise Forked(partial(self._become, handle, pipe))
+            raise Forked(partial(self._run_child, handle, pipe))
         if row is not None:
             self.scoreboard.spawn(row, handle.pid)
             self._expect(handle)
@@ -271,7 +271,7 @@ class WorkerPool:
         limit = handle.generation.config.boot_timeout
         handle.timers.append(self.loop.call_later(limit, partial(self._on_boot_timeout, handle)))
 
-    def _become(self, handle: Handle, pipe: socket.socket) -> int:
+    def _run_child(self, handle: Handle, pipe: socket.socket) -> int:
         """In a child: close all that is the supervisor's, and live the child's life."""
         slot = handle.slot
         self._leave(slot if slot.role is Role.WORKER else None)
@@ -320,7 +320,7 @@ class WorkerPool:
 
     # What children report, and their ends.
 
-    def collect(self) -> None:
+    def reap(self) -> None:
         """Reap those children whose end no descriptor tells, and, as process 1, whoever was left to us."""
         for handle in list(self.children()):
             if handle.pidfd < 0:
@@ -505,7 +505,7 @@ class WorkerPool:
     def switch(self, generation: Generation) -> None:
         """Make this the present generation: it serves now."""
         access, self.generation = self.config.admin_access, generation
-        logs.become("supervisor", **generation.config.log_options(), thread=False)
+        logs.set_role("supervisor", **generation.config.log_options(), thread=False)
         self.drained = self.scoreboard.draining = False
         if access != self.config.admin_access:
             self.renew_admin()

@@ -161,7 +161,7 @@ class Supervisor:
         self.service.bound(listeners, self.control)
         if config.admin is not None:
             self.multiproc_dir.make()
-        forks.on_application_fork(self._let_go)
+        forks.on_application_fork(self._close_in_foreign_child)
         self.service.preload(self.signals)
         self.pool.create_scoreboard()
         self._on_signals()
@@ -176,8 +176,8 @@ class Supervisor:
         self.complete = True
         on_progress = self.control.restore(state.control, state.clients)
         self.service.bound(self.pool.listeners, resumed=True)
-        self.pool.collect()  # whoever ended meanwhile
-        forks.on_application_fork(self._let_go)
+        self.pool.reap()  # whoever ended meanwhile
+        forks.on_application_fork(self._close_in_foreign_child)
         try:
             self.service.preload(self.signals)
         except ServiceError as error:
@@ -225,7 +225,7 @@ class Supervisor:
         self.control.close_in_child()
         self.auto_reload.close_in_child()
 
-    def _let_go(self) -> None:
+    def _close_in_foreign_child(self) -> None:
         """In a child that the application has forked from the supervisor, which has imported it."""
         self.pool.close_in_child()
         self.signals.close()
@@ -236,7 +236,7 @@ class Supervisor:
     def _on_signals(self) -> None:
         for number in self.signals.read():
             if number == signal.SIGCHLD:
-                self.pool.collect()
+                self.pool.reap()
             elif number in (signal.SIGTERM, signal.SIGINT):
                 self._stop(StopMode(min(self.pool.stop_mode + 1, StopMode.ABORT)), name_of(number))
             elif number == signal.SIGQUIT:
@@ -275,10 +275,10 @@ class Supervisor:
         self._advance_shutdown()
 
     def _on_child_end(self, handle: Handle) -> None:
-        self.counters.ended(handle)
+        self.counters.child_ended(handle)
 
     def _on_operation_end(self, operation: str, done: bool, seconds: float) -> None:
-        self.counters.note(operation, done, seconds)
+        self.counters.operation_ended(operation, done, seconds)
         if operation in ("reload", "upgrade"):
             self.service.reloaded(done, self.pool.ready, len(self.pool.workers))
 

@@ -60,7 +60,9 @@ def run(config: Config, slot: int, sockets: list[socket.socket], row: Row, pipe:
         pipe: its end of the supervisor's socket pair; end of file means that the supervisor is gone: drain.
     """
     setproctitle(f"tidegate: worker {slot}")
-    logs.become(f"worker {slot}", count=lambda lines: row.inc("log_messages_dropped", by=lines), **config.log_options())
+    logs.set_role(
+        f"worker {slot}", count=lambda lines: row.inc("log_messages_dropped", by=lines), **config.log_options()
+    )
     logs.show_stacks()
     use(row)
     forks.keep(pipe.fileno())

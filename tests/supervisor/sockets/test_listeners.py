@@ -225,7 +225,7 @@ def test_a_file_that_somebody_has_put_in_a_sockets_place_is_not_given_away(tmp_p
             (tmp_path / "socket").unlink()
             swap(secret, tmp_path / "socket")
             with pytest.raises(OSError, match="somebody has put another file there"):
-                listeners.give(nobody.pw_uid, nobody.pw_gid)
+                listeners.chown(nobody.pw_uid, nobody.pw_gid)
         assert secret.stat().st_uid == 0
         (tmp_path / "socket").unlink()  # which is not removed either: it is somebody else's
 
@@ -234,7 +234,7 @@ def test_a_socket_is_given_away(tmp_path: Path) -> None:
     require(os.geteuid() == 0, "being root")
     nobody = pwd.getpwnam("nobody")
     with bound(Unix(str(tmp_path / "socket"))) as listeners:
-        listeners.give(nobody.pw_uid, nobody.pw_gid)
+        listeners.chown(nobody.pw_uid, nobody.pw_gid)
         status = (tmp_path / "socket").stat()
         assert (status.st_uid, status.st_gid) == (nobody.pw_uid, nobody.pw_gid)
 

@@ -81,7 +81,7 @@ def sockets_bound_afterwards() -> None:
     listeners.bind([Tcp("127.0.0.1", 0)], 2)
     nobody = identify("nobody", None)
     assert nobody is not None
-    listeners.give(nobody.uid, nobody.gid)
+    listeners.chown(nobody.uid, nobody.gid)
     drop(nobody)
     ports = [listeners.at(slot)[0].getsockname()[1] for slot in range(4)]
     tell(ports=len(set(ports)))

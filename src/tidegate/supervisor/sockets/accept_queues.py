@@ -60,7 +60,7 @@ class AcceptQueues:
         for index in orphans - self._closing:
             self._lend(index, keepers)
         for index in set(self._lent) - orphans:
-            self._take_back(index)
+            self._reclaim(index)
         return self._close_one(retired, now)
 
     def _steer(self, around: frozenset[int]) -> None:
@@ -79,7 +79,7 @@ class AcceptQueues:
         if keeper.pipe.send(Command(adopt=index, sockets=len(sockets)), sockets):
             self._lent[index] = keeper
 
-    def _take_back(self, index: int) -> None:
+    def _reclaim(self, index: int) -> None:
         keeper = self._lent.pop(index)
         if keeper.ended is None:
             keeper.pipe.send(Command(release=index))
@@ -98,7 +98,7 @@ class AcceptQueues:
             elif now - since > STRAGGLERS and slot.index not in self._closing:
                 self._closing.add(slot.index)
                 if slot.index in self._lent:
-                    self._take_back(slot.index)
+                    self._reclaim(slot.index)
         return []
 
     def _forget(self, index: int) -> None:

@@ -32,7 +32,7 @@ import msgspec
 
 from ...config.bind import Address, Fd, Systemd, Tcp, Unix
 from ...ipc.handover_state import HandoverError, ListenerState
-from ..system.privileges import give
+from ..system.privileges import chown
 from .activation import passed
 from .address_lock import AddressLock
 from .addresses import TWICE, AddressError, Place, SocketAddress, bind_each, check_other, reason_of, resolve, tcp_socket
@@ -83,7 +83,7 @@ class Listener(ABC):
     def name(self) -> str:
         """The address as it is, with the port that the system chose where it was to."""
 
-    def give(self, uid: int, gid: int) -> None:
+    def chown(self, uid: int, gid: int) -> None:
         """Before root becomes that user: let it have the sockets as if it had made them.
 
         Only sockets of one user may be in an SO_REUSEPORT group, and there may be more slots some day.
@@ -302,9 +302,9 @@ class UnixListener(Listener):
             raise OSError(errno.EEXIST, "a file of that name exists, and is no socket")
         os.unlink(self._path)
 
-    def give(self, uid: int, gid: int) -> None:
-        super().give(uid, gid)
-        give(self._absolute, self._file, uid, gid)
+    def chown(self, uid: int, gid: int) -> None:
+        super().chown(uid, gid)
+        chown(self._absolute, self._file, uid, gid)
 
     def close(self) -> None:
         super().close()
@@ -328,7 +328,7 @@ class FdListener(Listener):
         self._number = number
         self.place = (number,)
 
-    def give(self, uid: int, gid: int) -> None:
+    def chown(self, uid: int, gid: int) -> None:
         """It stays whose it is."""
 
     @property
@@ -502,14 +502,14 @@ class Listeners:
                     words.append(f"{listener.name} is gone, and could not be made anew: {reason_of(error)}")
         return words
 
-    def give(self, uid: int, gid: int) -> None:
+    def chown(self, uid: int, gid: int) -> None:
         """Before root becomes that user: let it have what is bound.
 
         Raises:
             OSError: the file of a Unix socket cannot be given to it.
         """
         for listener in self._listeners:
-            listener.give(uid, gid)
+            listener.chown(uid, gid)
 
     def at(self, slot: int) -> list[socket.socket]:
         """The sockets of a slot, one for each address."""

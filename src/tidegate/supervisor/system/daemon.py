@@ -50,7 +50,7 @@ REPLACED_WITHIN = 5.0
 class _Given(Protocol):
     """What listens, and can be given to another user."""
 
-    def give(self, uid: int, gid: int, /) -> None: ...
+    def chown(self, uid: int, gid: int, /) -> None: ...
 
 
 class ServiceError(Exception):
@@ -146,8 +146,8 @@ class Service:
         if self.identity is not None:
             try:
                 for given in listeners:
-                    given.give(self.identity.uid, self.identity.gid)
-                logs.give(self.identity.uid, self.identity.gid)
+                    given.chown(self.identity.uid, self.identity.gid)
+                logs.chown(self.identity.uid, self.identity.gid)
                 privileges.drop(self.identity)
             except (OSError, RuntimeError) as error:
                 raise ServiceError(USAGE, f"cannot become {self.identity}: {error}") from None

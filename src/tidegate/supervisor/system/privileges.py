@@ -18,7 +18,7 @@ import sys
 
 from ...config.prerequisites import Identity
 
-__all__ = ["drop", "give"]
+__all__ = ["chown", "drop"]
 
 logger = logging.getLogger("tidegate.supervisor")
 
@@ -78,7 +78,7 @@ def _control(option: int) -> None:
             ctypes.CDLL(None).prctl(option, 1, 0, 0, 0)
 
 
-def give(path: str, made: tuple[int, int] | None, uid: int, gid: int) -> None:
+def chown(path: str, made: tuple[int, int] | None, uid: int, gid: int) -> None:
     """Let another user have a file that this process has made, and nothing else that may have got its name.
 
     Parameters:
