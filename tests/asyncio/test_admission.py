@@ -268,6 +268,7 @@ async def test_high_descriptors_are_answered_and_the_highest_cut(row: Row) -> No
 
 
 def test_reserves() -> None:
+    """The reserve is a sixteenth of all descriptors, 32 at least, and at most a quarter; half of it is for answers."""
     assert descriptors(1024) == (960, 992)
     assert descriptors(64) == (48, 56)
     assert descriptors(2**20) == (2**20 - 2**16, 2**20 - 2**15)

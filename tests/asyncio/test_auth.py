@@ -60,6 +60,7 @@ async def entered(uri: str, authorization: str | None = basic(*CREDENTIALS), **k
 
 
 def test_signature() -> None:
+    """The signature and the kind of function are the model's."""
     ours, theirs = inspect.signature(basic_auth).parameters, inspect.signature(model.basic_auth).parameters
     assert [(p.name, p.default, p.kind) for p in ours.values()] == [
         (p.name, p.default, p.kind) for p in theirs.values()

@@ -147,6 +147,7 @@ async def play(peer: ClientPeer, chance: random.Random) -> None:
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 async def test_chaos(seed: int, log: pytest.LogCaptureFixture) -> None:
+    """Whatever clients and handlers do at random, connections end and nothing fails."""
     chance = random.Random(seed)
     handler = Handler(seed)
     limits = {

@@ -496,6 +496,7 @@ async def test_a_connector_may_be_used_again_but_not_at_the_same_time() -> None:
 
 
 async def test_tls(serve_any: Any, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:
+    """Messages of any size come back over TLS, from either server."""
     async with (
         serve_any(echo, "127.0.0.1", 0, ssl=server_tls) as server,
         connect(uri_of(server, "wss"), ssl=client_tls) as websocket,

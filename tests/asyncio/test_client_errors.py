@@ -134,6 +134,7 @@ async def refused(answer: bytes, connect: Any = connect) -> Any:
     ids=lambda value: repr(value[:60]) if isinstance(value, bytes) else "",
 )
 async def test_answers(answer: bytes, expected: type[Exception], cause: type[Exception] | None) -> None:
+    """Each answer that is no handshake raises what the model raises, with the same text."""
     exc = await refused(answer)
     assert type(exc) is expected
     assert type(exc.__cause__) is (type(None) if cause is None else cause)
@@ -364,6 +365,7 @@ async def test_a_reset_is_an_end() -> None:
 
 
 async def test_cancelling() -> None:
+    """A cancelled connect() closes the TCP connection."""
     ended = asyncio.get_running_loop().create_future()
 
     async def handler(peer: ServerPeer) -> None:

@@ -473,6 +473,7 @@ BREACHES: list[tuple[bytes, int, str, type[Exception]]] = [
 @pytest.mark.parametrize(("sent", "code", "reason", "cause"), BREACHES, ids=[breach[2] for breach in BREACHES])
 @pytest.mark.parametrize("reading", [True, False])
 async def test_breaches(sent: bytes, code: int, reason: str, cause: type[Exception], reading: bool, row: Row) -> None:
+    """A breach of the protocol is answered with its close code, and the TCP connection is closed."""
     async with connected(max_size=100, max_queue=None) as (websocket, peer):
         waiting = asyncio.create_task(outcome(websocket.recv())) if reading else None
         peer.send(sent, frame(b"ignored"))

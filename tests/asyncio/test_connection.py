@@ -60,6 +60,7 @@ async def test_fragments_are_put_together() -> None:
     ],
 )
 async def test_decode(payload: bytes, opcode: int, decode: bool | None, expected: str | bytes) -> None:
+    """A message is returned as str or bytes as `decode` says, whole or in fragments."""
     async with connected() as (websocket, peer):
         for _ in range(2):
             peer.send(frame(payload, opcode))
@@ -82,6 +83,7 @@ async def test_bytes_that_are_no_text() -> None:
 
 
 async def test_iteration() -> None:
+    """Iteration yields the messages, and ends with the connection."""
     async with connected() as (websocket, peer):
         peer.send(frame(b"a"), frame(b"b"), close())
         assert isinstance(aiter(websocket), collections.abc.AsyncIterator)
@@ -204,6 +206,7 @@ async def test_the_context_of_the_reader_is_kept() -> None:
     ids=lambda value: "memoryview" if isinstance(value, memoryview) else repr(value)[:30],
 )
 async def test_send(message: Any, text: bool | None, first: int, payload: bytes) -> None:
+    """A message is one frame, text or binary by its type or as `text` says."""
     async with connected() as (websocket, peer):
         sending = asyncio.create_task(websocket.send(message, text=text))
         assert await peer.frame() == (first, payload)
@@ -370,6 +373,7 @@ async def test_pings_that_will_not_be_answered_fail(politely: bool) -> None:
 
 
 async def test_attributes() -> None:
+    """The documented attributes of an open connection have their values."""
     async with connected(ping_interval=3, ping_timeout=4, close_timeout=5) as (websocket, peer):
         assert isinstance(websocket.id, uuid.UUID)
         assert websocket.id == websocket.id

@@ -86,6 +86,7 @@ async def test_a_local_address() -> None:
 
 
 async def test_ipv6() -> None:
+    """A server is reached by an IPv6 address in brackets."""
     async with serve(where, "::1", 0) as server:
         port = port_of(server)
         async with connect(f"ws://[::1]:{port}/") as websocket:

@@ -22,6 +22,7 @@ from tidegate.frames import Opcode
     ],
 )
 def test_opcodes(data: Any, text: bool | None, opcode: Opcode) -> None:
+    """The opcode follows from the type of the data, unless `text` says otherwise."""
     assert opcode_of(data, text) is opcode
 
 
@@ -44,6 +45,7 @@ async def _parts() -> AsyncIterator[str]:
     ("make", "source"), [(lambda: ["a", "b"], "iterable"), (_parts, "async iterable")], ids=["list", "generator"]
 )
 async def test_fragments(make: Callable[[], Any], source: str) -> None:
+    """Iterables, asynchronous or not, are told apart and yield their parts."""
     words, parts = fragments(make())
     assert words == source
     assert [part async for part in parts] == ["a", "b"]

@@ -116,6 +116,7 @@ async def test_a_request_byte_by_byte() -> None:
     ],
 )
 async def test_origins(origins: Any, origin: str | None, accepted: bool, row: Row) -> None:
+    """Origins that match are accepted, others are answered 403."""
     async with serving(idle, origins=origins) as made:
         peer = await made.raw()
         response = await peer.handshake(request(Origin=origin))
@@ -124,6 +125,7 @@ async def test_origins(origins: Any, origin: str | None, accepted: bool, row: Ro
 
 
 async def test_subprotocols() -> None:
+    """The first of the server's subprotocols that is offered is chosen; without one the answer is 400."""
     async with serving(idle, subprotocols=["chat", "superchat"]) as made:
         peer = await made.peer(request(Sec_WebSocket_Protocol="superchat, chat"))
         assert b"\r\nSec-WebSocket-Protocol: chat\r\n" in peer.response
@@ -577,6 +579,7 @@ async def test_clients_that_go_before_they_ask(sent: bytes, politely: bool, row:
 
 
 async def test_counts(row: Row) -> None:
+    """Connections are counted in each of their stages, and each handshake once."""
     async with serving(idle) as made:
         await made.raw()
         peers = [await made.peer() for _ in range(2)]

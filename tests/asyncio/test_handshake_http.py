@@ -37,6 +37,7 @@ async def test_http_1_0_may_leave_out_the_host() -> None:
 
 @pytest.mark.parametrize("host", ["[::1]", "[::1]:8765", "EXAMPLE.com:80", "a_b", "127.0.0.1"])
 async def test_hosts(host: str) -> None:
+    """Host headers with names, addresses and ports are accepted."""
     async with serving(idle) as made:
         await made.peer(request(Host=host))
 

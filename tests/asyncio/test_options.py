@@ -28,6 +28,7 @@ def checked(**changes: Any) -> dict[str, Any]:
 
 
 def test_defaults() -> None:
+    """Defaults are those of the documentation, with both marks."""
     assert checked() == {
         "open_timeout": 10,
         "ping_interval": 20,
@@ -42,6 +43,7 @@ def test_defaults() -> None:
 
 @pytest.mark.parametrize("name", ["open_timeout", "ping_interval", "ping_timeout", "close_timeout"])
 def test_timeouts(name: str) -> None:
+    """Timeouts are numbers of seconds, not negative, or None."""
     assert checked(**{name: None})[name] is None
     assert checked(**{name: 0.5})[name] == 0.5
     assert checked(**{name: math.inf})[name] is None

@@ -211,6 +211,7 @@ async def test_requests_find_what_they_find_with_websockets() -> None:
 
 
 async def test_differences() -> None:
+    """What differs from the model is on the list, and all that is on the list differs."""
     requests = [(target, hosts) for target, hosts, _, _ in DIFFERENCES]
     found = await outcomes(ours, requests)
     expected = await outcomes(model, requests)
@@ -237,6 +238,7 @@ async def test_redirects_are_followed_by_clients() -> None:
 
 
 async def test_hosts() -> None:
+    """Rules of hosts match as they do in the model."""
     rules = [Rule("/", host="a.example", endpoint=handler), Rule("/", host="<name>.example", endpoint=handler)]
     requests = [("/", ["a.example"]), ("/", ["b.example"]), ("/", ["b.other"])]
 
@@ -429,6 +431,7 @@ async def test_a_context_enables_tls() -> None:
 
 @pytest.mark.parametrize("name", ["route", "unix_route", "Router"])
 def test_signatures(name: str) -> None:
+    """Signatures and public names are the model's."""
     parameters = [inspect.signature(getattr(module, name)).parameters for module in (ours, model)]
     assert [[(p.name, p.default, p.kind) for p in found.values()] for found in parameters[:1]] == [
         [(p.name, p.default, p.kind) for p in found.values()] for found in parameters[1:]

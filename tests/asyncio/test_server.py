@@ -40,6 +40,7 @@ async def test_async_with() -> None:
 
 
 async def test_await() -> None:
+    """An awaited server serves until it is closed."""
     server = await serve(echo, "127.0.0.1", 0)
     async with connect(address(server)) as client:
         await client.send(b"Hello")
@@ -214,6 +215,7 @@ async def test_arguments_of_the_event_loop_show_when_it_starts() -> None:
 
 
 async def test_connections() -> None:
+    """The set of connections is a copy, with those that are open."""
     async with serving(idle) as made:
         server = made.server
         assert server.connections == set()

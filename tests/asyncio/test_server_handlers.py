@@ -331,6 +331,7 @@ async def test_a_factory_with_limits_of_its_own() -> None:
 
 
 async def test_log(log: pytest.LogCaptureFixture) -> None:
+    """The server's and the connections' begin and end are logged, and rejections with their status."""
     async with serving(echo) as made:
         peer = await made.peer()
         peer.send(close())

@@ -69,6 +69,7 @@ class Tap:
 async def test_fragments(
     opcode: int, parts: list[bytes], decode: bool | None, expected: list[Any], waiting: bool
 ) -> None:
+    """Each frame is yielded as it comes, as str or bytes as `decode` says."""
     async with connected() as (websocket, peer):
         frames = [
             frame(part, CONT if i else opcode, fin=i == len(parts) - 1, mask=b"mask") for i, part in enumerate(parts)
@@ -233,6 +234,7 @@ async def test_bytes_that_are_no_text_in_a_stream() -> None:
 )
 @pytest.mark.parametrize("how", ["iterable", "iterator", "async"])
 async def test_iterables(message: Any, text: bool | None, frames: list[tuple[int, bytes]], how: str) -> None:
+    """Each part of an iterable is sent as a frame of one message, and an empty one sends nothing."""
     async with connected() as (websocket, peer):
         made = message if how == "iterable" else iter(message) if how == "iterator" else asynchronous(*message)
         await websocket.send(made, text)

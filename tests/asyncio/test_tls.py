@@ -34,6 +34,7 @@ async def tls_peer(made: Serving, tls: ssl.SSLContext) -> ClientPeer:
 
 
 async def test_messages(server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:
+    """Messages of any size, and many in a row, come back over TLS."""
     async with serving(echo, ssl=server_tls, max_size=None) as made:
         async with connect(uri(made), ssl=client_tls, max_size=None, compression=None) as client:
             for message in ("Hello", b"\xff", "é" * 1_000_000, b"x" * 3_000_000, ""):

@@ -58,6 +58,7 @@ def caller(server: Server, first: bytes = b"") -> socket.socket:
 
 @pytest.mark.parametrize(("header", "address"), [(VERSION_1, CLIENT), (VERSION_2, CLIENT), (LOCAL, None)])
 async def test_headers(header: bytes, address: Any, row: Row) -> None:
+    """The address is the one in the PROXY header, or the socket's if the proxy speaks for itself."""
     async with setting_up(admission()) as server:
         async with connect("ws://localhost/", sock=caller(server, header)) as websocket:
             assert await websocket.recv() == repr(address or websocket.local_address)
@@ -184,6 +185,7 @@ async def test_a_closing_server_answers_before_the_header(monkeypatch: pytest.Mo
 async def test_tls(
     header: bytes, version: ssl.TLSVersion, server_tls: ssl.SSLContext, authority: Any, row: Row
 ) -> None:
+    """TLS starts after the PROXY header, or at once without one."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(tls)
     tls.maximum_version = version
