@@ -178,6 +178,13 @@ def test_defaults_are_those_of_the_settings(page: Path) -> None:
 
 
 @each_page
+def test_sentences_are_about_somebody_in_particular(page: Path) -> None:
+    """A client, an operator, a worker or a proxy does things, and not whoever or nobody."""
+    nobody = re.compile(r"\b(?:whoever|whom|somebody|nobody|anybody|everybody)\b", re.IGNORECASE)
+    assert nobody.findall(prose(page)) == []
+
+
+@each_page
 def test_python_runs(page: Path) -> None:
     for block in blocks(page, "python"):
         exec(compile(block, page.name, "exec"), {"__name__": "guide"})
