@@ -36,6 +36,10 @@ ELSEWHERE = {
 }
 
 
+# Metrics that are nowhere on it: whether a panel would help an operator is for the author to say.
+UNSHOWN: set[str] = set()
+
+
 def queries() -> Iterator[str]:
     """Every query of a panel."""
     for panel in PANELS:
@@ -114,7 +118,7 @@ def test_an_annotation(marks: dict[str, Any]) -> None:
 def test_every_metric_is_on_it() -> None:
     shown = set(re.findall(r"\btidegate_\w+", " ".join(queries())))
     shown |= {re.sub(r"_(bucket|sum|count)$", "", name) for name in shown}
-    assert {metric.full_name for metric in CATALOG} - shown == ELSEWHERE
+    assert {metric.full_name for metric in CATALOG} - shown == ELSEWHERE | UNSHOWN
     marks = " ".join(marks["expr"] for marks in BOARD["annotations"]["list"])
     assert {name for name in ELSEWHERE if name in marks} == ELSEWHERE
 

@@ -1,6 +1,7 @@
 """Addresses to listen on, and the parser of their text.
 
     Address          one of the four: Tcp, Unix, Fd or Systemd; `str()` gives the text that was parsed
+    FORMS            what may be written for an address
     parse_address    text to address
     parse_tcp        text to address, of TCP alone
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["Address", "Fd", "Systemd", "Tcp", "Unix", "parse_address", "parse_tcp"]
+__all__ = ["FORMS", "Address", "Fd", "Systemd", "Tcp", "Unix", "parse_address", "parse_tcp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +69,11 @@ class Systemd:
 
 Address: TypeAlias = Tcp | Unix | Fd | Systemd
 
+FORMS = "HOST:PORT, [IPV6]:PORT, unix:PATH, fd://N, systemd or systemd:NAME"
+
 
 def parse_address(text: str) -> Address:
-    """Parse an address in one of the forms that `types.ADDRESS` allows; ValueError says what is wrong."""
+    """Parse an address in one of the `FORMS`; ValueError says what is wrong."""
     if text == "systemd":
         return Systemd()
     if text.startswith("systemd:"):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .._core.scoreboard import SLOTS
-from .bind import parse_address, parse_tcp
+from .bind import FORMS, parse_address, parse_tcp
 from .errors import ConfigError
 
 __all__ = [
@@ -305,7 +305,7 @@ def _write_processors(processors: tuple[int, ...]) -> str:
 
 
 APPLICATION = Kind("MODULE:ATTRIBUTE", "MODULE:ATTRIBUTE, such as app:handler", _read_application)
-ADDRESS = Kind("ADDRESS", "HOST:PORT, [IPV6]:PORT, unix:PATH, fd://N, systemd or systemd:NAME", parse_address)
+ADDRESS = Kind("ADDRESS", FORMS, parse_address)
 ADMIN = Kind("HOST:PORT", "HOST:PORT or [IPV6]:PORT", parse_tcp).or_else("none")
 WORKERS = count(1, SLOTS).or_else("auto", "auto")
 SWITCH = Kind("true|false", "true or false", _read_switch, lambda on: str(on).lower(), bare=(bool,))
