@@ -1,18 +1,13 @@
-"""Other processes that look at a scoreboard, for the tests of it. What must not live here: tests."""
+"""Processes that a test forks. What must not live here: tests; programs (tests/support/programs.py)."""
+
+from __future__ import annotations
 
 import os
-import subprocess
-import sys
+from collections.abc import Callable
 
 
-def run(code: str, *arguments: object, fds: tuple[int, ...] = (), **options: object) -> "subprocess.Popen[str]":
-    """Starts Python code in another process that has the scoreboard's descriptor."""
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, pass_fds=fds, text=True, stdout=subprocess.PIPE, **options)  # type: ignore[call-overload]
-
-
-def in_child(action) -> int:
-    """Runs an action in a forked child; its exit status: 0 if it returned."""
+def in_child(action: Callable[[], object]) -> int:
+    """Run an action in a forked child; its exit status: 0 if it returned."""
     pid = os.fork()
     if pid == 0:
         status = 1

@@ -11,7 +11,6 @@ import contextlib
 import gc
 import importlib
 import os
-import subprocess
 import sys
 import threading
 import weakref
@@ -20,8 +19,9 @@ from typing import Any
 
 import pytest
 
+from tests.core import cases_safety
 from tests.core.recorder import MASK, Recorder, Transport, control, finish, frames, in_callback, text
-from tests.support.harness import ROOT
+from tests.support import programs
 from tests.support.wire import PING, frame
 from tidegate._core import scoreboard
 from tidegate._core.broadcast import broadcast
@@ -490,49 +490,10 @@ def test_a_forked_child_has_keys_of_its_own() -> None:
     assert ours != theirs
 
 
-END = """
-import asyncio, sys, tidegate.asyncio.server
-from tests.core.recorder import *
-{loop}
-
-class Late:
-    def __del__(self):
-        for channel, awaitable in kept:
-            channel.feed(text("late"))
-            try:
-                awaitable.send(None)
-            except BaseException:
-                pass
-
-async def main():
-    loop = asyncio.get_running_loop()
-    for _ in range(5):
-        channel = Recorder(loop, high=None)
-        awaitable = channel.recv()
-        awaitable.send(None).add_done_callback(print, context=None)
-        channel.feed(text("a", fin=False))
-        kept.append((channel, awaitable))
-    tasks.append(asyncio.create_task(channel.recv()))
-    async with tidegate.asyncio.server.serve(print, "127.0.0.1", 0):
-        await asyncio.sleep(0)
-
-kept, tasks = [], []
-sys.late = Late()
-run(main())
-"""
-
-
-@pytest.mark.parametrize("loop", ["run = asyncio.run", "from uvloop import run"])
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_the_end_of_the_interpreter(loop: str) -> None:
     """Modules go in some order, and readers, channels and loops after them."""
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-X", "faulthandler", "-c", END.format(loop=loop)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = programs.run(cases_safety.end, loop, python=("-X", "dev", "-X", "faulthandler"))
     assert done.returncode == 0, done.stderr
     assert "Fatal" not in done.stderr
 

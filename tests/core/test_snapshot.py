@@ -2,13 +2,15 @@
 
 import os
 import random
+import subprocess
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.core.processes import run
+from tests.core.cases_scoreboard import read_until_draining
+from tests.support import programs
 from tests.support.patience import PATIENCE
 from tidegate._core.counters import (
     FIELDS,
@@ -91,37 +93,16 @@ def test_sums_equal_a_model(steps: list[tuple[object, int, float]]) -> None:
     model.board.close()
 
 
-READER = """
-import sys
-from tidegate._core.counters import FIELDS
-from tidegate._core.scoreboard import Scoreboard
-board = Scoreboard.attach(int(sys.argv[1]))
-counting = board.row(int(sys.argv[2]))
-names = [name for name, field in FIELDS.items() if field.kind != "gauge" and name != "pong_timeouts"]
-places = [*range(3), None]
-before = {}
-while True:
-    snapshot = board.read(10)
-    for place in places:
-        counts = snapshot.counts if place is None else snapshot.slots[place].counts
-        for name in names:
-            now = counts.words(name)
-            assert all(a <= b for a, b in zip(before.get((place, name), now), now)), (place, name)
-            before[place, name] = now
-    counting.inc("pong_timeouts")
-    if snapshot.draining:
-        print(sum(before[None, "handshakes"]))
-        break
-"""
-
-
 def test_a_reader_in_another_process_never_sees_a_sum_shrink() -> None:
     """The supervisor retires a thousand rows, beside live ones, while another process reads as fast as it can."""
     board = Scoreboard.create(rows=16, slots=4)
     mine = board.assign(3)
     rows = [board.assign(slot) for slot in (0, 1, 2, 0, 1, 2)]
     chance = random.Random(1)
-    reader = run(READER, board.fd, mine, fds=(board.fd,))
+    command = programs.program(read_until_draining, str(board.fd), str(mine))
+    reader = subprocess.Popen(
+        command, env=programs.environment(), pass_fds=(board.fd,), text=True, stdout=subprocess.PIPE
+    )
     try:
         retired = counted = 0
         while retired < 1000:

@@ -23,8 +23,10 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.process.cases_control import ask_as
 from tests.process.clients import Crowd
 from tests.process.test_service import opened
+from tests.support import programs
 from tests.support.harness import ECHO, Daemon, wait_until
 from tests.support.patience import PATIENCE
 from tests.support.rawclient import RawClient
@@ -307,37 +309,10 @@ def test_the_file_is_for_its_user_alone(daemon: Daemon) -> None:
     assert stat.S_IMODE(os.stat(path(daemon)).st_mode) == 0o600
 
 
-AS_USER = """
-import os, socket, sys
-user, path, command = sys.argv[1:]
-sock = socket.socket(socket.AF_UNIX)
-os.setgroups([])
-os.setgid(int(user))
-os.setuid(int(user))
-try:
-    sock.connect(path)
-except PermissionError:
-    sys.exit("may not connect")
-try:
-    sock.sendall(b'{"command":"%s"}\\n' % command.encode())
-    while data := sock.recv(65536):
-        sys.stdout.buffer.write(data)
-except (BrokenPipeError, ConnectionResetError):  # it does not want to hear us
-    if data := sock.recv(65536):
-        sys.stdout.buffer.write(data)
-"""
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_another_user_is_refused(daemon: Daemon) -> None:
     def as_nobody() -> tuple[str, str]:
-        done = subprocess.run(
-            [sys.executable, "-c", AS_USER, "65534", path(daemon), "stop"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PATIENCE,
-        )
+        done = programs.run(ask_as, "65534", path(daemon), "stop")
         return done.stdout, done.stderr
 
     daemon.directory.chmod(0o755)
@@ -364,13 +339,7 @@ def test_the_daemons_own_user_may_ask() -> None:
         with opened(Daemon(None, *options)) as daemon:
             assert (place.stat().st_uid, stat.S_IMODE(place.stat().st_mode)) == (65534, 0o600)
             for uid in ("65534", "0"):
-                done = subprocess.run(
-                    [sys.executable, "-c", AS_USER, uid, str(place), "status"],
-                    capture_output=True,
-                    text=True,
-                    check=True,
-                    timeout=PATIENCE,
-                )
+                done = programs.run(ask_as, uid, str(place), "status")
                 assert json.loads(done.stdout)["status"]["pid"] == daemon.pid
             assert daemon.stop() == 0
         assert not place.exists()

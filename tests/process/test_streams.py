@@ -7,37 +7,24 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 from websockets.sync.client import connect
 
+from tests.process import cases_streams as cases
+from tests.support import programs
 from tests.support.harness import ECHO, Daemon, wait_until
 from tests.support.patience import PATIENCE
-
-PROGRAM = """
-import os, sys
-from tidegate.process import streams
-streams.fill()
-for number in range(3):
-    assert os.get_inheritable(number)
-opened = os.open("/dev/null", os.O_RDONLY)
-assert opened > 2, opened
-sys.stdout.write("a word")
-sys.stderr.write("")
-assert sys.stdin.read() == ""
-streams.flush()
-open("done", "w").close()
-"""
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_whatever_is_closed_is_filled(closed: str, tmp_path: Path) -> None:
-    command = f'exec "$0" -c "$1" {closed}'
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", *programs.program(cases.fill)]
     subprocess.run(
-        ["sh", "-c", command, sys.executable, PROGRAM],
+        command,
+        env=programs.environment(),
         cwd=tmp_path,
         stdin=subprocess.DEVNULL,
         timeout=PATIENCE,
@@ -47,15 +34,8 @@ def test_whatever_is_closed_is_filled(closed: str, tmp_path: Path) -> None:
 
 
 def test_whatever_is_open_stays(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        cwd=tmp_path,
-        input="",
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=True,
-    )
+    done = programs.run(cases.fill, cwd=tmp_path, input="")
+    assert done.returncode == 0, done.stderr
     assert done.stdout == "a word"
 
 
@@ -83,32 +63,11 @@ def test_a_daemon_serves_reloads_and_ends_well(closed: str, tmp_path: Path) -> N
     assert "exited with status 0" in text
 
 
-IN_BACKGROUND = """
-import os, pty, sys, termios
-child, terminal = pty.fork()
-if child == 0:
-    settings = termios.tcgetattr(1)
-    settings[3] |= termios.TOSTOP
-    termios.tcsetattr(1, termios.TCSANOW, settings)
-    job = os.fork()
-    if job == 0:
-        os.setpgid(0, 0)
-        os.execv(sys.argv[1], sys.argv[1:])
-    os._exit(os.waitstatus_to_exitcode(os.waitpid(job, 0)[1]))
-while True:
-    try:
-        os.write(1, os.read(terminal, 65536))
-    except OSError:
-        break
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
-
 def test_in_the_background_of_a_terminal_a_daemon_writes_its_log_and_serves(tmp_path: Path) -> None:
     """Although `stty tostop` asks for the others to be stopped who write there."""
     pidfile = tmp_path / "pid"
-    daemon = Daemon(ECHO, "--pidfile", str(pidfile), workers=2, wait=False)
-    daemon.command = [sys.executable, "-c", IN_BACKGROUND, *daemon.command]
+    daemon = Daemon(ECHO, "--pidfile", str(pidfile), workers=2, wait=False, env=programs.environment())
+    daemon.command = programs.program(cases.in_background, *daemon.command)
     with daemon:
         daemon.wait_ready()
         supervisor = psutil.Process(int(pidfile.read_text()))

@@ -6,12 +6,9 @@ What must not live here: forks (test_forks.py), logging (tests/logs), signals an
 from __future__ import annotations
 
 import json
-import os
 import signal
 import ssl
-import subprocess
-import sys
-import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -20,8 +17,9 @@ import trustme
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedOK
 
+from tests.process import cases_surroundings as cases
+from tests.support import programs
 from tests.support.harness import APPLICATIONS, Daemon, wait_until
-from tests.support.patience import PATIENCE
 
 FOUND = {
     "timeout": 0.2,
@@ -93,60 +91,7 @@ async def test_workers_are_as_the_application_has_made_them_and_the_daemon_goes_
         assert not (daemon.directory / "control.sock").exists()
 
 
-PROGRAM = """
-import os, signal, socket, sys
-from tidegate.process.surroundings import Surroundings
-
-os.environ.update(KEPT="1", CHANGED="before", REMOVED="before")
-os.environ.pop("ADDED", None)
-os.umask(0o022)
-here = Surroundings()
-first = os.getcwd()
-os.mkdir("there")
-{change}
-here.put_back()
-assert os.getcwd() == first
-assert (os.environ.get("CHANGED"), os.environ.get("REMOVED"), os.environ.get("ADDED")) == ("before", "before", None)
-assert os.umask(0o022) == 0o022
-assert socket.getdefaulttimeout() is None
-assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
-os.environ["KEPT"] = "2"
-here.apply()
-assert os.environ["KEPT"] == "2"
-{changed}
-"""
-
-
-def surround(change: str, changed: str, tmp_path: Path) -> None:
-    program = PROGRAM.format(change=textwrap.dedent(change), changed=textwrap.dedent(changed))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, timeout=PATIENCE, check=True, env=environment)
-
-
-def test_nothing_that_is_changed_is_nothing_that_is_put_back(tmp_path: Path) -> None:
-    surround("", "assert os.getcwd() == first", tmp_path)
-
-
-def test_what_is_changed_is_put_back_and_applied(tmp_path: Path) -> None:
-    change = """
-        os.chdir("there")
-        os.environ["CHANGED"] = os.environ["ADDED"] = "after"
-        del os.environ["REMOVED"]
-        os.umask(0o007)
-        socket.setdefaulttimeout(3)
-        signal.signal(signal.SIGALRM, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    """
-    changed = """
-        assert os.getcwd() == first + "/there"
-        assert (os.environ["CHANGED"], os.environ["ADDED"], os.environ.get("REMOVED")) == ("after", "after", None)
-        assert os.umask(0) == 0o007
-        assert socket.getdefaulttimeout() == 3
-        assert signal.getsignal(signal.SIGALRM) is signal.SIG_IGN
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # a worker's own
-    """
-    surround(change, changed, tmp_path)
-
-
-def test_a_directory_that_is_gone_is_left_as_it_is(tmp_path: Path) -> None:
-    surround('os.rmdir("there"); os.mkdir("there"); os.chdir("there"); os.rmdir("../there")', "", tmp_path)
+@pytest.mark.parametrize("case", [cases.nothing, cases.much, cases.a_directory_that_is_gone])
+def test_what_is_changed_is_put_back_and_applied(case: Callable[[], None], tmp_path: Path) -> None:
+    done = programs.run(case, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
