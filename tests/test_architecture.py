@@ -250,32 +250,39 @@ class Traced(Daemon):
         self.command[module : module + 1] = ["tests.support.rooms", str(path), first]
 
     @property
-    def entered(self) -> set[tuple[str, str]]:
-        """Files and functions."""
+    def entered(self) -> list[tuple[str, str]]:
+        """Files and functions, in the order of the first calls in any process."""
         room_and_name = (line.split() for line in self.path.read_text(encoding="utf-8").splitlines())
-        return {(room, name) for room, name in room_and_name}
+        return list(dict.fromkeys((room, name) for room, name in room_and_name))
 
 
 def test_a_reload(tmp_path: Path) -> None:
     """In the supervisor and the new workers from the signal on, in the old ones from their drain on."""
-    with Traced(
-        tmp_path / "entered", "Supervisor._on_request,Drain.stop_accepting", "--settle", "0.1", workers=2
-    ) as daemon:
-        assert daemon.entered == set()
+    functions = "Supervisor._on_request,Drain.stop_accepting"
+    daemon = Traced(tmp_path / "entered", functions, "--settle", "0.1", workers=2)
+    with daemon:
+        assert daemon.entered == []
         daemon.signal(signal.SIGHUP)
         wait_until(lambda: "generation 1 has ended" in daemon.log, "the reload")
-        assert untold("One reload", daemon.entered | {AT_THE_SIGNAL}) == []
+        entered = [AT_THE_SIGNAL, *daemon.entered]
+        assert untold("One reload", entered) == []
+        steps = [[name for name in step.functions if defines(step.room, name)] for step in walk("One reload")]
+        last = [(step.room, names[-1]) for step, names in zip(walk("One reload"), steps, strict=True)]
+        places = [entered.index(function) for function in last if function not in AT_ANY_TIME]
+        assert places == sorted(places)
         assert daemon.stop() == 0
 
 
-# What has been called when a signal is known.
+# What has been called when a signal is known, and what the supervisor calls without one.
 AT_THE_SIGNAL = ("supervisor/signals.py", "read")
+AT_ANY_TIME = {("ipc/pipe.py", "receive")}
 
 
 def test_a_setting_and_a_metric(tmp_path: Path) -> None:
     """A client that answers no ping: the setting has its effect, and the metric counts it."""
     options = ("--ping-interval", "100ms", "--ping-timeout", "1s")
-    with Traced(tmp_path / "entered", "main", *options, workers=1) as daemon:
+    daemon = Traced(tmp_path / "entered", "main", *options, workers=1)
+    with daemon:
         with RawClient(daemon.port) as client:
             client.open()
             first, payload = client.frame()
