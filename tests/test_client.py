@@ -114,7 +114,7 @@ def test_additional_headers_come_last() -> None:
 
 
 def test_there_is_one_of_each_header() -> None:
-    """Programs give what they have seen a browser send, and servers refuse a request with two of these."""
+    """Programs give what they have seen a browser send, and servers reject a request with two of these."""
     copied = {
         "host": "other.example",
         "Origin": "https://other.example",

@@ -70,7 +70,7 @@ def bytewise(data: bytes) -> list[bytes]:
 
 
 def error(data: bytes) -> InvalidHandshake:
-    """Return what the data is refused with, whole and byte by byte."""
+    """Return what the data raises, whole and byte by byte."""
     assert outcome([data]) == outcome(bytewise(data))
     with pytest.raises(InvalidHandshake) as raised:
         RequestParser().feed(data)
@@ -193,7 +193,7 @@ def test_request_lines_for_the_handshake_to_judge(line: bytes) -> None:
     assert f"{request.method} {request.path} {request.protocol}".encode() == line
 
 
-# RequestParser: what it refuses
+# RequestParser: what it rejects
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_request_lines_for_the_handshake_to_judge(line: bytes) -> None:
         (b"\x81\x85\x00\x00\x00\x00hello", 1),  # a frame without a handshake
     ],
 )
-def test_junk_is_refused_on_its_first_bytes(data: bytes, needed: int) -> None:
+def test_junk_is_rejected_on_its_first_bytes(data: bytes, needed: int) -> None:
     assert isinstance(error(data), InvalidMessage)
     parser = RequestParser()
     for byte in bytewise(data[: needed - 1]):
@@ -334,7 +334,7 @@ def test_the_message_names_the_header_and_its_cause_is_the_parser_s() -> None:
 )
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
 def test_body(method: bytes, header: bytes) -> None:
-    """A request with a body is refused."""
+    """A request with a body is rejected."""
     assert isinstance(error(method + b" / HTTP/1.1\r\n" + header + b"\r\n\r\nhello"), UnexpectedBody)
     upgrade = HANDSHAKE[:-2] + header + b"\r\n\r\n"
     assert isinstance(error(upgrade), UnexpectedBody)
@@ -550,7 +550,7 @@ def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_environment() -> None:
-    """Environment variables set limits and the Server header, and nonsense in them is refused."""
+    """Environment variables set limits and the Server header, and nonsense in them raises."""
     code = "from tidegate import http11 as h; print(h.MAX_LINE_LENGTH, h.MAX_HEAD_SIZE, h.SERVER)"
     process = run(code, TIDEGATE_MAX_LINE_LENGTH="100", TIDEGATE_MAX_HEAD_SIZE="", TIDEGATE_SERVER="other")
     assert process.stdout.split() == ["100", "65536", "other"]

@@ -55,7 +55,7 @@ def bytewise(data: bytes) -> list[bytes]:
 
 
 def error(data: bytes, *, eof: bool = False) -> type[Exception]:
-    """Return what the data is refused with, whole and byte by byte."""
+    """Return what the data raises, whole and byte by byte."""
     whole = outcome([data], eof=eof)
     assert whole == outcome(bytewise(data), eof=eof)
     assert isinstance(whole[0], type), f"accepted: {whole}"

@@ -22,13 +22,13 @@ def test_shares() -> None:
     assert all(limit / workers <= share(limit, workers) <= limit for limit in (1, 7, 100) for workers in (1, 2, 64))
 
 
-def test_a_client_within_its_limit_is_hardly_ever_refused() -> None:
+def test_a_client_within_its_limit_is_hardly_ever_rejected() -> None:
     chance = random.Random(1)
-    workers, limit, refused = 8, 20, 0
+    workers, limit, rejected = 8, 20, 0
     for _ in range(1000):
         spread = [chance.randrange(workers) for _ in range(limit)]
-        refused += max(map(spread.count, range(workers))) > share(limit, workers)
-    assert refused <= 20
+        rejected += max(map(spread.count, range(workers))) > share(limit, workers)
+    assert rejected <= 20
 
 
 def test_connections_of_everybody() -> None:
@@ -80,7 +80,7 @@ def test_a_rate_is_shared_in_equal_parts() -> None:
     assert all(patient.enter(b"a", turn / 2) is None for turn in range(100))
 
 
-def test_a_refusal_for_one_limit_costs_nothing_of_the_other() -> None:
+def test_a_rejection_for_one_limit_costs_nothing_of_the_other() -> None:
     limiter = Limiter(per_address=1, rate=1, burst=2)
     assert limiter.enter(b"a", 0) is None
     assert limiter.enter(b"a", 0) == (ADDRESS, RETRY_AFTER)
@@ -108,7 +108,7 @@ def test_addresses_that_may_not_be_forgotten_are_bounded(monkeypatch: pytest.Mon
     assert limiter.remembered <= 101
 
 
-def test_who_is_refused_all_the_time_is_not_forgotten_and_not_let_in() -> None:
+def test_who_is_rejected_all_the_time_is_not_forgotten_and_not_let_in() -> None:
     limiter = Limiter(rate=1, burst=1)
     let_in = 0
     for turn in range(1000):

@@ -502,7 +502,7 @@ HEADER = st.lists(
         max_size=3,
     )
 )
-def test_any_request_is_accepted_or_refused(changes: dict[str, Any]) -> None:
+def test_any_request_is_accepted_or_rejected(changes: dict[str, Any]) -> None:
     options = {"extensions": [Factory("foo")], "subprotocols": ["13"], "origins": [None, "8"]}
     try:
         response = handshake(changes, **options).response

@@ -50,7 +50,7 @@ class Serving:
         return peer
 
     async def ask(self, request: bytes = REQUEST) -> tuple[int, dict[str, str], str]:
-        """The answer to a request that is refused."""
+        """The answer to a request that is rejected."""
         peer = await self.raw()
         return await peer.ask(request)
 

@@ -111,10 +111,10 @@ async def test_a_close_that_the_server_began_and_one_that_nobody_began(lines: Li
 
 
 async def test_handshakes_that_fail(lines: Lines) -> None:
-    def refuse(connection: ServerConnection, request: Request) -> Response | None:
+    def reject(connection: ServerConnection, request: Request) -> Response | None:
         return connection.respond(403, "no\n") if request.path == "/no" else None
 
-    async with serve(echo, "127.0.0.1", 0, process_request=refuse, open_timeout=0.2) as server:
+    async with serve(echo, "127.0.0.1", 0, process_request=reject, open_timeout=0.2) as server:
         with pytest.raises(InvalidStatus):
             await connect(f"ws://127.0.0.1:{port(server)}/no")
         assert b" 400 " in await raw(server, b"\xff\xfe\r\n\r\n")

@@ -409,7 +409,7 @@ async def never(websocket: ServerConnection) -> None:
     pytest.fail("there should be no connection")
 
 
-def refuse(connection: ServerConnection, request: Request) -> Response:
+def reject(connection: ServerConnection, request: Request) -> Response:
     return connection.respond(403, "no\n")
 
 

@@ -88,7 +88,7 @@ async def test_what_comes_with_the_response_is_received() -> None:
             await websocket.recv()
 
 
-async def test_a_masked_frame_of_a_server_is_refused() -> None:
+async def test_a_masked_frame_of_a_server_fails_the_connection() -> None:
     async def handler(peer: ServerPeer) -> None:
         await peer.open()
         peer.send(frame(b"hello", mask=b"1234"))

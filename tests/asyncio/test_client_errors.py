@@ -1,4 +1,4 @@
-"""A client that gets no connection: arguments that cannot be meant, servers that refuse, break off or are silent.
+"""A client that gets no connection: arguments that cannot be meant, servers that reject, break off or are silent.
 
 What must not live here: the arguments that are about reaching a server (test_dialer), proxies (test_tunnel).
 """
@@ -90,7 +90,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 UNREADABLE = "did not receive a valid HTTP response"
 
 
-async def refused(answer: bytes, connect: Any = connect) -> Any:
+async def rejected(answer: bytes, connect: Any = connect) -> Any:
     """What connecting to a server with this answer raises."""
     async with RawServer(answer) as server:
         with pytest.raises(Exception) as raised:  # noqa: PT011
@@ -135,10 +135,10 @@ async def refused(answer: bytes, connect: Any = connect) -> Any:
 )
 async def test_answers(answer: bytes, expected: type[Exception], cause: type[Exception] | None) -> None:
     """Each answer that is no handshake raises what the model raises, with the same text."""
-    exc = await refused(answer)
+    exc = await rejected(answer)
     assert type(exc) is expected
     assert type(exc.__cause__) is (type(None) if cause is None else cause)
-    theirs = await refused(answer, model)
+    theirs = await rejected(answer, model)
     assert type(theirs).__name__ == type(exc).__name__
     if expected is not StatusLineTooLong:
         assert str(theirs) == str(exc)
@@ -236,7 +236,7 @@ async def test_extensions_that_were_not_offered(header: str, expected: type[Exce
     ids=range(6),
 )
 async def test_the_body_is_kept(framing: bytes, body: bytes) -> None:
-    exc = await refused(b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic\r\n" + framing)
+    exc = await rejected(b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic\r\n" + framing)
     assert type(exc) is InvalidStatus
     assert str(exc) == "server rejected WebSocket connection: HTTP 401"
     assert exc.response.status_code == 401
@@ -260,7 +260,7 @@ async def test_a_body_of_known_length_needs_no_end_of_the_stream() -> None:
 
 
 async def test_a_status_without_a_body() -> None:
-    exc = await refused(b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n")
+    exc = await rejected(b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n")
     assert exc.response.body == b""
 
 

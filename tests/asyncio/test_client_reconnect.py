@@ -36,8 +36,8 @@ async def fail_to(connector: connect) -> None:
         pytest.fail("connected")
 
 
-class Refusals:
-    """A process_request that refuses with some statuses first; None is no refusal."""
+class Rejections:
+    """A process_request that rejects with some statuses first; None accepts."""
 
     def __init__(self, *statuses: int | None) -> None:
         self.statuses = list(statuses)
@@ -87,7 +87,7 @@ async def test_it_connects_again_when_the_server_goes() -> None:
 
 
 async def test_failures_that_may_pass(caplog: pytest.LogCaptureFixture) -> None:
-    async with serve(echo, "127.0.0.1", 0, process_request=Refusals(503, 500, 502, 504)) as server:
+    async with serve(echo, "127.0.0.1", 0, process_request=Rejections(503, 500, 502, 504)) as server:
         with caplog.at_level(logging.INFO, "tidegate.client"):
             async for websocket in connect(uri_of(server), reconnect_delays=at_once):
                 await websocket.send("hello")
@@ -144,7 +144,7 @@ async def test_a_server_that_breaks_off() -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 501])
 async def test_failures_that_will_not_pass(status: int) -> None:
-    async with serve(echo, "127.0.0.1", 0, process_request=Refusals(503, status)) as server:
+    async with serve(echo, "127.0.0.1", 0, process_request=Rejections(503, status)) as server:
         with pytest.raises(InvalidStatus) as raised:
             await fail_to(connect(uri_of(server), reconnect_delays=at_once))
         assert raised.value.response.status_code == status
@@ -166,7 +166,7 @@ async def test_process_exception_decides() -> None:
             return None
         return ValueError("enough")
 
-    async with serve(echo, "127.0.0.1", 0, process_request=Refusals(404, 404, 503)) as server:
+    async with serve(echo, "127.0.0.1", 0, process_request=Rejections(404, 404, 503)) as server:
         with pytest.raises(ValueError, match="enough") as raised:
             await fail_to(connect(uri_of(server), process_exception=process, reconnect_delays=at_once))
     assert len(seen) == 3
@@ -180,7 +180,7 @@ async def test_process_exception_may_raise(other: bool) -> None:
             raise ZeroDivisionError
         raise exc
 
-    async with serve(echo, "127.0.0.1", 0, process_request=Refusals(503)) as server:
+    async with serve(echo, "127.0.0.1", 0, process_request=Rejections(503)) as server:
         with pytest.raises(ZeroDivisionError if other else InvalidStatus) as raised:
             await fail_to(connect(uri_of(server), process_exception=process))
         assert isinstance(raised.value.__cause__, InvalidStatus if other else type(None))
@@ -195,7 +195,7 @@ async def test_delays_begin_anew_after_success() -> None:
             asked[-1].append(delay)
             yield delay
 
-    async with serve(echo, "127.0.0.1", 0, process_request=Refusals(503, 503, None, 503, None)) as server:
+    async with serve(echo, "127.0.0.1", 0, process_request=Rejections(503, 503, None, 503, None)) as server:
         connected = 0
         async for _ in connect(uri_of(server), reconnect_delays=delays):
             connected += 1
@@ -205,15 +205,15 @@ async def test_delays_begin_anew_after_success() -> None:
 
 
 async def test_delays_that_end_give_up() -> None:
-    refusals = Refusals(*[503] * 9)
-    async with serve(echo, "127.0.0.1", 0, process_request=refusals) as server:
+    rejections = Rejections(*[503] * 9)
+    async with serve(echo, "127.0.0.1", 0, process_request=rejections) as server:
         with pytest.raises(InvalidStatus):
             await fail_to(connect(uri_of(server), reconnect_delays=lambda: iter([0.0, 0.0])))
-        assert len(refusals.statuses) == 6
+        assert len(rejections.statuses) == 6
 
 
 async def test_the_delay_is_waited_for() -> None:
-    async with serve(echo, "127.0.0.1", 0, process_request=Refusals(503)) as server:
+    async with serve(echo, "127.0.0.1", 0, process_request=Rejections(503)) as server:
         loop = asyncio.get_running_loop()
         began = loop.time()
         async for _ in connect(uri_of(server), reconnect_delays=lambda: iter([0.1])):
@@ -282,7 +282,7 @@ async def test_redirects_are_followed_anew_each_time() -> None:
 
 
 async def test_headers_may_change_between_attempts() -> None:
-    async with serve(echo, "127.0.0.1", 0, process_request=Refusals(503)) as server:
+    async with serve(echo, "127.0.0.1", 0, process_request=Rejections(503)) as server:
         connector = connect(uri_of(server), additional_headers={"X-Token": "old"}, reconnect_delays=at_once)
         seen = 0
 

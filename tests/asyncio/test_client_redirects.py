@@ -176,7 +176,7 @@ async def test_from_plain_to_tls_that_was_ruled_out() -> None:
             await connect(uri_of(server, "/old"), ssl=None)
 
 
-async def test_from_tls_to_plain_is_refused(server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:
+async def test_from_tls_to_plain_raises(server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:
     redirect = redirecting("ws://127.0.0.1:1/")
     async with serve(echo, "127.0.0.1", 0, process_request=redirect, ssl=server_tls) as server:
         with pytest.raises(

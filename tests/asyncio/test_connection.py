@@ -214,7 +214,7 @@ async def test_send(message: Any, text: bool | None, first: int, payload: bytes)
 
 
 @pytest.mark.parametrize("message", [{}, {"a": 1}, collections.ChainMap({"a": 1})])
-async def test_dicts_are_refused(message: Any) -> None:
+async def test_dicts_raise(message: Any) -> None:
     async with connected() as (websocket, peer):
         with pytest.raises(TypeError, match="data is a dict-like object"):
             await websocket.send(message)
@@ -223,7 +223,7 @@ async def test_dicts_are_refused(message: Any) -> None:
 
 
 @pytest.mark.parametrize("message", [42, None, object(), 1.5])
-async def test_what_is_no_message_is_refused(message: Any) -> None:
+async def test_what_is_no_message_raises(message: Any) -> None:
     async with connected() as (websocket, peer):
         with pytest.raises(TypeError, match="data must be str, bytes, iterable, or async iterable"):
             await websocket.send(message)
@@ -231,7 +231,7 @@ async def test_what_is_no_message_is_refused(message: Any) -> None:
         assert await peer.frame() == (FIN | TEXT, b"still open")
 
 
-async def test_text_that_is_no_unicode_is_refused() -> None:
+async def test_text_that_is_no_unicode_raises() -> None:
     async with connected() as (websocket, peer):
         with pytest.raises(UnicodeEncodeError):
             await websocket.send("\ud800")

@@ -155,7 +155,7 @@ async def test_select_subprotocol(offered: str | None, chosen: str | None) -> No
     assert seen == [(connection, offered.split(", ") if offered else [])]
 
 
-async def test_select_subprotocol_that_refuses(row: Row) -> None:
+async def test_select_subprotocol_that_rejects(row: Row) -> None:
     def select_subprotocol(connection: ServerConnection, subprotocols: Any) -> Any:
         raise NegotiationError("speak chat")
 

@@ -1,4 +1,4 @@
-"""Arguments of serve() and connect(): completed when they are right, refused at once when they cannot be meant."""
+"""Arguments of serve() and connect(): completed when they are right; wrong ones raise at once."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ async def gives_up(websocket: ServerConnection) -> None:
     await websocket.wait_closed()
 
 
-def refuses(connection: ServerConnection, request: Request) -> Response:
+def rejects(connection: ServerConnection, request: Request) -> Response:
     connection.logger.info("no")
     return connection.respond(403, "no")
 
@@ -121,7 +121,7 @@ ENDS: dict[str, tuple[Handler, dict[str, Any], bytes | None]] = {
     "compression that is none": (echo, {"compression": "deflate"}, frame(b"\xff\xff\xff", 1, rsv=4)),
     "no pong": (echo, {"ping_interval": 0.02, "ping_timeout": 0.02}, b""),
     "hooked": (echo, {"process_response": lambda *_: None}, close()),
-    "refused": (echo, {"process_request": refuses}, b""),
+    "rejected": (echo, {"process_request": rejects}, b""),
     "hook that failed": (echo, {"process_request": breaks}, b""),
 }
 
@@ -152,7 +152,7 @@ async def test_connections_of_a_server_are_freed_at_once(name: str, logger: logg
 @pytest.mark.parametrize(
     "request_", [b"junk\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", REQUEST[:-2]], ids=["junk", "no", "half"]
 )
-async def test_requests_that_were_refused_are_freed_at_once(request_: bytes, logger: logging.Logger) -> None:
+async def test_requests_that_were_rejected_are_freed_at_once(request_: bytes, logger: logging.Logger) -> None:
     kept = Kept()
     options: dict[str, Any] = {"open_timeout": 0.1, "create_connection": kept.make(ServerConnection)}
     async with serving(echo, logger=logger, **options) as made:
@@ -176,10 +176,10 @@ async def use(uri: str, how: str, **options: Any) -> None:
             raise ZeroDivisionError("by zero")
 
 
-@pytest.mark.parametrize("how", ["closed", "broken", "failed", "refused"])
+@pytest.mark.parametrize("how", ["closed", "broken", "failed", "rejected"])
 async def test_connections_of_clients_are_freed_at_once(how: str, logger: logging.Logger) -> None:
     kept = Kept()
-    options = {"process_request": refuses} if how == "refused" else {}
+    options = {"process_request": rejects} if how == "rejected" else {}
     async with serving(echo, **options) as made:
         with no_collector():
             with contextlib.suppress(ConnectionClosed, ZeroDivisionError, InvalidHandshake):

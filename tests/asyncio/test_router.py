@@ -180,7 +180,7 @@ async def outcomes(module: Any, requests: Any, **kwargs: Any) -> list[tuple[Any,
         return await asyncio.to_thread(ask_all, server, requests)
 
 
-async def refused(uri: str, **kwargs: Any) -> Any:
+async def rejected(uri: str, **kwargs: Any) -> Any:
     with pytest.raises(InvalidStatus) as caught:
         await connect(uri, proxy=None, **kwargs)
     return caught.value.response
@@ -255,7 +255,7 @@ async def test_hosts() -> None:
 
 async def test_responses_are_those_of_connections() -> None:
     async with route(url_map(), "127.0.0.1", 0, server_header="Tide") as server:
-        response = await refused(uri_of(server, "/nothing"))
+        response = await rejected(uri_of(server, "/nothing"))
     assert (response.status_code, response.body) == (404, b"Not Found")
     assert list(response.headers) == ["date", "connection", "content-length", "content-type", "server"]
     assert response.headers["Server"] == "Tide"
@@ -310,8 +310,8 @@ async def test_the_users_hook_comes_first(later: bool) -> None:
 
     hook: Any = process_request_later if later else process_request
     async with route(url_map(), "127.0.0.1", 0, process_request=hook) as server:
-        assert (await refused(uri_of(server, "/nothing"))).status_code == 200
-        assert (await refused(uri_of(server, "/nowhere"))).status_code == 404
+        assert (await rejected(uri_of(server, "/nothing"))).status_code == 200
+        assert (await rejected(uri_of(server, "/nowhere"))).status_code == 404
         assert await said(uri_of(server, "/other")) == "other"
     assert asked == [("/nothing", False), ("/nowhere", False), ("/other", False)]
 
@@ -323,10 +323,10 @@ async def test_authentication_of_a_handler() -> None:
 
     rules = [Rule("/private/<name>", endpoint=private), Rule("/other", endpoint=other)]
     async with route(Map(rules), "127.0.0.1", 0) as server:
-        response = await refused(uri_of(server, "/private/red"))
+        response = await rejected(uri_of(server, "/private/red"))
         assert response.status_code == 401
         assert response.headers["WWW-Authenticate"] == 'Basic realm="WebSocket", charset="UTF-8"'
-        assert (await refused(uri_of(server, "/nothing"))).status_code == 404
+        assert (await rejected(uri_of(server, "/nothing"))).status_code == 404
         assert await said(uri_of(server, "/other")) == "other"
         assert await said(uri_of(server, "/private/red").replace("//", "//hello:iloveyou@")) == "hello in red"
 
@@ -334,7 +334,7 @@ async def test_authentication_of_a_handler() -> None:
 async def test_authentication_of_all_handlers() -> None:
     hook = basic_auth(credentials=("hello", "iloveyou"))
     async with route(url_map(), "127.0.0.1", 0, process_request=hook) as server:
-        assert (await refused(uri_of(server, "/nothing"))).status_code == 401
+        assert (await rejected(uri_of(server, "/nothing"))).status_code == 401
         assert await said(uri_of(server, "/other").replace("//", "//hello:iloveyou@")) == "other"
 
 
@@ -371,7 +371,7 @@ class Later(Router):
 
 async def test_a_router_of_ones_own() -> None:
     async with route(url_map(), "127.0.0.1", 0, create_router=Own) as server:
-        assert (await refused(uri_of(server, "/nothing"))).status_code == 410
+        assert (await rejected(uri_of(server, "/nothing"))).status_code == 410
         assert await said(uri_of(server, "/other")) == "first"
         with RawClient(server.sockets[0].getsockname()[1]) as client:
             client.send(wire.request(path="/old"))
@@ -501,9 +501,9 @@ async def test_the_daemon_routes(target: str) -> None:
         uri = daemon.uri.rstrip("/")
         assert await said(f"{uri}/room/red") == "room red"
         assert await said(f"{uri}/old") == "room new"
-        assert (await refused(f"{uri}/private")).status_code == 401
+        assert (await rejected(f"{uri}/private")).status_code == 401
         assert await said(f"{uri}/private".replace("//", "//hello:iloveyou@")) == "hello"
-        assert (await refused(f"{uri}/health")).status_code == (200 if target.endswith("app") else 404)
+        assert (await rejected(f"{uri}/health")).status_code == (200 if target.endswith("app") else 404)
 
 
 def test_the_daemon_on_a_unix_socket(tmp_path: Path) -> None:

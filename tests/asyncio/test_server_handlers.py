@@ -417,7 +417,7 @@ async def test_a_client_sees_1011_of_a_failing_handler() -> None:
     assert exc.rcvd.code == 1011
 
 
-async def test_a_server_that_refuses_answers_when_it_is_asked() -> None:
+async def test_a_server_that_rejects_answers_when_it_is_asked() -> None:
     """Who is answered before it has asked may not understand, a proxy for one."""
     async with serving(echo) as made:
         made.server.reject_handshakes()
@@ -431,7 +431,7 @@ async def test_a_server_that_refuses_answers_when_it_is_asked() -> None:
         assert (status, headers["retry-after"]) == (503, "1")
 
 
-async def test_a_server_that_refuses_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_rejects_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tidegate.asyncio.server_connection.REJECT_WITHIN", 0.1)
     async with serving(echo) as made:
         made.server.reject_handshakes()

@@ -1,4 +1,4 @@
-"""Ways through proxies: HTTP, HTTPS and SOCKS, to servers with and without TLS; and proxies that refuse or break off.
+"""Ways through proxies: HTTP, HTTPS and SOCKS, to servers with and without TLS; and proxies that reject or break off.
 
 What must not live here: which proxy is taken, and what its URL says (tests/test_proxy).
 """

@@ -118,7 +118,7 @@ DIFFERENCES: dict[str, tuple[set[str], str]] = {
     **each(
         "client_asks_headers_override_host",
         "asked",
-        "the caller's Host is in the place of ours; with two, servers refuse the request (RFC 9112 3.2)",
+        "the caller's Host is in the place of ours; with two, servers reject the request (RFC 9112 3.2)",
     ),
     **each("client_gets_long_status_line", "raised", SENTENCES),
     **each(

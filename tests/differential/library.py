@@ -16,7 +16,7 @@ from typing import Any
 from tests.support.patience import PATIENCE
 
 ADDED = {"X-Content-Type-Options"}
-"""Headers that only tidegate's refusals have: what they quote is never to be taken for a page."""
+"""Headers that only tidegate's rejections have: what they quote is never to be taken for a page."""
 
 VARYING = {"Date", "Server", "Content-Length", "Sec-WebSocket-Key", "User-Agent", "Host"}
 """Headers of which only the presence is compared."""

@@ -59,7 +59,7 @@ class Actor:
         return await self.head()
 
     async def answer(self, request: bytes) -> Any:
-        """Send a request that is refused: the head, the body; or how the connection ended instead."""
+        """Send a request that is rejected: the head, the body; or how the connection ended instead."""
         try:
             first, headers = await self.ask(request)
         except (asyncio.IncompleteReadError, ConnectionResetError):

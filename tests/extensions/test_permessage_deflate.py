@@ -436,4 +436,4 @@ def test_websockets_on_the_other_side(agreed: Any, messages: list[tuple[list[byt
         assert carried(here, there, sent, ModelFrame, ModelOpcode) == model_sent
         assert carried(there, here, model_sent, Frame, Opcode) == sent
         if release:
-            here._deflate.release()
+            here.deflate.release()

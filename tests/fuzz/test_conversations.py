@@ -171,7 +171,7 @@ class Conversation(RuleBasedStateMachine):
     def time_passes(self) -> None:
         """An idle connection lets its compressor go, unless it was used since the last time."""
         for extension in self.subject.connection.extensions:
-            extension._deflate.rest()
+            extension.deflate.rest()
 
     # Always.
 

@@ -410,7 +410,7 @@ class Connection(Sender, OlderConnection):
                 return
             del self._pings.pending[self._keepalive_ping]
         if self.extensions and not self._extended:
-            self.extensions[0]._deflate.rest()  # an idle connection needs no compressor
+            self.extensions[0].deflate.rest()  # an idle connection needs no compressor
         self._keepalive_ping = self._pings.add(None, None, monotonic())
         self._send_control(Opcode.PING, self._keepalive_ping)
         settings.deadlines.set(self, settings.ping_interval if settings.ping_timeout is None else settings.ping_timeout)

@@ -167,7 +167,7 @@ class Sender(MessageChannel):
         """Use the extensions that were negotiated: permessage-deflate alone natively, others frame by frame."""
         self.extensions = tuple(extensions)
         if len(self.extensions) == 1 and type(self.extensions[0]) is PerMessageDeflate:
-            self._use_deflate(self.extensions[0]._deflate)
+            self._use_deflate(self.extensions[0].deflate)
         elif self.extensions:
             self._use_extensions()
 

@@ -52,6 +52,9 @@ _NAME = ExtensionName("permessage-deflate")
 class PerMessageDeflate(Extension):
     """Compression of the messages of one connection; "remote" is what is received, "local" what is sent.
 
+    Attributes:
+        deflate: the native compressor and decompressor.
+
     Args:
         remote_no_context_takeover: whether the other side compresses each message by itself.
         local_no_context_takeover: whether this side does.
@@ -63,7 +66,7 @@ class PerMessageDeflate(Extension):
         ValueError: if the bits are out of range, or ``compress_settings`` include them.
     """
 
-    __slots__ = ("_deflate",)
+    __slots__ = ("deflate",)
 
     name = _NAME
 
@@ -79,7 +82,7 @@ class PerMessageDeflate(Extension):
         _check_bits("local_max_window_bits", local_max_window_bits, COMPRESSED_BITS)
         if compress_settings and "wbits" in compress_settings:
             raise ValueError("compress_settings must not include wbits, set local_max_window_bits instead")
-        self._deflate = Deflate(
+        self.deflate = Deflate(
             remote_no_context_takeover,
             local_no_context_takeover,
             remote_max_window_bits,
@@ -90,30 +93,30 @@ class PerMessageDeflate(Extension):
     @property
     def remote_no_context_takeover(self) -> bool:
         """Whether the other side compresses each message by itself."""
-        return self._deflate.remote_no_context_takeover
+        return self.deflate.remote_no_context_takeover
 
     @property
     def local_no_context_takeover(self) -> bool:
         """Whether this side compresses each message by itself."""
-        return self._deflate.local_no_context_takeover
+        return self.deflate.local_no_context_takeover
 
     @property
     def remote_max_window_bits(self) -> int:
         """Bits of the other side's window."""
-        return self._deflate.remote_max_window_bits
+        return self.deflate.remote_max_window_bits
 
     @property
     def local_max_window_bits(self) -> int:
         """Bits of this side's window."""
-        return self._deflate.local_max_window_bits
+        return self.deflate.local_max_window_bits
 
     @property
     def compress_settings(self) -> dict[str, Any]:
         """More keyword arguments of this side's compressor."""
-        return self._deflate.compress_settings
+        return self.deflate.compress_settings
 
     def _parameters(self) -> tuple[bool, bool, int, int]:
-        deflate = self._deflate
+        deflate = self.deflate
         return (
             deflate.remote_no_context_takeover,
             deflate.local_no_context_takeover,
@@ -152,13 +155,13 @@ class PerMessageDeflate(Extension):
         """
         if frame.opcode in CTRL_OPCODES:
             return frame
-        compressed = self._deflate.in_message if frame.opcode is Opcode.CONT else frame.rsv1
+        compressed = self.deflate.in_message if frame.opcode is Opcode.CONT else frame.rsv1
         if not compressed:
             return frame
         if frame.opcode is Opcode.CONT and frame.rsv1:
             raise ProtocolError("RSV1 bit set in continuation frame")
         try:
-            data = self._deflate.decompress(frame.data, frame.fin, -1 if max_size is None else max_size)
+            data = self.deflate.decompress(frame.data, frame.fin, -1 if max_size is None else max_size)
         except TooLong:
             assert max_size is not None
             raise PayloadTooBig(None, max_size) from None
@@ -170,7 +173,7 @@ class PerMessageDeflate(Extension):
         """Compress a frame that will be sent, unless it is a control frame (RFC 7692, 7.2.1)."""
         if frame.opcode in CTRL_OPCODES:
             return frame
-        data = self._deflate.compress(frame.data, frame.fin)
+        data = self.deflate.compress(frame.data, frame.fin)
         # RFC 7692, 6: the first frame of a compressed message has RSV1 set, and no other has.
         return Frame(frame.opcode, data, frame.fin, frame.opcode is not Opcode.CONT, frame.rsv2, frame.rsv3)
 
