@@ -88,7 +88,7 @@ def test_the_addresses_are_left_alone() -> None:
             lifespan("time.sleep(1000)"),
             ["--boot-timeout", "0.3"],
             1,
-            "was not ready within 0.3 s, which is the boot timeout",
+            "was not ready within 0.3 s, which is --boot-timeout",
         ),
         (lifespan("time.sleep(1000)"), ["--boot-timeout", "2"], 1, "in lifespan"),  # where it hangs
         (lifespan("await asyncio.sleep(1000)"), ["--boot-timeout", "0.3"], 1, "was not ready within"),
@@ -106,7 +106,7 @@ def test_an_application_that_does_not_start(source: str, options: list[str], sta
 def test_an_application_that_does_not_end() -> None:
     status, log = checked(lifespan(after="await asyncio.sleep(1000)"), "--graceful-timeout", "0.2")
     assert status == 1
-    assert "application:app starts, but does not end within the graceful timeout" in log
+    assert "application:app starts, but does not stop within --graceful-timeout" in log
 
 
 def test_a_mistake_in_the_configuration_is_status_2() -> None:

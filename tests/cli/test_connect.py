@@ -237,7 +237,7 @@ async def test_certificates() -> None:
     [
         (("connect",), "URI is missing"),
         (("connect", "http://localhost/"), "http://localhost/ isn't a valid URI: scheme isn't ws or wss"),
-        (("ws://localhost/", "--header", "name"), "'name' is no header: give 'Name: value'"),
+        (("ws://localhost/", "--header", "name"), "'name' is not a header: give 'Name: value'"),
         (("ws://localhost/", "--header", "name: a\nb"), "name header"),
         (("ws://localhost/", "--subprotocol", "a b"), "subprotocol"),
         (("ws://localhost/", "--wait", "-1"), "--wait '-1' is not allowed: give seconds, such as 10"),

@@ -95,11 +95,11 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_status_of_another_version(capsys: pytest.CaptureFixture[str]) -> None:
     with Asked({"done": True, "status": {"version": "0.0.1"}}) as asked:
         assert run("status", "--control", asked.path) == 1
-    assert words(capsys)[1] == "tidegate status: the daemon is another version than this command: try --json\n"
+    assert words(capsys)[1] == "tidegate status: the daemon has another version than this command: try --json\n"
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"), [({"done": False, "text": "not you"}, "not you"), ({"done": True}, "tells no status")]
+    ("answer", "said"), [({"done": False, "text": "not you"}, "not you"), ({"done": True}, "answer has no status")]
 )
 def test_no_status(answer: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     with Asked(answer) as asked:

@@ -269,9 +269,7 @@ async def test_nobody_is_there() -> None:
 async def test_something_else_is_there(daemon: Daemon) -> None:
     status, out, err = await run("--admin", f"http://{daemon.admin}/elsewhere", "--json")
     assert (status, out, err.count("\n")) == (1, "", 1)
-    assert err.startswith(
-        f"tidegate top: http://{daemon.admin}/elsewhere is no admin address of tidegate, or of another"
-    )
+    assert err.startswith(f"tidegate top: http://{daemon.admin}/elsewhere is not an admin address of this version")
     assert "HTTP 404: there is nothing here" in err
 
 
@@ -279,7 +277,7 @@ async def test_another_version() -> None:
     async with serving(hello) as server:
         status, _, err = await run("--admin", server.uri)
         assert (status, err.count("\n")) == (1, 1)
-        assert f"{server.uri} is another version of tidegate than this command: try --json" in err
+        assert f"{server.uri} has another version of tidegate than this command: try --json" in err
         async with piped("--json", "--admin", server.uri) as process:
             assert process.stdout is not None
             assert await process.stdout.readline() == b'{"version":"0.0.1"}\n'
@@ -290,7 +288,7 @@ async def test_a_token() -> None:
     with Daemon(env={"TIDEGATE_ADMIN_TOKEN": token}) as daemon:
         status, out, err = await run("--admin", daemon.admin)
         assert (status, out, err.count("\n")) == (1, "", 1)
-        assert "asks for the daemon's --admin-token: give it in TIDEGATE_ADMIN_TOKEN" in err
+        assert "requires the daemon's --admin-token: give it in TIDEGATE_ADMIN_TOKEN" in err
         assert "HTTP 401" in err
         for arguments, variables in ((("--admin-token", token), {}), ((), {"TIDEGATE_ADMIN_TOKEN": token})):
             status, out, err = await run("--admin", daemon.admin, *arguments, **variables)

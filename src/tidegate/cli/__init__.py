@@ -1,25 +1,25 @@
 """``tidegate``: one command, whose subcommands are modules of this folder, imported when they are used.
 
     options             the settings as options of a command
-    serve               the daemon, put together
-    check               whether it would start
-    status              its workers and connections
-    top                 the same, once a second
-    dashboard           what `top` shows, as text
-    reload              new workers
-    scale               more workers, or fewer
-    drain               no connections, but the daemon stays
-    stop                the end of a daemon
-    upgrade             the program as it is installed now
-    control             the other end of the control socket, for the commands above
-    demo                a page that shows what this is
+    serve               run the daemon
+    check               check that a configuration and its application start
+    status              show workers and connections once
+    top                 show them live
+    dashboard           the text that `top` shows
+    reload              replace the workers
+    scale               change the number of workers
+    drain               close all connections and keep the daemon
+    stop                stop the daemon
+    upgrade             replace the program in place
+    control             the client's end of the control socket, for the commands above
+    demo                serve a demo page
     demo_application    the application of the demo
-    connect             a client for people
+    connect             an interactive WebSocket client
     humanize            numbers as people read them
-    keyboard            keys that are pressed while something is shown
-    reference           pages of the guides that follow from declarations
+    keyboard            single keys from a terminal
+    reference           pages of the guides that are generated from declarations
 
-A mistake on the command line is told in one line, which names what was given and what is allowed, with status 2.
+A mistake on the command line is reported in one line, which names what was given and what is allowed, with status 2.
 
 What must not live here: what a subcommand does.
 """
@@ -43,18 +43,18 @@ from ..version import version
 
 __all__ = ["CONTEXT", "Command", "Value", "main", "note"]
 
-# Name -> what help says of it. Each is a module of this folder with a click command called `command`.
+# Name -> its line in the help. Each is a module of this folder with a click command called `command`.
 COMMANDS = {
     "serve": "Serve an application with supervised workers.",
     "check": "Check a configuration, and that the application starts.",
     "status": "Show a daemon's workers and connections.",
     "top": "Watch a daemon's workers and connections.",
-    "reload": "Hand over to new workers.",
+    "reload": "Replace the workers by new ones.",
     "scale": "Change the number of workers.",
     "drain": "Close every connection and refuse new ones, until a reload.",
     "stop": "Stop a daemon.",
-    "upgrade": "Start a daemon's program anew, in place.",
-    "demo": "Serve a page that shows what this is.",
+    "upgrade": "Replace a daemon's program by the installed one, in place.",
+    "demo": "Serve a demo page.",
     "connect": "Talk to a WebSocket server.",
 }
 
@@ -85,7 +85,7 @@ class Commands(click.Group):
 
 
 class Command(click.Command):
-    """A subcommand whose every mistake knows where it was made."""
+    """A subcommand whose errors have its context, which names it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         with _mistakes(ctx):
@@ -98,7 +98,7 @@ class Command(click.Command):
 
 @contextlib.contextmanager
 def _mistakes(ctx: click.Context) -> Iterator[None]:
-    """Turn what is wrong with a setting into a mistake on the command line of this command."""
+    """Turn errors of settings into usage errors of this command."""
     try:
         yield
     except ConfigError as error:
@@ -125,7 +125,7 @@ class Value(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 def note(ctx: click.Context, text: str, *, err: bool = True) -> None:
-    """Print what a command has to say, which may come from anywhere."""
+    """Print a line of a command's own; the text may come from a daemon, and is made safe for a terminal."""
     click.echo(f"{ctx.command_path}: {escape(text, keep=_LINES)}", err=err)
 
 
@@ -160,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def _line(error: click.UsageError) -> str:
-    """What is wrong, in one line."""
+    """Return the error in one line."""
     if isinstance(error, click.MissingParameter) and error.param is not None:
         return f"{_named(error.param)} is missing{_allowed(error.param)}"
     if isinstance(error, click.BadOptionUsage) and error.ctx is not None:
@@ -175,6 +175,6 @@ def _named(parameter: click.Parameter) -> str:
 
 
 def _allowed(parameter: click.Parameter) -> str:
-    """What a parameter's type says is allowed, if it says that."""
+    """Return the words for what a parameter's type allows, if it has some."""
     allowed = getattr(parameter.type, "allowed", "")
     return f": give {allowed}" if allowed else ""

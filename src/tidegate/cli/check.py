@@ -1,8 +1,8 @@
-"""``tidegate check MODULE:ATTRIBUTE``: whether the daemon would start, without one: for a deployment, before a reload.
+"""``tidegate check MODULE:ATTRIBUTE``: check that the daemon would start, before a deployment or a reload.
 
-The settings are read as `tidegate serve` reads them, and a worker is forked that boots as the daemon's do: it imports
-the application as whom the daemon would become, enters its lifespan, listens where nobody can connect, and drains. The
-addresses of the configuration are left alone, for a daemon may be serving there.
+The settings are read as `tidegate serve` reads them, and a worker is forked that boots like the daemon's: it imports
+the application as the user of --user, enters its lifespan, listens on a socket that no client can reach, and drains.
+The addresses of the configuration are not bound: a daemon may be serving there.
 
 What must not live here: reading settings (config/sources.py), what a worker does (worker).
 """
@@ -37,17 +37,17 @@ from .options import loader, parameters
 
 __all__ = ["command", "start"]
 
-TURN = 0.05  # seconds between looks whether the worker has ended: whatever it forked may hold its pipe open
+TURN = 0.05  # seconds between two checks whether the worker has ended: its children may hold its pipe open
 
 
 @click.pass_context
 def _check(ctx: click.Context, /, **_: Any) -> int:
     """Check a configuration, and that the application starts.
 
-    The options are those of `tidegate serve`. A worker is started as the daemon would start one, and stopped; nothing
-    listens on the addresses of --bind and --admin.
+    The options are those of `tidegate serve`. One worker is started as the daemon would start it, and stopped; the
+    addresses of --bind and --admin are not bound.
 
-    Exit status: 0 all is well; 1 the application did not start in time, or ended unexpectedly; 2 the configuration is
+    Exit status: 0 valid; 1 the application did not start in time, or ended unexpectedly; 2 the configuration is
     wrong; 3 the application cannot be loaded, or fails to start.
     """
     return start(loader(ctx).load())
@@ -63,11 +63,12 @@ command = Command(
 
 
 def start(config: Config, *, takes_over: bool = False) -> int:
-    """Start a worker, stop it, and say how it went; the exit status. In the worker, which is forked, its own.
+    """Start a worker, stop it, report the result and return the exit status; in the worker, which is forked, its own.
 
     Parameters:
         config: the settings.
-        takes_over: whether it is for an upgrade. Then this is the daemon's own user, who must be able to open its log.
+        takes_over: whether it is for an upgrade: then this process has the daemon's user, which must be able to open
+            the log.
     """
     from .. import logs
     from .._core.parent import end_with_parent
@@ -114,9 +115,9 @@ def start(config: Config, *, takes_over: bool = False) -> int:
 
 
 def _unreachable() -> socket.socket:
-    """A listening socket's address, of which nobody knows: its file is gone.
+    """Return a socket that no client can reach: its file is removed.
 
-    Where no file can be made, it is a name that the system chooses, in the abstract.
+    Where no file can be made, its name is one that the system chooses in the abstract namespace.
     """
     sock = socket.socket(socket.AF_UNIX)
     try:
@@ -128,49 +129,49 @@ def _unreachable() -> socket.socket:
 
 
 class TrialWorker:
-    """One worker's life as its parent sees it: it must become ready in time, and end in time when it is told to.
+    """One worker as its parent sees it: it must become ready in time, and end in time when told to.
 
     Parameters:
-        config: its settings.
-        pid: its process.
-        sock: the parent's end of its pipe, which the TrialWorker owns.
+        config: the worker's settings.
+        pid: the worker's process id.
+        sock: the parent's end of the worker's pipe, owned by this object.
     """
 
     def __init__(self, config: Config, pid: int, sock: socket.socket) -> None:
         self.config, self.pid = config, pid
         self.pipe = Pipe(sock, Report)
         self.born = time.monotonic()
-        self.stages: set[str] = set()  # those that it has reached
-        self.failure: Report | None = None  # why it ends, in its own words
-        self.ended: int | None = None  # its exit status, or the number of the signal that killed it, negative
+        self.stages: set[str] = set()  # that the worker has reached
+        self.failure: Report | None = None  # the worker's report of why it ends
+        self.ended: int | None = None  # exit status, or minus the signal's number
 
     def run(self) -> tuple[int, str]:
-        """The exit status of the command, and the words for it."""
+        """Return the exit status of the command, and the message."""
         application, limit = self.config.application, self.config.boot_timeout
         if not (self._wait(limit, "booted") and self._serves(limit)):
             if self.ended is None:
                 self._abort()
-                return UNEXPECTED, f"{application} was not ready within {limit:g} s, which is the boot timeout"
+                return UNEXPECTED, f"{application} was not ready within {limit:g} s, which is --boot-timeout"
             return self._failed(f"{application} is not ready: its worker")
         took = time.monotonic() - self.born
         self.pipe.send(PipeCommand(StopMode.GRACEFUL))
         self._wait(self.config.graceful_timeout + LAST_WORDS)
         if self.ended is None:
             self._abort()
-            return UNEXPECTED, f"{application} starts, but does not end within the graceful timeout"
+            return UNEXPECTED, f"{application} starts, but does not stop within --graceful-timeout"
         if self.ended:
             return self._failed(f"{application} starts, but its worker")
         return STOPPED, f"the configuration is valid and {application} starts (in {took:.2f} s)"
 
     def close(self) -> None:
-        """Leave nobody behind."""
+        """Kill the worker if it still runs, and reap it."""
         self._kill(signal.SIGKILL)
         if self.ended is None:
             os.waitpid(self.pid, 0)
         self.pipe.close()
 
     def _failed(self, what: str) -> tuple[int, str]:
-        """For a worker that ended by itself."""
+        """Return status and message for a worker that ended by itself."""
         assert self.ended is not None
         if self.failure is not None and self.failure.error:
             return self.failure.exit or UNEXPECTED, self.failure.error
@@ -179,15 +180,15 @@ class TrialWorker:
         return UNEXPECTED, f"{what} was killed by {name_of(-self.ended)}"
 
     def _serves(self, limit: float) -> bool:
-        """Whether it is ready in time when it is told to serve."""
+        """Tell the worker to serve; return whether it is ready in time."""
         self.pipe.send(PipeCommand(serve=True))
         return self._wait(self.born + limit - time.monotonic(), "ready")
 
     def _wait(self, seconds: float, stage: str | None = None) -> bool:
-        """Listen until it has reached the stage, or ended, or the time is over; whether it has reached it."""
+        """Wait until the worker reaches the stage, ends, or the time is over; return whether it reached the stage."""
         deadline = time.monotonic() + seconds
         while True:
-            self._reap()  # before its last words are read, for they are there then
+            self._reap()  # first: then the last report is in the pipe
             for report in self.pipe.receive():
                 self.stages.add(report.stage)
                 if report.error is not None:
@@ -204,7 +205,7 @@ class TrialWorker:
                 self.ended = os.waitstatus_to_exitcode(status)
 
     def _abort(self) -> None:
-        """End it, and let it show where it is."""
+        """Abort the worker, and let it log its stacks."""
         self._kill(signal.SIGABRT)
         self._wait(DUMP_GRACE)
 

@@ -1,10 +1,10 @@
-"""``tidegate connect URI``, and ``python -m tidegate URI``: typed lines are sent, messages are shown.
+"""``tidegate connect URI``, and ``python -m tidegate URI``: send typed lines, print messages.
 
-On a terminal lines are edited with prompt_toolkit, and what comes is shown above the line being typed. When input or
-output is a pipe or a file, lines are read and written as they are, so that it is a part of scripts: messages go to
-standard output and all else to standard error.
+On a terminal lines are edited with prompt_toolkit, and messages are printed above the line being typed. When input or
+output is a pipe or a file, lines are read and written as they are, for use in scripts: messages go to standard output
+and notes to standard error.
 
-What must not live here: what a client does (asyncio.client), and the daemon.
+What must not live here: the client (asyncio/client.py), the daemon.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from . import CONTEXT, Command, Value
 
 __all__ = ["command", "reason"]
 
-WAIT = 1.0  # seconds: long for a server's answer, short for somebody who waits
+WAIT = 1.0  # seconds: long for a server's answer, short for a person
 WAITS = SECONDS.or_else("none", math.inf)
 PIECE = 65536  # bytes read from a pipe at once
 BODY = 200  # characters shown of a response that refuses the connection
@@ -46,21 +46,21 @@ class Output:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
     def message(self, message: Data) -> None:
-        """Show a message, binary ones in hexadecimal.
+        """Print a message, binary ones in hexadecimal.
 
         Raises:
-            BrokenPipeError: if nobody reads any more.
+            BrokenPipeError: the reader of standard output is gone.
         """
         text = message if isinstance(message, str) else message.hex(" ")
         print(f"< {escape_controls(text)}" if self.terminal else text, flush=True)
 
     def note(self, text: str) -> None:
-        """Show what is no message."""
+        """Print a note to standard error."""
         print(f"* {escape_controls(text)}", file=sys.stderr, flush=True)
 
 
 class ShownConnection(ClientConnection):
-    """A connection whose pings are shown."""
+    """A connection that prints the pings it receives."""
 
     def __init__(self, *args: Any, output: Output, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -74,8 +74,8 @@ class ShownConnection(ClientConnection):
 
 
 async def _edited() -> AsyncIterator[str]:
-    """The lines that somebody types at a terminal; Ctrl-D and Ctrl-C end them."""
-    from prompt_toolkit import PromptSession  # which only those wait for who type
+    """Yield the lines typed at a terminal, until Ctrl-D or Ctrl-C."""
+    from prompt_toolkit import PromptSession  # slow to import, and needed for typing only
     from prompt_toolkit.patch_stdout import patch_stdout
 
     session: PromptSession[str] = PromptSession("> ")
@@ -88,10 +88,10 @@ async def _edited() -> AsyncIterator[str]:
 
 
 async def _read(descriptor: int) -> AsyncIterator[str]:
-    """The lines of a pipe, a file, or a terminal without editor.
+    """Yield the lines of a pipe, a file, or a terminal without editor.
 
     Raises:
-        ValueError: if one is not UTF-8.
+        ValueError: a line is not UTF-8.
     """
     rest = b""
     while True:
@@ -126,7 +126,7 @@ async def _send(websocket: ClientConnection, lines: AsyncIterator[str]) -> None:
 
 
 async def _show(websocket: ClientConnection, output: Output) -> ConnectionClosed:
-    """Show all messages; return how the connection ended."""
+    """Print all messages; return how the connection ended."""
     while True:
         try:
             message = await websocket.recv()
@@ -136,7 +136,7 @@ async def _show(websocket: ClientConnection, output: Output) -> ConnectionClosed
 
 
 async def _talk(websocket: ClientConnection, output: Output, wait: float) -> int:
-    """Send and show until either side has enough; return the exit status."""
+    """Send lines and print messages until either side ends; return the exit status."""
     editing = output.terminal and sys.stdin.isatty()
     lines = _edited() if editing else _read(sys.stdin.fileno())
     status = DONE
@@ -149,7 +149,7 @@ async def _talk(websocket: ClientConnection, output: Output, wait: float) -> int
     except asyncio.CancelledError:  # Ctrl-C, without an editor that would have taken it
         status = INTERRUPTED
     sending.cancel()
-    # The terminal is as it was before anything else is said.
+    # Before the last notes: the editor must have restored the terminal.
     (mistake,) = await asyncio.gather(sending, return_exceptions=True)
     if isinstance(mistake, ValueError):
         output.note(f"a line of the input is not UTF-8: {mistake}")
@@ -158,14 +158,14 @@ async def _talk(websocket: ClientConnection, output: Output, wait: float) -> int
     try:
         end = await showing
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left in the buffer
         return status
     output.note(f"connection closed: {end}")
     return status if isinstance(end, ConnectionClosedOK) else FAILED
 
 
 async def _quiet(websocket: ClientConnection, showing: asyncio.Task[Any], wait: float) -> None:
-    """Wait until no message has come or gone for a while, or the connection is closed."""
+    """Wait until no message was sent or received for a while, or the connection is closed."""
     loop = asyncio.get_running_loop()
     while not showing.done():
         left = websocket.idle_since + wait - loop.time()
@@ -186,7 +186,7 @@ async def _run(client: connect, output: Output, wait: float) -> int:
 
 
 def reason(exc: Exception) -> str:
-    """What went wrong, and what the server says about it."""
+    """Return what went wrong, and what the server says about it."""
     text = str(exc) or type(exc).__name__
     if isinstance(exc, InvalidStatus):
         body = bytes(exc.response.body).decode(errors="replace").strip()
@@ -199,7 +199,7 @@ def _header(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]
     for text in given:
         name, colon, value = text.partition(":")
         if not (colon and name.strip()):
-            raise click.BadParameter(f"{text!r} is no header: give 'Name: value'")
+            raise click.BadParameter(f"{text!r} is not a header: give 'Name: value'")
         headers.append((name.strip(), value.strip()))
     return headers
 
@@ -223,7 +223,7 @@ def _insecure() -> ssl.SSLContext:
     type=Value(WAITS),
     default=WAITS.write(WAIT),
     metavar=WAITS.metavar,
-    help="After the end of input that is not typed, close when nothing has come for so long; none: never."
+    help="Time without messages after which the connection is closed, once piped input has ended; none: never."
     f"  [default: {WAITS.write(WAIT)}]",
 )
 @click.pass_context
@@ -235,9 +235,9 @@ def command(
     insecure: bool,
     wait: float,
 ) -> int:
-    """Talk to the WebSocket server at URI: lines that are typed are sent, messages are shown.
+    """Talk to the WebSocket server at URI: send each line of the input, print each message.
 
-    Messages go to standard output, one per line, binary ones in hexadecimal. Ctrl-D ends.
+    Messages go to standard output, one per line, binary ones in hexadecimal. Ctrl-D closes the connection.
 
     Exit status: 0 the connection was closed with code 1000, 1001 or none; 1 there was no connection, or it ended
     otherwise; 2 a mistake on the command line; 130 interrupted.

@@ -1,10 +1,10 @@
-"""The other end of the control socket, for the commands that ask a daemon for something and wait for its effect.
+"""The client's end of the control socket, for commands that send a request to a daemon and wait for its effect.
 
-    Asking       one request and its answers: `accepted`, `answers`, `ended`
-    conduct      ask, show progress, wait; the exit status that a command has
-    options      what these commands have in common
+    Asking             one request and its answers: `answers`, `ended`
+    conduct            send a request, print progress, wait, return the exit status
+    control_command    a command with the options that all of these have
 
-What must not live here: what a command asks for (its own module), the daemon's end (supervisor/control.py).
+What must not live here: the request of each command (its own module), the daemon's end (supervisor/control.py).
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from . import CONTEXT, Command, Value, note
 __all__ = ["Asking", "ControlError", "conduct", "control_command", "path_of"]
 
 STATUSES = (
-    "Exit status: 0 done; 1 failed, with the daemon's own words; 2 a mistake on the command line; 5 no daemon is there;"
-    " 6 the time was over, 130 interrupted, and the daemon goes on."
+    "Exit status: 0 done; 1 failed, with the daemon's reason; 2 a mistake on the command line; 5 no daemon is there;"
+    " 6 timed out or 130 interrupted, while the daemon goes on."
 )
 
 USUAL = "/run/tidegate/control.sock"  # of deploy/systemd/tidegate.service
-PATIENCE = 10.0  # seconds for the first answer, of a daemon that has time for as many as there are
-PAUSE = 0.05  # seconds between attempts, when its queue is full
+PATIENCE = 10.0  # seconds for the first answer
+PAUSE = 0.05  # seconds between two attempts to connect while the socket's queue is full
 
 _ABSENT = (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR, errno.ENOTSOCK)
 
 
 class ControlError(Exception):
-    """A request without its effect.
+    """A request that had no effect.
 
     Attributes:
         status: the exit status for it.
@@ -62,7 +62,7 @@ class Asking:
     Parameters:
         path: its control socket.
         request: what to ask for.
-        timeout: seconds for everything; None: as long as it takes, and a while for the first answer.
+        timeout: seconds for all answers; None: no limit after the first answer, which has `PATIENCE`.
 
     Raises:
         ControlError: there is no daemon, or it does not answer; every method may raise it.
@@ -80,7 +80,7 @@ class Asking:
         self._pidfd = self._daemon()
         try:
             self._socket.sendall(encode(request))
-        except OSError:  # what it has said may be there all the same
+        except OSError:  # an answer may have arrived nevertheless
             pass
 
     def __enter__(self) -> Asking:
@@ -98,7 +98,7 @@ class Asking:
                 sock.settimeout(self._left())
                 try:
                     sock.connect(self.path)
-                except BlockingIOError:  # so many ask that there is no room in its queue
+                except BlockingIOError:  # the socket's queue is full
                     time.sleep(PAUSE)
                 else:
                     return sock
@@ -111,13 +111,13 @@ class Asking:
                 raise ControlError(NOT_RUNNING, f"no daemon listens on {self.path} ({why}): {_ADVICE}") from None
             if isinstance(error, PermissionError):
                 why = "only the daemon's own user and root may connect"
-            raise ControlError(FAILED, f"{self.path} cannot be connected to: {why}") from None
+            raise ControlError(FAILED, f"cannot connect to {self.path}: {why}") from None
         except ControlError:
             sock.close()
             raise
 
     def _daemon(self) -> int:
-        """A descriptor of the daemon's process, by which its end can be told; -1 where there is none."""
+        """Return a descriptor of the daemon's process, to wait for its end; -1 where the system has none."""
         pid = peer.credentials(self._socket).pid
         try:
             return os.pidfd_open(pid) if pid > 0 else -1
@@ -125,7 +125,7 @@ class Asking:
             return -1
 
     def _left(self) -> float | None:
-        """Seconds that are left; None: any number of them."""
+        """Return the seconds left; None: no limit."""
         if self._deadline == float("inf"):
             return None
         if (left := self._deadline - time.monotonic()) <= 0:
@@ -135,12 +135,12 @@ class Asking:
     def _over(self) -> ControlError:
         if self._limit is None:
             return ControlError(
-                TIMED_OUT, f"the daemon at {self.path} has not answered within {PATIENCE:g} s, and may yet"
+                TIMED_OUT, f"the daemon at {self.path} has not answered within {PATIENCE:g} s; it may still do so"
             )
         return ControlError(TIMED_OUT, f"not done within {self._limit:g} s: the daemon at {self.path} goes on with it")
 
     def answers(self) -> Iterator[Answer]:
-        """What it says, as it does, up to what decides."""
+        """Yield the daemon's answers as they come; the last one says whether it is done."""
         while True:
             line, newline, rest = self._received.partition(b"\n")
             if newline:
@@ -157,20 +157,20 @@ class Asking:
                 data = self._socket.recv(65536)
             except TimeoutError:
                 raise self._over() from None
-            except OSError:  # it has closed without reading all
+            except OSError:  # the daemon has closed without reading all
                 data = b""
             if not data:
-                raise ControlError(FAILED, f"the daemon at {self.path} has ended, or let go of us, without an answer")
+                raise ControlError(FAILED, f"the daemon at {self.path} closed the connection without an answer")
             self._received += data
 
     def _read(self, line: bytes) -> Answer:
         try:
             return self._decoder.decode(line)
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            raise ControlError(FAILED, f"what listens on {self.path} is no tidegate: it says {line[:80]!r}") from None
+            raise ControlError(FAILED, f"{self.path} is not tidegate's: its answer was {line[:80]!r}") from None
 
     def ended(self) -> None:
-        """Wait until the daemon's process has ended, where the system lets us see it."""
+        """Wait until the daemon's process has ended, where the system tells."""
         while self._pidfd >= 0:
             if select.select([self._pidfd], [], [], self._left())[0]:
                 return
@@ -183,11 +183,11 @@ _ADVICE: Final = (
 
 
 def conduct(ctx: click.Context, request: Request, *, gone: bool = False) -> int:
-    """Ask for something and wait for it, with progress on standard error; the exit status.
+    """Send a request, print progress to standard error, wait for the effect, and return the exit status.
 
     Parameters:
-        ctx: the command's, with the options below.
-        request: what to ask for.
+        ctx: the command's context, with the options below.
+        request: the request.
         gone: whether the effect is the end of the daemon.
     """
     try:
@@ -206,16 +206,16 @@ def conduct(ctx: click.Context, request: Request, *, gone: bool = False) -> int:
         note(ctx, str(error))
         return error.status
     except KeyboardInterrupt:
-        note(ctx, "no longer waited for, the daemon goes on with it")
+        note(ctx, "interrupted: the daemon goes on with it")
         return INTERRUPTED
     return DONE
 
 
-# What these commands have in common.
+# The options that these commands share.
 
 
 def path_of(ctx: click.Context) -> str:
-    """The socket that is asked: of the command line, of the environment, or where it usually is."""
+    """Return the control socket: of the command line, else of the environment, else the usual one."""
     setting = settings()["control"]
     given, name = ctx.params["control"], "--control"
     if given is None:
@@ -229,25 +229,25 @@ def path_of(ctx: click.Context) -> str:
 
 
 def control_command(name: str, callback: Any, *params: click.Parameter, wait: bool = True) -> Command:
-    """A command that asks a daemon: its own parameters first, and then those that all have."""
-    usual = f"as long as it takes, {PATIENCE:g} seconds for a first answer" if wait else f"{PATIENCE:g} seconds"
+    """Make a command that sends a request to a daemon: its own parameters come first, then the shared ones."""
+    usual = f"{PATIENCE:g} seconds for the first answer, then no limit" if wait else f"{PATIENCE:g} seconds"
     common: list[click.Parameter] = [
         click.Option(
             ["--control"],
             metavar="PATH",
-            help="The daemon's control socket, as its own --control has it."
+            help="The daemon's control socket, as in its own --control."
             f"  [default: $TIDEGATE_CONTROL, $RUNTIME_DIRECTORY/control.sock or {USUAL}]",
         ),
         click.Option(
             ["--timeout"],
             type=Value(DURATION),
             metavar=DURATION.metavar,
-            help=f"How long to wait.  [default: {usual}]",
+            help=f"Time to wait for the effect.  [default: {usual}]",
         ),
     ]
     if wait:
         common.append(
-            click.Option(["--no-wait"], is_flag=True, help="Only ask for it: the daemon has understood, and goes on.")
+            click.Option(["--no-wait"], is_flag=True, help="Return when the daemon has accepted the request.")
         )
     text = f"{callback.__doc__}\n\n{STATUSES}"
     return Command(

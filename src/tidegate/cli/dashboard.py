@@ -1,9 +1,9 @@
-"""What `tidegate top` shows: the messages of /live as text for a terminal of any size, or for none.
+"""The text of `tidegate top`: the messages of /live laid out for a terminal of any size, or for none.
 
-    Told         what has been told so far, and whether it still comes
-    Dashboard    shows it; renderable by rich
+    Told         the state of a daemon, from all messages so far
+    Dashboard    its layout; renderable by rich
 
-What must not live here: what a number is made of (admin/live.py), connections, keys and signals (top.py).
+What must not live here: how a number is computed (admin/live.py), connections, keys and signals (top.py).
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ LEAST: Final = 7  # lines for workers and events, for which numbers make room
 
 @dataclass
 class Told:
-    """What a daemon has told, over all connections to it.
+    """The state of a daemon, from the messages of all connections to it.
 
     Attributes:
         live: the newest message.
         points: one for each second of the last minutes.
-        events: those that are remembered, in order of time.
-        problem: why nothing comes any more; empty while it does.
-        at: when the newest message came, as time.monotonic() has it.
+        events: the latest ones, in order of time.
+        problem: why there are no new messages; empty while there are.
+        at: when the newest message arrived, by time.monotonic().
     """
 
     live: Live
@@ -57,7 +57,7 @@ class Told:
         self.add(self.live)
 
     def add(self, live: Live) -> None:
-        """Take a message. The first one of a connection may tell again what is known already."""
+        """Add a message. The first one of a connection may repeat points and events that are known."""
         self.live, self.problem, self.at = live, "", time.monotonic()
         for point in (*live.history, live.point):
             if not self.points or point.time > self.points[-1].time:
@@ -67,7 +67,7 @@ class Told:
 
 
 class _Column(NamedTuple):
-    """A column of the table of workers. `drop`: the higher, the sooner it is left out where there is little room."""
+    """A column of the table of workers. Columns with a higher `drop` are left out first on a narrow terminal."""
 
     name: str
     drop: int
@@ -99,11 +99,11 @@ _EVENT_STYLES: Final = {"warning": "yellow"}
 
 
 class Dashboard:
-    """A renderable.
+    """A renderable of rich's.
 
     Parameters:
-        told: what is shown.
-        fill: whether it is for a screen, which it fills with what fits; else it is as high as it takes, without charts.
+        told: the daemon's state.
+        fill: whether to fill a screen with what fits; else all workers are shown, without charts.
 
     Attributes:
         first: index of the first worker shown, where not all of them fit.
@@ -123,7 +123,7 @@ class Dashboard:
         self._keep(self._fitting)
 
     def _keep(self, fitting: int) -> None:
-        """Show no less than there is room for."""
+        """Keep the scroll position within the workers."""
         self._fitting = fitting
         self.first = max(0, min(self.first, len(self.told.live.workers) - fitting))
 
@@ -164,7 +164,7 @@ class Dashboard:
         )
 
     def _rest(self, left: int, width: int) -> Iterator[RenderableType]:
-        """Workers and events, in so many lines; the last one says what keys there are."""
+        """Yield workers and events in so many lines; the last line lists the keys."""
         workers, events = self.told.live.workers, list(self.told.events)[::-1]
         room = left - 1 - 1 - 1  # a blank line, the names of the columns, the keys
         least = LEAST_EVENTS if room > 3 * LEAST_EVENTS else 1 if room > LEAST_EVENTS else 0
@@ -192,7 +192,7 @@ def _line(*parts: str | tuple[str, str]) -> Text:
 
 
 def _numbers(live: Live, width: int) -> RenderableType:
-    """What the daemon has and does, how long that takes, and where it presses."""
+    """Yield lines of connections, rates, latencies and pressure."""
     if width < SIDE_BY_SIDE:
         return Group(_facts(live), _pressure(live), _latencies(live))
     both = Table.grid(padding=(0, 3))
@@ -201,7 +201,7 @@ def _numbers(live: Live, width: int) -> RenderableType:
 
 
 def _pressure(live: Live) -> Text:
-    """What waits or gave way, by the names that the metrics have; only what there is."""
+    """Return the pressure counters that are not zero, by the names of their metrics."""
     told = []
     for name, value in msgspec.structs.asdict(live.pressure).items():
         if value:
@@ -247,7 +247,7 @@ def _latencies(live: Live) -> Table:
 
 
 def _charts(told: Told, width: int, ascii_only: bool) -> Iterator[Text]:
-    """The last minutes, a second for each column: as many as there is room for."""
+    """Yield charts of the last minutes, one column a second, as wide as there is room."""
     room = max(0, width - 26)
     yield Text()
     for name, of in (
@@ -260,7 +260,7 @@ def _charts(told: Told, width: int, ascii_only: bool) -> Iterator[Text]:
 
 
 def _workers(workers: list[LiveWorker], width: int) -> Table:
-    """A table of those columns that there is room for."""
+    """Return a table with the columns that fit."""
     columns = list(_COLUMNS)
     cells = {column.name: [column.of(worker) for worker in workers] for column in columns}
     widths = {name: max(len(name), *map(len, of), 0) for name, of in cells.items()}
@@ -279,7 +279,7 @@ def _workers(workers: list[LiveWorker], width: int) -> Table:
 
 
 def _events(events: list[Event]) -> Iterator[Text]:
-    """These, the latest first, below a blank line."""
+    """Yield events, the latest first, below a blank line."""
     if events:
         yield Text()
     yield from map(_event, events)

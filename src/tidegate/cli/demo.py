@@ -1,4 +1,4 @@
-"""``tidegate demo``: the daemon with two workers and a page to look at.
+"""``tidegate demo``: run the daemon with two workers and a demo page.
 
 What must not live here: the page and its server (demo_application.py), the daemon (serve.py).
 """
@@ -20,11 +20,11 @@ WORKERS = 2
 
 @click.pass_context
 def _demo(ctx: click.Context, /, **_: Any) -> int:
-    """Serve a page that shows the server's time, pushed over a WebSocket, and echoes what is typed.
+    """Serve a page that shows the server's time, pushed over a WebSocket, and echoes what the visitor types.
 
     Two workers serve it. The options are those of `tidegate serve`.
 
-    Exit status: 0 stopped as asked; others are those of `tidegate serve`.
+    Exit status: 0 stopped on request; others are those of `tidegate serve`.
     """
     sources = loader(ctx, application="tidegate.cli.demo_application:app", workers=WORKERS)
     config = sources.load()

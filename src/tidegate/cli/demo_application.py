@@ -39,12 +39,12 @@ async def handler(websocket: ServerConnection) -> None:
 
 
 def time_message() -> str:
-    """What the page shows: the time, and which worker said it."""
+    """Return the page's message: the time, and the worker that sent it."""
     return json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "worker": os.getpid()})
 
 
 async def push_time() -> None:
-    """Tell every client of this worker the time, at each full second."""
+    """Send the time to every client of this worker, at each full second."""
     while True:
         await asyncio.sleep(1 - datetime.now(UTC).microsecond / 1_000_000)
         broadcast(clients, time_message())
@@ -61,7 +61,7 @@ async def lifespan() -> AsyncIterator[None]:
 
 
 def process_request(connection: ServerConnection, request: Request) -> Response | None:
-    """The page for a browser's ordinary request; None lets a WebSocket handshake go on."""
+    """Answer an ordinary request with the page; None lets a WebSocket handshake go on."""
     if "Upgrade" in request.headers:
         return None
     if request.path != "/":
@@ -84,7 +84,7 @@ def process_request(connection: ServerConnection, request: Request) -> Response 
 
 @cache
 def page() -> bytes:
-    """The page's HTML, from the file beside this one."""
+    """Return the page's HTML, from the file beside this one."""
     return files("tidegate.cli").joinpath("demo.html").read_bytes()
 
 

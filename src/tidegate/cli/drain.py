@@ -1,4 +1,4 @@
-"""``tidegate drain``: no connections, but the daemon stays.
+"""``tidegate drain``: close all connections and keep the daemon.
 
 What must not live here: how connections are closed (worker/drain.py).
 """
@@ -16,9 +16,9 @@ __all__ = ["command"]
 
 
 def _drain(ctx: click.Context, /, **_: Any) -> int:
-    """Close every connection with 1001, one by one, and refuse new ones with 503; `tidegate reload` ends that.
+    """Close every connection with 1001, one by one, and refuse new ones with 503, until `tidegate reload`.
 
-    /readyz turns 503, so that load balancers send no more clients. It is done when no connection is left.
+    /readyz answers 503, so that load balancers send no more clients. Done when no connection is left.
     """
     return conduct(ctx, Drain())
 

@@ -1,6 +1,6 @@
-"""Numbers as people read them at a glance: durations, rates, sizes, and a row of bars for how one went up and down.
+"""Numbers as people read them: durations, rates, sizes, and a row of bars for the course of one.
 
-What must not live here: what the numbers are of.
+What must not live here: what the numbers measure.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _SIZES = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the two largest units that there are: 2 d 3 h, 5 min 7 s, 12 s."""
+    """Format seconds in their two largest units: 2 d 3 h, 5 min 7 s, 12 s."""
     left = int(seconds)
     parts: list[str] = []
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
@@ -26,7 +26,7 @@ def duration(seconds: float) -> str:
 
 
 def latency(seconds: float | None) -> str:
-    """Seconds in a unit that leaves few digits: 85 us, 1.2 ms, 340 ms, 2.5 s."""
+    """Format seconds in a unit that leaves few digits: 85 us, 1.2 ms, 340 ms, 2.5 s."""
     if seconds is None:
         return "-"
     if seconds < 0.0009995:
@@ -37,14 +37,14 @@ def latency(seconds: float | None) -> str:
 
 
 def rate(number: float | None) -> str:
-    """So many a second, with a decimal only where it tells something: 0, 0.2, 3.5, 120, 12,345."""
+    """Format a rate, with a decimal only for small ones: 0, 0.2, 3.5, 120, 12,345."""
     if number is None:
         return "-"
     return "0" if number < 0.05 else _digits(number)
 
 
 def size(number: float | None) -> str:
-    """Bytes in the largest unit of which there is one: 17 B, 1.5 KiB, 212 MiB."""
+    """Format bytes in the largest unit that fits: 17 B, 1.5 KiB, 212 MiB."""
     if number is None:
         return "-"
     for unit, bytes_of_it in _SIZES:
@@ -54,7 +54,7 @@ def size(number: float | None) -> str:
 
 
 def bars(values: Sequence[float | None], *, ascii_only: bool = False) -> str:
-    """One character for each value, as high as it is in relation to the highest; a blank for what is not known."""
+    """Return one bar for each value, relative to the highest; a blank for an unknown one."""
     letters = _PLAIN_BARS if ascii_only else _BARS
     highest = max((value for value in values if value is not None), default=0.0)
     if highest <= 0.0:

@@ -1,6 +1,6 @@
-"""The keys that are pressed at a terminal, one by one, while something is shown on it.
+"""Single keys pressed at a terminal, without echo and without waiting for a line.
 
-What must not live here: what they do (the command's), lines that are edited (connect.py).
+What must not live here: what a key does (its command), the editing of lines (connect.py).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NAMES = {
 
 
 def keys(text: str) -> Iterator[str]:
-    """The keys that make a terminal send `text`: characters, and the names of those that have none but that we know."""
+    """Yield the keys that make a terminal send `text`: characters, and the names of known keys that have none."""
     for found in _key.findall(text):
         name = _NAMES.get(found, found)
         if len(name) == 1 or name is not found:
@@ -34,12 +34,12 @@ def keys(text: str) -> Iterator[str]:
 
 
 class Keyboard:
-    """A terminal's keys, unseen and without waiting for the end of a line, as a context manager within an event loop.
+    """A context manager that reads single keys of a terminal in the event loop, without echo.
 
-    Ctrl-C and Ctrl-Z are no keys: they send their signals.
+    Ctrl-C and Ctrl-Z still send their signals.
 
     Parameters:
-        descriptor: of the terminal.
+        descriptor: the terminal's file descriptor.
         pressed: called with each key, see `keys`.
     """
 
@@ -55,7 +55,7 @@ class Keyboard:
 
     def __exit__(self, *_: object) -> None:
         asyncio.get_running_loop().remove_reader(self._descriptor)
-        with suppress(termios.error):  # there is no terminal any more
+        with suppress(termios.error):  # the terminal is gone
             termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._before)
 
     def _read(self) -> None:

@@ -28,7 +28,7 @@ def _parameter(setting: Setting) -> click.Parameter:
     """Return the click parameter of a setting; its default stays with the setting."""
     value, metavar = Value(setting.kind, secret=setting.secret), setting.kind.metavar
     if setting.positional:
-        # It may be in the file as well: whether it is missing is for the loader to say.
+        # The file or the environment may have it: the loader reports that it is missing.
         return click.Argument([setting.name], type=value, metavar=metavar, required=False)
     text = f"{setting.help}  [default: {setting.default_text or setting.write(setting.default)}]"
     if setting.kind is SWITCH:
@@ -42,7 +42,7 @@ def parameters(*, without: Collection[str] = ()) -> list[click.Parameter]:
     config = click.Option(
         ["--config"],
         metavar="PATH",
-        help="TOML file with settings, called as here with _ for -: ping_interval = 10. The environment"
+        help="TOML file with settings, named as here with _ for -: ping_interval = 10. The environment"
         f" (TIDEGATE_PING_INTERVAL=10) has precedence over it, and the command line over both.  [default: ${CONFIG}]",
     )
     return [*(_parameter(setting) for name, setting in settings().items() if name not in without), config]

@@ -1,11 +1,11 @@
-"""The pages of reference that follow from declarations: every setting, every metric.
+"""Reference pages of the guides, generated from declarations: every setting, every metric.
 
     python -m tidegate.cli.reference deploy/guides    writes configuration.md and metrics.md there
 
     configuration    every setting, from config/schema.py
     metrics          every metric, from metrics/catalog.py
 
-What must not live here: what a setting or a metric is for, which its declaration says; other pages.
+What must not live here: the help of a setting or a metric (its declaration), other pages.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ that begin with `tidegate_`: a metric with one of the names below is left out, a
 
 
 def configuration() -> str:
-    """Every setting: what may be given, the default, what it does."""
+    """Return the page of settings: allowed values, default, help."""
 
     def row(setting: Setting) -> tuple[str, ...]:
         default = setting.default_text or f"`{setting.write(setting.default)}`"
@@ -99,7 +99,7 @@ def configuration() -> str:
 
 
 def metrics() -> str:
-    """Every metric: its type, its labels and their values, what it means, its buckets."""
+    """Return the page of metrics: type, labels and their values, help, buckets."""
     from .._core.scoreboard import Scoreboard
     from ..metrics.catalog import CATALOG
     from ..metrics.collect import ScoreboardCollector
@@ -146,7 +146,7 @@ PAGES: Mapping[str, Callable[[], str]] = {"configuration.md": configuration, "me
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write every page into a folder; the exit status."""
+    """Write every page into a folder; return the exit status."""
     if len(arguments) != 1 or not Path(arguments[0]).is_dir():
         print("usage: python -m tidegate.cli.reference FOLDER", file=sys.stderr)
         return USAGE
@@ -156,7 +156,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _base(sample: str) -> str:
-    """The metric that a sample is of."""
+    """Return the name of a sample's metric."""
     return sample.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum")
 
 
@@ -169,7 +169,7 @@ def _page(title: str, parts: Iterable[str]) -> str:
 
 
 def _sections(titles: Mapping[str, str], head: Sequence[str], rows: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """A title and a table for each section; what the sections do not name follows what it is declared after."""
+    """Yield a title and a table for each section; a row that no section names follows the row declared before it."""
     tables: dict[str, list[Sequence[str]]] = {}
     title = next(iter(titles.values()))
     for name, row in rows.items():

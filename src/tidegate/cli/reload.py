@@ -1,4 +1,4 @@
-"""``tidegate reload``: a new generation of workers takes over, and no client is refused.
+"""``tidegate reload``: replace the workers by a new generation, without refusing a client.
 
 What must not live here: what a reload is (supervisor/operations.py).
 """
@@ -16,10 +16,10 @@ __all__ = ["command"]
 
 
 def _reload(ctx: click.Context, /, *, force: bool, **_: Any) -> int:
-    """Hand over to new workers, with the settings and the application as they are now.
+    """Replace the workers by new ones, with the current settings and application.
 
-    It is done when the new workers serve and the old ones close their connections, one by one, with 1001. If a new
-    worker does not start, or the settings are wrong, the old ones go on as if nothing had happened, and this says why.
+    Done when the new workers serve and the old ones drain: they close their connections one by one, with 1001. If the
+    settings are wrong or a new worker does not start, the old ones go on serving, and the reason is printed.
     """
     return conduct(ctx, Reload(force))
 
@@ -30,7 +30,7 @@ command = control_command(
     click.Option(
         ["--force"],
         is_flag=True,
-        help="Do not wait for what is under way, such as another reload: it is given up, and connections of workers"
-        " that are draining are closed now.",
+        help="Cancel the operation under way, such as another reload, and close the connections of draining workers"
+        " at once.",
     ),
 )

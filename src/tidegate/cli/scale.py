@@ -1,6 +1,6 @@
-"""``tidegate scale N``: more workers, or fewer.
+"""``tidegate scale N``: change the number of workers.
 
-What must not live here: how a slot comes and goes (supervisor).
+What must not live here: how slots are added and removed (supervisor/operations.py).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ __all__ = ["command"]
 
 
 def _scale(ctx: click.Context, /, *, workers: int, **_: Any) -> int:
-    """Have WORKERS workers, until the next reload with another number in the settings, or the daemon's end.
+    """Change the number of workers to WORKERS, until a reload finds another --workers or the daemon ends.
 
-    It is done when the new ones serve, or when the connections of those that are too many are closed, with 1001.
+    Done when the new workers serve, or when the connections of the surplus ones are closed, with 1001.
     """
     return conduct(ctx, Scale(workers))
 

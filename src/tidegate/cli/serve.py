@@ -27,13 +27,13 @@ __all__ = ["command", "run"]
 def _serve(ctx: click.Context, /, *, print_config: bool, **_: Any) -> int:
     """Serve an application with supervised workers.
 
-    MODULE is imported, the current directory being importable; ATTRIBUTE is an `async def handler(websocket)` in it, a
-    `werkzeug.routing.Map` of such, or a `tidegate.App`.
+    MODULE is imported from the current directory or from where Python looks for modules; ATTRIBUTE is an `async def
+    handler(websocket)` in it, a `werkzeug.routing.Map` of handlers, or a `tidegate.App`.
 
     Times are in seconds, or with a unit: 500ms, 2m. Sizes are in bytes, or with a unit: 64KiB, 1MB.
 
-    Exit status: 0 stopped as asked; 1 something unexpected, or no worker can run; 2 the configuration is wrong; 3 the
-    application cannot be loaded; 4 an address cannot be bound, or --pidfile is that of a running daemon.
+    Exit status: 0 stopped on request; 1 unexpected failure, or no worker can run; 2 the configuration is wrong; 3 the
+    application cannot be loaded; 4 an address cannot be bound, or --pidfile belongs to a running daemon.
     """
     sources = loader(ctx)
     resolved = sources.resolve()
@@ -52,7 +52,7 @@ command = Command(
         click.Option(
             ["--print-config"],
             is_flag=True,
-            help="Print every setting as such a file, with where its value comes from, and exit.",
+            help="Print every setting as a --config file, with the source of each value, and exit.",
         ),
     ],
     help=_serve.__doc__,
@@ -61,14 +61,14 @@ command = Command(
 
 
 def run(config: Config, load: Callable[[], Config], file: str | None = None) -> int:
-    """Be the daemon until it ends; the exit status. In a worker, which is forked from here, the worker's own.
+    """Run the daemon and return its exit status; in a worker, which is forked from here, return the worker's.
 
     Parameters:
         config: the settings to start with.
-        load: what a reload calls for the settings then; it raises ConfigError.
+        load: called by a reload; returns the settings as they are then, or raises ConfigError.
         file: the configuration file, if any.
     """
-    # First of all, so that a signal is heeded however early it comes; what follows takes a moment to import.
+    # First of all, so that an early signal is handled: what follows takes a moment to import.
     from ..supervisor.signals import Signals
 
     signals = Signals()

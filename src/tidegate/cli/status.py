@@ -1,6 +1,6 @@
-"""``tidegate status``: the daemon and its slots, as a table for people or as JSON for programs.
+"""``tidegate status``: show the daemon and its slots, as a table for people or as JSON for programs.
 
-What must not live here: what is known of a daemon (admin/status.py), the connection to it (control.py).
+What must not live here: the contents of a status (admin/status.py), the connection to the daemon (control.py).
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ LATE = 5.0  # seconds without a heartbeat, which comes ten times a second (worke
 
 
 def _status(ctx: click.Context, /, *, json: bool, **_: Any) -> int:
-    """Show the daemon's workers: stage, process, generation, age, connections, and how those before them ended.
+    """Show the daemon's workers: stage, process, generation, age, connections, and how earlier workers ended.
 
-    It is the daemon's answer that counts for the exit status, and not what it says: whether it is ready is in the first
-    line, and under `state` with --json.
+    The exit status says whether the daemon answered, not whether it is ready: readiness is in the first line, and under
+    `state` with --json.
     """
     try:
         with Asking(path_of(ctx), control_protocol.Status(), ctx.params["timeout"]) as asking:
             answer = list(asking.answers())[-1]
         if answer.done is False or answer.status is msgspec.UNSET:
-            raise ControlError(FAILED, answer.text or "the daemon tells no status")
+            raise ControlError(FAILED, answer.text or "the daemon's answer has no status")
         if json:
             click.echo(msgspec.json.format(bytes(answer.status)))
         else:
@@ -48,7 +48,7 @@ def _status(ctx: click.Context, /, *, json: bool, **_: Any) -> int:
         note(ctx, str(error))
         return error.status
     except msgspec.ValidationError:
-        note(ctx, "the daemon is another version than this command: try --json")
+        note(ctx, "the daemon has another version than this command: try --json")
         return FAILED
     return DONE
 
@@ -56,7 +56,7 @@ def _status(ctx: click.Context, /, *, json: bool, **_: Any) -> int:
 command = control_command(
     "status",
     _status,
-    click.Option(["--json"], is_flag=True, help="The same object as /status of --admin."),
+    click.Option(["--json"], is_flag=True, help="Print the object of /status as JSON."),
     wait=False,
 )
 
@@ -119,7 +119,7 @@ def _vacancy(slot: SlotStatus) -> str:
 
 
 def _connections(connections: Connections) -> str:
-    """Those that are open, and the others if there are any."""
+    """Return the number of open connections, and the others if there are any."""
     others = [
         f"{count} {name}"
         for name, count in (("handshaking", connections.handshaking), ("closing", connections.closing))

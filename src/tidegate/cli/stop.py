@@ -1,6 +1,6 @@
 """``tidegate stop``: stop the daemon, and wait until it has ended.
 
-What must not live here: how a daemon ends (supervisor, worker/drain.py).
+What must not live here: how a daemon stops (supervisor/supervisor.py, worker/drain.py).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ __all__ = ["command"]
 
 
 def _stop(ctx: click.Context, /, *, now: bool, cut: bool, **_: Any) -> int:
-    """Stop the daemon: connections are closed with 1001, one by one over its --drain seconds, as with SIGTERM.
+    """Stop the daemon: close its connections with 1001, one by one over its --drain seconds, as SIGTERM does.
 
-    It is done when the daemon's process has ended, with status 0. A stop may be followed by a more urgent one.
+    Done when the daemon's process has ended, with status 0. A second stop may be more urgent than the first.
     """
     if now and cut:
         raise click.UsageError("--now and --cut exclude each other: give one of them", ctx)
@@ -30,5 +30,5 @@ command = control_command(
     "stop",
     _stop,
     click.Option(["--now"], is_flag=True, help="Close every connection with 1001 at once."),
-    click.Option(["--cut"], is_flag=True, help="Cut every connection, as with SIGQUIT."),
+    click.Option(["--cut"], is_flag=True, help="Abort every connection, as SIGQUIT does."),
 )

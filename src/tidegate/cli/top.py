@@ -1,10 +1,10 @@
-"""``tidegate top``: what the admin page shows, in a terminal; as one table, or as JSON, where there is none.
+"""``tidegate top``: show the admin page's numbers in a terminal; elsewhere as one table, or as JSON.
 
-    endpoint    which URL an admin address has for this
-    messages    of /live, over as many connections as it takes
-    Screen      the terminal, while it is ours
+    endpoint    the URL of /live at an admin address
+    messages    the messages of /live, across reconnections
+    Screen      the terminal's alternate screen
 
-What must not live here: what is told (admin/live.py) and how it is laid out (dashboard.py).
+What must not live here: the contents of messages (admin/live.py), their layout (dashboard.py).
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ __all__ = ["Screen", "command", "endpoint", "messages"]
 
 USUAL = "http://127.0.0.1:9465"
 PATIENCE = 10.0  # seconds for the connection and the first message
-SILENCE = 5.0  # seconds without one of the messages that come once a second
-PAUSE = 1.0  # seconds between attempts, once it has been there
-CLOSING = 1.0  # seconds that the end may take
+SILENCE = 5.0  # seconds without a message: one is sent each second
+PAUSE = 1.0  # seconds between attempts to reconnect
+CLOSING = 1.0  # seconds for the closing handshake
 
 SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _ADVICE = "name the address that its --admin has, with --admin or TIDEGATE_ADMIN"
@@ -51,7 +51,7 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError)
 
 
 def endpoint(given: str) -> str:
-    """The URL of /live at an admin address: HOST:PORT as `--admin` of the daemon has it, or a URL of its page.
+    """Return the URL of /live at an admin address: HOST:PORT as in the daemon's `--admin`, or the URL of its page.
 
     Raises:
         ValueError: it is neither; the text says what is wrong.
@@ -70,14 +70,14 @@ ADDRESS = Kind("HOST:PORT|URL", "HOST:PORT, [IPV6]:PORT, or a URL such as http:/
 
 
 async def messages(client: connect, lost: Callable[[Exception], object]) -> AsyncGenerator[bytes]:
-    """What is told, over as many connections as it takes, once there was a first message.
+    """Yield the messages of /live; after the first one, reconnect whenever the connection is lost.
 
     Parameters:
         client: for the URL of `endpoint`.
-        lost: called with the reason each time that nothing comes any more, or that there is no new connection.
+        lost: called with the reason each time that the connection is lost or an attempt to reconnect fails.
 
     Raises:
-        OSError, WebSocketException: there never was a message, or they are refused now.
+        OSError, WebSocketException: there was no first message, or the daemon refuses the connection now.
     """
     patience = PATIENCE
     while True:
@@ -97,7 +97,7 @@ async def messages(client: connect, lost: Callable[[Exception], object]) -> Asyn
 
 
 def refusal(exc: Exception, address: str) -> tuple[int, str]:
-    """The exit status, and the words, for what `messages` has raised or told."""
+    """Return the exit status and the text for an error of `messages`."""
     why = reason(exc)
     if isinstance(exc, TimeoutError):
         return TIMED_OUT, f"{address} has not answered in time"
@@ -106,18 +106,18 @@ def refusal(exc: Exception, address: str) -> tuple[int, str]:
         why = (os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc.strerror or why).lower()
         return NOT_RUNNING, f"no daemon answers at {address} ({why})"
     if isinstance(exc, InvalidStatus) and exc.response.status_code in (401, 403):
-        return FAILED, f"{address} asks for the daemon's --admin-token: give it in TIDEGATE_ADMIN_TOKEN ({why})"
+        return FAILED, f"{address} requires the daemon's --admin-token: give it in TIDEGATE_ADMIN_TOKEN ({why})"
     if isinstance(exc, InvalidHandshake):
-        return FAILED, f"{address} is no admin address of tidegate, or of another version: {why}"
+        return FAILED, f"{address} is not an admin address of this version of tidegate: {why}"
     return FAILED, f"the connection to {address} was lost ({why})"
 
 
 class Screen:
-    """The terminal, from the first message to the end: an alternate screen, and keys that are not echoed.
+    """The terminal from the first message to the end: the alternate screen, and keys without echo.
 
     Parameters:
         console: rich's, of a terminal.
-        address: what is watched.
+        address: the admin address, for messages.
     """
 
     def __init__(self, console: Console, address: str) -> None:
@@ -153,7 +153,7 @@ class Screen:
         self._draw()
 
     def lost(self, exc: Exception) -> None:
-        """Show that nothing comes."""
+        """Show that the connection is lost."""
         if self._dashboard is not None:
             self._dashboard.told.problem = refusal(exc, self._address)[1]
             self._draw()
@@ -193,7 +193,7 @@ class Screen:
         self._ours.close()
 
     def _suspend(self) -> None:
-        """Ctrl-Z: the terminal is the shell's, until we go on."""
+        """Give the terminal back to the shell on Ctrl-Z, and take it again on SIGCONT."""
         self._give_back()
         os.kill(os.getpid(), signal.SIGSTOP)
         if self._dashboard is not None:
@@ -202,7 +202,7 @@ class Screen:
 
 
 async def _watch(client: connect, console: Console, address: str) -> int:
-    """Show everything until somebody has seen enough; the exit status."""
+    """Show the dashboard until q or a signal; return the exit status."""
     with Screen(console, address) as screen:
 
         async def show() -> None:
@@ -221,7 +221,7 @@ async def _watch(client: connect, console: Console, address: str) -> int:
 
 
 async def _first(client: connect) -> bytes:
-    """The first message of a connection, which tells most, with rates: they lie between two looks at the daemon."""
+    """Return the first message of a connection that has rates, which need two readings of the daemon."""
     while True:
         async with aclosing(messages(client, lambda _: None)) as found:
             message = await anext(found)
@@ -249,7 +249,7 @@ def _console() -> Console:
 
 
 async def _stream(client: connect, lost: Callable[[Exception], object]) -> NoReturn:
-    """Print every message, until somebody interrupts us."""
+    """Print every message, until interrupted."""
     async with aclosing(messages(client, lost)) as found:
         async for message in found:
             _print(message)
@@ -271,7 +271,7 @@ def _run(client: connect, address: str, note: Callable[[str], object], *, once: 
 
 
 def _given(ctx: click.Context, name: str) -> tuple[str, str]:
-    """What a setting of the daemon is here, and where it was given: the command line, or the environment if at all."""
+    """Return a setting's text and its name, from the command line, else from the environment."""
     setting = settings()[name]
     if (text := ctx.params[name]) is not None:
         return text, setting.flag
@@ -279,7 +279,7 @@ def _given(ctx: click.Context, name: str) -> tuple[str, str]:
 
 
 def _address(ctx: click.Context) -> tuple[str, str]:
-    """Where the daemon is, as it was said, and the URL."""
+    """Return the admin address as it was given, and the URL."""
     given, name = _given(ctx, "admin")
     if given.lower() == "none":
         raise click.UsageError(f"{name} is none: give the daemon's admin address, with --admin", ctx)
@@ -287,7 +287,7 @@ def _address(ctx: click.Context) -> tuple[str, str]:
 
 
 def _headers(ctx: click.Context) -> dict[str, str]:
-    """Those that have the token, if there is one."""
+    """Return the header with the token, if there is one."""
     given, name = _given(ctx, "admin_token")
     token = settings()["admin_token"].read(given or "none", given_as=name)
     return {"Authorization": f"Bearer {token}"} if token is not None else {}
@@ -297,25 +297,25 @@ def _headers(ctx: click.Context) -> dict[str, str]:
 @click.option(
     "--admin",
     metavar=ADDRESS.metavar,
-    help=f"The daemon's admin address, as its own --admin has it.  [default: $TIDEGATE_ADMIN or {USUAL}]",
+    help=f"The daemon's admin address, as in its own --admin.  [default: $TIDEGATE_ADMIN or {USUAL}]",
 )
 @click.option(
     "--admin-token",
     metavar="TOKEN",
-    help="The daemon's --admin-token, if it has one. Set it in the environment: other users can read command lines."
-    "  [default: $TIDEGATE_ADMIN_TOKEN]",
+    help="The daemon's token, as in its own --admin-token. Set it in the environment: other users can read command"
+    " lines.  [default: $TIDEGATE_ADMIN_TOKEN]",
 )
-@click.option("--once", is_flag=True, help="Show it once.")
-@click.option("--json", is_flag=True, help="The same messages as /live of --admin, one per line.")
+@click.option("--once", is_flag=True, help="Print one table and exit.")
+@click.option("--json", is_flag=True, help="Print the messages of /live as JSON, one per line.")
 @click.pass_context
 def command(ctx: click.Context, /, once: bool, json: bool, **_: str | None) -> int:
-    """Watch the daemon: workers, connections, messages, latencies and events, anew each second.
+    """Watch a daemon: workers, connections, messages, latencies and events, updated each second.
 
-    Where there is no terminal they are shown once. The arrow keys scroll workers that do not fit, and q ends. When the
-    daemon is gone it waits for it to come back.
+    Without a terminal, one table is printed. The arrow keys scroll the workers, and q quits. When the daemon ends, the
+    display waits for it to come back.
 
-    Exit status: 0 done; 1 failed; 2 a mistake on the command line; 5 no daemon is there; 6 it has not answered in
-    time; 130 interrupted.
+    Exit status: 0 done; 1 failed; 2 a mistake on the command line; 5 no daemon is there; 6 the daemon has not answered
+    in time; 130 interrupted.
     """
     (address, uri), headers = _address(ctx), _headers(ctx)
     try:
@@ -323,25 +323,25 @@ def command(ctx: click.Context, /, once: bool, json: bool, **_: str | None) -> i
             uri,
             additional_headers=headers,
             compression=None,
-            proxy=None,  # of an address that is near
+            proxy=None,  # the admin address is local
             open_timeout=PATIENCE,
             close_timeout=CLOSING,
             max_size=None,
-            logger=logging.Logger("top", logging.CRITICAL + 1),  # what is wrong is said once
+            logger=logging.Logger("top", logging.CRITICAL + 1),  # errors are printed once, below
         )
     except (ValueError, TypeError, WebSocketException) as error:
         raise click.UsageError(str(error), ctx) from None
     try:
         return _run(client, address, partial(note, ctx), once=once, json=json)
     except (OSError, WebSocketException) as error:
-        if isinstance(error, BrokenPipeError):  # nobody reads any more
+        if isinstance(error, BrokenPipeError):  # the reader of the output is gone
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return DONE
         status, text = refusal(error, address)
         note(ctx, f"{text}: {_ADVICE}" if status == NOT_RUNNING else text)
         return status
     except UNREADABLE:
-        note(ctx, f"{address} is another version of tidegate than this command: try --json")
+        note(ctx, f"{address} has another version of tidegate than this command: try --json")
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -1,6 +1,6 @@
-"""``tidegate upgrade``: the program as it is installed now takes the place of the one that runs.
+"""``tidegate upgrade``: replace the running program by the installed one.
 
-What must not live here: how that is done (supervisor).
+What must not live here: how the daemon does it (supervisor/upgrade.py).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ __all__ = ["command"]
 
 
 def _upgrade(ctx: click.Context, /, **_: Any) -> int:
-    """Start the program anew in the daemon's own process, with the tidegate and the Python that are installed now.
+    """Replace the daemon's program by the installed tidegate and Python, in the same process.
 
-    Process id and addresses stay, and no client is refused. It is done when the new program serves; if it does not
-    start, the old one goes on, and this says why.
+    The process id and the addresses stay, and no client is refused. Done when the new program serves; if it does not
+    start, the old one goes on serving, and the reason is printed.
     """
     return conduct(ctx, Upgrade())
 

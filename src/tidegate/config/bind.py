@@ -28,7 +28,7 @@ class Tcp:
 
     @property
     def loopback(self) -> bool:
-        """Whether only this machine can reach it. Of names, that is known of one."""
+        """Return whether only this machine can reach it. Of names, only localhost is known to."""
         import ipaddress
 
         try:
@@ -59,7 +59,7 @@ class Fd:
 
 @dataclass(frozen=True, slots=True)
 class Systemd:
-    """The sockets that systemd has opened for us: all of them, or those of one name (FileDescriptorName=)."""
+    """The sockets passed by systemd: all of them, or those of one name (FileDescriptorName=)."""
 
     socket: str | None = None
 

@@ -16,14 +16,14 @@ _SHORT.maxstring = 1000
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be: which one, what was given, and what is allowed.
+    """A setting whose value is not allowed: which one, what was given, and what to give instead.
 
     Attributes:
         option: the name under which it was given, such as ``--workers``.
         value: what was given.
         allowed: what may be given.
         reason: what is wrong with the value, where ``allowed`` alone does not say it.
-        remedy: what to do, where another value is not the remedy, or not the only one.
+        remedy: what to do; by default, to give what is allowed.
     """
 
     def __init__(self, option: str, value: str, allowed: str = "", reason: str = "", *, remedy: str = "") -> None:

@@ -1,9 +1,9 @@
 """Every setting of the daemon, declared once.
 
-    Config     the settings: a field each, with its type and its default
-    Setting    what else is known of a field: how it is written, its help, its unit; its flag, environment name and
-               file key follow from its name
-    changed_fixed    what a new configuration has changed that a running daemon cannot
+    Config           the settings: a field each, with its type and its default
+    Setting          the rest of a field's declaration: kind and help; flag, environment name and file key follow from
+                     its name
+    changed_fixed    the settings that a reload cannot change, and a new configuration has changed
 
 What must not live here: click, reading files or the environment (cli), how values are written (config/types.py), any
 use of a setting.
@@ -70,16 +70,16 @@ AdminAccess: TypeAlias = tuple[str | None, frozenset[str]]
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is known of a setting besides its type and default, which the field of `Config` has.
+    """The declaration of a setting, except for its type and default, which the field of `Config` has.
 
     Attributes:
         kind: how its value is written, and what is allowed.
-        help: what it does, as ``--help`` prints it.
+        help: its text in ``--help``: a noun phrase for what the value is, or an imperative for what it does.
         many: whether it may be given several times.
-        positional: whether it is an argument of the command and no option.
+        positional: whether it is an argument of the command instead of an option.
         served: whether it is a parameter of ``serve()`` of the same name.
-        fixed: whether it stays as it was at the start: a reload that would change it is refused.
-        secret: whether its value must not be shown.
+        fixed: whether a reload that would change it is refused.
+        secret: whether its value must not be printed.
         default_text: the default in words, where the value does not say it.
         name: the field's name; flag, environment name and file key follow from it.
         default: the field's default.
@@ -116,7 +116,7 @@ class Setting:
         return self.kind.parse(text, given_as or self.flag, secret=self.secret)
 
     def write(self, value: Any) -> str:
-        """The text for a value."""
+        """Return the text for a value."""
         return " ".join(map(self.kind.write, value)) if self.many else self.kind.write(value)
 
 
@@ -532,21 +532,21 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def drain_window(self) -> float:
-        """`drain`, or its default: a third of `graceful_timeout`, so that clients and handlers have the rest."""
+        """Return `drain`, or its default: a third of `graceful_timeout`; clients and handlers have the rest."""
         return self.graceful_timeout / 3 if self.drain is None else self.drain
 
     @property
     def admin_access(self) -> AdminAccess:
-        """Who may ask the admin address: the token, and names by which it may be asked without one."""
+        """Return the token of the admin address, and the host names that need none."""
         own = () if self.admin is None else (self.admin.host.lower(),)
         return self.admin_token, frozenset((*own, *self.admin_hosts))
 
     def log_options(self) -> dict[str, Any]:
-        """The arguments of ``logs.begin()`` and ``logs.set_role()`` that are settings, and may change."""
+        """Return the arguments of ``logs.begin()`` and ``logs.set_role()`` that a reload may change."""
         return {"level": self.log_level, "format": self.log_format, "access": self.access_log}
 
     def serve_options(self) -> dict[str, Any]:
-        """The arguments of ``serve()`` that are settings, by name."""
+        """Return the arguments of ``serve()`` that are settings, by name."""
         values = {name: getattr(self, name) for name, setting in settings().items() if setting.served}
         if self.origins:
             values["origins"] = [_origin(text) for text in self.origins]
@@ -554,7 +554,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _origin(text: str) -> str | re.Pattern[str] | None:
-    """What ``serve(origins=...)`` takes for one of `origins`."""
+    """Return the argument of ``serve(origins=...)`` for one of `origins`."""
     if text == "none":
         return None
     return re.compile(re.escape(text).replace(r"\*", r"[a-z0-9_.-]+")) if "*" in text else text
@@ -562,7 +562,7 @@ def _origin(text: str) -> str | re.Pattern[str] | None:
 
 @cache
 def settings() -> dict[str, Setting]:
-    """Every setting by name, in the order of help."""
+    """Return every setting by name, in the order of help."""
     return {
         field.name: replace(field.type.__metadata__[0], name=field.name, default=field.default)
         for field in msgspec.structs.fields(Config)
@@ -570,7 +570,7 @@ def settings() -> dict[str, Setting]:
 
 
 def changed_fixed(old: Config, new: Config) -> list[Setting]:
-    """The settings that differ although they are fixed: because of them `new` needs a new daemon."""
+    """Return the fixed settings that differ: they need an upgrade or a restart."""
     return [
         setting for name, setting in settings().items() if setting.fixed and getattr(old, name) != getattr(new, name)
     ]

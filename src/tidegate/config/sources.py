@@ -1,14 +1,14 @@
-"""Where settings come from: a TOML file, the environment, the command line, each with precedence over those before.
+"""The sources of settings: a TOML file, the environment, the command line, each with precedence over those before.
 
-    Loader     knows the sources: `load` reads the file again each time, `resolve` says where each value came from
-    Resolved   a configuration, and the origin of each of its values
-    as_toml    the same as a file that can be read again
+    Loader      the sources of a process; `load` reads the file again each time, `resolve` adds the origin of each value
+    Resolved    a configuration, and the origin of each of its values
+    as_toml     the same as a file that can be read again
 
-In a file a key is a setting's name, `ping_interval = 10`; in the environment TIDEGATE_ goes before it in capitals,
-TIDEGATE_PING_INTERVAL=10. A value is the text that the command line takes; a file may have numbers, true and false
-without quotes, and an array where a setting may be given several times. In the environment spaces are between those.
-What a source gives replaces what those before it gave, as a whole. What no setting has to do with is a mistake, in each
-source, lest a word written wrongly do nothing for years.
+In a file a key is a setting's name, `ping_interval = 10`; an environment variable is its name in capitals after
+TIDEGATE_, TIDEGATE_PING_INTERVAL=10. A value is written as on the command line; a file may have numbers, true and false
+without quotes, and an array for a repeatable setting, whose values an environment variable separates by spaces.
+A value replaces those of sources before it, as a whole. An unknown name is an error in every source: ignored, a
+misspelt setting would stay unnoticed.
 
 What must not live here: which settings there are (config/schema.py), the daemon.
 """
@@ -70,7 +70,7 @@ _URL_OF_A_SERVICE = re.compile(r"(tcp|udp|sctp)://", re.IGNORECASE)
 
 
 class FileError(ConfigError):
-    """A configuration file that cannot be read, or is no TOML.
+    """A configuration file that cannot be read, or is not TOML.
 
     Attributes:
         place: its path, and the line if that is known.
@@ -86,12 +86,12 @@ class FileError(ConfigError):
 
 
 class UnknownSetting(ConfigError):
-    """Something that no setting is called.
+    """A name that is not a setting.
 
     Attributes:
         place: path and line, if it is in a file.
-        name: what it is called there.
-        meant: the nearest right name, empty if none is near.
+        name: the unknown name.
+        meant: the most similar setting, empty if none is similar.
     """
 
     def __init__(self, place: str, name: str, meant: str) -> None:
@@ -106,7 +106,7 @@ class UnknownSetting(ConfigError):
 
 
 class MissingSetting(ConfigError):
-    """A setting that has no default, and that no source gives."""
+    """A setting without a default that no source gives."""
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting.flag, "", setting.kind.allowed)
@@ -117,11 +117,11 @@ class MissingSetting(ConfigError):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value came from.
+    """The source of a value.
 
     Attributes:
-        source: which of the sources.
-        name: what the setting is called there.
+        source: the kind of source.
+        name: the setting's name there.
         place: path and line, in a file.
     """
 
@@ -134,17 +134,17 @@ class Origin:
 
     @property
     def option(self) -> str:
-        """What an error calls the setting."""
+        """Return the setting's name for an error."""
         return f"{self.place}: {self.name}" if self.place else self.name
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A configuration.
+    """A configuration and its origins.
 
     Attributes:
         config: the settings.
-        origins: where each came from, by name.
+        origins: the origin of each value, by the setting's name.
     """
 
     config: Config
@@ -155,10 +155,10 @@ _Found: TypeAlias = Iterator[tuple[Setting, Any, Origin]]
 
 
 class Loader:
-    """The sources of a process's settings, as they were when it was started; only the file is read again.
+    """The sources of a process's settings, as they were at its start; only the file is read again.
 
     Parameters:
-        given: what the command line gives: values by name.
+        given: the values of the command line, by name.
         environment: the environment's variables.
         path: the configuration file; None for the one that TIDEGATE_CONFIG names, if any.
     """
@@ -167,24 +167,24 @@ class Loader:
         self._given = dict(given)
         self._environment = {name: text for name, text in environment.items() if name.startswith(PREFIX)}
         self.path = path or self._environment.get(CONFIG) or None
-        # The daemon may go to another directory before it reads the file again, and this one be another by then.
+        # Made absolute now: the daemon may change its directory before it reads the file again.
         self._absolute = os.path.join(here(), self.path) if self.path is not None else ""
 
     @property
     def file(self) -> str | None:
-        """The configuration file, from the root."""
+        """Return the absolute path of the configuration file, if any."""
         return self._absolute or None
 
     def load(self) -> Config:
-        """The configuration as the sources give it now.
+        """Return the configuration as the sources give it now.
 
         Raises:
-            ConfigError: the file cannot be read, a source has something that is no setting, or a value cannot be.
+            ConfigError: the file cannot be read, a source has an unknown name, or a value is not allowed.
         """
         return self.resolve().config
 
     def resolve(self) -> Resolved:
-        """The configuration, and where each of its values came from; the errors of `load()`."""
+        """Return the configuration with the origin of each value; raises as `load()`."""
         values: dict[str, Any] = {}
         origins = {name: Origin("default") for name in settings()}
         for found in (self._from_file(), self._from_environment(), self._from_command_line()):
@@ -221,7 +221,7 @@ class Loader:
             if setting is None:
                 if not (name in OTHERS or _is_of_a_service(name, text)):
                     raise UnknownSetting("", escape(name), nearest(name.upper(), [*by_variable, *OTHERS]))
-            elif text:  # an empty one is as good as none: that is how a variable is taken back in many places
+            elif text:  # an empty variable counts as unset: some tools cannot remove one
                 value = _many(setting, text.split(), name) if setting.many else setting.read(text, given_as=name)
                 yield setting, value, Origin("environment", name)
 
@@ -232,7 +232,7 @@ class Loader:
 
 
 def _as_called(error: ConfigError, origins: Mapping[str, Origin]) -> ConfigError:
-    """The error with the name under which its setting was given, wherever that was."""
+    """Return the error with the name under which its setting was given."""
     for name, setting in settings().items():
         if setting.flag == error.option and origins[name].option:
             return error.given_as(origins[name].option)
@@ -247,18 +247,18 @@ def _is_of_a_service(name: str, text: str) -> bool:
 
 
 def _read(path: str, shown: str) -> tuple[str, dict[str, Any]]:
-    """A TOML file as text and as what it says."""
+    """Return a TOML file as text and as a table."""
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise FileError(shown, f"the configuration file cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise FileError(f"{shown}:{line}", "a configuration file is UTF-8, which this is not") from None
+        raise FileError(f"{shown}:{line}", "the file is not UTF-8") from None
     try:
         return text, tomllib.loads(text)
     except RecursionError:
-        raise FileError(shown, "there are too many brackets in brackets") from None
+        raise FileError(shown, "brackets are nested too deeply") from None
     except ValueError as error:  # numbers of thousands of digits too
         problem, place = str(error), shown
         if (where := re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", problem)) is not None:
@@ -267,11 +267,11 @@ def _read(path: str, shown: str) -> tuple[str, dict[str, Any]]:
 
 
 def _line_of(key: str, text: str) -> int | None:
-    """The line on which a key stands, or its table begins; None if that cannot be told."""
+    """Return the line of a key, or of the start of its table; None if it cannot be found."""
     for found in re.finditer(rf"^[ \t]*\[*[ \t]*([\"']?){re.escape(key)}\1[ \t]*[=.\]]", text, re.MULTILINE):
         try:
             tomllib.loads(text[: found.start()])
-        except (ValueError, RecursionError):  # it is within something else, such as a text of several lines
+        except (ValueError, RecursionError):  # a match within something else, such as a multi-line string
             continue
         return text.count("\n", 0, found.start()) + 1
     return None
@@ -298,7 +298,7 @@ def _many(setting: Setting, texts: list[str], given_as: str) -> tuple[Any, ...]:
 
 
 def _text(setting: Setting, value: object, given_as: str) -> str:
-    """A value of a file as the text that the command line would have."""
+    """Return a value of a file as it would be written on the command line."""
     kind = setting.kind
     if isinstance(value, str):
         return value
@@ -311,10 +311,10 @@ def _text(setting: Setting, value: object, given_as: str) -> str:
 
 
 def _plain(value: object) -> str:
-    """A number, true or false, a date or a time, as it is written."""
+    """Return a number, true or false, a date or a time as text."""
     if isinstance(value, float):
         return write_number(value)
-    if isinstance(value, int) and value.bit_length() > 1024:  # the text of some would be an error in itself
+    if isinstance(value, int) and value.bit_length() > 1024:  # str() refuses to write some of them
         return "a huge number"
     return str(value).lower()
 
@@ -325,9 +325,9 @@ _BARE = re.compile(r"(0|[1-9]\d*)(\.\d+)?|true|false", re.ASCII)
 
 
 def as_toml(resolved: Resolved) -> str:
-    """A configuration as a file, with where each value came from; what the file cannot say is a comment.
+    """Return a configuration as a file, with the origin of each value.
 
-    That is a default that follows from other things, which it does as well when the file is read, and a secret.
+    Secrets, and defaults that are derived from other things, are comments.
     """
     lines = [
         (_line(setting, getattr(resolved.config, name), resolved.origins[name]), str(resolved.origins[name]))
@@ -335,7 +335,7 @@ def as_toml(resolved: Resolved) -> str:
     ]
     width = max(len(line) for line, _ in lines if len(line) <= 48)
     body = "".join(f"{line:<{width}}  # {origin}\n" for line, origin in lines)
-    return f"# tidegate {version}: every setting, and where its value comes from\n{body}"
+    return f"# tidegate {version}: every setting, and the source of its value\n{body}"
 
 
 def _line(setting: Setting, value: Any, origin: Origin) -> str:

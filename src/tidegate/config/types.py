@@ -1,6 +1,6 @@
-"""Ways of writing the values of settings: text to value, value to text, and the words for what is allowed.
+"""Kinds of values: how a setting's value is parsed from text and written as text, and the words for what is allowed.
 
-    Kind    one way of writing; the kinds that there are follow it
+    Kind    one kind; the kinds of all settings follow it
 
 What must not live here: which settings there are (config/schema.py), addresses to listen on (config/bind.py), click,
 files, the environment, sockets.
@@ -52,14 +52,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One way of writing values.
+    """One kind of value.
 
     Attributes:
-        metavar: how help stands for it.
+        metavar: the placeholder in help.
         allowed: what may be given, in words that follow "give".
-        read: text to value; a ValueError's text, if any, says what is wrong.
-        write: value to text, such that reading it gives the value.
-        bare: the types of values that a configuration file may have without quotes.
+        read: from text to value; a ValueError's text, if any, says what is wrong.
+        write: from value to text, the inverse of `read`.
+        bare: the types that a configuration file may have without quotes.
     """
 
     metavar: str
@@ -84,7 +84,7 @@ class Kind:
             raise ConfigError(option, "..." if secret else text, self.allowed, str(error)) from None
 
     def or_else(self, word: str, value: object = None) -> Kind:
-        """The same, or a word that stands for a value of its own."""
+        """Return the same kind with a word that stands for one more value."""
         return Kind(
             f"{self.metavar}|{word}",
             f"{self.allowed}, or {word}",
@@ -95,7 +95,7 @@ class Kind:
 
 
 def count(low: int, high: int) -> Kind:
-    """A whole number from `low` to `high`."""
+    """Return the kind of whole numbers from `low` to `high`."""
 
     def read(text: str) -> int:
         if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
@@ -139,11 +139,11 @@ def _read_timeout(text: str) -> float:
 
 
 def write_number(number: float) -> str:
-    """A number without an exponent, and without decimals if it is whole; reading it gives the same."""
+    """Write a number without an exponent, and without decimals if it is whole."""
     text = repr(float(number)).removesuffix(".0")
     if "e" not in text:
         return text
-    from decimal import Decimal  # for the tiniest only
+    from decimal import Decimal  # for very small numbers only
 
     return format(Decimal(text), "f")
 
@@ -165,7 +165,7 @@ def _write_size(size: int) -> str:
 
 
 def pair(kind: Kind) -> Kind:
-    """A high-water mark, or a high-water and a low-water mark."""
+    """Return the kind of a high-water mark, alone or with a low-water mark."""
 
     def read(text: str) -> Any:
         high, comma, low = text.partition(",")
@@ -184,7 +184,7 @@ def pair(kind: Kind) -> Kind:
 
 
 def choice(*words: str) -> Kind:
-    """One of `words`, in upper or lower case."""
+    """Return the kind of one of `words`, in upper or lower case."""
 
     def read(text: str) -> str:
         if text.lower() not in words:
@@ -229,7 +229,7 @@ def _read_token(text: str) -> str:
 
 
 def _read_network(text: str) -> str:
-    from ..networks import parse_network  # with ipaddress, for those who need it
+    from ..networks import parse_network  # with ipaddress, which most configurations do not need
 
     return parse_network(text)
 
@@ -243,7 +243,7 @@ def _read_host(text: str) -> str:
 
 
 def _read_origin(text: str) -> str:
-    """As browsers write it (RFC 6454 6.1), for that is what it is compared with."""
+    """Return the origin as browsers serialize it (RFC 6454 6.1), to be compared with the Origin header."""
     lower = text.lower()
     if lower in ("none", "null"):
         return lower
@@ -287,7 +287,7 @@ def _read_umask(text: str) -> int:
 
 
 def _read_processors(text: str) -> tuple[int, ...]:
-    """``0,2,4-7``; the order stays."""
+    """Parse ``0,2,4-7``, keeping the order."""
     processors: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", part.strip(), re.ASCII)
@@ -331,7 +331,7 @@ SECRET = Kind("TEXT", "a text", str)
 TOKEN = Kind("TOKEN", "16 or more letters, digits and -._~+/", _read_token)
 PATH = Kind("PATH", "a path", _read_path)
 USER = Kind("NAME", "a name or a number", _read_user, bare=(int,))
-# In a configuration file it needs quotes: 0027 is no number of TOML's, and 27 is none of ours.
+# In a configuration file it needs quotes: TOML has no 0027, and 27 would be ambiguous.
 UMASK = Kind("OCTAL", "an octal number from 000 to 777", _read_umask, "{:03o}".format)
 PROCESSORS = Kind("LIST", "processors, such as 0,2,4-7", _read_processors, _write_processors)
 OPEN_FILES = count(256, 2**30).or_else("max")
