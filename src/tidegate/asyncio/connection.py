@@ -298,7 +298,7 @@ class Connection(Sender, OlderConnection):
     async def close(self, code: CloseCode | int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Perform the closing handshake, and wait until the TCP connection is closed too; idempotent.
 
-        After `close_timeout` seconds without an answer the TCP connection is cut.
+        After `close_timeout` seconds without an answer the TCP connection is aborted.
 
         Args:
             code: close code (RFC 6455 7.4).

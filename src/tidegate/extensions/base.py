@@ -1,6 +1,6 @@
-"""What an extension and the factories that negotiate it must offer (RFC 6455, 9).
+"""Interfaces of an extension and of the factories that negotiate it (RFC 6455, 9).
 
-Interfaces only; the negotiation that calls them is in ``server``.
+No code; the negotiation that calls them is in ``server``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""permessage-deflate: what the two sides agree on, and frames on their way through it (RFC 7692).
+"""permessage-deflate: its negotiation, and what it does to frames (RFC 7692).
 
-What must not live here: compressing and decompressing (``_core.deflate``), and how a connection uses it.
+What must not live here: compressing and decompressing (``_core.deflate``), how a connection uses it.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class PerMessageDeflate(Extension):
         ).format(*self._parameters())
 
     def __eq__(self, other: object) -> bool:
-        """Two are equal that were agreed on with the same parameters, whatever went through them."""
+        """Compare the parameters that were agreed on, whatever was compressed since."""
         if not isinstance(other, PerMessageDeflate):
             return NotImplemented
         return self._parameters() == other._parameters() and self.compress_settings == other.compress_settings
@@ -232,7 +232,7 @@ def _read(params: Sequence[ExtensionParameter], allowed: dict[str, dict[Any, Any
 
 
 def _smaller(one: int | None, other: int | None) -> int | None:
-    """The smaller of two limits, of which there may be one or none."""
+    """Return the smaller of two limits, of which there may be one or none."""
     if one is None or other is None:
         return one if other is None else other
     return min(one, other)
@@ -244,7 +244,7 @@ def _check_bits(name: str, bits: int, allowed: range) -> None:
 
 
 def _check_settings(compress_settings: dict[str, Any] | None, instead: str) -> None:
-    """Make sure that compressors can be made when they are needed.
+    """Check that compressors can be made when they are needed.
 
     Raises:
         ValueError, TypeError: with the complaint of zlib.
@@ -256,7 +256,7 @@ def _check_settings(compress_settings: dict[str, Any] | None, instead: str) -> N
 
 
 def _check_first(accepted_extensions: Sequence[Extension], verb: str) -> None:
-    """A message is compressed once."""
+    """Check that permessage-deflate is not accepted already: a message is compressed once."""
     if any(extension.name == _NAME for extension in accepted_extensions):
         raise NegotiationError(f"{verb} duplicate {_NAME}")
 
@@ -334,13 +334,13 @@ class ClientPerMessageDeflateFactory(ClientExtensionFactory):
         )
 
     def _server_takeover(self, answer: bool) -> bool:
-        """RFC 7692, 7.1.1.1: what the client requires, the server must confirm; it may also come by itself."""
+        """Check that the server confirms what the client requires (RFC 7692, 7.1.1.1)."""
         if self.server_no_context_takeover and not answer:
             raise NegotiationError("expected server_no_context_takeover")
         return answer
 
     def _server_bits(self, answer: int | None) -> int | None:
-        """RFC 7692, 7.1.2.1: the same."""
+        """Check the server's window, likewise (RFC 7692, 7.1.2.1)."""
         if self.server_max_window_bits is not None:
             if answer is None:
                 raise NegotiationError("expected server_max_window_bits")
@@ -349,7 +349,7 @@ class ClientPerMessageDeflateFactory(ClientExtensionFactory):
         return answer
 
     def _client_bits(self, answer: int | None) -> int | None:
-        """RFC 7692, 7.1.2.2: the server may ask for less than was offered, if anything was."""
+        """Return the client's window, no larger than was offered, if it was (RFC 7692, 7.1.2.2)."""
         offered = self.client_max_window_bits
         if offered is None and answer is not None:
             raise NegotiationError("unexpected client_max_window_bits")
@@ -451,14 +451,14 @@ class ServerPerMessageDeflateFactory(ServerExtensionFactory):
         return answer.write(), extension
 
     def _server_bits(self, offer: int | None) -> int | None:
-        """RFC 7692, 7.1.2.1: what the client requires must be kept."""
+        """Return the server's window, no larger than the client requires (RFC 7692, 7.1.2.1)."""
         bits = _smaller(offer, self.server_max_window_bits)
         if bits is not None and bits not in COMPRESSED_BITS:
             raise NegotiationError(f"unsupported server_max_window_bits = {bits}, use {COMPRESSED_BITS[0]}")
         return bits
 
     def _client_bits(self, offer: int | Literal[True] | None) -> int | None:
-        """RFC 7692, 7.1.2.2: only who offers this may be asked for it."""
+        """Return the client's window, if the client offers to limit it (RFC 7692, 7.1.2.2)."""
         if offer is None:
             if self.require_client_max_window_bits:
                 raise NegotiationError("required client_max_window_bits")
