@@ -153,6 +153,7 @@ async def test_nobody_reads_the_output() -> None:
 
 
 async def test_interrupted() -> None:
+    """SIGINT closes the connection and ends the command with status 130, without a traceback."""
     async with serving(handler) as server:
         process = await asyncio.create_subprocess_exec(
             *COMMAND, server.uri, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -197,6 +198,8 @@ async def test_nobody_listens(unused_tcp_port: int) -> None:
 
 
 async def test_refused() -> None:
+    """A rejected handshake is one note with the server's words, made safe for the terminal."""
+
     def process_request(connection: ServerConnection, request: Request) -> Response:
         return connection.respond(403, "not you\x1b[2J\n")
 
@@ -220,6 +223,7 @@ async def test_no_websocket_server() -> None:
 
 
 async def test_certificates() -> None:
+    """A certificate of an unknown authority is an error, unless --insecure is given."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
@@ -245,6 +249,7 @@ async def test_certificates() -> None:
     ],
 )
 async def test_mistakes(arguments: tuple[str, ...], words: str) -> None:
+    """A mistake on the command line is one line and status 2."""
     status, output, notes = await run(*arguments)
     assert (status, output) == (2, "")
     assert len(notes) == 1

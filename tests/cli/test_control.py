@@ -113,6 +113,7 @@ def test_a_path_that_no_socket_can_have(capsys: pytest.CaptureFixture[str]) -> N
 )
 @pytest.mark.parametrize("command", ["status", "reload", "drain", "stop", "upgrade"])
 def test_mistakes(command: str, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistake on the command line is one line and status 2."""
     assert run(command, *arguments) == 2
     err = words(capsys)[1]
     assert err.startswith(f"tidegate {command}: ")
@@ -197,6 +198,7 @@ def test_what_a_daemon_says_does_not_command_the_terminal(capsys: pytest.Capture
 
 @pytest.mark.parametrize("command", ["status", "reload", "scale", "drain", "stop", "upgrade"])
 def test_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The help of each command lists the exit statuses and the shared options."""
     assert run(command, "--help") == 0
     out = " ".join(words(capsys)[0].split())
     for said in ("Exit status: 0 done; 1 failed", "5 no daemon is there", "6 timed out", "--control PATH", "--timeout"):

@@ -122,6 +122,7 @@ def test_a_screen_is_filled_at_every_size() -> None:
 
 
 def test_scrolling() -> None:
+    """Keys scroll the workers that do not fit, and never beyond the ends."""
     dashboard = Dashboard(Told(message(*map(worker, range(40)), events=[Event(NOW, "begun")])), fill=True)
 
     def slots() -> list[int]:
@@ -147,6 +148,7 @@ def test_scrolling() -> None:
 
 
 def test_charts() -> None:
+    """Charts have one column for each second, as many as fit, and none without a screen."""
     told = Told(message(worker(0), history=[point(NOW - 2, 0, 0.0), point(NOW - 1, 10, 2000.0)]))
     lines = squeezed(shown(Dashboard(told, fill=True), 80, 30))
     assert "connections ▁█▅ up to 10" in lines

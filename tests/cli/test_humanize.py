@@ -20,6 +20,7 @@ from tidegate.cli.humanize import bars, duration, latency, rate, size
     ],
 )
 def test_durations(seconds: float, text: str) -> None:
+    """A duration has its two largest units."""
     assert duration(seconds) == text
 
 
@@ -39,6 +40,7 @@ def test_durations(seconds: float, text: str) -> None:
     ],
 )
 def test_latencies(seconds: float | None, text: str) -> None:
+    """A latency has a unit that leaves few digits."""
     assert latency(seconds) == text
 
 
@@ -56,6 +58,7 @@ def test_latencies(seconds: float | None, text: str) -> None:
     ],
 )
 def test_rates(number: float | None, text: str) -> None:
+    """A rate has a decimal only when it is small."""
     assert rate(number) == text
 
 
@@ -73,10 +76,12 @@ def test_rates(number: float | None, text: str) -> None:
     ],
 )
 def test_sizes(number: float | None, text: str) -> None:
+    """A size has the largest unit that fits."""
     assert size(number) == text
 
 
 def test_bars() -> None:
+    """Bars are relative to the highest value, and an unknown value is blank."""
     assert bars([]) == ""
     assert bars([0.0, 0.0]) == "▁▁"
     assert bars([None, 0.0, 5.0, 10.0]) == " ▁▅█"

@@ -26,6 +26,7 @@ from tidegate.cli.keyboard import Keyboard, keys
     ],
 )
 def test_keys(text: str, found: list[str]) -> None:
+    """Sequences of terminals become names of keys; unknown ones are dropped."""
     assert list(keys(text)) == found
 
 

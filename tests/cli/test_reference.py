@@ -53,6 +53,7 @@ def test_the_sections_begin_with_what_there_is() -> None:
 
 
 def test_writing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every page is written into the folder; without one there is a usage line and status 2."""
     assert reference.main([str(tmp_path)]) == 0
     assert {path.name for path in tmp_path.iterdir()} == set(reference.PAGES)
     assert reference.main([]) == reference.main([str(tmp_path / "none")]) == 2

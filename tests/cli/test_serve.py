@@ -46,11 +46,13 @@ def status_of(*arguments: str) -> Any:
 
 
 def test_defaults(ran: list[Config]) -> None:
+    """Without options the daemon runs with the default of every setting."""
     assert status_of("serve", "app:handler") == 0
     assert ran == [Config(application="app:handler")]
 
 
 def test_options(ran: list[Config]) -> None:
+    """Options become settings, with their units and words parsed."""
     options = "--bind [::1]:80 --bind unix:/run/x --workers auto --admin none --drain 1 --ping-interval none"
     options += " --max-size 64KiB --max-queue 8,2 --compression none --server-header none --log-level debug"
     assert status_of("serve", *options.split(), "app:handler") == 0

@@ -83,6 +83,7 @@ def test_many_slots_in_a_pipe_are_not_cut(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """With --json the object is printed as the daemon sent it, with fields that this version does not know."""
     told = {**status(slot(0, worker())), "more": [1.5]}  # of a later version
     with Asked({"done": True, "status": told}) as asked:
         assert run("status", "--json", "--control", asked.path) == 0

@@ -20,6 +20,7 @@ def test_what_it_asks_for(options: list[str], how: str) -> None:
 
 
 def test_both(capsys: pytest.CaptureFixture[str]) -> None:
+    """--now and --cut exclude each other."""
     assert run("stop", "--now", "--cut") == 2
     assert "--now and --cut exclude each other: give one of them" in words(capsys)[1]
 

@@ -176,6 +176,7 @@ async def test_what_goes_on_is_shown(daemon: Daemon) -> None:
 
 
 async def test_resizing(daemon: Daemon) -> None:
+    """The layout follows the size of the terminal."""
     async with Terminal("top", "--admin", daemon.admin) as terminal:
         await terminal.until(says("memory cpu lag stage", "q ends"))
         terminal.resize(50, 16)
@@ -187,6 +188,7 @@ async def test_resizing(daemon: Daemon) -> None:
 
 
 async def test_scrolling(daemon: Daemon) -> None:
+    """Arrow keys, in both modes of a terminal, scroll the workers."""
     async with Terminal("top", "--admin", daemon.admin, lines=5) as terminal:
         await terminal.until(says("workers 1 to 1 of 2 are shown"))
         terminal.type("\x1b[B")
@@ -197,6 +199,7 @@ async def test_scrolling(daemon: Daemon) -> None:
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 async def test_signals(daemon: Daemon, number: int, status: int) -> None:
+    """A signal ends the command, and the terminal is restored."""
     async with Terminal("top", "--admin", daemon.admin) as terminal:
         await terminal.until(says("q ends"))
         terminal.process.send_signal(number)
@@ -317,6 +320,7 @@ async def test_no_answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     ],
 )
 def test_addresses(given: str, uri: str) -> None:
+    """HOST:PORT and URLs lead to the URL of /live."""
     assert endpoint(given) == uri
 
 
@@ -336,6 +340,7 @@ def test_addresses(given: str, uri: str) -> None:
     ],
 )
 def test_mistakes(arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistake on the command line is one line and status 2."""
     assert run_here("top", *arguments) == 2
     out, err = words(capsys)
     assert (out, err.count("\n")) == ("", 1)

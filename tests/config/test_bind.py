@@ -27,6 +27,7 @@ from tidegate.config.schema import settings
     ],
 )
 def test_addresses(text: str, address: object) -> None:
+    """An address is parsed from its text, and written as the same text."""
     assert parse_address(text) == address
     assert str(address) == text
 

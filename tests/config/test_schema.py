@@ -60,6 +60,7 @@ def test_what_is_passed_to_serve() -> None:
 
 
 def test_origins() -> None:
+    """Origins become what serve() takes: texts, None, and patterns in which `*` is labels of the name."""
     assert "origins" not in Config(application="a:b").serve_options()
     given = ("https://example.com", "https://*.example.net:8443", "none", "null")
     exact, pattern, absent, opaque = Config(application="a:b", origins=given).serve_options()["origins"]

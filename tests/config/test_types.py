@@ -36,6 +36,7 @@ def test_no_text_breaks_a_setting(text: str) -> None:
     [("10", 10), ("0.5", 0.5), (".5", 0.5), ("500ms", 0.5), ("2m", 120), ("1.5 h", 5400), ("3s", 3)],
 )
 def test_durations(text: str, seconds: float) -> None:
+    """Durations have units, and seconds without one."""
     assert read("drain", text) == seconds
 
 
@@ -64,6 +65,7 @@ def test_how_durations_are_written(seconds: float, text: str) -> None:
 
 
 def test_switches() -> None:
+    """A switch has several words for on and off."""
     assert [SWITCH.read(text) for text in ("true", "YES", "on", "1")] == [True] * 4
     assert [SWITCH.read(text) for text in ("false", "no", "Off", "0")] == [False] * 4
     assert (SWITCH.write(True), SWITCH.write(False)) == ("true", "false")
@@ -76,6 +78,7 @@ def test_switches() -> None:
     [("1", 1), ("64KiB", 65536), ("64 KiB", 65536), ("1kB", 1000), ("1.5MiB", 1572864), ("2GB", 2 * 10**9)],
 )
 def test_sizes(text: str, size: int) -> None:
+    """Sizes have decimal and binary units, and bytes without one."""
     assert read("max_size", text) == size
 
 
@@ -86,6 +89,7 @@ def test_sizes_that_are_none(text: str) -> None:
 
 
 def test_marks() -> None:
+    """A high-water mark stands alone or with a low-water mark, which is not above it."""
     assert read("max_queue", "16") == 16
     assert read("max_queue", "16,4") == (16, 4)
     assert read("max_queue", "NONE") is None
@@ -128,6 +132,7 @@ def test_permissions_are_octal() -> None:
 
 
 def test_processors() -> None:
+    """Processors are numbers and ranges, each once, in their order."""
     assert read("cpu_affinity", "0,2,4-7") == (0, 2, 4, 5, 6, 7)
     assert read("cpu_affinity", "3, 1-3") == (3, 1, 2)
     assert (read("cpu_affinity", "auto"), read("cpu_affinity", "none")) == ("auto", None)
@@ -138,6 +143,7 @@ def test_processors() -> None:
 
 @pytest.mark.parametrize("text", ["app:handler", "package.module:app", "app:factory.handler"])
 def test_applications(text: str) -> None:
+    """An application is MODULE:ATTRIBUTE, both with dots allowed."""
     assert read("application", text) == text
 
 
@@ -156,6 +162,7 @@ def test_a_script_is_not_a_module() -> None:
 
 @pytest.mark.parametrize(("text", "rate"), [("10", 10.0), ("0.5", 0.5), ("10,50", (10.0, 50)), ("1.5, 3", (1.5, 3))])
 def test_rates(text: str, rate: object) -> None:
+    """A rate stands alone or with a burst, and is written as it is read."""
     assert read("handshake_rate", text) == rate
     assert RATE.read(RATE.write(rate)) == rate
 
@@ -167,6 +174,7 @@ def test_rates_that_are_none(text: str) -> None:
 
 
 def test_networks() -> None:
+    """A network has no host bits, and the error names the network that was meant."""
     assert read("trusted_proxies", "10.0.0.0/8") == "10.0.0.0/8"
     with pytest.raises(ConfigError, match=r"\(the network of that address is 10\.0\.0\.0/8\): give a network such as"):
         read("trusted_proxies", "10.0.0.1/8")
@@ -191,6 +199,7 @@ def test_a_password_is_not_shown() -> None:
     ],
 )
 def test_origins(text: str, read_as: str) -> None:
+    """An origin is read as browsers serialize it."""
     assert read("origins", text) == read_as
 
 
