@@ -41,7 +41,7 @@ def test_other_paths(admin: Admin, path: str) -> None:
     status, headers, body = admin.get(path)
     assert status == 404
     assert headers["Content-Type"] == "text/plain; charset=utf-8"
-    assert body == b"there is nothing here; there is /, /metrics, /status, /livez, /readyz, /live\n"
+    assert body == b"there is nothing here; ask for /, /metrics, /status, /livez, /readyz, /live\n"
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])

@@ -73,7 +73,7 @@ def test_the_addresses_are_left_alone() -> None:
     [
         (lifespan("raise RuntimeError('no database')"), [], 3, "no database"),
         ("import nothing_of_this_name", [], 3, "the application application:app could not be loaded: importing"),
-        ("app = 3", [], 3, "app is no application"),
+        ("app = 3", [], 3, "app is not an application"),
         ("App = 3", [], 3, "did you mean App?"),
         (lifespan(after="raise RuntimeError('still busy')"), [], 1, "still busy"),
         (
@@ -157,7 +157,7 @@ def test_the_application_is_whom_the_daemon_becomes(tmp_path: Path) -> None:
         (Path(folder) / "program.py").write_text("import os\nprint(os.getuid(), flush=True)\nhandler = None\n")
         status, log = checked(None, "--user", "nobody", "--working-dir", folder, target="program:handler")
     assert log.splitlines()[0] == str(pwd.getpwnam("nobody").pw_uid)
-    assert (status, "handler is no application" in log) == (3, True)
+    assert (status, "handler is not an application" in log) == (3, True)
 
 
 @pytest.mark.parametrize(

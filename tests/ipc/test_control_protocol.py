@@ -45,11 +45,11 @@ def test_by_hand() -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (b"", "no JSON: give an object on a line, such as {"),
-        (b"status", "no JSON"),
-        (b"\xff\xfe", "no JSON"),
-        (b'{"command":"\xff"}', "no JSON"),
-        (b"[" * 2000, "no JSON"),
+        (b"", "not JSON: give an object on a line, such as {"),
+        (b"status", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b'{"command":"\xff"}', "not JSON"),
+        (b"[" * 2000, "not JSON"),
         (b"[]", 'names no command: give an object such as {"command":"status"}'),
         (b"null", "names no command"),
         (b"{}", "names no command"),

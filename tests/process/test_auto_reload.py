@@ -161,7 +161,7 @@ def test_nobody_is_left_by_a_supervisor_that_is_killed(daemon: Daemon) -> None:
 def test_when_it_dies_the_daemon_goes_on(daemon: Daemon) -> None:
     process = file_watcher(daemon)
     process.kill()
-    wait_until(lambda: "changes of files are no longer noticed" in daemon.log, "a word of it")
+    wait_until(lambda: "file changes are no longer noticed" in daemon.log, "a word of it")
     assert not process.is_running()
     daemon.signal(signal.SIGHUP)
     ended(daemon, 1)

@@ -147,7 +147,7 @@ async def test_a_worker_that_vanishes_is_a_crash_whatever_its_status(status: int
         await asyncio.to_thread(daemon.wait_metric, "tidegate_worker_exits_total", 1, reason="crash")
         assert daemon.metrics().total("tidegate_worker_exits_total") == 1
         assert daemon.stop() == 0
-        assert f"exited with status {status}: the next one follows at once" in daemon.log
+        assert f"exited with status {status}: a replacement starts at once" in daemon.log
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ BROKEN = {
     "syntax": ("async def handler(\n", "handler", "SyntaxError"),
     "exit": ("raise SystemExit('bye')\n", "handler", "__main__"),
     "attribute": ("async def handler(websocket): ...", "handlers", "did you mean handler?"),
-    "kind": ("handler = 3", "handler", "handler is no application"),
+    "kind": ("handler = 3", "handler", "handler is not an application"),
     "signature": ("async def handler(websocket, room, user): ...", "handler", "must take the connection alone"),
     "lifespan": (
         """

@@ -135,7 +135,7 @@ async def test_a_worker_that_is_stopped_for_a_moment_goes_on() -> None:
             daemon.signal(signal.SIGSTOP, worker)
             await until(lambda: "its stacks follow" in daemon.log, "a warning")
             daemon.signal(signal.SIGCONT, worker)
-            await until(lambda: "goes on after" in daemon.log, "it goes on")
+            await until(lambda: "responds again after" in daemon.log, "it goes on")
         assert "most recent call first" in daemon.log
         assert daemon.workers() == [worker]
         assert exits(daemon) == 0

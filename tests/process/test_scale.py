@@ -113,7 +113,7 @@ async def test_a_daemon_that_rests_and_wakes() -> None:
         workers = daemon.workers()
         async with Crowd(daemon.uri, staying=10):
             daemon.signal(signal.SIGWINCH)
-            await asyncio.to_thread(wait_until, lambda: "rest: no connection is left" in daemon.log, "rest")
+            await asyncio.to_thread(wait_until, lambda: "drain: no connection is left" in daemon.log, "rest")
         assert daemon.get("/readyz")[0] == 503
         assert daemon.workers() == workers
         async with Crowd(daemon.uri, rate=50) as crowd:

@@ -296,7 +296,7 @@ async def test_sockets_by_their_names(tmp_path: Path) -> None:
         wrong = activate(tmp_path, sockets, "web:other:web", "--bind", "systemd:wbe")
         assert await asyncio.to_thread(wrong.wait, 20) == 4
         assert (
-            "systemd:wbe could not be bound: systemd has passed no socket of that name; there is web, other"
+            "systemd:wbe could not be bound: systemd has passed no socket of that name, but web, other"
             in (tmp_path / "log").read_text()
         )
 

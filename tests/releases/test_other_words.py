@@ -93,7 +93,7 @@ async def test_a_worker_that_ends_for_a_reason_of_another_release(tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (KIND, "is listened on in a way that this tidegate does not know (QuicListener)"),
+        (KIND, "has a kind of listener that this tidegate does not know (QuicListener)"),
         (STAGE, "Invalid enum value 'warming_up' - at `$.slots[0].current.stage`"),
     ],
     ids=["a kind of address", "a stage"],

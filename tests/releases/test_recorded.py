@@ -125,7 +125,7 @@ def test_an_unknown_kind_of_listener_is_refused_before_anything_has_happened() -
     upgrade.check(Config(application="a:b"), read(json.dumps(state).encode()).state)
     for place in (state["listeners"][0], state["control"]):
         place["kind"], before = "QuicListener", place["kind"]
-        with pytest.raises(HandoverError, match="is listened on in a way that this tidegate does not know"):
+        with pytest.raises(HandoverError, match="has a kind of listener that this tidegate does not know"):
             upgrade.check(Config(application="a:b"), read(json.dumps(state).encode()).state)
         place["kind"] = before
 

@@ -20,4 +20,4 @@ def test_a_long_list_is_shown_in_part(tmp_path: Path) -> None:
 
 
 def test_its_end_is_noticed(tmp_path: Path) -> None:
-    assert "changes of files are no longer noticed" in supervise(cases.its_end, tmp_path)
+    assert "file changes are no longer noticed" in supervise(cases.its_end, tmp_path)

@@ -187,10 +187,10 @@ def test_a_file_that_somebody_has_removed(stage: Stage, replaced: bool, caplog: 
         stage.control.renew_file()
     (record,) = caplog.records
     if replaced:
-        assert "somebody has removed" in record.getMessage()
+        assert "has been removed: " in record.getMessage()
         stage.path.unlink()
         return
-    assert record.getMessage() == f"somebody had removed {stage.path}, the control socket: it is there again"
+    assert record.getMessage() == f"{stage.path}, the control socket, had been removed: it has been made again"
     assert stage.path.stat().st_mode & 0o777 == 0o600
     assert stage.ask(STATUS)[0]["done"] is True
 
@@ -206,7 +206,7 @@ def test_another_daemon_keeps_its_socket(stage: Stage) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("file", "a file of that name exists, and is no socket"),
+        ("file", "a file of that name exists and is not a socket"),
         ("nothing/control.sock", "no such file or directory"),
         ("long" * 40, "path too long"),
     ],
@@ -252,7 +252,7 @@ def test_status(stage: Stage) -> None:
 
 def test_a_status_that_cannot_be_told(stage: Stage) -> None:
     stage.broken = True
-    assert stage.ask(STATUS) == [{"done": False, "text": "the status could not be told: RuntimeError: out of order"}]
+    assert stage.ask(STATUS) == [{"done": False, "text": "the status could not be read: RuntimeError: out of order"}]
 
 
 def test_a_daemon_without_status(tmp_path: Path) -> None:
@@ -377,10 +377,10 @@ def test_stop(stage: Stage, how: str, mode: StopMode, status: int, monkeypatch: 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"GET / HTTP/1.1\r\n\r\n", "no JSON"),
+        (b"GET / HTTP/1.1\r\n\r\n", "not JSON"),
         (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", "one request for each connection"),
-        (b"hello\n", "no JSON"),
-        (b"\n", "no JSON"),
+        (b"hello\n", "not JSON"),
+        (b"\n", "not JSON"),
         (STATUS + STATUS, "one request for each connection"),
         (b'{"command":"stop"}\n' * 5000, "one request for each connection"),
         (b"x" * 5000, "4096 bytes at most"),
@@ -418,7 +418,7 @@ def test_an_end_is_as_good_as_the_end_of_a_line(stage: Stage) -> None:
 def test_who_says_nothing_is_let_go(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SILENCE", 0.05)
     started = stage.client(b'{"command":')
-    assert stage.heard(stage.client()) == [{"done": False, "text": "nothing was asked for within 0.05 s"}]
+    assert stage.heard(stage.client()) == [{"done": False, "text": "no request came within 0.05 s"}]
     assert stage.heard(started)[0]["done"] is False
     assert not stage.control._clients
 
@@ -479,7 +479,7 @@ def test_many_at_once(stage: Stage) -> None:
         clients.append(stage.client(RELOAD))
         stage.heard(clients[-1], 1)
     (answer,) = stage.ask(STATUS)
-    assert answer == {"done": False, "text": f"{module.CLIENTS} others are asking: try again in a moment"}
+    assert answer == {"done": False, "text": f"{module.CLIENTS} clients are connected already: try again in a moment"}
     for tell in stage.operations.tell:
         tell(True, "done")
     assert all(stage.heard(client) == [{"done": True, "text": "done"}] for client in clients)

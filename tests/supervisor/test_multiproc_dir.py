@@ -98,7 +98,7 @@ def test_one_that_is_removed_is_made_anew_and_told_once(
     assert parent(files) == tmp_path
     assert files.folder != before
     assert len(caplog.records) == 1
-    assert f"has removed {before}" in caplog.text
+    assert f"{before} has been removed" in caplog.text
     assert f"count in {files.folder}" in caplog.text
 
 

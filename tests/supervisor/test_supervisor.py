@@ -25,7 +25,7 @@ def test_all_ready_and_stopped(tmp_path: Path) -> None:
 def test_without_descriptors_of_processes(tmp_path: Path) -> None:
     """As on macOS: SIGCHLD says that somebody has ended."""
     log = supervise(cases.no_descriptors_of_processes, tmp_path)
-    assert "exited with status 9: the next one follows" in log
+    assert "exited with status 9: a replacement starts" in log
 
 
 def test_a_report_may_come_byte_by_byte(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_worker_that_is_gone_but_stays(tmp_path: Path) -> None:
 
 def test_a_worker_that_drains_by_itself_has_a_successor_meanwhile(tmp_path: Path) -> None:
     log = supervise(cases.drains_by_itself, tmp_path)
-    assert "drains without an order: the next one follows at once" in log
+    assert "drains without a command: a replacement starts at once" in log
     assert log.count("exited with status 0") == 2
 
 

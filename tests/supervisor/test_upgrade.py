@@ -34,7 +34,7 @@ def test_a_setting_that_only_the_other_program_has() -> None:
 
 
 def test_an_address_that_is_listened_on_in_another_way() -> None:
-    with pytest.raises(HandoverError, match=r"127.0.0.1:80 is listened on in a way.*QuicListener"):
+    with pytest.raises(HandoverError, match=r"127.0.0.1:80 has a kind of listener.*QuicListener"):
         listeners.restore(msgspec.structs.replace(LISTENER, kind="QuicListener"))
 
 

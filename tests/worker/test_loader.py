@@ -159,13 +159,13 @@ def test_a_map_becomes_an_app(directory: Path) -> None:
     assert load("shop:routes").handler is sys.modules["shop"].routes
     text = problem("shop:wrong")
     assert text.startswith(
-        "wrong is no application: the endpoint of the rule '/<name>' must take the connection and name"
+        "wrong is not an application: the endpoint of the rule '/<name>' must take the connection and name"
     )
 
 
 def test_an_attribute_that_is_no_application(directory: Path) -> None:
     write(directory, "port = 8765\nasync def app(scope, receive, send): ...\n")
-    assert problem("shop:port").startswith("port is no application: the handler must be a callable")
+    assert problem("shop:port").startswith("port is not an application: the handler must be a callable")
     assert "not int 8765" in problem("shop:port")
     assert "an ASGI application needs an ASGI server" in problem("shop:app")
 

@@ -73,7 +73,7 @@ class Authorization:
             return HTTPStatus.BAD_REQUEST, "the Host header must be one host, and perhaps a port"
         if _is_local(name) or name.rstrip(".") in self._names:
             return None
-        return HTTPStatus.FORBIDDEN, f"by the name {name} only whoever has a token may ask: see --admin-hosts"
+        return HTTPStatus.FORBIDDEN, f"asking by the name {name} needs a token, or --admin-hosts"
 
     def _refuse_page(self, request: Request) -> Refusal | None:
         """Web pages of others, which browsers let open a WebSocket to anywhere (RFC 6455 section 10.2)."""
@@ -84,7 +84,7 @@ class Authorization:
         if origin != "null" and not _is_origin(origin):
             return HTTPStatus.BAD_REQUEST, "the Origin header must be one origin, such as http://localhost:9465"
         if origin.partition("://")[2].lower() != host.lower():
-            return HTTPStatus.FORBIDDEN, f"only the page of this address may ask, and not one of {origin}"
+            return HTTPStatus.FORBIDDEN, f"only pages of this address may ask, not those of {origin}"
         return None
 
 

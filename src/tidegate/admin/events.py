@@ -62,8 +62,8 @@ ENDED = {
     "signal": ("was ended by a signal", "were ended by a signal"),
     "hung": ("hung, and was killed", "hung, and were killed"),
     "oom_suspect": (
-        "was killed by the system, perhaps for its memory",
-        "were killed by the system, perhaps for their memory",
+        "was killed, perhaps by the out-of-memory killer",
+        "were killed, perhaps by the out-of-memory killer",
     ),
     "boot_failed": ("did not become ready", "did not become ready"),
 }

@@ -85,7 +85,7 @@ class Routes:
                 return None
             if path == LIVE:
                 if self._busy():
-                    return self._respond(request, _text(HTTPStatus.SERVICE_UNAVAILABLE, "too many listen already"))
+                    return self._respond(request, _text(HTTPStatus.SERVICE_UNAVAILABLE, "there are too many listeners"))
                 return None  # let the handshake go on: it is the only thing to be had there
             code, kind, body = answer(request)
         except TimeoutError as exc:
@@ -130,7 +130,7 @@ class Routes:
         return _verdict(health.ready(self._scoreboard.read()))
 
     def not_found(self, request: Request) -> Answer:
-        return _text(HTTPStatus.NOT_FOUND, f"there is nothing here; there is {', '.join((*self._table, LIVE))}")
+        return _text(HTTPStatus.NOT_FOUND, f"there is nothing here; ask for {', '.join((*self._table, LIVE))}")
 
 
 def _policy(page: bytes) -> str:

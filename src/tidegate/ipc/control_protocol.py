@@ -125,7 +125,7 @@ def read_request(line: bytes) -> Request:
     try:
         found: Any = msgspec.json.decode(line)  # what is no request may be no JSON besides
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        problem = f"that is no JSON: give an object on a line, such as {_written(Status())}"
+        problem = f"that is not JSON: give an object on a line, such as {_written(Status())}"
     else:
         problem = _problem(found, problem)
     raise RequestError(problem)

@@ -124,7 +124,7 @@ def _is_at(number: int, places: Collection[Address]) -> bool:
     """Whether it is a stream socket of one of these addresses."""
     try:
         sock = socket.socket(fileno=number)
-    except OSError:  # it is no socket, or the descriptor by which the folder was read
+    except OSError:  # it is not a socket, or the descriptor by which the folder was read
         return False
     try:
         address = _local(sock) if sock.type == socket.SOCK_STREAM else None

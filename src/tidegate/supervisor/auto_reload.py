@@ -85,7 +85,7 @@ class AutoReload:
         except OSError as error:
             self._pipe.close()
             self._pipe = None
-            logger.error("changes of files are not noticed: no process for it could be started (%s)", error)
+            logger.error("file changes are not noticed: the file watcher could not be started (%s)", error)
             return
         finally:
             theirs.close()
@@ -121,7 +121,7 @@ class AutoReload:
         *lines, self._heard = (self._heard + said).split(b"\n")
         if not said or len(self._heard) > LONGEST:
             self.close()
-            logger.error("changes of files are no longer noticed: the process for it has ended; SIGHUP still reloads")
+            logger.error("file changes are no longer noticed: the file watcher has ended; SIGHUP still reloads")
             return
         for line in lines:
             self._on_changes(msgspec.json.decode(line, type=FileChanges))

@@ -168,10 +168,10 @@ class Control:
         try:
             listener.renew()
             listener.listen(0, CLIENTS)
-            logger.warning("somebody had removed %s, the control socket: it is there again", self.path)
+            logger.warning("%s, the control socket, had been removed: it has been made again", self.path)
         except OSError as error:
             listener.reported_gone = True
-            logger.warning("somebody has removed %s, the control socket: %s", self.path, reason_of(error))
+            logger.warning("%s, the control socket, has been removed: %s", self.path, reason_of(error))
         finally:
             os.umask(mask)
         listener.at(0).setblocking(False)
@@ -212,10 +212,10 @@ class Control:
         client = Client(self, sock)
         self._clients.add(client)
         if not client.may_ask():
-            logger.warning("control: %s may not ask for anything", client)
+            logger.warning("control: %s is not allowed to ask", client)
             client.report(False, f"user {client.uid} may not ask this daemon: only user {os.geteuid()} and root may")
         elif len(self._clients) > CLIENTS:
-            client.report(False, f"{CLIENTS} others are asking: try again in a moment")
+            client.report(False, f"{CLIENTS} clients are connected already: try again in a moment")
         else:
             client.listen()
 
@@ -257,7 +257,7 @@ class Control:
     def _stop(self, client: Client, request: control_protocol.Stop) -> None:
         self._stopping.add(client)
         client.accept()
-        self._stop_daemon(_STOP_MODES[request.how], f"{client} asks for it")
+        self._stop_daemon(_STOP_MODES[request.how], f"requested by {client}")
         if self._glance is None:
             self._report_connections(None)
 
@@ -276,8 +276,8 @@ class Control:
         try:
             found = msgspec.json.encode(self._describe(self._pool.scoreboard.read(), time.time()))
         except Exception as error:  # nothing that is only looked at may end the daemon
-            logger.exception("control: the status could not be told")
-            client.report(False, f"the status could not be told: {type(error).__name__}: {error}")
+            logger.exception("control: the status could not be read")
+            client.report(False, f"the status could not be read: {type(error).__name__}: {error}")
             return
         current = self._operations.current
         doing = f"{current} is under way" if current is not None else ""
@@ -331,7 +331,7 @@ class Client:
         self._loop.add_reader(self.sock.fileno(), self._on_readable)
 
     def _on_silence(self) -> None:
-        self.report(False, f"nothing was asked for within {SILENCE:g} s")
+        self.report(False, f"no request came within {SILENCE:g} s")
 
     def _on_readable(self) -> None:
         try:
@@ -344,7 +344,7 @@ class Client:
         if not data:
             self._on_end()
         elif self._asked:
-            logger.warning("control: %s goes on after its request, and is dropped", self)
+            logger.warning("control: %s sends more than one request, and is disconnected", self)
             self.drop()
         else:
             self._received += data
@@ -415,7 +415,7 @@ class Client:
         if sent or self._stuck is None:
             self._stuck = now
         if now - self._stuck > SILENCE:
-            logger.warning("control: %s does not read its answers, and is dropped", self)
+            logger.warning("control: %s does not read its answers, and is disconnected", self)
             self.drop()
         else:
             self._timer = self._loop.call_later(RETRY, self._flush)

@@ -124,7 +124,7 @@ class HealthMonitor:
             return
         if beat != note.beat:
             if note.shown:
-                logger.warning("%s goes on after %.1f s", handle, note.silence)
+                logger.warning("%s responds again after %.1f s", handle, note.silence)
             note.beat, note.silence, note.shown, handle.silent = beat, 0.0, False, False
             return
         note.silence += step
@@ -152,7 +152,7 @@ class HealthMonitor:
         return self._pool.scoreboard.row(handle.row).heartbeat if handle.row is not None else 0.0
 
     def _end(self, handle: Handle, silence: float) -> None:
-        logger.error("%s has hung for %.1f s%s: it is aborted, and shows where", handle, silence, _state(handle.pid))
+        logger.error("%s has hung for %.1f s%s: it is aborted; its stacks follow", handle, silence, _state(handle.pid))
         handle.hung = True
         self._pool.abort(handle)
 
@@ -213,7 +213,7 @@ class HealthMonitor:
         before = self._least.pop(handle.slot.index, 0.0)
         if served < max(STEADY, 2 * before):
             least = self._least[handle.slot.index] = min(max(UNSTEADY, 2 * before), UNSTEADY_MOST)
-            text = "that was soon, after %s s: the next one has %s s at least; is the limit too low?"
+            text = "it served for %s s only: the next one serves for %s s at least; is the limit too low?"
             logger.warning(text, write_number(round(served, 1)), write_number(least))
 
     def _on_recycled(self, done: bool | None, text: str) -> None:

@@ -63,7 +63,7 @@ class MultiprocDir:
             _sweep(parent or tempfile.gettempdir())
             return
         os.environ.pop(MULTIPROC_DIR, None)
-        logger.warning("metrics of the application are not collected: there is no folder for them: %s", reasons)
+        logger.warning("metrics of the application are not collected: no folder could be made for them: %s", reasons)
 
     def restore(self, folder: str | None, *, rows: bool) -> None:
         """Go on with the folder that the program before this one has left.
@@ -95,8 +95,8 @@ class MultiprocDir:
         os.environ[MULTIPROC_DIR] = os.path.dirname(before)
         self.make()
         logger.warning(
-            "somebody has removed %s, and with it what the application had counted: %s, and the others count on"
-            " unseen until a reload",
+            "%s has been removed, and with it what the application had counted: %s; what other workers count is not"
+            " collected until a reload",
             before,
             f"workers that start now count in {self.folder}" if self.folder else "workers that start now count alone",
         )

@@ -135,7 +135,7 @@ class Operations:
             self._waiting.appendleft(operation)
         else:
             if self.current is not None:
-                self._report_progress(operation, f"waits for the end of: {self.current}")
+                self._report_progress(operation, f"waits for {self.current} to end")
             self._waiting.append(operation)
         self.advance()
 
@@ -234,7 +234,7 @@ class Operations:
             raise Failed(str(error)) from None
         if fixed := changed_fixed(before.config, config):
             names = " and ".join(setting.flag for setting in fixed)
-            raise Failed(f"{names} cannot change while the daemon runs: take the change back, or start it anew")
+            raise Failed(f"{names} cannot change while the daemon runs: undo the change, or restart the daemon")
         generation = Generation(before.number + 1, config)
         added, surplus = [], []
         if config.workers != before.config.workers:
@@ -333,7 +333,7 @@ class Operations:
             self._report_progress(operation, f"tidegate {version} has taken over from {before}")
             yield from self._reload(operation)
             return
-        self._report_progress(operation, "the program that is installed now is tried")
+        self._report_progress(operation, "trying the program that is installed now")
         try:
             trial = self._upgrades.trial()
         except OSError as error:
@@ -437,7 +437,7 @@ def _complaint(handle: Handle) -> str:
         return f"{handle}: {handle.failure.error}"
     if handle.overdue:
         return f"{handle} was not ready within {handle.generation.config.boot_timeout:g} s"
-    return f"{handle} {handle.end}" if handle.ended is not None else f"{handle} drains without an order"
+    return f"{handle} {handle.end}" if handle.ended is not None else f"{handle} drains without a command"
 
 
 def _where(error: OSError) -> str:

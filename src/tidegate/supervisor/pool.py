@@ -311,7 +311,7 @@ class WorkerPool:
     def _refill(self, slot: Slot, served: float | None, why: str) -> None:
         """Fill the slot again, at once or after a while, or give up when nobody has ever served."""
         delay = slot.backoff.next(served)
-        logger.warning("%s: the next one follows %s", why, f"in {delay:.2f} s" if delay else "at once")
+        logger.warning("%s: a replacement starts %s", why, f"in {delay:.2f} s" if delay else "at once")
         slot.retry = self.loop.call_later(delay, partial(self.fill, slot))
         if slot.role is Role.WORKER:
             self.scoreboard.backoff(slot.index, time.monotonic() + delay if delay else 0.0)
@@ -381,12 +381,12 @@ class WorkerPool:
         self.limit(handle)
         handle.slot.step_down(handle)
         # Not at once: whoever sends SIGTERM to every process sends it to us as well.
-        why = f"{handle} drains without an order"
+        why = f"{handle} drains without a command"
         handle.slot.retry = self.loop.call_later(EVERYBODY, partial(self._refill, handle.slot, handle.served, why))
 
     def _on_boot_timeout(self, handle: Handle) -> None:
         limit = handle.generation.config.boot_timeout
-        logger.error("%s is not ready after %g s: it is aborted, and shows where", handle, limit)
+        logger.error("%s is not ready after %g s: it is aborted; its stacks follow", handle, limit)
         handle.overdue = True
         self.abort(handle)
 
@@ -424,7 +424,7 @@ class WorkerPool:
         slot = handle.slot
         if slot.role is Role.WORKER and not self.served:
             if handle.failure is not None and handle.failure.exit in (NOT_LOADED, NOT_BOUND):
-                self._on_failure(handle.failure.exit, "no worker can begin")
+                self._on_failure(handle.failure.exit, "no worker can start")
                 return
             if handle.overdue:
                 limit = self.config.boot_timeout

@@ -146,7 +146,7 @@ class Supervisor:
     def _open(self) -> None:
         logger.info("tidegate %s started (pid %d): %s", version, os.getpid(), self.pool.config.application)
         if signal.SIGHUP in self.signals.ignored:
-            logger.info("SIGHUP is ignored, as nohup or whoever else started this asks for: `tidegate reload` reloads")
+            logger.info("SIGHUP is ignored, as nohup or another parent process has set it: `tidegate reload` reloads")
         self.loop.add_reader(self.signals.fd, self._on_signals, first=True)
         config = self.pool.config
         self.service.begin(config.boot_timeout + LAST_WORDS)

@@ -262,7 +262,7 @@ class Handle:
         if self.hung:
             killed += ", because it hung"
         elif -self.ended == signal.SIGKILL and self.stop_mode is StopMode.NONE and not self.overdue:
-            killed += ", by somebody or for lack of memory"
+            killed += ", sent by an operator or the kernel's out-of-memory killer"
         return killed
 
     @property

@@ -60,13 +60,13 @@ def load(target: str) -> App:
             return found
         return App(found)
     except TypeError as error:
-        raise LoadError(target, f"{attribute} is no application: {error}") from None
+        raise LoadError(target, f"{attribute} is not an application: {error}") from None
     except LoadError:
         raise
     except BaseException as error:  # an object that raises whatever it is asked
         if os.getpid() != pid:
             raise
-        raise LoadError(target, f"{attribute} is no application\n{trace_of(error)}") from None
+        raise LoadError(target, f"{attribute} is not an application\n{trace_of(error)}") from None
 
 
 def _import(target: str, name: str) -> ModuleType:

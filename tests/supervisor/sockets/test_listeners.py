@@ -156,12 +156,12 @@ def test_the_file_of_a_unix_socket_that_somebody_has_removed(
         assert "unix:socket is gone" in caplog.text
         (words,) = listeners.renew()
         if how == "replaced":
-            assert words == "unix:socket is gone, and could not be made anew: address already in use"
+            assert words == "unix:socket is gone, and could not be bound again: address already in use"
             assert listeners.at(0) == before
             listeners.close()
             assert path.read_text() == "somebody else's"
             return
-        assert words == "unix:socket was gone, and is made anew"
+        assert words == "unix:socket was gone, and has been bound again"
         assert listeners.at(0)[1] is before[1]
         listeners.listen(0, 8)
         with socket.socket(socket.AF_UNIX) as client:
@@ -206,7 +206,7 @@ def test_a_name_that_a_stranger_has_taken_decides_nothing(
         with bound(address) as listeners:
             (sock,) = listeners.at(0)
             sock.listen(1)
-            assert f"process {stranger.pid} of another user has taken the name @{name}" in caplog.text
+            assert f"process {stranger.pid} of another user has the name @{name}" in caplog.text
             # The address itself keeps a second one away.
             refused(address)
         # Who will be that user takes it for another daemon of its own.
@@ -224,7 +224,7 @@ def test_a_file_that_somebody_has_put_in_a_sockets_place_is_not_given_away(tmp_p
         with bound(Unix(str(tmp_path / "socket"))) as listeners:
             (tmp_path / "socket").unlink()
             swap(secret, tmp_path / "socket")
-            with pytest.raises(OSError, match="somebody has put another file there"):
+            with pytest.raises(OSError, match="another file has been put there"):
                 listeners.chown(nobody.pw_uid, nobody.pw_gid)
         assert secret.stat().st_uid == 0
         (tmp_path / "socket").unlink()  # which is not removed either: it is somebody else's
@@ -298,7 +298,7 @@ def test_unix_paths_that_cannot_be(kind: str, tmp_path: Path) -> None:
     path = {"missing": tmp_path / "no" / "socket", "long": tmp_path / ("x" * 200), "file": tmp_path / "file"}[kind]
     if kind == "file":
         path.write_text("precious")
-    words = {"missing": "no such file or directory", "long": "too long", "file": "is no socket"}[kind]
+    words = {"missing": "no such file or directory", "long": "too long", "file": "is not a socket"}[kind]
     assert words in refused(Unix(str(path)))
     assert path.exists() == (kind == "file")
 
@@ -318,8 +318,8 @@ def test_descriptors_that_cannot_be() -> None:
     assert "there is no such file descriptor" in refused(Fd(99_999))
     reader, writer = os.pipe()
     datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    assert "it is no socket" in refused(Fd(reader))
-    assert "no stream socket" in refused(Fd(datagrams.fileno()))
+    assert "it is not a socket" in refused(Fd(reader))
+    assert "stream socket" in refused(Fd(datagrams.fileno()))
     os.fstat(datagrams.fileno())  # still open: it is not ours
     datagrams.close()
     os.close(reader)

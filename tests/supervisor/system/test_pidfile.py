@@ -145,7 +145,7 @@ def test_a_daemon_that_was_started_anew_in_the_same_process_has_it_already(path:
 
 def test_what_is_no_pid_file_is_left_alone(path: Path) -> None:
     path.write_text("precious")
-    assert "is no pid file" in refused(path).reason
+    assert "is not a pid file" in refused(path).reason
 
 
 def test_a_link_is_not_followed(path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -254,6 +254,6 @@ def test_what_takes_its_place_meanwhile_is_found(path: Path, monkeypatch: pytest
         Path(target).write_text("1\n")
 
     monkeypatch.setattr(os, "link", swapped)
-    with pytest.raises(PidfileError, match="somebody has put another file there"):
+    with pytest.raises(PidfileError, match="another file has been put there"):
         Pidfile(str(path)).write()
     assert path.read_text() == "1\n"

@@ -39,13 +39,13 @@ def passed(environment: Mapping[str, str] = os.environ) -> list[Passed]:
         OSError: none were, or not to us; why, in words.
     """
     if "LISTEN_FDS" not in environment:
-        raise OSError("systemd has passed no socket: LISTEN_FDS is not set, as it is when a .socket unit starts us")
+        raise OSError("systemd has passed no socket: LISTEN_FDS is not set, as a .socket unit sets it")
     pid, text = environment.get("LISTEN_PID", ""), environment["LISTEN_FDS"]
     if pid != str(os.getpid()):
         # A shell or another wrapper was started with them, and has started us: the descriptors may be closed by now.
         raise OSError(f"the passed sockets are for process {pid or '(LISTEN_PID is not set)'}, this is {os.getpid()}")
     if not (text.isascii() and text.isdigit() and 0 < int(text) <= MOST):
-        raise OSError(f"LISTEN_FDS is {text!r}, which is no number of sockets")
+        raise OSError(f"LISTEN_FDS is {text!r}, which is not a number of sockets")
     names = environment.get("LISTEN_FDNAMES", "").split(":") if environment.get("LISTEN_FDNAMES") else []
     if names and len(names) != int(text):
         raise OSError(f"LISTEN_FDNAMES has {len(names)} names for {text} sockets")

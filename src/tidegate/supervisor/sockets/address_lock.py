@@ -71,7 +71,8 @@ class AddressLock:
         pid, uid = _holder(path)
         if uid in ours:
             raise OSError(errno.EADDRINUSE, TWICE if pid == os.getpid() else f"another tidegate (pid {pid}) has it")
-        logger.warning("%s of another user has taken the name @%s, for whatever reason", _process(pid), path[1:])
+        text = "%s of another user has the name @%s: the address is not locked against a second daemon"
+        logger.warning(text, _process(pid), path[1:])
         return None
 
     @staticmethod

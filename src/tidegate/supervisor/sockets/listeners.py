@@ -299,7 +299,7 @@ class UnixListener(Listener):
             else:
                 raise OSError(errno.EADDRINUSE, "another server listens on it")
         if not stat.S_ISSOCK(os.lstat(self._path).st_mode):
-            raise OSError(errno.EEXIST, "a file of that name exists, and is no socket")
+            raise OSError(errno.EEXIST, "a file of that name exists and is not a socket")
         os.unlink(self._path)
 
     def chown(self, uid: int, gid: int) -> None:
@@ -343,14 +343,14 @@ class FdListener(Listener):
         try:
             sock = socket.socket(fileno=self._number)
         except OSError as error:
-            words = {errno.EBADF: "there is no such file descriptor", errno.ENOTSOCK: "it is no socket"}
+            words = {errno.EBADF: "there is no such file descriptor", errno.ENOTSOCK: "it is not a socket"}
             raise OSError(error.errno, words.get(error.errno or 0, reason_of(error))) from None
         if sock.type != socket.SOCK_STREAM or sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
             sock.detach()
-            raise OSError(errno.EPROTOTYPE, "it is no stream socket of TCP or Unix")
+            raise OSError(errno.EPROTOTYPE, "it is not a TCP or Unix stream socket")
         if _connected(sock):
             sock.detach()
-            raise OSError(errno.EISCONN, "it is a connection and no listening socket: its unit needs Accept=no")
+            raise OSError(errno.EISCONN, "it is a connection, not a listening socket: its unit needs Accept=no")
         sock.set_inheritable(False)
         self._sockets[0] = sock
 
@@ -380,7 +380,7 @@ def _places(address: Address) -> Sequence[SocketAddress | Unix | Fd]:
             if matching := [Fd(number) for number, given in found if name in (None, given)]:
                 return matching
             names = ", ".join(dict.fromkeys(given for _, given in found))
-            raise AddressError(address, f"systemd has passed no socket of that name; there is {names}")
+            raise AddressError(address, f"systemd has passed no socket of that name, but {names}")
         case Unix() | Fd():
             return [address]
 
@@ -394,7 +394,7 @@ def _made_from(left: ListenerState) -> Listener:
         case FdListener.kind, (int(number),):
             return FdListener(number)
         case _:
-            raise HandoverError(f"{left.name} is listened on in a way that this tidegate does not know ({left.kind})")
+            raise HandoverError(f"{left.name} has a kind of listener that this tidegate does not know ({left.kind})")
 
 
 def check(left: ListenerState) -> None:
@@ -485,8 +485,8 @@ class Listeners:
             if not listener.reported_gone and not listener.present:
                 listener.reported_gone = True
                 logger.warning(
-                    "%s is gone: somebody has removed or replaced the socket's file. Nobody can connect to it until a"
-                    " reload makes it anew",
+                    "%s is gone: the socket's file has been removed or replaced. Clients cannot connect to it until a"
+                    " reload binds it again",
                     listener.name,
                 )
 
@@ -497,9 +497,9 @@ class Listeners:
             if not listener.present:
                 try:
                     listener.renew()
-                    words.append(f"{listener.name} was gone, and is made anew")
+                    words.append(f"{listener.name} was gone, and has been bound again")
                 except OSError as error:
-                    words.append(f"{listener.name} is gone, and could not be made anew: {reason_of(error)}")
+                    words.append(f"{listener.name} is gone, and could not be bound again: {reason_of(error)}")
         return words
 
     def chown(self, uid: int, gid: int) -> None:

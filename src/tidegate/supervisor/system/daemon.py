@@ -150,7 +150,7 @@ class Service:
                 logs.chown(self.identity.uid, self.identity.gid)
                 privileges.drop(self.identity)
             except (OSError, RuntimeError) as error:
-                raise ServiceError(USAGE, f"cannot become {self.identity}: {error}") from None
+                raise ServiceError(USAGE, f"cannot switch to {self.identity}: {error}") from None
             logger.info("running as %s from now on", self.identity)
             self._look_around(self.identity)
 
@@ -219,7 +219,7 @@ class Service:
         self.notify.reloading(seconds, "reloading")
         if self.config.preload:
             logger.warning(
-                "%s is as it was imported at the start, because of --preload: an upgrade takes new code",
+                "%s stays as it was imported at the start, because of --preload: an upgrade loads new code",
                 self.config.application,
             )
 

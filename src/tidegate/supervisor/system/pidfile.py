@@ -73,7 +73,7 @@ class Pidfile:
             os.fchmod(fd, 0o644 & ~_umask())
             self._publish(draft)
             if not _is(self.path, fd):
-                raise PidfileError(self.path, "somebody has put another file there", living=True)
+                raise PidfileError(self.path, "another file has been put there", living=True)
         except OSError as error:
             os.close(fd)
             raise PidfileError(self.path, _reason(error)) from None
@@ -123,7 +123,7 @@ class Pidfile:
         try:
             content = os.read(stale, 64).strip()
             if content and not content.isdigit():  # an empty one is left by a daemon that may not remove it
-                raise PidfileError(self.path, "a file of that name exists, and is no pid file")
+                raise PidfileError(self.path, "a file of that name exists and is not a pid file")
             # Held until ours has taken its place: of two that start at once, only one gets here.
             kind = _lock(stale, fcntl.LOCK_EX, fcntl.LOCK_SH)
             if kind is None or (kind == fcntl.LOCK_SH and _locked_by(stale, int(content or 0))):

@@ -94,7 +94,7 @@ def chown(path: str, made: tuple[int, int] | None, uid: int, gid: int) -> None:
     try:
         found = os.fstat(number)
         if (found.st_dev, found.st_ino) != made:
-            raise OSError(errno.ESTALE, "somebody has put another file there", path)
+            raise OSError(errno.ESTALE, "another file has been put there", path)
         os.chown(f"/proc/self/fd/{number}", uid, gid)
     finally:
         os.close(number)

@@ -59,7 +59,9 @@ class Notify:
         if address is None:
             return
         if not address.startswith(("/", "@")) or len(address) < 2 or len(os.fsencode(address)) > LONGEST:
-            logger.warning("NOTIFY_SOCKET %r is neither an absolute path nor @NAME: nobody is notified", address)
+            logger.warning(
+                "NOTIFY_SOCKET %r is neither an absolute path nor @NAME: the service manager is not notified", address
+            )
             return
         # A leading null character makes the name abstract.
         self._address = "\0" + address[1:] if address.startswith("@") else address
@@ -83,7 +85,7 @@ class Notify:
             if text.isascii() and text.isdigit() and int(text):
                 watchdog = int(text) / 1e6
             else:
-                logger.warning("WATCHDOG_USEC %r is no number of microseconds: there is no watchdog", text)
+                logger.warning("WATCHDOG_USEC %r is not a number of microseconds: there is no watchdog", text)
         notify = cls(taken.get("NOTIFY_SOCKET") or None, watchdog)
         notify.environment = taken
         return notify
