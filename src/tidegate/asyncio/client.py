@@ -14,6 +14,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
+from .. import defaults
 from .._compat import CLIENT as OLDER_ARGUMENTS
 from .._compat import accepts
 from ..client import (
@@ -29,16 +30,6 @@ from ..client import (
     without_credentials,
 )
 from ..datastructures import Headers, HeadersLike
-from ..defaults import (
-    CLOSE_TIMEOUT,
-    COMPRESSION,
-    MAX_QUEUE,
-    MAX_SIZE,
-    OPEN_TIMEOUT,
-    PING_INTERVAL,
-    PING_TIMEOUT,
-    WRITE_LIMIT,
-)
 from ..exceptions import InvalidHandshake, InvalidMessage, SecurityError, StatusLineTooLong
 from ..extensions.permessage_deflate import enable_client_permessage_deflate
 from ..http11 import USER_AGENT, Request, ResponseParser
@@ -256,22 +247,22 @@ class connect:
         origin: str | None = None,
         extensions: Sequence[ClientExtensionFactory] | None = None,
         subprotocols: Sequence[str] | None = None,
-        compression: str | None = COMPRESSION,
+        compression: str | None = defaults.COMPRESSION,
         # HTTP
         additional_headers: HeadersLike | None = None,
         user_agent_header: str | None = USER_AGENT,
         proxy: str | Literal[True] | None = True,
         process_exception: Callable[[Exception], Exception | None] = process_exception,
         # Seconds
-        open_timeout: float | None = OPEN_TIMEOUT,
-        ping_interval: float | None = PING_INTERVAL,
-        ping_timeout: float | None = PING_TIMEOUT,
-        close_timeout: float | None = CLOSE_TIMEOUT,
+        open_timeout: float | None = defaults.OPEN_TIMEOUT,
+        ping_interval: float | None = defaults.PING_INTERVAL,
+        ping_timeout: float | None = defaults.PING_TIMEOUT,
+        close_timeout: float | None = defaults.CLOSE_TIMEOUT,
         reconnect_delays: Callable[[], Iterator[float]] = backoff,
         # Limits
-        max_size: int | tuple[int | None, int | None] | None = MAX_SIZE,
-        max_queue: int | tuple[int | None, int | None] | None = MAX_QUEUE,
-        write_limit: int | tuple[int, int | None] = WRITE_LIMIT,
+        max_size: int | tuple[int | None, int | None] | None = defaults.MAX_SIZE,
+        max_queue: int | tuple[int | None, int | None] | None = defaults.MAX_QUEUE,
+        write_limit: int | tuple[int, int | None] = defaults.WRITE_LIMIT,
         # Others
         logger: LoggerLike | None = None,
         create_connection: Callable[..., ClientConnection] | None = None,

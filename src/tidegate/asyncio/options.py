@@ -16,9 +16,7 @@ import math
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Self
 
-from ..defaults import (
-    BROADCAST_LIMIT,
-)
+from .. import defaults
 from .deadlines import Deadlines
 
 if TYPE_CHECKING:
@@ -59,7 +57,7 @@ class Settings:
         max_size: Any,
         max_queue: Any,
         write_limit: Any,
-        broadcast_limit: Any = BROADCAST_LIMIT,
+        broadcast_limit: Any = defaults.BROADCAST_LIMIT,
     ) -> dict[str, Any]:
         """Check and complete the arguments of serve() and connect(), before there is a loop.
 

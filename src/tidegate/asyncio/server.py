@@ -14,20 +14,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from types import NoneType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from .. import defaults
 from .._compat import OlderServer, accepts, give_path, server_arguments
 from ..closing import Closing
 from ..datastructures import Headers
-from ..defaults import (
-    BROADCAST_LIMIT,
-    CLOSE_TIMEOUT,
-    COMPRESSION,
-    MAX_QUEUE,
-    MAX_SIZE,
-    OPEN_TIMEOUT,
-    PING_INTERVAL,
-    PING_TIMEOUT,
-    WRITE_LIMIT,
-)
 from ..extensions.permessage_deflate import enable_server_permessage_deflate
 from ..frames import CloseCode
 from ..http11 import SERVER, Request, Response
@@ -268,21 +258,21 @@ def serve(
     extensions: Sequence[ServerExtensionFactory] | None = None,
     subprotocols: Sequence[str] | None = None,
     select_subprotocol: SelectSubprotocol | None = None,
-    compression: str | None = COMPRESSION,
+    compression: str | None = defaults.COMPRESSION,
     # HTTP
     process_request: ProcessRequest | None = None,
     process_response: ProcessResponse | None = None,
     server_header: str | None = SERVER,
     # Seconds
-    open_timeout: float | None = OPEN_TIMEOUT,
-    ping_interval: float | None = PING_INTERVAL,
-    ping_timeout: float | None = PING_TIMEOUT,
-    close_timeout: float | None = CLOSE_TIMEOUT,
+    open_timeout: float | None = defaults.OPEN_TIMEOUT,
+    ping_interval: float | None = defaults.PING_INTERVAL,
+    ping_timeout: float | None = defaults.PING_TIMEOUT,
+    close_timeout: float | None = defaults.CLOSE_TIMEOUT,
     # Limits
-    max_size: int | tuple[int | None, int | None] | None = MAX_SIZE,
-    max_queue: int | tuple[int | None, int | None] | None = MAX_QUEUE,
-    write_limit: int | tuple[int, int | None] = WRITE_LIMIT,
-    broadcast_limit: int | None = BROADCAST_LIMIT,
+    max_size: int | tuple[int | None, int | None] | None = defaults.MAX_SIZE,
+    max_queue: int | tuple[int | None, int | None] | None = defaults.MAX_QUEUE,
+    write_limit: int | tuple[int, int | None] = defaults.WRITE_LIMIT,
+    broadcast_limit: int | None = defaults.BROADCAST_LIMIT,
     # Others
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ServerConnection] | None = None,

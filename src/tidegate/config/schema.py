@@ -19,17 +19,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from ..defaults import (
-    BROADCAST_LIMIT,
-    CLOSE_TIMEOUT,
-    COMPRESSION,
-    MAX_QUEUE,
-    MAX_SIZE,
-    OPEN_TIMEOUT,
-    PING_INTERVAL,
-    PING_TIMEOUT,
-    WRITE_LIMIT,
-)
+from .. import defaults
 from .bind import Address, Tcp
 from .errors import ConfigError
 from .types import (
@@ -263,11 +253,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = 4096
     open_timeout: Annotated[
         float | None, Setting(DURATION.or_else("none"), "Timeout of the opening handshake.", served=True)
-    ] = OPEN_TIMEOUT
+    ] = defaults.OPEN_TIMEOUT
     ping_interval: Annotated[
         float | None,
         Setting(DURATION.or_else("none"), "Interval between keepalive pings; none: no pings.", served=True),
-    ] = PING_INTERVAL
+    ] = defaults.PING_INTERVAL
     ping_timeout: Annotated[
         float | None,
         Setting(
@@ -275,13 +265,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             "Timeout of the answer to a keepalive ping, after which the connection is closed.",
             served=True,
         ),
-    ] = PING_TIMEOUT
+    ] = defaults.PING_TIMEOUT
     close_timeout: Annotated[
         float | None, Setting(DURATION.or_else("none"), "Timeout of the closing handshake.", served=True)
-    ] = CLOSE_TIMEOUT
+    ] = defaults.CLOSE_TIMEOUT
     max_size: Annotated[
         int | None, Setting(SIZE.or_else("none"), "Maximum size of an incoming message.", served=True)
-    ] = MAX_SIZE
+    ] = defaults.MAX_SIZE
     max_queue: Annotated[
         int | tuple[int, int] | None,
         Setting(
@@ -289,11 +279,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             "Incoming frames buffered for the handler, at which reading from the client pauses.",
             served=True,
         ),
-    ] = MAX_QUEUE
+    ] = defaults.MAX_QUEUE
     write_limit: Annotated[
         int | tuple[int, int],
         Setting(pair(SIZE), "Outgoing bytes buffered for a slow client, at which send() waits.", served=True),
-    ] = WRITE_LIMIT
+    ] = defaults.WRITE_LIMIT
     broadcast_limit: Annotated[
         int | None,
         Setting(
@@ -301,11 +291,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             "Bytes of broadcasts buffered for a slow client, at which its connection is closed.",
             served=True,
         ),
-    ] = BROADCAST_LIMIT
+    ] = defaults.BROADCAST_LIMIT
     compression: Annotated[
         Literal["deflate"] | None,
         Setting(choice("deflate").or_else("none"), "Compression that the server negotiates.", served=True),
-    ] = COMPRESSION
+    ] = defaults.COMPRESSION
     server_header: Annotated[
         str | UnsetType | None,
         Setting(
