@@ -118,7 +118,7 @@ TOOLS = ("mypy", "ruff check", "ruff format --check")
 
 
 # Folders of tests where a name of one word beside `test_` may still stand without a sentence.
-TERSE = {"admin", "core", "ipc", "supervisor"}
+TERSE = {"core"}
 
 # Modules whose tests are elsewhere, and where.
 TESTED_IN = {

@@ -111,6 +111,7 @@ def test_where_it_presses(board: Scoreboard, watcher: Sampler) -> None:
     ],
 )
 def test_quantile(counts: list[int], q: float, expected: float | None) -> None:
+    """Values lie evenly in their bucket; above the last bound, the quantile is that bound."""
     found = quantile(q, (1, 2, 4), [*counts, 0, 0])
     assert found == (expected if expected is None else pytest.approx(expected))
 

@@ -17,6 +17,7 @@ from tidegate.admin.main import LEFT_TO_SUPERVISOR
 
 
 def test_title(admin: Admin) -> None:
+    """The process is called as `ps` shows it, whatever started the daemon."""
     assert Path(f"/proc/{admin.pid}/cmdline").read_bytes().rstrip(b"\0") == b"tidegate: admin"
 
 

@@ -18,6 +18,7 @@ PATHS = ("/", "/metrics", "/status", "/livez", "/readyz")
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("query", ["", "?", "?x=1&y=%20?"])
 def test_paths(admin: Admin, path: str, query: str) -> None:
+    """Each path is answered with 200 and headers that keep the answer out of caches."""
     admin.board.ready = True
     status, headers, body = admin.get(path + query)
     assert status == 200
@@ -85,6 +86,7 @@ def test_several_accept_headers_are_one_list(admin: Admin) -> None:
 
 
 def test_status(admin: Admin) -> None:
+    """/status is a JSON object with the state of the daemon."""
     status, headers, body = admin.get("/status")
     assert (status, headers["Content-Type"]) == (200, "application/json")
     found = json.loads(body)
@@ -92,6 +94,7 @@ def test_status(admin: Admin) -> None:
 
 
 def test_page(admin: Admin) -> None:
+    """The page is HTML, and its links are relative."""
     _, headers, body = admin.get("/")
     assert headers["Content-Type"] == "text/html; charset=utf-8"
     assert all(f'href="{path[1:]}"'.encode() in body for path in PATHS[1:]), "below where the page is"

@@ -70,6 +70,7 @@ def test_what_was_done_to_it(board: Scoreboard) -> None:
 
 
 def test_queues(board: Scoreboard) -> None:
+    """A slot has the queue of its own sockets; the shared one is the daemon's; an unlimited one is left out."""
     board.accept_queue(0, 3, 4096)
     board.accept_queue(None, 0, 128)
     found = status(board.read(), time.time())

@@ -245,6 +245,7 @@ def test_a_child_closes_what_it_has_and_touches_nothing(stage: Stage) -> None:
 
 
 def test_status(stage: Stage) -> None:
+    """The answer has the daemon's status as an object, and the operation under way as text."""
     stage.operations.current = "reload"
     (answer,) = stage.ask(STATUS)
     assert answer == {"done": True, "text": "reload is under way", "status": {"pid": os.getpid(), "now": True}}
@@ -273,6 +274,7 @@ def test_a_daemon_without_status(tmp_path: Path) -> None:
     ],
 )
 def test_operations(stage: Stage, line: bytes, asked: tuple[str, dict[str, Any]]) -> None:
+    """A request is accepted at once; its client receives progress and the end, and nothing after that."""
     client = stage.client(line)
     assert stage.heard(client, 1) == [{"accepted": True}]
     assert stage.operations.asked == [asked]
@@ -358,6 +360,7 @@ def test_a_request_that_nothing_does_is_refused(stage: Stage, monkeypatch: pytes
 )
 @pytest.mark.parametrize("status", [0, 1])
 def test_stop(stage: Stage, how: str, mode: StopMode, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client of a stop receives how many connections are left, and at last the exit status."""
     monkeypatch.setattr(module, "GLANCE", 0.01)
     client = stage.client(b'{"command":"stop","how":"%s"}\n' % how.encode())
     assert stage.heard(client, 2) == [{"accepted": True}, {"text": "stopping, connections left: 3"}]

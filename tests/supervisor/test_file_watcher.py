@@ -85,6 +85,7 @@ def test_a_folder_that_has_come_with_something_in_it(tmp_path: Path) -> None:
 
 
 def test_stamps(tmp_path: Path) -> None:
+    """A file's stamp changes when it is made, written to or replaced, and only then."""
     file = tmp_path / "file"
     assert stamps([str(file)]) == [None]
     file.write_text("one")

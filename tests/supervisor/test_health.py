@@ -96,6 +96,7 @@ def test_connections_served(tmp_path: Path) -> None:
 
 
 def test_memory(tmp_path: Path) -> None:
+    """A worker that uses too much memory several times in a row is recycled, once."""
     log = supervise(cases.memory, tmp_path)
     assert log.count("is to be recycled: it takes 3") == 1
     assert log.count("has taken over") == 1

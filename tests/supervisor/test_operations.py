@@ -94,6 +94,7 @@ def test_numbers_of_workers_that_cannot_be(tmp_path: Path) -> None:
 
 
 def test_recycling(tmp_path: Path) -> None:
+    """One slot gets a new worker; to recycle a worker that has gone already succeeds at once."""
     log = supervise(cases.recycling, tmp_path)
     assert "recycle True worker 1" in log
     assert "again True" in log  # it had been, by then

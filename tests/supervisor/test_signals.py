@@ -63,6 +63,7 @@ def test_a_flood_fills_the_pipe_and_nothing_else() -> None:
 
 
 def test_names() -> None:
+    """A signal has its name; a number without one stays a number."""
     assert name_of(15) == "SIGTERM"
     assert name_of(63) == "63"
 

@@ -155,6 +155,8 @@ def test_a_child_that_somebody_else_reaped_has_ended(signals: Signals) -> None:
 
 @pytest.mark.parametrize(("number", "reason"), [(signal.SIGKILL, "oom_suspect"), (signal.SIGVTALRM, "signal")])
 def test_reasons(signals: Signals, number: int, reason: str) -> None:
+    """The signal that killed a worker decides the word that its exit is counted under."""
+
     def child(pipe: socket.socket) -> None:
         Pipe(pipe, Command).send(Report("ready"))
         os.kill(os.getpid(), number)

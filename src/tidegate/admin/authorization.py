@@ -51,16 +51,16 @@ class Authorization:
     def needs_token(self) -> bool:
         return self._token is not None
 
-    def refuse(self, request: Request) -> Refusal | None:
+    def refusal(self, request: Request) -> Refusal | None:
         """Why a request is not answered; None: it is."""
-        return self._refuse_token(request) or self._refuse_name(request) or self._refuse_page(request)
+        return self._token_refusal(request) or self._name_refusal(request) or self._page_refusal(request)
 
-    def _refuse_token(self, request: Request) -> Refusal | None:
+    def _token_refusal(self, request: Request) -> Refusal | None:
         if self._token is None or any(hmac.compare_digest(given, self._token) for given in _given(request)):
             return None
         return HTTPStatus.UNAUTHORIZED, "the token of --admin-token is needed, as in: Authorization: Bearer TOKEN"
 
-    def _refuse_name(self, request: Request) -> Refusal | None:
+    def _name_refusal(self, request: Request) -> Refusal | None:
         host = ",".join(request.headers.get_all("Host"))
         if self._token is not None or not host:  # what is no browser may leave it out, in HTTP/1.0
             return None
@@ -75,7 +75,7 @@ class Authorization:
             return None
         return HTTPStatus.FORBIDDEN, f"asking by the name {name} needs a token, or --admin-hosts"
 
-    def _refuse_page(self, request: Request) -> Refusal | None:
+    def _page_refusal(self, request: Request) -> Refusal | None:
         """Web pages of others, which browsers let open a WebSocket to anywhere (RFC 6455 section 10.2)."""
         origins = request.headers.get_all("Origin")
         if not origins:

@@ -77,7 +77,7 @@ class Routes:
         """Answer GET and HEAD. Every other method is left to the handshake, which allows none of them."""
         path = request.path.partition("?")[0]
         answer = self._table.get(path, self.not_found)
-        refusal = None if path in OPEN else self._access.refuse(request)
+        refusal = None if path in OPEN else self._access.refusal(request)
         try:
             if refusal is not None:
                 return self._respond(request, _text(*refusal))

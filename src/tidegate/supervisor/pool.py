@@ -275,11 +275,12 @@ class WorkerPool:
         """In a child: close all that is the supervisor's, and live the child's life."""
         slot = handle.slot
         self._leave(slot if slot.role is Role.WORKER else None)
-        if handle.row is None:
+        if slot.role is Role.ADMIN:
             sockets = self.admin_sockets
             before = [other.pid for other in slot.children]
             life = partial(self._admin_main, self.scoreboard, sockets, pipe, self.config.admin_access, before)
         else:
+            assert handle.row is not None
             for sock in self.admin_sockets:
                 sock.close()
             sockets = self.listeners.at(slot.index)
