@@ -12,7 +12,7 @@ from rich.console import Console
 from tidegate.admin.events import Event
 from tidegate.admin.live import Latency, Live, LiveWorker, Point, Pressure, Quantiles, Rates
 from tidegate.admin.status import Connections, Totals
-from tidegate.cli.dashboard import Dashboard, Told
+from tidegate.cli.dashboard import DaemonState, Dashboard
 
 NOW = 1_800_000_000.0
 
@@ -54,7 +54,7 @@ def squeezed(lines: list[str]) -> list[str]:
 
 def test_as_a_table() -> None:
     events = [Event(NOW + i, f"event {i}") for i in range(12)]
-    lines = squeezed(shown(Dashboard(Told(message(worker(0), worker(1), events=events)), fill=False), height=5))
+    lines = squeezed(shown(Dashboard(DaemonState(message(worker(0), worker(1), events=events)), fill=False), height=5))
     assert lines[:15] == [
         "tidegate 1.2.3 (pid 7): ready, up 1 h 1 min, 1 of 2 workers ready",
         "",
@@ -76,15 +76,15 @@ def test_as_a_table() -> None:
 
 
 def test_workers_that_are_not_as_they_should_be() -> None:
-    told = Told(
+    state = DaemonState(
         message(
             worker(0, heartbeat_age=None),
             LiveWorker(1, None, "backoff"),
             worker(2, stage="draining", heartbeat_age=61.0),
         )
     )
-    told.live.closes = {}
-    lines = squeezed(shown(Dashboard(told, fill=False), width=120))
+    state.live.closes = {}
+    lines = squeezed(shown(Dashboard(state, fill=False), width=120))
     assert "closes none" in lines[6]
     assert lines[11:] == [
         "0 4000000 1 1 min 40 s 10 120 240 40 MiB 25% 200 us ready",
@@ -95,13 +95,13 @@ def test_workers_that_are_not_as_they_should_be() -> None:
 
 def test_where_it_presses() -> None:
     pressure = Pressure(accept_queue_length=1200, send_queue_bytes=3 * 2**20, slow_consumers=4)
-    lines = shown(Dashboard(Told(message(pressure=pressure)), fill=False))
+    lines = shown(Dashboard(DaemonState(message(pressure=pressure)), fill=False))
     assert lines[8] == "pressure     accept queue: 1,200, send queue: 3.0 MiB, slow consumers: 4"
 
 
 def test_what_is_left_out_where_there_is_little_room() -> None:
     def columns(width: int) -> str:
-        lines = shown(Dashboard(Told(message(worker(0))), fill=False), width=width)
+        lines = shown(Dashboard(DaemonState(message(worker(0))), fill=False), width=width)
         return next(" ".join(line.split()) for line in lines if line.lstrip().startswith("slot"))
 
     assert columns(100) == "slot pid generation age connections in/s out/s memory cpu lag stage"
@@ -112,7 +112,7 @@ def test_what_is_left_out_where_there_is_little_room() -> None:
 
 def test_a_screen_is_filled_at_every_size() -> None:
     events = [Event(NOW + i, f"event {i} " + "of many words " * 20) for i in range(20)]
-    dashboard = Dashboard(Told(message(*map(worker, range(40)), events=events)), fill=True)
+    dashboard = Dashboard(DaemonState(message(*map(worker, range(40)), events=events)), fill=True)
     for width in (1, 20, 75, 76, 200):
         for height in (*range(1, 30, 2), 40, 80):
             lines = shown(dashboard, width, height)
@@ -123,7 +123,7 @@ def test_a_screen_is_filled_at_every_size() -> None:
 
 def test_scrolling() -> None:
     """Keys scroll the workers that do not fit, and never beyond the ends."""
-    dashboard = Dashboard(Told(message(*map(worker, range(40)), events=[Event(NOW, "begun")])), fill=True)
+    dashboard = Dashboard(DaemonState(message(*map(worker, range(40)), events=[Event(NOW, "begun")])), fill=True)
 
     def slots() -> list[int]:
         return [int(line.split()[0]) for line in shown(dashboard, 100, 24) if "MiB " in line and line[:4].strip()]
@@ -142,46 +142,46 @@ def test_scrolling() -> None:
     dashboard.press("up")
     assert slots()[0] == 0
     dashboard.press("end")
-    dashboard.told.add(message(worker(0), worker(1), at=NOW + 1))  # of a daemon with fewer workers
+    dashboard.state.add(message(worker(0), worker(1), at=NOW + 1))  # of a daemon with fewer workers
     assert slots() == [0, 1]
     assert shown(dashboard, 100, 24)[-1] == "q ends"
 
 
 def test_charts() -> None:
     """Charts have one column for each second, as many as fit, and none without a screen."""
-    told = Told(message(worker(0), history=[point(NOW - 2, 0, 0.0), point(NOW - 1, 10, 2000.0)]))
-    lines = squeezed(shown(Dashboard(told, fill=True), 80, 30))
+    state = DaemonState(message(worker(0), history=[point(NOW - 2, 0, 0.0), point(NOW - 1, 10, 2000.0)]))
+    lines = squeezed(shown(Dashboard(state, fill=True), 80, 30))
     assert "connections ▁█▅ up to 10" in lines
     assert "messages/s ▁█▁ up to 4,000" in lines
     for second in range(100):
-        told.add(message(at=NOW + 1 + second))
-    assert any("█" * 40 in line for line in shown(Dashboard(told, fill=True), 80, 30))
-    assert not any("█" in line for line in shown(Dashboard(told, fill=False), 80, 30))
+        state.add(message(at=NOW + 1 + second))
+    assert any("█" * 40 in line for line in shown(Dashboard(state, fill=True), 80, 30))
+    assert not any("█" in line for line in shown(Dashboard(state, fill=False), 80, 30))
 
 
 def test_a_new_connection_tells_again_what_is_known() -> None:
-    told = Told(message(history=[point(NOW - 1)], events=[Event(NOW - 9, "begun")]))
-    told.add(message(at=NOW + 1, events=[Event(NOW, "more")]))
-    told.add(
+    state = DaemonState(message(history=[point(NOW - 1)], events=[Event(NOW - 9, "begun")]))
+    state.add(message(at=NOW + 1, events=[Event(NOW, "more")]))
+    state.add(
         message(at=NOW + 2, history=[point(NOW), point(NOW + 1)], events=[Event(NOW - 9, "begun"), Event(NOW, "more")])
     )
-    assert [entry.time for entry in told.points] == [NOW - 1, NOW, NOW + 1, NOW + 2]
-    assert [event.text for event in told.events] == ["begun", "more"]
+    assert [entry.time for entry in state.points] == [NOW - 1, NOW, NOW + 1, NOW + 2]
+    assert [event.text for event in state.events] == ["begun", "more"]
 
 
 def test_what_is_wrong_is_in_the_first_line() -> None:
-    told = Told(message())
-    told.problem = "no daemon answers"
-    assert shown(Dashboard(told, fill=True))[0] == "what is shown is 0 s old: no daemon answers"
-    told.add(message(tick_age=12.0))
-    assert shown(Dashboard(told, fill=True))[0] == "the supervisor (pid 7) is stuck since 12 s"
-    told.add(message(state="down"))
-    assert shown(Dashboard(told, fill=True))[0].startswith("tidegate 1.2.3 (pid 7): down, ")
+    state = DaemonState(message())
+    state.problem = "no daemon answers"
+    assert shown(Dashboard(state, fill=True))[0] == "what is shown is 0 s old: no daemon answers"
+    state.add(message(tick_age=12.0))
+    assert shown(Dashboard(state, fill=True))[0] == "the supervisor (pid 7) is stuck since 12 s"
+    state.add(message(state="down"))
+    assert shown(Dashboard(state, fill=True))[0].startswith("tidegate 1.2.3 (pid 7): down, ")
 
 
 @pytest.mark.parametrize("fill", [True, False])
 def test_no_word_is_markup_nor_commands_the_terminal(fill: bool) -> None:
-    told = Told(message(events=[Event(NOW, "[bold]worker[/bold] \x1b[2J :smile:\nleft")]))
+    state = DaemonState(message(events=[Event(NOW, "[bold]worker[/bold] \x1b[2J :smile:\nleft")]))
     assert any(
-        line.endswith("  [bold]worker[/bold] \\x1b[2J :smile: left") for line in shown(Dashboard(told, fill=fill))
+        line.endswith("  [bold]worker[/bold] \\x1b[2J :smile: left") for line in shown(Dashboard(state, fill=fill))
     )

@@ -114,9 +114,9 @@ def test_print_config_is_a_file(ran: list[Config], tmp_path: Path, capsysbinary:
             "tidegate.toml:2: workers 'true' is not allowed (it is true or false): give a whole number from 1 to 256,"
             " or auto",
         ),
-        ("workers =", "", "tidegate.toml:1: this is no TOML: Invalid value"),
+        ("workers =", "", "tidegate.toml:1: this is not TOML: Invalid value"),
         (None, "", "tidegate.toml: the configuration file cannot be read: No such file or directory"),
-        ("", "WRKERS", "TIDEGATE_WRKERS in the environment is no setting: did you mean TIDEGATE_WORKERS?"),
+        ("", "WRKERS", "TIDEGATE_WRKERS in the environment is not a setting: did you mean TIDEGATE_WORKERS?"),
         ("", "WORKERS", "TIDEGATE_WORKERS 'x' is not allowed: give a whole number from 1 to 256, or auto"),
         (
             "drain = 40",

@@ -127,11 +127,11 @@ def test_values_of_a_file_that_are_none(file: Path, text: str, words: str) -> No
         ("\nping-interval = 2", "2: there is no setting ping-interval: did you mean ping_interval?"),
         ("Workers = 2", "1: there is no setting Workers: did you mean workers?"),
         ('"w\\nrkers" = 2', " there is no setting w\\nrkers: did you mean workers?"),
-        ("zzz = 2", "1: there is no setting zzz: `tidegate serve --help` has them all"),
-        ("# a\n[serve]\nworkers = 2", "2: there is no table serve: settings stand alone, each as name = value"),
-        ("[[serve]]\nworkers = 2", "1: there is no table serve: settings stand alone, each as name = value"),
-        ("serve.workers = 2", "1: there is no table serve: settings stand alone, each as name = value"),
-        ("[x]", "1: there is no table x: settings stand alone, each as name = value"),
+        ("zzz = 2", "1: there is no setting zzz: `tidegate serve --help` lists them"),
+        ("# a\n[serve]\nworkers = 2", "2: there is no table serve: write each setting as name = value"),
+        ("[[serve]]\nworkers = 2", "1: there is no table serve: write each setting as name = value"),
+        ("serve.workers = 2", "1: there is no table serve: write each setting as name = value"),
+        ("[x]", "1: there is no table x: write each setting as name = value"),
         # What looks like the line may be within a text.
         ("bind = '''unix:/run/\nwrkers = 1\n'''\nwrkers = 2", "4: there is no setting wrkers: did"),
         ("log_level = 'info' # '''\nwrkers = 1\n", "2: there is no setting wrkers: did"),
@@ -151,17 +151,17 @@ def test_an_error_has_what_it_says(file: Path) -> None:
     with pytest.raises(FileError) as other:
         Loader(APPLICATION, {}, str(file)).load()
     assert other.value.place == f"{file}:1"
-    assert other.value.problem.startswith("this is no TOML: ")
+    assert other.value.problem.startswith("this is not TOML: ")
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"workers = 2\nworkers = 2\n", "tidegate.toml:2: this is no TOML: Cannot overwrite a value"),
-        (b"\nworkers 2\n", "tidegate.toml:2: this is no TOML: Expected '='"),
-        (b"\nworkers = ", "tidegate.toml:2: this is no TOML: Invalid value"),
+        (b"workers = 2\nworkers = 2\n", "tidegate.toml:2: this is not TOML: Cannot overwrite a value"),
+        (b"\nworkers 2\n", "tidegate.toml:2: this is not TOML: Expected '='"),
+        (b"\nworkers = ", "tidegate.toml:2: this is not TOML: Invalid value"),
         (b"workers = 2\n\n\xff", "tidegate.toml:3: the file is not UTF-8"),
-        (b"workers = " + b"9" * 5000, "tidegate.toml: this is no TOML: Exceeds the limit"),
+        (b"workers = " + b"9" * 5000, "tidegate.toml: this is not TOML: Exceeds the limit"),
         (b"workers = " + b"[" * 100_000, "tidegate.toml: brackets are nested too deeply"),
     ],
 )
@@ -217,16 +217,20 @@ def test_values_of_the_environment(name: str, text: str, value: object) -> None:
         ("TIDEGATE_BIND", " ", "TIDEGATE_BIND '' is not allowed (at least one is needed): give HOST:PORT"),
         ("TIDEGATE_BIND", "[::1]:2 x", "TIDEGATE_BIND 'x' is not allowed (the port is missing): give HOST:PORT"),
         ("TIDEGATE_DRAIN", "40", "TIDEGATE_DRAIN '40' is not allowed: give less than --graceful-timeout"),
-        ("TIDEGATE_WRKERS", "2", "TIDEGATE_WRKERS in the environment is no setting: did you mean TIDEGATE_WORKERS?"),
-        ("TIDEGATE_workers", "2", "TIDEGATE_workers in the environment is no setting: did you mean TIDEGATE_WORKERS?"),
+        ("TIDEGATE_WRKERS", "2", "TIDEGATE_WRKERS in the environment is not a setting: did you mean TIDEGATE_WORK"),
+        (
+            "TIDEGATE_workers",
+            "2",
+            "TIDEGATE_workers in the environment is not a setting: did you mean TIDEGATE_WORKERS?",
+        ),
         (
             "TIDEGATE_MAX_FRAGMENT",
             "2",
-            "TIDEGATE_MAX_FRAGMENT in the environment is no setting: did you mean TIDEGATE_M",
+            "TIDEGATE_MAX_FRAGMENT in the environment is not a setting: did you mean TIDEGATE_M",
         ),
-        ("TIDEGATE_", "2", "TIDEGATE_ in the environment is no setting"),
-        ("TIDEGATE_PORT", "8765", "TIDEGATE_PORT in the environment is no setting"),
-        ("TIDEGATE_\n", "2", "TIDEGATE_\\n in the environment is no setting"),
+        ("TIDEGATE_", "2", "TIDEGATE_ in the environment is not a setting"),
+        ("TIDEGATE_PORT", "8765", "TIDEGATE_PORT in the environment is not a setting"),
+        ("TIDEGATE_\n", "2", "TIDEGATE_\\n in the environment is not a setting"),
     ],
 )
 def test_what_the_environment_must_not_say(name: str, text: str, words: str) -> None:

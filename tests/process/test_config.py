@@ -89,7 +89,7 @@ def test_a_reload_reads_the_file_again(tmp_path: Path) -> None:
     [
         ("wrkers = 2\n", "{file}:1: there is no setting wrkers: did you mean workers?"),
         ("workers = 0\n", "{file}:1: workers '0' is not allowed: give a whole number from 1 to 256, or auto"),
-        ("workers =\n", "{file}:1: this is no TOML: "),
+        ("workers =\n", "{file}:1: this is not TOML: "),
         (None, "{file}: the configuration file cannot be read: No such file or directory"),
         ('umask = "077"\nworkers = 2\n', "--umask cannot change while the daemon runs"),
     ],

@@ -1,6 +1,6 @@
 """The client's end of the control socket, for commands that send a request to a daemon and wait for its effect.
 
-    Asking             one request and its answers: `answers`, `ended`
+    ControlClient      one request and its answers: `answers`, `wait_for_end`
     conduct            send a request, print progress, wait, return the exit status
     control_command    a command with the options that all of these have
 
@@ -27,7 +27,7 @@ from ..ipc.exit_status import DONE, FAILED, INTERRUPTED, NOT_RUNNING, TIMED_OUT
 from ..process import peer
 from . import CONTEXT, Command, Value, note
 
-__all__ = ["Asking", "ControlError", "conduct", "control_command", "path_of"]
+__all__ = ["ControlClient", "ControlError", "conduct", "control_command", "path_of"]
 
 STATUSES = (
     "Exit status: 0 done; 1 failed, with the daemon's reason; 2 a mistake on the command line; 5 no daemon is there;"
@@ -56,7 +56,7 @@ class ControlError(Exception):
         return self.problem
 
 
-class Asking:
+class ControlClient:
     """A request to a daemon, as a context manager.
 
     Parameters:
@@ -83,7 +83,7 @@ class Asking:
         except OSError:  # an answer may have arrived nevertheless
             pass
 
-    def __enter__(self) -> Asking:
+    def __enter__(self) -> ControlClient:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -169,7 +169,7 @@ class Asking:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             raise ControlError(FAILED, f"{self.path} is not tidegate's: its answer was {line[:80]!r}") from None
 
-    def ended(self) -> None:
+    def wait_for_end(self) -> None:
         """Wait until the daemon's process has ended, where the system tells."""
         while self._pidfd >= 0:
             if select.select([self._pidfd], [], [], self._left())[0]:
@@ -191,8 +191,8 @@ def conduct(ctx: click.Context, request: Request, *, gone: bool = False) -> int:
         gone: whether the effect is the end of the daemon.
     """
     try:
-        with Asking(path_of(ctx), request, ctx.params["timeout"]) as asking:
-            for answer in asking.answers():
+        with ControlClient(path_of(ctx), request, ctx.params["timeout"]) as client:
+            for answer in client.answers():
                 if answer.done is False:
                     raise ControlError(FAILED, answer.text)
                 if answer.accepted and ctx.params.get("no_wait"):
@@ -201,7 +201,7 @@ def conduct(ctx: click.Context, request: Request, *, gone: bool = False) -> int:
                     note(ctx, answer.text, err=answer.done is None)
             else:
                 if gone:
-                    asking.ended()
+                    client.wait_for_end()
     except ControlError as error:
         note(ctx, str(error))
         return error.status

@@ -1,7 +1,7 @@
 """The text of `tidegate top`: the messages of /live laid out for a terminal of any size, or for none.
 
-    Told         the state of a daemon, from all messages so far
-    Dashboard    its layout; renderable by rich
+    DaemonState    the state of a daemon, from all messages so far
+    Dashboard      its layout; renderable by rich
 
 What must not live here: how a number is computed (admin/live.py), connections, keys and signals (top.py).
 """
@@ -27,7 +27,7 @@ from ..text import escape
 from .humanize import bars, duration, latency, rate, size
 from .status import is_silent, stage
 
-__all__ = ["Dashboard", "Told"]
+__all__ = ["DaemonState", "Dashboard"]
 
 SIDE_BY_SIDE: Final = 76  # columns: what there must be for numbers and latencies beside each other
 EVENTS_OF_A_TABLE: Final = 10  # those that are shown where there is no screen to fill
@@ -36,7 +36,7 @@ LEAST: Final = 7  # lines for workers and events, for which numbers make room
 
 
 @dataclass
-class Told:
+class DaemonState:
     """The state of a daemon, from the messages of all connections to it.
 
     Attributes:
@@ -102,21 +102,21 @@ class Dashboard:
     """A renderable of rich's.
 
     Parameters:
-        told: the daemon's state.
+        state: the daemon's state.
         fill: whether to fill a screen with what fits; else all workers are shown, without charts.
 
     Attributes:
         first: index of the first worker shown, where not all of them fit.
     """
 
-    def __init__(self, told: Told, *, fill: bool) -> None:
-        self.told, self.fill = told, fill
+    def __init__(self, state: DaemonState, *, fill: bool) -> None:
+        self.state, self.fill = state, fill
         self.first = 0
         self._fitting = 0
 
     def press(self, key: str) -> None:
         """Scroll the workers."""
-        last = len(self.told.live.workers)
+        last = len(self.state.live.workers)
         moves = {"up": -1, "k": -1, "down": 1, "j": 1, "page up": -self._fitting, "page down": self._fitting}
         moves |= {"home": -last, "end": last}
         self.first += moves.get(key, 0)
@@ -125,14 +125,14 @@ class Dashboard:
     def _keep(self, fitting: int) -> None:
         """Keep the scroll position within the workers."""
         self._fitting = fitting
-        self.first = max(0, min(self.first, len(self.told.live.workers) - fitting))
+        self.first = max(0, min(self.first, len(self.state.live.workers) - fitting))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        live, width = self.told.live, options.max_width
+        live, width = self.state.live, options.max_width
         yield from self._head()
         if not self.fill:
             yield from (Text(), _numbers(live, width), Text(), _workers(live.workers, width))
-            yield from _events(list(self.told.events)[: -EVENTS_OF_A_TABLE - 1 : -1])
+            yield from _events(list(self.state.events)[: -EVENTS_OF_A_TABLE - 1 : -1])
             return
         left = options.max_height - 1
         for numbers in (_numbers(live, width), Group(_facts(live), _pressure(live))):
@@ -141,17 +141,17 @@ class Dashboard:
                 left -= height
                 yield from (Text(), numbers)
                 break
-        charts = list(_charts(self.told, width, options.ascii_only))
+        charts = list(_charts(self.state, width, options.ascii_only))
         if left - len(charts) >= LEAST + LEAST_EVENTS:
             left -= len(charts)
             yield from charts
         yield from self._rest(left, width)
 
     def _head(self) -> Iterator[Text]:
-        live = self.told.live
-        if self.told.problem:
-            ago = duration(time.monotonic() - self.told.at)
-            yield _line((f"what is shown is {ago} old: {self.told.problem}", "bold red"))
+        live = self.state.live
+        if self.state.problem:
+            ago = duration(time.monotonic() - self.state.at)
+            yield _line((f"what is shown is {ago} old: {self.state.problem}", "bold red"))
             return
         if live.tick_age >= LIVE_SECONDS:
             yield _line((f"the supervisor (pid {live.pid}) is stuck since {duration(live.tick_age)}", "bold red"))
@@ -165,7 +165,7 @@ class Dashboard:
 
     def _rest(self, left: int, width: int) -> Iterator[RenderableType]:
         """Yield workers and events in so many lines; the last line lists the keys."""
-        workers, events = self.told.live.workers, list(self.told.events)[::-1]
+        workers, events = self.state.live.workers, list(self.state.events)[::-1]
         room = left - 1 - 1 - 1  # a blank line, the names of the columns, the keys
         least = LEAST_EVENTS if room > 3 * LEAST_EVENTS else 1 if room > LEAST_EVENTS else 0
         for_events = min(len(events), least) and min(len(events), least) + 1
@@ -202,12 +202,12 @@ def _numbers(live: Live, width: int) -> RenderableType:
 
 def _pressure(live: Live) -> Text:
     """Return the pressure counters that are not zero, by the names of their metrics."""
-    told = []
+    found = []
     for name, value in msgspec.structs.asdict(live.pressure).items():
         if value:
             words = name.removesuffix("_length").removesuffix("_bytes").replace("_", " ")
-            told.append(f"{words}: {size(value) if name.endswith('_bytes') else f'{value:,}'}")
-    return _line(("pressure     ", "dim"), (", ".join(told) or "none", "yellow" if told else ""))
+            found.append(f"{words}: {size(value) if name.endswith('_bytes') else f'{value:,}'}")
+    return _line(("pressure     ", "dim"), (", ".join(found) or "none", "yellow" if found else ""))
 
 
 def _facts(live: Live) -> Table:
@@ -246,7 +246,7 @@ def _latencies(live: Live) -> Table:
     return table
 
 
-def _charts(told: Told, width: int, ascii_only: bool) -> Iterator[Text]:
+def _charts(state: DaemonState, width: int, ascii_only: bool) -> Iterator[Text]:
     """Yield charts of the last minutes, one column a second, as wide as there is room."""
     room = max(0, width - 26)
     yield Text()
@@ -254,7 +254,7 @@ def _charts(told: Told, width: int, ascii_only: bool) -> Iterator[Text]:
         ("connections", lambda point: float(point.connections)),
         ("messages/s", lambda point: point.rates.messages_received + point.rates.messages_sent),
     ):
-        values = [of(point) for point in told.points][-room:] if room else []
+        values = [of(point) for point in state.points][-room:] if room else []
         row = bars(values, ascii_only=ascii_only).rjust(room)
         yield _line((f"{name:11}  ", "dim"), (row, "cyan"), (f"  up to {rate(max(values, default=0.0))}", "dim"))
 

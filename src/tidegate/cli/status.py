@@ -16,7 +16,7 @@ from ..admin.status import Connections, SlotStatus, Status, WorkerStatus
 from ..ipc import control_protocol
 from ..ipc.exit_status import DONE, FAILED
 from . import note
-from .control import Asking, ControlError, control_command, path_of
+from .control import ControlClient, ControlError, control_command, path_of
 from .humanize import duration
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def _status(ctx: click.Context, /, *, json: bool, **_: Any) -> int:
     `state` with --json.
     """
     try:
-        with Asking(path_of(ctx), control_protocol.Status(), ctx.params["timeout"]) as asking:
-            answer = list(asking.answers())[-1]
+        with ControlClient(path_of(ctx), control_protocol.Status(), ctx.params["timeout"]) as client:
+            answer = list(client.answers())[-1]
         if answer.done is False or answer.status is msgspec.UNSET:
             raise ControlError(FAILED, answer.text or "the daemon's answer has no status")
         if json:

@@ -139,23 +139,23 @@ class Screen:
     def __exit__(self, *_: object) -> None:
         self._give_back()
 
-    def told(self, message: bytes) -> None:
+    def show(self, message: bytes) -> None:
         """Show a message."""
         live = msgspec.json.decode(message, type=Live)
         if self._dashboard is None:
-            from .dashboard import Dashboard, Told
+            from .dashboard import DaemonState, Dashboard
 
-            self._dashboard = Dashboard(Told(live), fill=True)
+            self._dashboard = Dashboard(DaemonState(live), fill=True)
             self.status = DONE
             self._take()
         else:
-            self._dashboard.told.add(live)
+            self._dashboard.state.add(live)
         self._draw()
 
     def lost(self, exc: Exception) -> None:
         """Show that the connection is lost."""
         if self._dashboard is not None:
-            self._dashboard.told.problem = refusal(exc, self._address)[1]
+            self._dashboard.state.problem = refusal(exc, self._address)[1]
             self._draw()
 
     def _end(self, number: int) -> None:
@@ -208,7 +208,7 @@ async def _watch(client: connect, console: Console, address: str) -> int:
         async def show() -> None:
             async with aclosing(messages(client, screen.lost)) as found:
                 async for message in found:
-                    screen.told(message)
+                    screen.show(message)
 
         showing, ending = asyncio.create_task(show()), asyncio.create_task(screen.over.wait())
         await asyncio.wait([showing, ending], return_when=asyncio.FIRST_COMPLETED)
@@ -235,9 +235,9 @@ def _print(message: bytes) -> None:
 
 
 def _table(message: bytes, console: Console) -> None:
-    from .dashboard import Dashboard, Told
+    from .dashboard import DaemonState, Dashboard
 
-    console.print(Dashboard(Told(msgspec.json.decode(message, type=Live)), fill=False))
+    console.print(Dashboard(DaemonState(msgspec.json.decode(message, type=Live)), fill=False))
     sys.stdout.flush()
 
 

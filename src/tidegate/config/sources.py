@@ -100,8 +100,8 @@ class UnknownSetting(ConfigError):
 
     def __str__(self) -> str:
         where = f"{self.place}: " if self.place else ""
-        what = f"there is no setting {self.name}" if self.place else f"{self.name} in the environment is no setting"
-        hint = f"did you mean {self.meant}?" if self.meant else "`tidegate serve --help` has them all"
+        what = f"there is no setting {self.name}" if self.place else f"{self.name} in the environment is not a setting"
+        hint = f"did you mean {self.meant}?" if self.meant else "`tidegate serve --help` lists them"
         return f"{where}{what}: {hint}"
 
 
@@ -208,7 +208,7 @@ class Loader:
             place = shown if line is None else f"{shown}:{line}"
             setting = settings().get(key)
             if setting is None and isinstance(value, dict | list) and _is_table(value):
-                raise FileError(place, f"there is no table {escape(key)}: settings stand alone, each as name = value")
+                raise FileError(place, f"there is no table {escape(key)}: write each setting as name = value")
             if setting is None:
                 raise UnknownSetting(place, escape(key), nearest(key.replace("-", "_").lower(), settings()))
             origin = Origin("file", key, place)
@@ -263,7 +263,7 @@ def _read(path: str, shown: str) -> tuple[str, dict[str, Any]]:
         problem, place = str(error), shown
         if (where := re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", problem)) is not None:
             problem, place = problem[: where.start()], f"{shown}:{where[1] or max(1, len(text.splitlines()))}"
-        raise FileError(place, f"this is no TOML: {problem}") from None
+        raise FileError(place, f"this is not TOML: {problem}") from None
 
 
 def _line_of(key: str, text: str) -> int | None:
