@@ -128,6 +128,7 @@ TESTED_IN = {
     "asyncio.sender": "tests/asyncio/test_connection.py",
     "asyncio.server_connection": "tests/asyncio/test_server_handlers.py",
     "cli.demo_application": "tests/browser/test_demo.py",
+    "supervisor.sockets.listener": "tests/supervisor/sockets/test_listeners.py",
 }
 
 

@@ -31,7 +31,7 @@ from tidegate.ipc.control_protocol import Answer
 from tidegate.ipc.handover_state import HandoverError, ListenerState
 from tidegate.ipc.pipe import Command, Pipe, Report
 from tidegate.supervisor import upgrade
-from tidegate.supervisor.sockets import listeners
+from tidegate.supervisor.sockets import listener as listening
 from tidegate.supervisor.sockets.listeners import Listeners
 from tidegate.supervisor.system.pidfile import Pidfile
 
@@ -131,7 +131,7 @@ def test_an_unknown_kind_of_listener_is_refused_before_anything_has_happened() -
 
 
 def test_a_check_touches_nothing_of_what_is_listened_on() -> None:
-    listeners.check(listener("FdListener", sockets={0: 9999}))
+    listening.check(listener("FdListener", sockets={0: 9999}))
 
 
 # The words between processes.

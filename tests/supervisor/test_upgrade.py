@@ -16,7 +16,8 @@ from tidegate.config.bind import Tcp
 from tidegate.config.schema import Config
 from tidegate.ipc.handover_state import HandoverError
 from tidegate.supervisor import upgrade
-from tidegate.supervisor.sockets import listeners
+from tidegate.supervisor.sockets import listener
+from tidegate.supervisor.sockets.addresses import AddressError
 from tidegate.supervisor.sockets.listeners import Listeners
 
 CONFIG = Config(application="application:handler")
@@ -35,7 +36,7 @@ def test_a_setting_that_only_the_other_program_has() -> None:
 
 def test_an_address_that_is_listened_on_in_another_way() -> None:
     with pytest.raises(HandoverError, match=r"127.0.0.1:80 has a kind of listener.*QuicListener"):
-        listeners.restore(msgspec.structs.replace(LISTENER, kind="QuicListener"))
+        listener.restore(msgspec.structs.replace(LISTENER, kind="QuicListener"))
 
 
 def test_listeners_are_taken_over_as_they_are() -> None:
@@ -51,7 +52,7 @@ def test_listeners_are_taken_over_as_they_are() -> None:
     before.close()
     assert after.names == [left.name]
     assert not any(sock.get_inheritable() for slot in range(3) for sock in after.at(slot))
-    with pytest.raises(listeners.AddressError, match="given twice"):
+    with pytest.raises(AddressError, match="given twice"):
         Listeners().bind([Tcp("127.0.0.1", after.at(0)[0].getsockname()[1])], 1)
     assert after.steer(frozenset({2}))
     for _ in range(5):

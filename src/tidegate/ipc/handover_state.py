@@ -8,7 +8,7 @@ The next program may be of another release: it leaves out what it does not know,
 FORMAT changes when neither would do. The words of the file stay the same, whatever attributes are called here.
 
 What must not live here: who collects the state and what is made of it (supervisor/upgrade.py,
-supervisor/sockets/listeners.py).
+supervisor/sockets/listener.py).
 """
 
 from __future__ import annotations

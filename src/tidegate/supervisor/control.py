@@ -36,7 +36,7 @@ from .event_loop import EventLoop, Timer
 from .operations import OnProgress, Operations
 from .pool import WorkerPool
 from .sockets.addresses import AddressError, reason_of
-from .sockets.listeners import UnixListener
+from .sockets.listener import UnixListener
 
 if TYPE_CHECKING:
     from .._core.snapshot import Snapshot

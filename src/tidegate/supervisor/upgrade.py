@@ -35,7 +35,7 @@ from ..version import version
 from .auto_reload import AutoReload
 from .multiproc_dir import MultiprocDir
 from .pool import WorkerPool
-from .sockets import listeners
+from .sockets import listener
 from .system.daemon import Service
 
 __all__ = ["Trial", "Upgrade", "check"]
@@ -223,8 +223,8 @@ def check(config: Config, state: HandoverState) -> None:
         if now.get(name, text) != text:
             raise HandoverError(f"{settings()[name].flag} cannot change from {text} to {now[name]} in a running daemon")
     # What is found out later, in the daemon's own process, would end it.
-    for listener in (*state.listeners, *([state.control] if state.control is not None else [])):
-        listeners.check(listener)
+    for found in (*state.listeners, *([state.control] if state.control is not None else [])):
+        listener.check(found)
 
 
 def _fixed(config: Config) -> dict[str, str]:

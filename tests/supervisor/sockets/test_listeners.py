@@ -22,7 +22,7 @@ import pytest
 from tests.support.harness import free_port, require
 from tests.support.patience import PATIENCE
 from tidegate.config.bind import Address, Fd, Tcp, Unix
-from tidegate.supervisor.sockets import listeners as module
+from tidegate.supervisor.sockets import listener as module
 from tidegate.supervisor.sockets.addresses import AddressError
 from tidegate.supervisor.sockets.listeners import Listeners
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.harness import require
-from tidegate.supervisor.sockets.listeners import BALANCES
+from tidegate.supervisor.sockets.listener import BALANCES
 from tidegate.supervisor.sockets.reuseport import Group
 
 CONNECTIONS = 60

@@ -2,7 +2,8 @@
 
     addresses        what an address stands for on this machine; the sockets of the admin address
     activation       sockets that systemd has passed
-    listeners        a socket for each slot and address, kept from worker to worker
+    listener         one address: a socket for each slot, or one for all
+    listeners        all addresses, whose sockets are kept from worker to worker
     reuseport        which slot's socket the kernel gives a connection to (SO_REUSEPORT)
     address_lock     what keeps a second daemon by accident from an address
     accept_queues    connections that nobody has accepted yet, and who empties whose queue
