@@ -7,8 +7,8 @@
       UnixListener    one socket for all slots
       FdListener      one socket for all slots, taken as it comes: from a descriptor's number, or from systemd
 
-What must not live here: all addresses together (sockets/listeners.py), the text of an address (config/bind.py), the lock
-on an address (sockets/address_lock.py), accepting.
+What must not live here: all addresses together (sockets/listeners.py), the text of an address (config/bind.py), the
+lock on an address (sockets/address_lock.py), accepting.
 """
 
 from __future__ import annotations
