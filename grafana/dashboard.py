@@ -160,7 +160,7 @@ HEALTH = (
           {"sum(rate(tidegate_pong_timeouts_total{@}[~]))": "timeouts"}, width=6),
     Panel("Slow consumers", "cps", "Clients closed with 1013: more than --broadcast-limit waited for them.",
           {"sum by (action) (rate(tidegate_slow_consumers_total{@}[~]))": "{{action}}"}, width=6),
-    Panel("Slow clients", "short", "Connections for whom more than --write-limit waits.",
+    Panel("Slow clients", "short", "Connections for which more than --write-limit is buffered.",
           {"sum by (instance, worker) (tidegate_send_queue_connections{@w})": "{{instance}} {{worker}}"}, "stack"),
     Panel("Send queues", "bytes", "What waits for slow clients: memory of the workers.",
           {"sum by (instance, worker) (tidegate_send_queue_bytes{@w})": "{{instance}} {{worker}}"}, "stack"),
@@ -235,7 +235,7 @@ LIFECYCLE = (
           {"tidegate_last_reload_success{@}": "{{instance}}"}),
     Panel("Readiness", "none", "Whether /readyz answers 200, and whether the daemon was told to stop.",
           {"tidegate_ready{@}": "{{instance}} ready", "tidegate_draining{@}": "{{instance}} draining"}, width=12),
-    Panel("Supervisor", "s", "Time since its loop last ran: minutes mean that nobody watches the workers.",
+    Panel("Supervisor", "s", "Time since its loop last ran: minutes mean that the workers are not supervised.",
           {"tidegate_supervisor_tick_age_seconds{@}": "{{instance}}"}, width=12),
 )  # fmt: skip
 
