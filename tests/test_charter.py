@@ -1,4 +1,5 @@
-"""What the docstrings on top of the files say of other files: those that one names exist, a package lists its modules.
+"""What docstrings on top of files, and recipes, say of other files: those that are named exist, a package lists its
+modules.
 
 What must not live here: that there is a docstring (test_source.py), documentation of names (test_docs.py).
 """
@@ -32,6 +33,26 @@ def exists(name: str, path: Path) -> bool:
 @pytest.mark.parametrize("path", files("*.py", "*.pyx", "*.pxd", "*.h"), ids=lambda path: str(path.relative_to(SOURCE)))
 def test_files_that_a_docstring_names_exist(path: Path) -> None:
     assert [name for name in NAMED.findall(charter(path)) if not exists(name, path)] == []
+
+
+def recipes() -> dict[str, str]:
+    """What CONTRIBUTING says of each change that comes often, by its heading."""
+    text = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text.partition("## Recipes")[2].partition("\n## ")[0]
+    found = re.split(r"^\*\*(.+?)\*\*", section, flags=re.MULTILINE)[1:]
+    return {title.rstrip(".,"): body for title, body in zip(found[::2], found[1::2], strict=True)}
+
+
+@pytest.mark.parametrize("title", recipes())
+def test_a_recipe_names_at_most_three_files_that_exist(title: str) -> None:
+    """Beside its tests: the steps are numbered, and each begins with its file, or is the code that does something."""
+    steps = re.findall(r"^\d\. (.+)", recipes()[title], re.MULTILINE)
+    assert len(steps) <= 3
+    files = re.findall(r"`((?:\w+/)+\w+\.\w+)`", recipes()[title])
+    assert files
+    assert [name for name in files if not (SOURCE / name).exists() and not (ROOT / name).exists()] == [
+        "cli/NAME.py"
+    ] * (title == "A subcommand")
 
 
 def test_a_file_that_does_not_exist_is_found_out() -> None:
