@@ -117,9 +117,6 @@ MAY_ASK_THE_TIME = {"server"}
 TOOLS = ("mypy", "ruff check", "ruff format --check")
 
 
-# Folders of tests where a name of one word beside `test_` may still stand without a sentence.
-TERSE = {"core"}
-
 # Modules whose tests are elsewhere, and where.
 TESTED_IN = {
     "_exceptions": "tests/test_exceptions.py",
@@ -335,8 +332,6 @@ def test_charter(path: Path) -> None:
 )
 def test_short_names_have_a_sentence(path: Path) -> None:
     """A test that is called `test_key` says in its docstring what holds; a longer name says it by itself."""
-    if path.relative_to(ROOT / "tests").parts[0] in TERSE:
-        return
     tests = [
         node
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))

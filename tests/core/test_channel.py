@@ -140,6 +140,7 @@ def test_a_client_receives_unmasked_frames() -> None:
 )
 @pytest.mark.parametrize("fragments", [False, True])
 def test_decode(message: str | bytes, decode: bool | None, expected: str | bytes, fragments: bool) -> None:
+    """recv(decode) returns str or bytes as asked, whatever the message is and whatever was asked before."""
     payload = message.encode() if isinstance(message, str) else message
     opcode = TEXT if isinstance(message, str) else BINARY
     wire = frame(payload, opcode, mask=MASK)

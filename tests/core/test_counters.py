@@ -176,6 +176,7 @@ def test_connections_of_all_rows() -> None:
 
 
 def test_tick() -> None:
+    """A tick is the heartbeat and a value of the lag of the event loop."""
     row = Row()
     row.tick(12.5, 0.02)
     assert row.heartbeat == 12.5
@@ -247,6 +248,7 @@ def test_default_row_is_private_and_counts() -> None:
 
 
 def test_use() -> None:
+    """The row to count in is exchanged, and nothing but a row is one."""
     row = Row()
     before = counters.use(row)
     try:

@@ -76,6 +76,7 @@ def _need() -> None:
 
 @pytest.mark.parametrize("data", FIRST)
 def test_receiving(data: bytes) -> None:
+    """A message that no memory is left for is an exception, and the next one is received."""
     expected = [MESSAGES[FIRST.index(data)]]
     check(lambda: Recorder(high=None), lambda channel: channel.feed(data), expected)
 
@@ -123,6 +124,8 @@ def test_failing(broken: bytes) -> None:
 
 @pytest.mark.parametrize("decode", [None, True, False])
 def test_reading(decode: bool | None) -> None:
+    """recv() that no memory is left for loses no message."""
+
     def prepare() -> Recorder:
         channel = Recorder(high=None)
         channel.feed(text("one") + text("tw", fin=False) + more("ö".encode()))
@@ -169,6 +172,8 @@ def test_reading_as_the_interpreter_does() -> None:
 
 
 def test_waiting() -> None:
+    """A reader that cannot wait for lack of memory lets the channel go."""
+
     def act(channel: Recorder) -> None:
         awaitable = channel.recv()
         awaitable.send(None)
@@ -179,6 +184,7 @@ def test_waiting() -> None:
 
 @pytest.mark.parametrize("message", ["text", "ünicode", b"bytes", bytearray(b"array"), b"b" * 200_000, "s" * 100_000])
 def test_sending(message: Any) -> None:
+    """send() that no memory is left for raises, and the channel can send again."""
     check(lambda: Recorder(high=None), lambda channel: finish(channel.send(message)), [])
 
 

@@ -454,6 +454,7 @@ USES: dict[str, Callable[[Callable[[], Coroutine[Any, Any, Any]]], Awaitable[Any
 @pytest.mark.parametrize("kind", READERS)
 @pytest.mark.parametrize("arrival", ["before", "in a callback", "in a task", "in pieces"])
 async def test_receiving(use: str, kind: str, arrival: str) -> None:
+    """In whatever way a coroutine is awaited, so is a message, before and after it comes."""
     channel = Recorder(asyncio.get_running_loop())
 
     async def receive() -> Any:
@@ -481,6 +482,7 @@ async def test_receiving(use: str, kind: str, arrival: str) -> None:
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("full", [False, True])
 async def test_sending(use: str, full: bool) -> None:
+    """In whatever way a coroutine is awaited, so is send(), which waits while the transport is full."""
     channel = Recorder(asyncio.get_running_loop())
     channel.transport_.full = full
 
@@ -498,6 +500,7 @@ async def test_sending(use: str, full: bool) -> None:
 
 
 async def test_timeouts() -> None:
+    """A wait that times out takes no message, and leaves the channel to other readers."""
     channel = Recorder(asyncio.get_running_loop())
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(channel.recv(), 0.001)

@@ -23,5 +23,6 @@ MODULES = sorted({module.name for module in pkgutil.iter_modules(_core.__path__)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("module", MODULES)
 def test_nonsense(module: str, seed: int) -> None:
+    """Calls with arguments of any type raise, and do not harm the process."""
     done = programs.run(nonsense, module, str(seed), "40")
     assert (done.returncode, done.stdout) == (0, "unharmed\n"), done.stderr[-2000:]

@@ -40,6 +40,7 @@ def test_new_scoreboard(board: Scoreboard) -> None:
 
 
 def test_facts(board: Scoreboard) -> None:
+    """What the supervisor writes about itself is what readers read."""
     board.desired = 3
     board.ready = True
     board.draining = True
@@ -101,6 +102,7 @@ def test_two_generations_in_a_slot(board: Scoreboard) -> None:
 
 
 def test_backoff(board: Scoreboard) -> None:
+    """A slot that backs off says until when."""
     board.assign(1)
     board.backoff(1, 99.5)
     assert [slot.backoff_until for slot in board.read().slots] == [0, 99.5]
@@ -208,6 +210,7 @@ def test_the_file_cannot_be_cut() -> None:
 
 
 def test_attach() -> None:
+    """Another process that has the descriptor reads and counts in the same memory."""
     board = Scoreboard.create(rows=8, slots=4)
     i = board.assign(3, pid=5)
     board.row(i).accepted()

@@ -53,6 +53,7 @@ def test_reloads_and_upgrades(board: Scoreboard) -> None:
 
 
 def test_drains(board: Scoreboard) -> None:
+    """The durations of drains are counted by their outcome."""
     board.drained(True, 0.05)
     board.drained(False, 35)
     found = board.read().drain_duration

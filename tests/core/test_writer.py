@@ -39,6 +39,7 @@ from tidegate.protocol import State
     ],
 )
 def test_send(message: Any, text_: bool | None, first: int, payload: bytes) -> None:
+    """A message of each type is one frame with the right opcode."""
     channel = Recorder()
     assert finish(channel.send(message, text_)) is None
     assert channel.transport_.writes == [header(first, len(payload)) + payload]
