@@ -363,9 +363,12 @@ async def test_log_of_frames(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, "tests.asyncio"):
         async with serving(handler, logger=logger) as made:
             peer = await made.peer()
-            peer.send(frame("é".encode()), frame(b"ping", 9), frame(b"a", fin=False), frame(b"b", 0), close(1000, "x"))
-            got = await peer.frames()
-    payloads = [b"ping"] + [b"\xc3\xa9"] * 3 + [b""] + [b"ab"] * 3 + [b"", b"\x03\xe8x"]
+            peer.send(frame("é".encode()), frame(b"ping", 9), frame(b"a", fin=False), frame(b"b", 0))
+            got = [await peer.frame() for _ in range(9)]
+            peer.send(close(1000, "x"))
+            got += await peer.frames()
+    got.remove((0x8A, b"ping"))  # which comes first, unless a turn ended before it
+    payloads = [b"\xc3\xa9"] * 3 + [b""] + [b"ab"] * 3 + [b"", b"\x03\xe8x"]
     assert [payload for _, payload in got] == payloads
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.DEBUG]
     assert "< GET / HTTP/1.1" in lines
