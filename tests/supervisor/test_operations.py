@@ -72,7 +72,7 @@ def test_one_at_a_time_in_the_order_asked_for(tmp_path: Path) -> None:
 def test_by_force(tmp_path: Path) -> None:
     """What is under way is given up for it."""
     log = supervise(cases.by_force, tmp_path)
-    assert "first False reload was asked for, with force" in log
+    assert "first False reload was requested, with force" in log
     assert "second True generation 2 serves" in log
 
 

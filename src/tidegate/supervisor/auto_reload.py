@@ -1,10 +1,12 @@
 """For developers: a reload whenever a file of the application has changed, as ``--reload-on-change`` asks for.
 
-The supervisor has no threads and looks at no folders: a process of its own does (file_watcher.py), which is no worker
-and has no slot. It says what has changed, and the supervisor asks itself for a reload, which does what every reload
-does: an application that cannot be loaded leaves the old workers where they are.
+The supervisor has no threads and watches no folders: a process of its own does (file_watcher.py), without a slot. It
+reports what has changed, and the supervisor requests a reload like any other: if the application cannot be loaded, the
+old workers stay.
 
-    AutoReload    the process as its parent sees it: `open`, `close`, and `leave` (in another child)
+    AutoReload     the file watcher as its parent sees it: `open`, `close`, and `close_in_child`
+    Task           what it is to watch
+    FileChanges    what it reports
 
 What must not live here: which files those are (file_watcher.py), what a reload is (operations.py).
 """
@@ -29,15 +31,15 @@ __all__ = ["AutoReload", "FileChanges", "Task"]
 logger = logging.getLogger("tidegate.supervisor")
 
 SHOWN = 3  # names of changed files in one line of the log
-LONGEST = 1 << 20  # bytes of what it says at once
+LONGEST = 1 << 20  # bytes of one report
 
 
 class Task(msgspec.Struct, frozen=True):
-    """What the process is to look at.
+    """What the file watcher is to watch.
 
     Attributes:
-        application: the target, whose package is looked at besides the current directory.
-        files: others.
+        application: the target, whose package is watched besides the current directory.
+        files: other files.
     """
 
     application: str
@@ -45,17 +47,17 @@ class Task(msgspec.Struct, frozen=True):
 
 
 class FileChanges(msgspec.Struct, frozen=True):
-    """What it says, in a line of JSON: at first what it watches, and then what has changed."""
+    """A report of the file watcher, in a line of JSON: at first what it watches, then what has changed."""
 
     watches: list[str] = []
     changed: list[str] = []
 
 
 class AutoReload:
-    """The process that looks out for changes, if there is to be one.
+    """The file watcher, if the settings ask for one.
 
     Parameters:
-        loop: where it is waited for what the process says.
+        loop: where its reports are waited for.
         on_change: called when files have changed.
         file: the configuration file, if there is one.
     """
@@ -65,10 +67,10 @@ class AutoReload:
         self._loop, self._on_change = loop, on_change
         self._pid: int | None = None
         self._pipe: socket.socket | None = None
-        self._heard = b""
+        self._received = b""
 
     def open(self, config: Config) -> None:
-        """Begin, if the settings say so."""
+        """Start the file watcher, if the settings ask for it."""
         if not config.reload_on_change:
             return
         task = Task(config.application, [self.file] if self.file is not None else [])
@@ -93,7 +95,7 @@ class AutoReload:
         self._loop.add_reader(self._pipe.fileno(), self._on_readable)
 
     def close(self) -> None:
-        """End it."""
+        """End the file watcher."""
         if self._pipe is None:
             return
         self._loop.remove_reader(self._pipe.fileno())
@@ -105,7 +107,8 @@ class AutoReload:
             self._pid = None
 
     def close_in_child(self) -> None:
-        """In a child: have no part in it."""
+        """Close the pipe, in a child."""
+
         if self._pipe is not None:
             self._pipe.close()
             self._pipe = None
@@ -118,8 +121,8 @@ class AutoReload:
             return
         except OSError:
             said = b""
-        *lines, self._heard = (self._heard + said).split(b"\n")
-        if not said or len(self._heard) > LONGEST:
+        *lines, self._received = (self._heard + said).split(b"\n")
+        if not said or len(self._received) > LONGEST:
             self.close()
             logger.error("file changes are no longer noticed: the file watcher has ended; SIGHUP still reloads")
             return

@@ -1,11 +1,11 @@
-"""The control socket: whoever runs the daemon asks it for something, and hears what comes of it.
+"""The control socket: commands send requests to the daemon, and receive progress and the result.
 
-    Control     the socket's file, who may ask, and what is done for each request
+    Control     the socket's file, who may ask, and what carries out each request
     Client      one connection: a request within a time and a size, answers as far as they are read
 
-It is part of the supervisor's loop and waits for nobody: a client that does not ask, does not read or is gone is
-dropped, and what it has asked for goes on. The file is for the daemon's user alone, and the system says who connects:
-that user, or root.
+It is part of the supervisor's loop and never waits: a client that does not ask, does not read or is gone is
+disconnected, and its request goes on. The file is for the daemon's user alone, and the system tells who connects: that
+user, or root.
 
 What must not live here: what a request consists of (ipc/control_protocol.py), what it does (operations.py,
 supervisor.py).
@@ -46,17 +46,17 @@ __all__ = ["Control", "Describe"]
 logger = logging.getLogger("tidegate.supervisor")
 
 Describe: TypeAlias = "Callable[[Snapshot, float], object]"
-"""The daemon's status, of a read of its scoreboard at a time (Unix time), as something that JSON has words for."""
+"""Makes the daemon's status, of a read of its scoreboard at a time (Unix time), as values that JSON has."""
 
 CLIENTS = 64  # at a time
-SILENCE = 10.0  # seconds within which a client says what it wants, and reads what there is to read
+SILENCE = 10.0  # seconds within which a client sends its request, and reads its answers
 UNSENT = 2**20  # bytes of answers that wait for a client that does not read
 RETRY = 0.05  # seconds until what could not be sent is tried again
 GLANCE = 1.0  # seconds between two looks at how far the end is
 EXHAUSTED = 1.0  # seconds without accepting, when there are no descriptors
 
 _STOP_MODES: Final = {"drain": StopMode.GRACEFUL, "close": StopMode.CLOSE, "cut": StopMode.ABORT}
-# The operation that does what is asked for; its arguments are the request's fields.
+# The operation for each request; its arguments are the request's fields.
 _OPERATIONS: Final[dict[type[Request], str]] = {
     control_protocol.Reload: "reload",
     control_protocol.Scale: "scale",
@@ -69,8 +69,8 @@ class Control:
     """The control socket of a supervisor; without a path there is none.
 
     Parameters:
-        pool: what there is to tell of.
-        operations: whom to ask for operations.
+        pool: the slots and their children, and the scoreboard.
+        operations: which requests ask for.
         stop: ends the daemon: how urgently, and why.
         describe: makes the answer of `status`.
     """
@@ -102,13 +102,13 @@ class Control:
         """Listen there, and nowhere if that is None; as `user` later.
 
         Raises:
-            AddressError: somebody else listens there, or it cannot be done.
+            AddressError: another program listens there, or the socket cannot be bound.
         """
         if path is None:
             return
-        self.path = os.path.abspath(path)  # it is removed in the end, wherever the daemon has gone by then
+        self.path = os.path.abspath(path)  # it is removed in the end, whatever the working directory is then
         listener = UnixListener(self.path)
-        mask = os.umask(0o177)  # not a moment in which others could connect
+        mask = os.umask(0o177)  # other users cannot connect at any moment
         try:
             listener.bind(user)
             listener.listen(0, CLIENTS)
@@ -122,18 +122,18 @@ class Control:
         self._watch()
 
     def chown(self, uid: int, gid: int) -> None:
-        """Before root becomes that user: let it have the socket's file."""
+        """Give the socket's file to the user that root is about to switch to."""
         if self._listener is not None:
             self._listener.chown(uid, gid)
 
     def state(self) -> tuple[ListenerState | None, list[int]]:
-        """What the program that is started anew in this process must know: the socket, and who waits for that."""
+        """Return what the program that replaces this one must know: the socket, and the clients that wait for it."""
         if self._listener is None:
             return None, []
         return self._listener.state(), [client.sock.fileno() for client in self._clients if client.upgrades]
 
     def restore(self, left: ListenerState | None, clients: Sequence[int]) -> OnProgress | None:
-        """Have what the program before this one had, instead of opening it; the result tells who waits."""
+        """Take over the socket of the program before this one; return what reports to the clients that wait."""
         if left is None:
             return None
         listener = UnixListener(str(left.place[0]))
@@ -159,7 +159,7 @@ class Control:
             self.loop.add_reader(self._listener.at(0).fileno(), self._on_connection)
 
     def renew_file(self) -> None:
-        """Make the socket's file anew, if somebody has removed it."""
+        """Make the socket's file again, if it has been removed."""
         listener = self._listener
         if listener is None or listener.reported_gone or listener.present:
             return
@@ -178,14 +178,14 @@ class Control:
         self._watch()
 
     def close_in_child(self) -> None:
-        """In a child: close what others have, and send nothing."""
+        """Close, in a child, the supervisor's sockets, and send nothing."""
         if self._listener is not None:
             self._listener.close_in_child(None)
         for client in self._clients:
             client.sock.close()
 
     def close(self, status: int) -> None:
-        """The daemon ends with this exit status: tell those who wait for it."""
+        """Report the exit status to clients that wait for the daemon's end, and close."""
         for client in list(self._clients):
             if client in self._stopping:
                 client.report(status == 0, f"stopped with status {status}")
@@ -205,7 +205,7 @@ class Control:
             sock, _ = self._listener.at(0).accept()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                # It waits in the queue, and would be announced all the time.
+                # The connection stays in the queue, and the socket readable: look again later.
                 self.loop.remove_reader(self._listener.at(0).fileno())
                 self.loop.call_later(EXHAUSTED, self._watch)
             return
@@ -220,12 +220,12 @@ class Control:
             client.listen()
 
     def forget(self, client: Client) -> None:
-        """It is gone."""
+        """Forget a client that is gone."""
         self._clients.discard(client)
         self._stopping.discard(client)
 
     def ask(self, client: Client, line: bytes) -> None:
-        """Do what a line says."""
+        """Carry out the request on a line."""
         try:
             request = control_protocol.read_request(line)
         except RequestError as error:
@@ -240,7 +240,7 @@ class Control:
         self._table.get(type(request), self._refuse)(client, request)
 
     def _refuse(self, client: Client, request: Request) -> None:
-        """Tell that this daemon has nothing that does what is asked for."""
+        """Answer a request that this daemon cannot carry out."""
         name = control_protocol.name_of(request)
         client.report(False, f"{name} is not possible with this daemon, which is tidegate {version}")
 
@@ -251,7 +251,7 @@ class Control:
             return
         client.upgrades = name == "upgrade"
         self._operations.request(name, client.report, **msgspec.structs.asdict(request))
-        # If it is decided already, that is the answer.
+        # Sends nothing if the operation has been decided already.
         client.accept()
 
     def _stop(self, client: Client, request: control_protocol.Stop) -> None:
@@ -262,7 +262,7 @@ class Control:
             self._report_connections(None)
 
     def _report_connections(self, before: int | None) -> None:
-        """Tell those who wait for the end how far it is."""
+        """Report the connections that are left to clients that wait for the daemon's end."""
         left = self._pool.connections()
         if left != before:
             for client in list(self._stopping):
@@ -275,7 +275,7 @@ class Control:
             return
         try:
             found = msgspec.json.encode(self._describe(self._pool.scoreboard.read(), time.time()))
-        except Exception as error:  # nothing that is only looked at may end the daemon
+        except Exception as error:  # a fault in the status must not end the daemon
             logger.exception("control: the status could not be read")
             client.report(False, f"the status could not be read: {type(error).__name__}: {error}")
             return
@@ -285,15 +285,15 @@ class Control:
 
 
 class Client:
-    """Somebody who has connected.
+    """A connection to the control socket.
 
     Parameters:
-        control: whom to ask.
-        sock: the connection, which is the Client's own.
+        control: carries out the request.
+        sock: the connection, which the Client owns.
 
     Attributes:
-        uid, pid: who it is, where the system tells, else -1.
-        done: whether it has had its last answer.
+        uid, pid: of the client, where the system tells, else -1.
+        done: whether it has been sent its last answer.
         upgrades: whether it waits for an upgrade, and so for another program.
     """
 
@@ -307,18 +307,18 @@ class Client:
         self._received = b""
         self._asked = False
         self._unsent = bytearray()
-        self._timer: Timer | None = None  # by which it must have asked; then: to send what is unsent
+        self._timer: Timer | None = None  # until the request must have come; then: to send what is unsent
         self._stuck: float | None = None  # since when nothing could be sent
         sock.setblocking(False)
 
     def __str__(self) -> str:
-        return f"process {self.pid} of user {self.uid}" if self.uid >= 0 else "somebody"
+        return f"process {self.pid} of user {self.uid}" if self.uid >= 0 else "a process"
 
     def may_ask(self) -> bool:
-        """Whether it is the daemon's user or root; where the system does not tell, the file's mode has said so."""
+        """Return whether it is the daemon's user or root; if the system does not tell, the file's mode decides."""
         return self.uid in (0, os.geteuid(), -1)
 
-    # What it says.
+    # From the client.
 
     def listen(self) -> None:
         """Wait for its request."""
@@ -326,7 +326,7 @@ class Client:
         self._timer = self._loop.call_later(SILENCE, self._on_silence)
 
     def wait(self) -> None:
-        """It has asked another program in this process, and waits for the answer."""
+        """Wait with a client whose request the program before this one has read."""
         self.upgrades = self._asked = True
         self._loop.add_reader(self.sock.fileno(), self._on_readable)
 
@@ -352,7 +352,7 @@ class Client:
                 self._ask()
 
     def _on_end(self) -> None:
-        """It says nothing more; it may still listen."""
+        """Handle the end of what it sends; it may still read."""
         self._loop.remove_reader(self.sock.fileno())
         if not self._asked:
             if self._received:
@@ -376,18 +376,19 @@ class Client:
         else:
             self._control.ask(self, line)
 
-    # What it hears.
+    # To the client.
 
     def accept(self) -> None:
-        """Tell it that its request is understood; nothing if it has had its last answer."""
+        """Send that the request is understood, unless the last answer has been sent."""
         self.send(Answer(accepted=True))
 
     def report(self, done: bool | None, text: str) -> None:
-        """Tell it progress (None), or the end."""
+        """Send progress (None), or the end."""
         self.send(Answer(done, shorten(text)))
 
     def send(self, answer: Answer) -> None:
-        """Tell it something, for as long as it listens. After the last answer it is let go."""
+        """Send an answer. After the last one the connection is closed."""
+
         if self.done:
             return
         self.done = answer.done is not None

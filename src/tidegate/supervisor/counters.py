@@ -1,9 +1,9 @@
-"""What the supervisor counts of its own work and of its children, in the scoreboard.
+"""What the supervisor counts in the scoreboard, of its own work and of its children.
 
-    update   at each tick: how many connections wait in the queues, which only whoever holds the sockets can ask; and
-             with which settings the daemon serves
-    note     an operation has ended
-    ended    a child has: what it counted becomes its slot's, with the processor time that the system tells of it
+    update             at each tick: how many connections wait in the queues, which only the owner of the sockets can
+                       tell; and with which settings the daemon serves
+    operation_ended    a reload or an upgrade
+    child_ended        what it counted becomes its slot's, with the processor time that the system tells of it
 
 What must not live here: what workers count (their rows), names of metrics (metrics/catalog), what to do
 about any of it.
@@ -24,7 +24,7 @@ __all__ = ["Counters", "fingerprint"]
 
 
 def fingerprint(config: Config) -> int:
-    """64 bits of the settings, from which nobody can tell what they are; secrets are no part of it."""
+    """Return a hash of the settings, of 64 bits; secrets are not a part of it."""
     known = [
         f"{name}={setting.write(getattr(config, name))}"
         for name, setting in settings().items()
@@ -48,7 +48,7 @@ class Counters:
         self._lost: int | None = None  # lines of the log, by the program before this one in this process
 
     def update(self) -> None:
-        """Enter the settings, and how full queues are: of each slot's own sockets, and (None) those that all share."""
+        """Record the settings, and how full the queues are: of each slot, and (None) of the sockets that all share."""
         pool, scoreboard = self._pool, self._pool.scoreboard
         if self._lost is None:
             self._lost = scoreboard.log_messages_dropped
@@ -63,14 +63,15 @@ class Counters:
         self._measured = present
 
     def operation_ended(self, operation: str, done: bool, seconds: float) -> None:
-        """Enter the end of an operation; the reload that is a part of an upgrade counts as that."""
+        """Record the end of an operation; the reload that is a part of an upgrade counts as an upgrade."""
         if operation == "reload":
             self._pool.scoreboard.reloaded(done, seconds)
         elif operation == "upgrade":
             self._pool.scoreboard.upgraded(done)
 
     def child_ended(self, handle: Handle) -> None:
-        """Enter the end of a child, which has been reaped."""
+        """Record the end of a child, which has been reaped."""
+
         scoreboard = self._pool.scoreboard
         if handle.slot.role is Role.ADMIN:
             scoreboard.retire_admin(handle.cpu_seconds)

@@ -1,9 +1,10 @@
-"""A process that looks out for changes of an application's files, and tells its parent; see auto_reload.py.
+"""A process that watches an application's files, and reports changes to its parent; see auto_reload.py.
 
     folders     where the application's modules are: the current directory, and its package if that is elsewhere
-    concerns    whether a path is one of them
-    holds       whether there are such in a folder
-    main        look out, until the parent has closed its end of standard input, which is a socket
+    concerns    whether a path is a file of the application
+    holds       whether a folder has such files
+    stamps      what changes with a file
+    main        watch, until the parent has closed its end of standard input, which is a socket
 
 What must not live here: what is done about a change (auto_reload.py).
 """
@@ -25,15 +26,15 @@ from .auto_reload import FileChanges, Task
 __all__ = ["concerns", "folders", "holds", "main", "stamps"]
 
 LOOK = 500  # milliseconds between two looks at single files, and at the parent
-QUIET = 100  # milliseconds without another change, until changes are told: an editor, or git, makes many at once
-LONGEST = 1600  # milliseconds until they are told in any case
+QUIET = 100  # milliseconds without another change, until changes are reported: an editor, or git, makes many at once
+LONGEST = 1600  # milliseconds until they are reported in any case
 
 # Folders that hold no application's own code, besides those that are hidden.
 OTHERS = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 
 def folders(application: str) -> list[str]:
-    """Where the modules of an application are, without what is in another of these folders."""
+    """Return the folders of an application's modules, without those inside another one."""
     try:
         here = os.getcwd()
     except OSError:  # it has been removed
@@ -52,7 +53,7 @@ def folders(application: str) -> list[str]:
 
 
 def concerns(watched: Iterable[str], path: str) -> bool:
-    """Whether a path is that of a Python file in one of these folders, and of nobody else's."""
+    """Return whether a path is a Python file in one of these folders, and not of another package."""
     if not path.endswith(".py"):
         return False
     for folder in watched:
@@ -63,12 +64,12 @@ def concerns(watched: Iterable[str], path: str) -> bool:
 
 
 def holds(watched: Iterable[str], path: str) -> bool:
-    """Whether a folder that has appeared holds any: what was in it before it was watched, nobody tells."""
+    """Return whether a new folder holds such files: those made before it was watched have no event."""
     return any(concerns(watched, os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names)
 
 
 def stamps(files: Sequence[str]) -> list[tuple[int, int, int] | None]:
-    """What changes of each file when it is written to or replaced; None if it is not there."""
+    """Return, for each file, values that change when it is written to or replaced; None if it is missing."""
     found: list[tuple[int, int, int] | None] = []
     for file in files:
         try:
@@ -81,7 +82,8 @@ def stamps(files: Sequence[str]) -> list[tuple[int, int, int] | None]:
 
 
 def main(task: Task, parent: socket.socket) -> None:
-    """Tell the parent of changes until it has gone."""
+    """Report changes to the parent until it has gone."""
+
     from watchfiles import Change, watch
 
     watched = folders(task.application)

@@ -1,17 +1,16 @@
-"""Who hangs, and who has lived long enough: heartbeats, and the limits of a worker's life.
+"""Heartbeats of children, and the limits of a worker's life.
 
-    check      at each tick of the supervisor: judge every child that serves, then ask for the recycling of one
+    check      at each tick of the supervisor: check every child that serves, then request the recycling of one
 
-A child that serves shows that its event loop turns: a worker by the heartbeat in its row, the admin process by a word
+A child that serves shows that its event loop turns: a worker by the heartbeat in its row, the admin process by a report
 on its pipe. After two seconds of silence others accept a worker's connections (sockets/accept_queues.py). After half of
-`worker_timeout` it shows its stacks in the log, once; after the whole of it, it is aborted, and killed if that does not
-end it. The end of a child fills its slot again (pool.py).
+`worker_timeout` its stacks go to the log, once; after the whole of it, it is aborted, and killed if that does not end
+it. The end of a child fills its slot again (pool.py).
 
-Silence is counted in ticks of the supervisor, each for what a tick takes and no more: when the machine slept, or the
-supervisor itself was stopped, nobody is the worse for it. Children that boot or were told to end have limits of their
-own.
+Silence is counted in ticks of the supervisor, each for what a tick takes and no more: time in which the machine slept,
+or the supervisor was stopped, does not count. Children that boot or stop have limits of their own.
 
-What must not live here: how a worker is recycled (operations.py), whose turn to fork it is (pool.py).
+What must not live here: how a worker is recycled (operations.py), when a slot is filled (pool.py).
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ __all__ = ["HealthMonitor"]
 
 logger = logging.getLogger("tidegate.supervisor")
 
-# Seconds of silence after which nobody new should have to wait for a worker.
+# Seconds of silence after which new connections should not wait for a worker.
 SILENT = 2.0
 # The least seconds of silence that the admin process is ended for: it gives a sign each second.
 ADMIN_PATIENCE = 4.0
 
-# How far the limits of the slots are apart, as a part of each, so that workers born together do not go together.
+# How far the limits of the slots are apart, as a part of each, so that workers that started together end apart.
 SPREAD = 0.2
-GOLDEN: Final = 0.618033988749895  # multiples of it, without their whole parts, are far apart however many there are
+GOLDEN: Final = 0.618033988749895  # the fractional parts of its multiples are far apart, however many there are
 # Seconds between two looks at the memory, and how many in a row must find too much.
 MEMORY_INTERVAL = 2.0
 MEMORY_LOOKS = 3
@@ -68,10 +67,10 @@ class _Note:
     """What is remembered of a child from tick to tick.
 
     Attributes:
-        beat: its last sign of life.
+        beat: its last heartbeat.
         silence: seconds without one.
-        shown: whether it has shown its stacks for it.
-        heavy: how many looks in a row found that it takes too much memory.
+        shown: whether its stacks have been shown for that.
+        heavy: how many checks in a row found that it uses too much memory.
     """
 
     beat: float = 0.0
@@ -81,11 +80,11 @@ class _Note:
 
 
 class HealthMonitor:
-    """What is known of the health of the supervisor's children.
+    """The health of the supervisor's children.
 
     Parameters:
         pool: the children.
-        operations: whom to ask for recycling.
+        operations: for the recycling.
     """
 
     def __init__(self, pool: WorkerPool, operations: Operations) -> None:
@@ -93,14 +92,14 @@ class HealthMonitor:
         self._notes: dict[Handle, _Note] = {}
         self._looked = time.monotonic()
         self._memory_checked_at = 0.0  # when the memory was looked at
-        self._recycling: Handle | None = None  # who is to go
+        self._recycling: Handle | None = None  # the worker that is being recycled
         self._failures = 0  # of recycling, in a row
         self._not_before = 0.0  # is another worker recycled
         self._least: dict[int, float] = {}  # slot -> seconds that its worker serves in any case
-        self._phase = random.random()  # so that daemons that were started together do not go together either
+        self._phase = random.random()  # so that daemons that were started together do not recycle together
 
     def check(self, interval: float) -> None:
-        """Look at every child that serves; `interval` is in how many seconds the next look is due."""
+        """Check every child that serves; the next check is due in `interval` seconds."""
         now = time.monotonic()
         step = min(now - self._looked, 2 * interval)
         self._looked = now
@@ -118,7 +117,7 @@ class HealthMonitor:
     # Heartbeats.
 
     def _check_heartbeat(self, handle: Handle, note: _Note, step: float) -> None:
-        """Judge it by its signs of life."""
+        """Act on the age of a child's heartbeat."""
         limit, beat = self._pool.config.worker_timeout, self._beat(handle)
         if not beat:
             return
@@ -146,7 +145,8 @@ class HealthMonitor:
             handle.kill(logs.STACKS)
 
     def _beat(self, handle: Handle) -> float:
-        """Its last sign of life; 0.0 before the first."""
+        """Return a child's last heartbeat; 0.0 before the first."""
+
         if handle.slot.role is Role.ADMIN:
             return handle.last_report_at
         return self._pool.scoreboard.row(handle.row).heartbeat if handle.row is not None else 0.0
@@ -169,7 +169,7 @@ class HealthMonitor:
             note.heavy = note.heavy + 1 if too_much else 0
 
     def _recycle(self, now: float) -> None:
-        """Ask for the recycling of one worker, the oldest of those that are due, when nothing else is under way."""
+        """Request the recycling of one worker, the oldest of those that are due, when nothing else is under way."""
         if self._recycling is not None or now < self._not_before:
             return
         if self._operations.current is not None or self._pool.drained:
@@ -185,7 +185,7 @@ class HealthMonitor:
         self._operations.request("recycle", self._on_recycled, handle=handle, why=why)
 
     def _reason(self, handle: Handle) -> tuple[str, str] | None:
-        """Why the worker should be recycled: the scoreboard's word for it, and ours."""
+        """Return why a worker is due for recycling, in the scoreboard's word and in the log's; None if it is not."""
         config, served = self._pool.config, handle.served
         slot = handle.slot
         if handle.row is None or served is None or slot.current is not handle:
@@ -204,11 +204,11 @@ class HealthMonitor:
         return None
 
     def _share(self, slot: int) -> float:
-        """What a slot has of every limit: around 1, and of no two slots the same."""
+        """Return the factor of a slot's limits: around 1, and different for each slot."""
         return 1.0 + SPREAD * ((self._phase + slot * GOLDEN) % 1.0 - 0.5)
 
     def _space_out(self, handle: Handle) -> None:
-        """Keep a limit that every worker reaches at once from letting them all do nothing but come and go."""
+        """Recycle less often when workers reach a limit soon after they start."""
         served = handle.served or 0.0
         before = self._least.pop(handle.slot.index, 0.0)
         if served < max(STEADY, 2 * before):
@@ -217,7 +217,8 @@ class HealthMonitor:
             logger.warning(text, write_number(round(served, 1)), write_number(least))
 
     def _on_recycled(self, done: bool | None, text: str) -> None:
-        """What becomes of the recycling."""
+        """Follow up the end of a recycling."""
+
         if done is None:
             return
         self._recycling = None

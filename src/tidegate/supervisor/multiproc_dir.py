@@ -1,10 +1,10 @@
 """The folder in which processes of the application count with prometheus_client: PROMETHEUS_MULTIPROC_DIR.
 
-    make    before anything of an application is imported: a fresh one for each daemon
-    take    after an upgrade in place: the one that was made before
-    renew_if_removed    now and then: another one, if somebody has removed it
-    ended   a worker has: what it alone could tell the present value of is forgotten
-    close   the daemon ends, and nobody reads them any more
+    make                before anything of an application is imported: a new folder for each daemon
+    restore             after an upgrade in place: the folder that was made before
+    renew_if_removed    now and then: another folder, if it has been removed
+    ended               remove a worker's gauges of live processes
+    close               remove the folder when the daemon ends
 
 It is in $RUNTIME_DIRECTORY or in shared memory where that is possible, so that counting writes to no disk; or in the
 folder that the variable names at the start.
@@ -45,13 +45,13 @@ class MultiprocDir:
     def __init__(self) -> None:
         self.folder: str | None = None
         self._former: list[str] = []
-        # Every process of the daemon has it, and with it a shared lock: a folder without is of one that was killed.
+        # Every process of the daemon has it open, with a shared lock: a folder without one is of a killed daemon.
         self._lock = -1
 
     def make(self) -> None:
-        """Make a folder, and let every process that is forked from now on count there.
+        """Make a folder in which every process that is forked from now on counts.
 
-        One that cannot be made is no reason not to serve: each process then counts by itself.
+        If none can be made, each process counts by itself.
         """
         reasons = []
         for parent in _parents():
@@ -66,14 +66,14 @@ class MultiprocDir:
         logger.warning("metrics of the application are not collected: no folder could be made for them: %s", reasons)
 
     def restore(self, folder: str | None, *, rows: bool) -> None:
-        """Go on with the folder that the program before this one has left.
+        """Take over the folder of the program before this one.
 
         Args:
             folder: its path; None: it had none.
-            rows: whether workers that it has left keep their rows. If not, nobody may write in what is theirs.
+            rows: whether its workers keep their rows. If not, new workers must not write into their files.
         """
         if folder is not None and rows:
-            with contextlib.suppress(OSError):  # somebody has removed it
+            with contextlib.suppress(OSError):  # it has been removed
                 self._use(folder)
                 return
         if folder is not None:
@@ -82,9 +82,9 @@ class MultiprocDir:
         self.make()
 
     def renew_if_removed(self) -> bool:
-        """Whether there is another folder from now on, because somebody has removed the one that there was.
+        """Make another folder if this one has been removed; return whether it was.
 
-        Cleaners of temporary files do so, and systemd when the last session of a user ends (RemoveIPC=).
+        Cleaners of temporary files do that, and systemd when the last session of a user ends (RemoveIPC=).
         """
         if self.folder is None or self._is_ours(self.folder):
             return False
@@ -114,15 +114,15 @@ class MultiprocDir:
         self.folder = os.environ[MULTIPROC_DIR] = folder
 
     def ended(self, row: int) -> None:
-        """The worker that counted in this row has ended, and nobody has taken its place yet."""
+        """Remove the gauges of live processes of a worker that has ended, before another one has its row."""
         if self.folder is not None:
-            # As prometheus_client does it, without which a supervisor can be: gauges of live processes.
+            # As prometheus_client does it, which the supervisor does not import.
             for path in glob.glob(f"{glob.escape(self.folder)}/gauge_live*_{row}.db"):
                 with contextlib.suppress(OSError):  # it is gone, or the file system has become read-only
                     os.remove(path)
 
     def close(self) -> None:
-        """Remove it."""
+        """Remove the folder."""
         for folder in (*self._former, *([self.folder] if self.folder is not None else [])):
             shutil.rmtree(folder, ignore_errors=True)
         if self._lock >= 0:
@@ -133,7 +133,7 @@ class MultiprocDir:
 def _sweep(parent: str) -> None:
     """Remove the folders of daemons that were killed."""
     for folder in glob.glob(f"{glob.escape(parent)}/{PREFIX}*"):
-        with contextlib.suppress(OSError):  # it is in use, or somebody else's
+        with contextlib.suppress(OSError):  # it is in use, or another user's
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -145,7 +145,8 @@ def _sweep(parent: str) -> None:
 
 
 def _parents() -> Iterator[str | None]:
-    """Where it could be, best first."""
+    """Yield the places where it can be made, best first."""
+
     yield from filter(None, (os.environ.get(MULTIPROC_DIR), runtime_directory()))
     if os.path.isdir("/dev/shm"):
         yield "/dev/shm"

@@ -1,7 +1,7 @@
-"""What is done to a running daemon on request: reload, scale, recycle, drain. One at a time, each to its end.
+"""Operations on a running daemon: reload, scale, recycle, drain, upgrade. One at a time, each to its end.
 
 An operation is a generator: each `yield` waits for the next turn in which something has happened, so that what takes
-many turns of the supervisor's loop reads from top to bottom, and a signal is heeded at every one of them. It raises
+many turns of the supervisor's loop reads from top to bottom, and a signal takes effect at each of them. It raises
 `Failed` when it cannot be done, and has then left everything as it was.
 
     reload     the next generation takes over: a first worker boots alone, then the others; they must live for a while,
@@ -9,10 +9,10 @@ many turns of the supervisor's loop reads from top to bottom, and a signal is he
     scale      slots are added, or retired
     recycle    one slot gets a new worker
     drain      every connection is closed and new ones are refused, until the next reload
-    upgrade    the program of the supervisor itself is started anew, and hands over to workers of its own
+    upgrade    the program of the supervisor itself is replaced, and hands over to workers of its own
 
-What must not live here: forking and watching (pool.py), whose queue is whose (sockets/accept_queues.py), who may
-ask (control.py).
+What must not live here: forking and watching (pool.py), queues of slots without a worker (sockets/accept_queues.py),
+who may request an operation (control.py).
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ logger = logging.getLogger("tidegate.supervisor")
 
 Steps: TypeAlias = Generator[None, None, None]
 OnProgress: TypeAlias = Callable[[bool | None, str], None]
-"""Told of progress (None and what happens), and at the end whether it was done, and how."""
+"""Called with progress (None and what happens), and at the end with whether it was done, and how."""
 
-GLANCE = 0.2  # seconds between two looks at what nobody tells
-STOP_ACCEPTING = 2.0  # seconds for old workers to stop accepting; one that takes longer is blocked, and accepts nobody
+GLANCE = 0.2  # seconds between two looks at what has no event
+STOP_ACCEPTING = 2.0  # seconds for old workers to stop accepting; one that takes longer is blocked, and accepts nothing
 
 
 class Failed(Exception):
@@ -53,10 +53,10 @@ class Failed(Exception):
 
 
 class _Operation:
-    """One that was asked for.
+    """An operation that was requested.
 
     Attributes:
-        name, arguments: what, as it was asked for.
+        name, arguments: as requested.
         on_progress: reports to who asked: progress, and once the end.
         finished: whether they were: the rest is cleaning up.
     """
@@ -73,13 +73,13 @@ class _Operation:
 
 
 class Operations:
-    """Those that wait, and the one that is under way.
+    """The operation that is under way, and those that wait.
 
     Parameters:
         pool: the slots and their workers.
         service: the daemon towards the system.
-        auto_reload: what looks out for changed files.
-        upgrade: how the program is started anew.
+        auto_reload: the watching of files.
+        upgrade: the replacement of the program.
         load: the settings as they are to be now; raises ConfigError, which says what is wrong with them.
         on_end: an operation has ended: which, whether it was done, and after how many seconds.
     """
@@ -107,17 +107,17 @@ class Operations:
             "upgrade": self._upgrade,
         }
 
-    # Asking, and being told.
+    # Requests and reports.
 
     def request(
         self, name: str, on_progress: OnProgress | None = None, *, force: bool = False, **arguments: Any
     ) -> None:
-        """Do it, after those that were asked for before.
+        """Do an operation, after those that were requested before.
 
         Parameters:
             name: of the table.
             on_progress: called with progress, and with the end.
-            force: do it now: what is under way is given up, and a drain ended at once.
+            force: do it now: give up what is under way, and end a drain at once.
             arguments: the operation's own.
         """
         operation = _Operation(name, arguments, on_progress)
@@ -125,13 +125,13 @@ class Operations:
             self._finish(operation, False, "the daemon is stopping")
             return
         if name == "reload" and not force:
-            # A reload that has not begun reads what is there when it does: one is enough for all who ask.
+            # A reload that has not begun reads the configuration when it does: one serves every request.
             for other in self._waiting:
                 if other.name == "reload":
                     other.on_progress = _both(other.on_progress, on_progress)
                     return
         if force:
-            self._force(f"{operation} was asked for, with force")
+            self._force(f"{operation} was requested, with force")
             self._waiting.appendleft(operation)
         else:
             if self.current is not None:
@@ -140,7 +140,7 @@ class Operations:
         self.advance()
 
     def reload_for_changes(self) -> None:
-        """Reload because files have changed: whoever develops wants to see the new code, and no drain."""
+        """Reload because files have changed, without a drain: developers want to see the new code."""
         # The reload that is under way may have read what was there before.
         again = self.current is not None and self.current.name == "reload"
 
@@ -155,7 +155,7 @@ class Operations:
         return name in self._table
 
     def advance(self) -> None:
-        """Something has happened: go on as far as that allows."""
+        """Continue after something has happened, as far as that allows."""
         if self._advancing:
             return
         self._advancing = True
@@ -166,7 +166,7 @@ class Operations:
             self._advancing = False
 
     def cancel(self, why: str) -> None:
-        """Give up whatever is under way or waits: the daemon ends."""
+        """Give up what is under way or waits: the daemon ends."""
         for operation in self._waiting:
             self._finish(operation, False, why)
         self._waiting.clear()
@@ -174,7 +174,7 @@ class Operations:
             self._give_up(self.current, why)
 
     def _step(self) -> bool:
-        """Whether there may be more to do at once."""
+        """Take one step; return whether there may be more to do at once."""
         if self.current is None:
             if not self._waiting:
                 return False
@@ -206,7 +206,7 @@ class Operations:
         self._finish(operation, False, why)
 
     def _finish(self, operation: _Operation, done: bool, text: str) -> None:
-        """Tell the end, once."""
+        """Report the end, once."""
         if operation.finished:
             return
         operation.finished = True
@@ -217,7 +217,7 @@ class Operations:
             operation.on_progress(done, text)
 
     def _report_progress(self, operation: _Operation, text: str) -> None:
-        """Tell progress."""
+        """Report progress."""
         logger.info("%s: %s", operation, text)
         if operation.on_progress is not None:
             operation.on_progress(None, text)
@@ -258,7 +258,7 @@ class Operations:
         pool.retire(surplus)
         pool.switch(generation)
         self._service.place.stay()
-        if moved:  # to where other files are
+        if moved:  # to other files
             self._auto_reload.close()
             self._auto_reload.open(pool.config)
         yield from self._wait_for_old_to_stop_accepting()
@@ -267,7 +267,7 @@ class Operations:
         logger.info("generation %d has ended", before.number)
 
     def _follow_directory(self) -> bool:
-        """Go where the working directory is now; whether that is elsewhere."""
+        """Enter the directory that --working-dir leads to now; return whether that is another one."""
         place = self._service.place
         try:
             moved = place.follow()
@@ -280,7 +280,7 @@ class Operations:
         return moved
 
     def _roll(self, operation: _Operation, slots: Sequence[Slot], generation: Generation) -> Steps:
-        """Slot by slot, so that there is never more than one worker too many."""
+        """Hand over slot by slot, so that there is at most one additional worker."""
         for number, slot in enumerate(slots):
             try:
                 yield from self._hand_over([slot], generation, "reload")
@@ -327,7 +327,7 @@ class Operations:
         self._finish(operation, True, "no connection is left; a reload makes the daemon serve again")
 
     def _upgrade(self, operation: _Operation, before: str | None = None) -> Steps:
-        """In the program that is to go: try the new one, and let it take its place. In that one: hand over."""
+        """Try the new program, then execute it; in the new program, hand over to new workers."""
         if before is not None:
             self._pool.renew_admin()
             self._report_progress(operation, f"tidegate {version} has taken over from {before}")
@@ -354,7 +354,7 @@ class Operations:
     # Their parts.
 
     def _add_slots(self, workers: int) -> list[Slot]:
-        """New slots, with their sockets, up to this number of workers."""
+        """Add slots, with their sockets, up to this number of workers."""
         added: list[Slot] = []
         try:
             while len(self._pool.workers) < workers:
@@ -365,22 +365,22 @@ class Operations:
         return added
 
     def _wait_for_old_to_stop_accepting(self) -> Steps:
-        """Wait a moment until the old workers accept nobody: who connects after a reload is to meet a new one."""
+        """Wait a moment until the old workers have stopped: after a reload, new workers accept every connection."""
         leaving = [handle for slot in self._pool.workers for handle in slot.leaving]
         deadline = time.monotonic() + STOP_ACCEPTING
         self._pool.loop.call_later(STOP_ACCEPTING, self.advance)
         yield from _until(lambda: not any(map(_may_accept, leaving)) or time.monotonic() >= deadline)
 
     def _hand_over(self, slots: Sequence[Slot], generation: Generation, why: str) -> Steps:
-        """Let workers of this generation take over in these slots, or leave them to whoever has them."""
+        """Let workers of this generation take over in these slots, or leave the slots as they are."""
         pool = self._pool
         handles: list[Handle] = []
         try:
-            # One goes first: what is wrong with it is wrong with all.
+            # One goes first: a fault in it is a fault in all.
             for group in (slots[:1], slots[1:]):
                 handles.extend(self._successor(slot, generation) for slot in group)
                 yield from _until(partial(_have_reached, "booted", handles))
-            # Half of the time before any client can suffer from what is wrong with them, and half with clients.
+            # Half of the time without clients, who could suffer from a fault, and half with clients.
             yield from self._settle("booted", handles, generation.config.settle / 2)
             try:
                 for handle in handles:
@@ -400,7 +400,7 @@ class Operations:
                 pool.dismiss(old, why)
 
     def _settle(self, stage: str, handles: Sequence[Handle], seconds: float) -> Steps:
-        """Wait until workers have come as far as this, and then so many seconds."""
+        """Wait until workers have reached a stage, and then so many seconds."""
         yield from _until(partial(_have_reached, stage, handles))
         if handles:
             deadline = time.monotonic() + seconds
@@ -419,7 +419,7 @@ _LINE: tuple[str, ...] = ("starting", "booted", "ready")
 
 
 def _have_reached(stage: str, handles: Sequence[Handle]) -> bool:
-    """Whether all of them have come as far as this; Failed if one of them never will."""
+    """Return whether all of them have reached a stage; Failed if one of them never will."""
     for handle in handles:
         if handle.ended is not None or handle.stage not in _LINE or handle.stop_mode:
             raise Failed(_complaint(handle))
@@ -427,12 +427,12 @@ def _have_reached(stage: str, handles: Sequence[Handle]) -> bool:
 
 
 def _may_accept(handle: Handle) -> bool:
-    """Whether one that has been told to drain has not heard of it yet."""
+    """Return whether a worker that was told to drain may still accept connections."""
     return handle.ended is None and handle.stage == "ready"
 
 
 def _complaint(handle: Handle) -> str:
-    """Why a worker did not come as far as it should have."""
+    """Return why a worker did not reach a stage."""
     if handle.failure is not None and handle.failure.error:
         return f"{handle}: {handle.failure.error}"
     if handle.overdue:
@@ -441,7 +441,8 @@ def _complaint(handle: Handle) -> str:
 
 
 def _where(error: OSError) -> str:
-    """What is wrong, and with which file."""
+    """Return an error's text, with the file's name."""
+
     return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
 
 

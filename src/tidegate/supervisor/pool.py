@@ -1,14 +1,14 @@
-"""The daemon's children: which slots there are, who is forked for them, and what becomes of those who end.
+"""The daemon's children: their slots, the forks that fill them, and what follows the end of a child.
 
     slots        `add_slot`, `retire`, `tend_queues`: a slot outlives its workers, and its queue outlives the slot
-    fork         `fill` a slot, `fork` a successor, `follow` what a child reports and its end
-    children     booted: admitted; ready: served; draining or ended: the slot is filled again, at once or after a while
-    orders       `admit`, `dismiss`, `limit`, `abort`, `drain`, `switch` (to another generation), `end_workers`
-    upgrade      `restore` what the program before this one in this process had
+    fork         `fill` a slot, `fork` a successor, `follow` its reports and its end
+    children     booted: admitted; ready: served; draining or ended: the slot is filled again, at once or after a delay
+    commands     `admit`, `dismiss`, `limit`, `abort`, `drain`, `switch` (to another generation), `end_workers`
+    upgrade      `restore` the children of the program before this one in this process
 
-The pool tells its owner by callbacks: something has changed, a child has been reaped, the daemon cannot go on.
+The pool calls its owner back when something has changed, a child has been reaped, or the daemon cannot go on.
 
-What must not live here: signals and the daemon's end (supervisor.py), when which order is given (operations.py).
+What must not live here: signals and shutdown (supervisor.py), when which command is sent (operations.py).
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ logger = logging.getLogger("tidegate.supervisor")
 # Boots that may fail in each slot, before a first worker has become ready, until the daemon gives up.
 BOOT_ATTEMPTS = 3
 # Seconds that the admin process has to end.
-# Seconds within which a signal to every process of the daemon has come to all of them.
-EVERYBODY = 0.1
+# Seconds within which a signal that is sent to every process of the daemon has reached all of them.
+SIGNAL_SPREAD = 0.1
 
 
 class Forked(BaseException):
-    """Raised in a child right after its fork, to leave the supervisor's frames behind."""
+    """Raised in a child right after its fork, to leave the supervisor's frames."""
 
     def __init__(self, child: Child) -> None:
         self.child = child
@@ -72,12 +72,12 @@ class WorkerPool:
         on_change: a child has reported something, or ended.
         on_end: this child has been reaped.
         on_failure: the daemon cannot go on: with which exit status, and why.
-        close_in_child: called in a new child, closes what is the supervisor's and none of the pool's.
+        close_in_child: called in a new child: closes what is the supervisor's and not the pool's.
 
     Attributes:
-        generation: what workers are to be.
+        generation: the generation of new workers.
         workers: the slots of the workers, in order of their numbers as far as none was retired.
-        retired: slots that are to be no more, until nobody waits in their queues.
+        retired: slots that are being removed, until no connection waits in their queues.
         admin: the slot of the admin process, which is filled if there is an admin address.
         listeners: the addresses that workers accept from.
         admin_sockets: those of the admin process.
@@ -120,9 +120,9 @@ class WorkerPool:
         self._worker_main, self._admin_main = worker, admin
         self._on_change, self._on_reaped, self._on_failure = on_change, on_end, on_failure
         self._close_in_child = close_in_child
-        self._failure: str | None = None  # what a child told last of why it could not go on
+        self._failure: str | None = None  # the reason that a failing child reported last
 
-    # What there is.
+    # Slots and children.
 
     @property
     def config(self) -> Config:
@@ -131,27 +131,27 @@ class WorkerPool:
 
     @property
     def ready(self) -> int:
-        """How many slots have a worker that serves."""
+        """The number of slots that have a worker that serves."""
         return sum(slot.ready for slot in self.workers)
 
     def slots(self) -> Iterator[Slot]:
-        """Every slot that may have children."""
+        """Yield every slot that may have children."""
         yield from self.workers
         yield from self.retired
         if self.config.admin is not None:
             yield self.admin
 
     def children(self) -> Iterator[Handle]:
-        """Every child that has not been reaped."""
+        """Yield every child that has not been reaped."""
         for slot in self.slots():
             yield from slot.children
 
     def working(self) -> list[Handle]:
-        """The workers that have not been reaped."""
+        """Return the workers that have not been reaped."""
         return [handle for slot in (*self.workers, *self.retired) for handle in slot.children]
 
     def connections(self) -> int:
-        """How many there are, in every state."""
+        """Return the number of connections, in every state."""
         counts = self.scoreboard.read().counts
         return sum(counts.words(f"connections_{state}")[0] for state in ("handshaking", "open", "closing"))
 
@@ -163,12 +163,12 @@ class WorkerPool:
             self.fill(slot)
 
     def create_scoreboard(self) -> None:
-        """Begin to count."""
+        """Create the memory in which processes count."""
         self.scoreboard = Scoreboard.create()
         self.scoreboard.desired = len(self.workers)
 
     def restore(self, state: HandoverState, scoreboard: Scoreboard) -> None:
-        """Have what the program before this one in this process had, instead of making it.
+        """Take over what the program before this one in this process had.
 
         Raises:
             HandoverError: it cannot be taken over.
@@ -192,7 +192,7 @@ class WorkerPool:
     def _restore_slot(self, left: SlotState, role: Role = Role.WORKER) -> Slot:
         slot = Slot.restore(self.generation, left, role)
         for handle in slot.children:
-            if handle.why not in EXIT_REASONS:  # a word of another release, for which there is no counter
+            if handle.why not in EXIT_REASONS:  # a word of another release, which has no counter here
                 handle.why = "stopped"
             self.follow(handle)
             if handle.stop_mode:
@@ -202,7 +202,7 @@ class WorkerPool:
         return slot
 
     def end_workers(self) -> None:
-        """Let every worker end, as urgently as `stop_mode` says, and fill no slot again; the admin process stays."""
+        """Stop every worker, as urgently as `stop_mode` says, and fill no slot again; the admin process stays."""
         self.scoreboard.draining = True
         for slot in self.slots():
             slot.cancel_retry()
@@ -210,14 +210,14 @@ class WorkerPool:
             handle.stop(self.stop_mode)
 
     def kill(self) -> None:
-        """Kill every child, and wait until none is left."""
+        """Kill and reap every child."""
         for handle in self.children():
             handle.kill(signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(handle.pid, 0)
 
     def close(self) -> None:
-        """Give up the addresses."""
+        """Close the listening sockets."""
         self.listeners.close()
         for sock in self.admin_sockets:
             sock.close()
@@ -237,10 +237,10 @@ class WorkerPool:
     def fork(self, slot: Slot, generation: Generation) -> Handle:
         """Fork a child for a slot.
 
-        As with os.fork(), the child goes its own way: in it, `Forked` is raised, with its life.
+        In the child, `Forked` is raised, with the child's life.
 
         Raises:
-            OSError: there is no process, memory or file descriptor to be had.
+            OSError: the system has no process, memory or file descriptor left.
         """
         self.place.rescue()
         worker = slot.role is Role.WORKER
@@ -261,20 +261,20 @@ class WorkerPool:
         return handle
 
     def follow(self, handle: Handle) -> None:
-        """Notice what it reports, and its end."""
+        """Watch a child's pipe and its end."""
         self.loop.add_reader(handle.pipe.fileno(), partial(self._on_report, handle))
         if handle.pidfd >= 0:
             self.loop.add_reader(handle.pidfd, partial(self._on_end, handle))
 
     def _expect(self, handle: Handle) -> None:
-        """Give it the time that it has to boot."""
+        """Start the timer of a child's boot timeout."""
         limit = handle.generation.config.boot_timeout
         handle.timers.append(self.loop.call_later(limit, partial(self._on_boot_timeout, handle)))
 
     def _run_child(self, handle: Handle, pipe: socket.socket) -> int:
-        """In a child: close all that is the supervisor's, and live the child's life."""
+        """Close, in a child, what is the supervisor's; then live the child's life."""
         slot = handle.slot
-        self._leave(slot if slot.role is Role.WORKER else None)
+        self._close_others(slot if slot.role is Role.WORKER else None)
         if slot.role is Role.ADMIN:
             sockets = self.admin_sockets
             before = [other.pid for other in slot.children]
@@ -296,13 +296,13 @@ class WorkerPool:
                 sock.close()
 
     def close_in_child(self) -> None:
-        """In a child that fills no slot: close all that is the pool's."""
-        self._leave()
+        """Close all that is the pool's, in a child that fills no slot."""
+        self._close_others()
         for sock in self.admin_sockets:
             sock.close()
 
-    def _leave(self, slot: Slot | None = None) -> None:
-        """In a child: close what is the supervisor's, and the sockets of slots other than this."""
+    def _close_others(self, slot: Slot | None = None) -> None:
+        """Close, in a child, what is the supervisor's, and the sockets of other slots."""
         self.loop.close()
         self._close_in_child()
         for sibling in self.children():
@@ -310,7 +310,7 @@ class WorkerPool:
         self.listeners.close_in_child(slot.index if slot is not None else None)
 
     def _refill(self, slot: Slot, served: float | None, why: str) -> None:
-        """Fill the slot again, at once or after a while, or give up when nobody has ever served."""
+        """Fill the slot again, at once or after a delay, or give up when no worker has ever served."""
         delay = slot.backoff.next(served)
         logger.warning("%s: a replacement starts %s", why, f"in {delay:.2f} s" if delay else "at once")
         slot.retry = self.loop.call_later(delay, partial(self.fill, slot))
@@ -322,7 +322,7 @@ class WorkerPool:
     # What children report, and their ends.
 
     def reap(self) -> None:
-        """Reap those children whose end no descriptor tells, and, as process 1, whoever was left to us."""
+        """Reap children without a pidfd, and, as process 1, orphans."""
         for handle in list(self.children()):
             if handle.pidfd < 0:
                 self._on_end(handle)
@@ -353,7 +353,7 @@ class WorkerPool:
                 self._on_draining(handle)
         if handle.pipe.ended or handle.stage == "gone":
             self.loop.remove_reader(handle.pipe.fileno())
-            # It can neither report nor be told anything now; what is left of it must not stay.
+            # Its pipe has ended; the process must end as well.
             handle.timers.append(self.loop.call_later(LAST_WORDS, partial(handle.kill, signal.SIGKILL)))
         self._on_change()
 
@@ -381,9 +381,9 @@ class WorkerPool:
             return
         self.limit(handle)
         handle.slot.step_down(handle)
-        # Not at once: whoever sends SIGTERM to every process sends it to us as well.
+        # Not at once: a SIGTERM to every process of the daemon reaches the supervisor as well.
         why = f"{handle} drains without a command"
-        handle.slot.retry = self.loop.call_later(EVERYBODY, partial(self._refill, handle.slot, handle.served, why))
+        handle.slot.retry = self.loop.call_later(SIGNAL_SPREAD, partial(self._refill, handle.slot, handle.served, why))
 
     def _on_boot_timeout(self, handle: Handle) -> None:
         limit = handle.generation.config.boot_timeout
@@ -411,7 +411,7 @@ class WorkerPool:
         self._on_change()
 
     def _log_failure(self, handle: Handle) -> None:
-        """Log why a child could not go on, in full the first time."""
+        """Log why a child failed, in full the first time."""
         if handle.failure is None or not handle.failure.error:
             return
         if handle.failure.error == self._failure:
@@ -421,7 +421,7 @@ class WorkerPool:
             self._failure = handle.failure.error
 
     def _replace(self, handle: Handle) -> None:
-        """Fill the slot of a child that ended without an order, or give up when none has ever served."""
+        """Fill the slot of a child that ended without a command, or give up when none has ever served."""
         slot = handle.slot
         if slot.role is Role.WORKER and not self.served:
             if handle.failure is not None and handle.failure.exit in (NOT_LOADED, NOT_BOUND):
@@ -436,7 +436,7 @@ class WorkerPool:
     # Slots that come and go.
 
     def add_slot(self) -> Slot:
-        """One more slot, with sockets of its own; OSError when they cannot be bound."""
+        """Add a slot, with sockets of its own; OSError when they cannot be bound."""
         taken = {slot.index for slot in (*self.workers, *self.retired)}
         index = next(number for number in range(SLOTS) if number not in taken)
         self.listeners.add(index)
@@ -446,7 +446,7 @@ class WorkerPool:
         return slot
 
     def retire(self, slots: Sequence[Slot]) -> None:
-        """Let these slots be no more, once their workers have ended and nobody waits in their queues."""
+        """Remove these slots, once their workers have ended and their queues are empty."""
         for slot in slots:
             self.workers.remove(slot)
             self.retired.append(slot)
@@ -462,10 +462,10 @@ class WorkerPool:
             for slot in self._queues.tend(self.workers, self.retired):
                 self.retired.remove(slot)
 
-    # What children are told.
+    # Commands to children.
 
     def admit(self, handle: Handle) -> None:
-        """Let a worker that has booted accept connections; AddressError when another program has an address by now."""
+        """Let a worker that has booted accept connections; AddressError when an address has been taken meanwhile."""
         if handle.stage != "booted":
             return
         self.listeners.listen(handle.slot.index, handle.generation.config.backlog)
@@ -476,23 +476,23 @@ class WorkerPool:
             handle.pipe.send(Command(drain=True))
 
     def dismiss(self, handle: Handle, why: str) -> None:
-        """Let a worker drain and end; others accept from its sockets."""
+        """Let a worker stop gracefully; others accept from its sockets."""
         self.limit(handle)
         handle.stop(StopMode.GRACEFUL, why, leave_queue=True)
 
     def close_leaving(self) -> None:
-        """Let workers that drain close their connections at once."""
+        """Let draining workers close their connections at once."""
         for slot in self.workers:
             for handle in slot.leaving:
                 handle.stop(StopMode.CLOSE)
 
     def limit(self, handle: Handle) -> None:
-        """Kill a worker that drains, if it has not ended in time."""
+        """Kill a worker that is stopping, if it has not ended in time."""
         limit = handle.generation.config.graceful_timeout + LAST_WORDS
         handle.timers.append(self.loop.call_later(limit, partial(handle.kill, signal.SIGKILL)))
 
     def abort(self, handle: Handle) -> None:
-        """End a child that does not listen; it shows where it is."""
+        """End a child that does not respond; its stacks go to the log."""
         handle.kill(signal.SIGABRT)
         handle.timers.append(self.loop.call_later(DUMP_GRACE, partial(handle.kill, signal.SIGKILL)))
 
@@ -504,7 +504,7 @@ class WorkerPool:
                 slot.current.pipe.send(Command(drain=True))
 
     def switch(self, generation: Generation) -> None:
-        """Make this the present generation: it serves now."""
+        """Make this the present generation."""
         access, self.generation = self.config.admin_access, generation
         logs.set_role("supervisor", **generation.config.log_options(), thread=False)
         self.drained = self.scoreboard.draining = False
@@ -512,7 +512,7 @@ class WorkerPool:
             self.renew_admin()
 
     def renew_admin(self) -> None:
-        """Let another admin process take over."""
+        """Replace the admin process."""
         if (old := self.admin.current) is not None:
             self.admin.step_down(old)
             self.fill(self.admin)
@@ -525,6 +525,7 @@ class WorkerPool:
         admin.timers.append(self.loop.call_later(ADMIN_GRACE, partial(admin.kill, signal.SIGKILL)))
 
     def reopen_logs(self) -> None:
-        """Let every child open the log's file anew."""
+        """Let every child reopen the log's file."""
+
         for handle in self.children():
             handle.pipe.send(Command(reopen=True))

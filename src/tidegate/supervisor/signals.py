@@ -1,14 +1,14 @@
-"""Signals, as the supervisor hears them: bytes in a pipe, read in its one poll.
+"""The supervisor's signals: bytes in a pipe, read in its event loop.
 
-A handler that does anything would do it between any two instructions; a byte in a pipe waits for its turn. The handler
-must be there all the same: without one the interpreter writes no byte, and the system takes its default action.
+A handler that did anything would do it between any two instructions; a byte in a pipe waits for its turn. The handler
+is needed all the same: without one the interpreter writes no byte, and the system takes its default action.
 
-    catch       from now on each of CAUGHT is a byte in the pipe, but for those that are not meant for a daemon here
-    block       around a fork, so that no signal meets a child that has not decided yet what to do about it
-    unblock     in the parent
-    ignore      at the end, whose status is certain
-    settle      in the child: it has forgotten the pipe, ends by SIGTERM, and heeds no terminal
-    has_terminal    whether there is one, whose signals are not meant for a daemon
+    catch           from now on each of CAUGHT is a byte in the pipe, except signals that a terminal sends
+    block           around a fork, so that no signal reaches a child that has no handlers of its own yet
+    unblock         in the parent
+    ignore          at the end, when the exit status is decided
+    settle          in the child: close the pipe, end by SIGTERM, ignore the terminal
+    has_terminal    whether this process belongs to a terminal
 
 What must not live here: what a signal means (supervisor.py, worker/main.py).
 """
@@ -24,7 +24,7 @@ from ..process import forks
 
 __all__ = ["CAUGHT", "Signals", "has_terminal", "name_of"]
 
-# Every signal that something is or will be made of, and that would end or stop a process by default.
+# Every signal that the supervisor acts on, or that would end or stop it by default.
 CAUGHT = (
     signal.SIGTERM,
     signal.SIGINT,
@@ -40,7 +40,7 @@ CAUGHT = (
 
 
 def name_of(number: int) -> str:
-    """``SIGTERM``; for a number without a name, the number."""
+    """Return a signal's name, such as ``SIGTERM``; for a number without a name, the number."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -48,11 +48,11 @@ def name_of(number: int) -> str:
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
-    """Unlike SIG_IGN it is not handed on to the programs that an application starts."""
+    """Do nothing. Unlike SIG_IGN, programs that an application starts do not inherit this."""
 
 
 def has_terminal() -> bool:
-    """Whether this process belongs to a terminal: that sends signals to all of its foreground, or its background."""
+    """Return whether this process belongs to a terminal, which sends signals to all of its processes."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY))
     except OSError:
@@ -64,9 +64,9 @@ class Signals:
     """The self-pipe. One for each process: a signal's disposition belongs to the whole of it.
 
     Attributes:
-        ignored: those of CAUGHT that nobody hears: SIGHUP if whoever started us ignores it, as nohup does; SIGTTIN and
-            SIGTTOU of a terminal, which they stop who reads from it or writes to it from the background. A write that
-            is tried again whenever a handler has returned would be tried for ever; who ignores them may write.
+        ignored: those of CAUGHT that are ignored: SIGHUP if the parent process ignores it, as nohup does; SIGTTIN and
+            SIGTTOU of a terminal, which stop a background process that reads from it or writes to it. With a handler,
+            such a write would be tried again for ever; with SIG_IGN, it is allowed.
     """
 
     def __init__(self) -> None:
@@ -78,8 +78,8 @@ class Signals:
             self.ignored.add(signal.SIGHUP)
 
     def catch(self) -> None:
-        """Hear signals from now on, also those that whoever started us had masked or, but for SIGHUP, ignored."""
-        # A full pipe has thousands of signals in it, among them whatever matters.
+        """Catch signals from now on, also those that the parent process had masked or, except SIGHUP, ignored."""
+        # A full pipe has thousands of signals in it, among them all that matter.
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in CAUGHT:
             signal.signal(number, signal.SIG_IGN if number in self.ignored else _ignore)
@@ -88,24 +88,24 @@ class Signals:
         self.unblock()
 
     def read(self) -> bytes:
-        """The signals that came since the last time, a byte each, in their order; never waits."""
+        """Return the signals that came since the last call, a byte each, in their order, without waiting."""
         try:
             return os.read(self.fd, 4096)
         except BlockingIOError:
             return b""
 
     def block(self) -> None:
-        """Let signals wait. They are not lost: the system keeps one of each number."""
+        """Block signals. They are not lost: the system keeps one of each number."""
         signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT)
 
     def unblock(self) -> None:
-        """Let those that waited come."""
+        """Unblock signals, and with it receive those that waited."""
         signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
 
     def settle(self) -> None:
-        """In a child, signals being blocked since before the fork: forget the parent's pipe, then let signals come.
+        """Close the parent's pipe and unblock signals, in a child, where they are blocked since before the fork.
 
-        SIGTERM has its default action until the child knows better, so that it ends at once in whatever code it is.
+        SIGTERM has its default action until the child has a handler, so that it ends at once in whatever code it is.
         A terminal's signals go to every process of its foreground: the supervisor alone acts on them.
         """
         signal.set_wakeup_fd(-1)
@@ -115,11 +115,11 @@ class Signals:
         self.unblock()
 
     def ignore(self) -> None:
-        """Let no signal change how this process ends.
+        """Ignore every signal, so that none changes the exit status.
 
-        The interpreter gives its handlers up as it goes: one more SIGTERM in its last milliseconds would be the end,
-        instead of the status.
+        The interpreter removes its handlers as it ends: a SIGTERM in its last milliseconds would decide the status.
         """
+
         signal.set_wakeup_fd(-1)
         for number in CAUGHT:
             if number != signal.SIGCHLD:

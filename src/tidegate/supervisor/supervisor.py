@@ -1,4 +1,4 @@
-"""The supervisor: binds, has its children forked, watches, and ends with the status that it deserves.
+"""The supervisor: binds addresses, has children forked, and ends with the daemon's exit status.
 
 It is a state machine over one event loop. Only `EventLoop.run_once()` waits, so that a signal takes effect at any
 moment of a boot, a crash or a drain. Its inputs are signals, reports of children, their ends, and timers; signals come
@@ -6,9 +6,9 @@ in here, what concerns a child in the pool.
 
     run          open, turn until it is over, close
     open         sockets first, then the scoreboard, then a child for each slot
-    signals      SIGTERM and SIGINT: drain, then close, then cut; SIGQUIT: cut; others ask for an operation
+    signals      SIGTERM and SIGINT: a graceful stop, then close, then abort; SIGQUIT: abort; others: an operation
     readiness    the daemon serves, and is complete
-    end          orders to the workers, the admin process last
+    shutdown     commands to the workers; the admin process ends last
 
 What must not live here: slots and what becomes of children (pool.py), what a reload or a change of scale consists of
 (operations.py), WebSocket, the application, an event loop, threads, network input.
@@ -65,7 +65,7 @@ class Supervisor:
         admin: the life of the admin process.
         service: the daemon towards the system.
         handover: the state of the program before this one, in an upgrade in place.
-        describe: makes the status that the control socket tells, of a read of the scoreboard.
+        describe: makes the status that the control socket sends, of a read of the scoreboard.
         load: the settings as they are to be now, for a reload; raises ConfigError, which says what is wrong with them.
         file: the configuration file that they are in, if any.
     """
@@ -117,8 +117,8 @@ class Supervisor:
     def run(self) -> int | Child:
         """Supervise until the end, and return the exit status.
 
-        Like fork(), it returns in more than one process: in a child, what it returns is the child's life, to be
-        called as soon as possible, for signals wait until then.
+        Like fork(), it returns in more than one process: in a child, it returns the child's life, to be called as soon
+        as possible, for signals stay blocked until then.
         """
         try:
             self._open()
@@ -171,19 +171,19 @@ class Supervisor:
         self._tick()
 
     def _resume(self, state: HandoverState) -> None:
-        """Go on where the program before this one in this process has stopped, and hand over to new workers."""
+        """Continue where the program before this one in this process has stopped, and hand over to new workers."""
         self.upgrade.resume(state)
         self.complete = True
         on_progress = self.control.restore(state.control, state.clients)
         self.service.bound(self.pool.listeners, resumed=True)
-        self.pool.reap()  # whoever ended meanwhile
+        self.pool.reap()  # children that ended meanwhile
         forks.on_application_fork(self._close_in_foreign_child)
         try:
             self.service.preload(self.signals)
         except ServiceError as error:
             self.operations.load = _never(error)
         except Stopped:
-            pass  # the signal is still in the pipe, and children that are to be told
+            pass  # the signal is still in the pipe, and the children are still to be stopped
         self._on_signals()
         _freeze()
         self.auto_reload.open(self.pool.config)
@@ -191,7 +191,7 @@ class Supervisor:
         self.operations.request("upgrade", on_progress, before=state.version)
 
     def _tick(self) -> None:
-        """Show that the supervisor is alive, and write what of the log could not be written at once."""
+        """Do what is due twice a second: heartbeat, health, files, counters, the log, the queues."""
         self.pool.scoreboard.tick(time.monotonic())
         interval = self.service.interval(TICK)
         self.health.check(interval)
@@ -203,7 +203,7 @@ class Supervisor:
         self.loop.call_later(interval, self._tick)
 
     def _check_files(self) -> None:
-        """Notice that somebody has removed what others find us by."""
+        """Notice that files by which clients find the daemon have been removed."""
         if self.pool.stop_mode:
             return
         self.pool.listeners.report_missing()
@@ -220,13 +220,13 @@ class Supervisor:
         self.loop.close()
 
     def _close_in_child(self) -> None:
-        """In a child of the pool's: close what is not the pool's."""
+        """Close, in a child that the pool has forked, what is not the pool's."""
         self.service.close_in_child()
         self.control.close_in_child()
         self.auto_reload.close_in_child()
 
     def _close_in_foreign_child(self) -> None:
-        """In a child that the application has forked from the supervisor, which has imported it."""
+        """Close everything of the daemon's, in a child that the application has forked while it was imported."""
         self.pool.close_in_child()
         self.signals.close()
         forks.release(())
@@ -247,7 +247,7 @@ class Supervisor:
                 self._on_request(number)
 
     def _on_request(self, number: int) -> None:
-        """A signal that asks for an operation."""
+        """Request the operation that a signal asks for."""
         logger.info("%s", name_of(number))
         if number == signal.SIGHUP:
             self.operations.request("reload")
@@ -261,14 +261,14 @@ class Supervisor:
             self.operations.request("upgrade")
 
     def _reopen_logs(self) -> None:
-        """Somebody has moved the log's file: every process opens it anew."""
+        """Reopen the log's file, which has been moved, in every process."""
         logs.reopen()
         self.pool.reopen_logs()
 
     # What happens to children, and operations.
 
     def _on_change(self) -> None:
-        """A child has reported something, or ended."""
+        """Follow up a report of a child, or its end."""
         self._update_readiness()
         self.pool.tend_queues()
         self.operations.advance()
@@ -283,7 +283,7 @@ class Supervisor:
             self.service.reloaded(done, self.pool.ready, len(self.pool.workers))
 
     def _update_readiness(self) -> None:
-        """Say once that the daemon serves, and once that it is complete."""
+        """Log once that the daemon serves, and once that it is complete."""
         pool = self.pool
         ready = pool.ready
         if ready and not pool.served:
@@ -298,7 +298,7 @@ class Supervisor:
             self.service.ready(ready, len(pool.workers))
             logger.info("ready: %d of %d workers", ready, len(pool.workers))
 
-    # The end.
+    # Shutdown.
 
     def _fail(self, status: int, why: str) -> None:
         self.status = status
@@ -327,15 +327,15 @@ class Supervisor:
             handle.kill(signal.SIGKILL)
 
     def _advance_shutdown(self) -> None:
-        """Take the next step to the end, as far as the children have come."""
+        """Take the next step of the shutdown, as far as the children have come."""
         if not self.pool.stop_mode:
             return
         workers = self.pool.working()
         if all(handle.stage in ("draining", "gone") for handle in workers):
-            self.pool.listeners.close()  # nobody accepts any more: let clients know, and a successor bind
+            self.pool.listeners.close()  # no worker accepts any more: clients are refused, another daemon may bind
         if workers:
             return
-        # The admin process goes last: until now it could be asked how far the drain is.
+        # The admin process ends last: until now it answers how far the drain is.
         admin = self.pool.admin.current
         if admin is None:
             self.over = True
@@ -344,13 +344,13 @@ class Supervisor:
 
 
 def _freeze() -> None:
-    """What has been imported so far is never garbage: children that do not look at it share its memory with us."""
+    """Exempt what has been imported from garbage collection, so that children share its memory."""
     gc.collect()
     gc.freeze()
 
 
 def _never(error: ServiceError) -> Callable[[], Config]:
-    """What a reload calls for settings with which no worker could be forked."""
+    """Return a loader of settings that fails, for a daemon whose application could not be imported."""
 
     def load() -> Config:
         reason = "the application could not be imported when this program started"

@@ -1,15 +1,15 @@
-"""The upgrade in place: the program of the supervisor is started anew in its process, and its children stay.
+"""The upgrade in place: the supervisor's process executes the program that is installed now, and its children stay.
 
-    Upgrade    of one daemon, to which its owner tells what it consists of
-      trial      the new program, as it is installed now, is run beside the daemon: it must understand what it would be
-                 left, and an application of its must boot. If not, nothing has happened
-      execute    everything that must stay is left open and written down, and the new program takes this one's place
-      resume     in it: what was left becomes this supervisor's own; a reload follows
+    Upgrade    of one daemon
+      trial      run the new program beside the daemon: it must understand the state that it would take over, and a
+                 worker of it must boot. If not, nothing has happened
+      execute    leave open what must stay, write the state down, and execute the new program in this process
+      resume     in the new program: take over the state; a reload follows
     check      in the new program: whether it can take over
 
-The process keeps its number, so that a pid file, a service manager and a container see no change.
+The process id stays, so that a pid file, a service manager and a container see no change.
 
-What must not live here: the form in which it is written down (ipc/handover_state.py), what a reload is (operations.py).
+What must not live here: the form of the state (ipc/handover_state.py), what a reload is (operations.py).
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ from .system.daemon import Service
 
 __all__ = ["Trial", "Upgrade", "check"]
 
-LONGEST = 4000  # characters of what a trial says, from its end
+LONGEST = 4000  # characters of a trial's output, from its end
 
 
 class Trial:
-    """The new program, run with the task to check what it would be left, and to boot a worker.
+    """A run of the new program, to check the state that it would take over, and to boot a worker.
 
     Parameters:
         pool: the children; as process 1, it reaps the new program as well.
-        service: the daemon whose place it would take.
-        state: what it would be left.
+        service: the daemon towards the system.
+        state: what it would take over.
 
     Attributes:
         status: its exit status; None while it runs.
@@ -64,7 +64,7 @@ class Trial:
         number = handover_state.write(state)
         os.set_inheritable(number, True)
         environment = _environment(service, "check", number)
-        environment.pop("NOTIFY_SOCKET", None)  # it does not speak for the daemon
+        environment.pop("NOTIFY_SOCKET", None)  # a trial does not notify the service manager
         environment.pop(MULTIPROC_DIR, None)  # nor count for it
         try:
             with service.place.at_start() as environment["PWD"]:
@@ -84,7 +84,7 @@ class Trial:
         self._foreign[self.pid] = None
 
     def ended(self) -> bool:
-        """Whether it has ended; one that takes too long is killed."""
+        """Return whether it has ended; kill it if it takes too long."""
         if self.status is None:
             with contextlib.suppress(ChildProcessError):
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -99,13 +99,13 @@ class Trial:
 
     @property
     def output(self) -> str:
-        """What it has said, from its end."""
+        """The end of its output."""
         os.lseek(self._output, 0, os.SEEK_SET)
         with open(self._output, "rb", closefd=False) as file:
             return file.read().decode(errors="replace").strip()[-LONGEST:]
 
     def close(self) -> None:
-        """Leave nobody behind."""
+        """Kill it if it runs, and close its output."""
         if self.status is None:
             self._kill()
         os.close(self._output)
@@ -119,11 +119,11 @@ class Upgrade:
     """The upgrade of one daemon.
 
     Parameters:
-        pool: the children, who stay.
+        pool: the children, which stay.
         service: the daemon towards the system.
         multiproc_dir: the application's, which stay.
         auto_reload: what looks out for changed files, which does not stay.
-        control: tells what stays of the control socket, and the connections of those who wait.
+        control: returns the state of the control socket, and the clients that wait.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Upgrade:
         return Trial(self._pool, self._service, self._collect())
 
     def _collect(self) -> HandoverState:
-        """What this program would leave."""
+        """Return the state that this program hands over."""
         pool = self._pool
         control, clients = self._control()
         assert isinstance(pool.config.workers, int)
@@ -164,10 +164,10 @@ class Upgrade:
         )
 
     def execute(self) -> None:
-        """Start the program anew in this process: it does not return.
+        """Execute the new program in this process; do not return.
 
         Raises:
-            OSError: that was not possible, and nothing has changed.
+            OSError: it cannot be executed, and nothing has changed.
         """
         pool = self._pool
         state = self._collect()
@@ -176,7 +176,7 @@ class Upgrade:
         logs.catch_up()
         streams.flush()
         self._auto_reload.close()
-        # A signal waits for the new program, which hears it when it is ready to.
+        # A signal waits until the new program has handlers.
         pool.signals.block()
         environment = _environment(self._service, "take", number)
         try:
@@ -193,7 +193,7 @@ class Upgrade:
             raise
 
     def resume(self, state: HandoverState) -> None:
-        """Make what was left the pool's own, and the application's files ours.
+        """Take over the state, and the application's files.
 
         Raises:
             HandoverError: it cannot be taken over.
@@ -202,7 +202,7 @@ class Upgrade:
         rows = True
         try:
             scoreboard = Scoreboard.attach(state.scoreboard)
-        except ValueError:  # of another layout: the workers that are there count on where nobody looks
+        except ValueError:  # of another layout: what present workers still count is lost
             os.close(state.scoreboard)
             scoreboard = Scoreboard.create()
             state, rows = _without_rows(state), False
@@ -213,7 +213,7 @@ class Upgrade:
 
 
 def check(config: Config, state: HandoverState) -> None:
-    """Whether this program, with these settings, can take over.
+    """Check that this program, with these settings, can take over.
 
     Raises:
         HandoverError: it cannot.
@@ -228,12 +228,12 @@ def check(config: Config, state: HandoverState) -> None:
 
 
 def _fixed(config: Config) -> dict[str, str]:
-    """What a running daemon cannot change."""
+    """Return the settings that a running daemon cannot change."""
     return {name: setting.write(getattr(config, name)) for name, setting in settings().items() if setting.fixed}
 
 
 def _command() -> list[str]:
-    """The command line of this program, for the interpreter that is installed now."""
+    """Return the command line of this program, for the interpreter that is installed now."""
     return [sys.executable, *sys.orig_argv[1:]]
 
 
@@ -243,7 +243,7 @@ def _environment(service: Service, task: str, number: int) -> dict[str, str]:
 
 
 def _without_rows(state: HandoverState) -> HandoverState:
-    """The same for a scoreboard in which none of the children has a row."""
+    """Return the same state for a scoreboard in which no child has a row."""
 
     def without(left: SlotState) -> SlotState:
         current = msgspec.structs.replace(left.current, row=None) if left.current is not None else None

@@ -1,9 +1,9 @@
-"""A child as its parent sees it, and the place that it fills.
+"""A child as its parent sees it, and the slot that it fills.
 
     Role          what a child is for
-    Handle        one process, from its fork to its end: `fork`, `serve`, `order`, `kill`, `hear`, `reap`, `close`
-    Generation    what the workers that were begun together have in common
-    Slot          a place for a process; it outlives those that fill it, as do its sockets
+    Handle        one process, from its fork to its end: `fork`, `serve`, `stop`, `kill`, `receive_reports`, `reap`
+    Generation    what workers that were started together have in common
+    Slot          a place for a process; it outlives the processes that fill it, as do its sockets
     Backoff       how long a slot waits until it is filled again
 
 What must not live here: what to do about any of it (pool.py); the child's own life (worker/main.py).
@@ -77,7 +77,7 @@ class AdminMain(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """Workers with the same settings, and the application as it was when they began.
+    """Workers with the same settings, and the application as it was when they started.
 
     Attributes:
         number: one more with each hand-over.
@@ -92,23 +92,23 @@ class Handle:
     """A child process.
 
     Attributes:
-        slot: the place that it fills, or filled.
+        slot: the slot that it fills, or filled.
         generation: which generation of workers it belongs to.
         row: its row of the scoreboard, None where it counts nothing.
-        pid: its process id, for as long as that is its own: until it is reaped.
-        stage: what it told last.
-        stop_mode: the most urgent order to end that it was given.
-        stopping_since: when it was given the first one; 0.0 before.
-        why: why it was, in one of the scoreboard's words for ends.
-        failure: what it told of why it ends.
+        pid: its process id, valid until it is reaped.
+        stage: the stage that it reported last.
+        stop_mode: the most urgent command to stop that it was sent.
+        stopping_since: when it was sent the first one; 0.0 before.
+        why: why it is stopped, in one of the scoreboard's words for exits.
+        failure: its report of why it ends.
         overdue: whether it was not ready in time.
-        hung: whether it is ended because it gave no sign of life.
-        killed: whether it was sent a signal that nobody survives.
-        heard: when it told something last.
-        silent: whether it gives no sign of life at present: nobody new should have to wait for it.
+        hung: whether it is ended because its heartbeat stopped.
+        killed: whether it was sent a signal that no process survives.
+        last_report_at: when it reported something last.
+        silent: whether its heartbeat is missing at present: new connections should not wait for it.
         ended: None while it runs, then its exit status, or the number of the signal that killed it, negative.
         cpu_seconds: the processor time that it took, with the programs that it ran; 0.0 while it runs.
-        timers: what is to happen to it if it is still there by then.
+        timers: what is done about it if it has not ended by then.
     """
 
     def __init__(self, slot: Slot, generation: Generation, row: int | None) -> None:
@@ -136,12 +136,12 @@ class Handle:
         return f"{self.slot.name} (pid {self.pid})"
 
     def fork(self, signals: Signals) -> socket.socket | None:
-        """Fork. In the parent the result is None; in the child it is the child's end of the pipe.
+        """Fork. Return None in the parent, and the child's end of the pipe in the child.
 
-        In the child signals stay blocked, and wait, until it has decided what to do about them: `Signals.settle()`.
+        In the child signals stay blocked until it has handlers of its own: `Signals.settle()`.
 
         Raises:
-            OSError: there is no process, memory or file descriptor to be had.
+            OSError: the system has no process, memory or file descriptor left.
         """
         ours, theirs = socket.socketpair()
         parent = os.getpid()
@@ -156,20 +156,20 @@ class Handle:
             raise
         if self.pid == 0:
             ours.close()
-            # The end of the pipe tells a child that looks; this is for one that never will again.
+            # A responsive child notices the end of the pipe; this is for one that hangs.
             end_with_parent(parent, math.ceil(self.generation.config.graceful_timeout + LAST_WORDS))
             return theirs
         theirs.close()
         self.pipe = Pipe(ours, Report)
-        # It may have died already: until it is reaped, the number is its own. Where there are no such descriptors
-        # (not Linux, or none left), SIGCHLD says that it is time to look.
+        # It may have died already: until it is reaped, the number is its own. Without such a descriptor (not Linux,
+        # or none left), SIGCHLD makes the pool look.
         with contextlib.suppress(AttributeError, OSError):
             self.pidfd = os.pidfd_open(self.pid)
         signals.unblock()
         return None
 
     def state(self) -> ChildState:
-        """What the program that is started anew in this process must know of it."""
+        """Return what the program that replaces this one must know of it."""
         return ChildState(
             pid=self.pid,
             pipe=self.pipe.fileno(),
@@ -187,7 +187,7 @@ class Handle:
 
     @classmethod
     def restore(cls, slot: Slot, generation: Generation, left: ChildState) -> Handle:
-        """A child that the program before this one has forked."""
+        """Return the handle of a child that the program before this one has forked."""
         handle = cls(slot, generation, left.row)
         handle.pid, handle.stage, handle.stop_mode, handle.why = left.pid, left.stage, left.stop_mode, left.why
         handle.failure, handle.born, handle.ready_at = left.failure, left.born, left.ready_at
@@ -203,7 +203,7 @@ class Handle:
         self.pipe.send(Command(serve=True))
 
     def stop(self, mode: StopMode, why: str = "stopped", *, leave_queue: bool = False) -> None:
-        """Tell it to end; whoever cannot listen yet, or no longer, gets a signal."""
+        """Tell it to stop; a child that cannot receive commands yet, or any more, gets a signal."""
         if mode <= self.stop_mode:
             return
         if not self.stop_mode:
@@ -213,14 +213,14 @@ class Handle:
             self.kill(signal.SIGKILL if mode is StopMode.ABORT else signal.SIGTERM)
 
     def kill(self, number: int) -> None:
-        """Send a signal; nothing happens to one that has been reaped."""
+        """Send a signal, unless it has been reaped."""
         if self.pid and self.ended is None:
             self.killed = self.killed or number in (signal.SIGKILL, signal.SIGABRT)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def receive_reports(self) -> list[Report]:
-        """What it has told since the last time. Stages only go forward, whatever it tells."""
+        """Return new reports. Stages only go forward, whatever it reports."""
         news = []
         for report in self.pipe.receive():
             self.last_report_at = time.monotonic()
@@ -234,11 +234,11 @@ class Handle:
         return news
 
     def reap(self) -> bool:
-        """Whether it has ended. Its process id means nothing afterwards."""
+        """Reap it if it has ended; return whether it has. Its process id means nothing afterwards."""
         if self.ended is None:
             try:
                 pid, status, usage = os.wait4(self.pid, os.WNOHANG)
-            except ChildProcessError:  # somebody else has reaped it: how it ended is lost
+            except ChildProcessError:  # it has been reaped elsewhere: its status is lost
                 self.ended = 0
             else:
                 if pid:
@@ -248,7 +248,7 @@ class Handle:
 
     @property
     def served(self) -> float | None:
-        """Seconds since it became ready; None if it never was."""
+        """The seconds since it became ready; None if it never was."""
         return None if self.ready_at is None else time.monotonic() - self.ready_at
 
     @property
@@ -267,13 +267,13 @@ class Handle:
 
     @property
     def ended_well(self) -> bool:
-        """Whether it ended as a child should: after it has said so, or by the signal that told it to.
+        """Whether it ended as a child should: after a report, or by the signal that stops it.
 
-        Whatever its status: an application that calls os._exit(0) takes the clients of the worker with it.
+        The status does not decide: an application that calls os._exit(0) disconnects the worker's clients.
         """
         if self.ended is None or self.ended < 0:
             return self.ended == -signal.SIGTERM and self.stop_mode is not StopMode.NONE
-        if self.slot.role is Role.ADMIN:  # it says nothing at its end
+        if self.slot.role is Role.ADMIN:  # it does not report its end
             return self.stop_mode is not StopMode.NONE
         return self.stage == "gone" and (self.ended == 0 or self.stop_mode is not StopMode.NONE)
 
@@ -293,9 +293,9 @@ class Handle:
         return "stopped" if self.ended_well else "crash"
 
     def close(self) -> None:
-        """Close what this process holds of it: in its parent when it has ended, in its siblings at once.
+        """Close its descriptors: in the parent when it has ended, in its siblings at once.
 
-        A sibling that kept the pipe open would keep it from noticing its parent's end.
+        A sibling that kept the pipe open would hide the parent's end from it.
         """
         for timer in self.timers:
             timer.cancel()
@@ -306,19 +306,19 @@ class Handle:
 
 
 class Backoff:
-    """How long to wait until a slot is filled again: longer after each failure, until one child has lasted."""
+    """The delay until a slot is filled again: longer after each failure, until a child has lasted."""
 
     FIRST = 0.1  # seconds
     LONGEST = 30.0
-    FORGET = 60.0  # a child that served so long has nothing to do with the failures before it
+    FORGET = 60.0  # after a child that served so long, earlier failures do not count
 
     def __init__(self) -> None:
         self.failures = 0
 
     def next(self, served: float | None) -> float:
-        """The wait after the end of a child that served so many seconds (None: it never became ready).
+        """Return the delay after the end of a child that served so many seconds (None: it never became ready).
 
-        One that had served is replaced at once, unless it is not the first: its clients wait in its queue.
+        The first child that ends after it has served is replaced at once, since clients wait in its queue.
         """
         if served is not None and served >= self.FORGET:
             self.failures = 0
@@ -333,13 +333,13 @@ class Slot:
     """A place for a child.
 
     Attributes:
-        index: its number among those of its role; a worker's own.
+        index: its number among the slots of its role.
         role: what its children are for.
-        generation: what its next child is to be.
-        current: the child that serves, or is to.
-        successor: the child that is to take over from it.
-        leaving: those that were there before and have not ended yet.
-        backoff: how its children fare.
+        generation: the generation of its next child.
+        current: the child that serves, or boots to serve.
+        successor: the child that boots to take over from it.
+        leaving: former children that have not ended yet.
+        backoff: the failures of its children.
         retry: when it will be filled again.
     """
 
@@ -354,7 +354,7 @@ class Slot:
         self.retry: Timer | None = None
 
     def state(self) -> SlotState:
-        """What the program that is started anew in this process must know of it."""
+        """Return what the program that replaces this one must know of it."""
         current = self.current.state() if self.current is not None else None
         leaving = [handle.state() for handle in self.leaving]
         index = self.index if self.role is Role.WORKER else None
@@ -362,7 +362,7 @@ class Slot:
 
     @classmethod
     def restore(cls, generation: Generation, left: SlotState, role: Role = Role.WORKER) -> Slot:
-        """A slot of the program before this one, whose present generation that was."""
+        """Return a slot of the program before this one, whose present generation was `generation`."""
         slot = cls(left.index or 0, generation, role)
         slot.backoff.failures = left.failures
         for child in (*left.leaving, *([left.current] if left.current is not None else [])):
@@ -381,16 +381,16 @@ class Slot:
 
     @property
     def ready(self) -> bool:
-        """Whether somebody serves here."""
+        """Whether its current child serves."""
         return self.current is not None and self.current.stage == "ready"
 
     def step_down(self, handle: Handle) -> None:
-        """The child serves no longer, or never will: it makes room for the next."""
+        """Move a child that serves no longer, or never will, to those that leave."""
         self.remove(handle)
         self.leaving.append(handle)
 
     def take_over(self) -> Handle | None:
-        """The successor takes its place; whoever had it, if anybody, is returned, and among those who leave."""
+        """Make the successor the current child; return the former one, if any, which leaves."""
         before = self.current
         if before is not None:
             self.step_down(before)
@@ -400,7 +400,8 @@ class Slot:
         return before
 
     def remove(self, handle: Handle) -> None:
-        """The child has ended."""
+        """Remove a child that has ended."""
+
         if self.current is handle:
             self.current = None
         elif self.successor is handle:
