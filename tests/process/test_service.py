@@ -560,7 +560,7 @@ async def test_a_preloaded_application_is_imported_once(place: Path) -> None:
             assert int(await client.recv()) in daemon.workers()
         assert (place / "imports").read_text() == f"{daemon.pid}\n"
         daemon.signal(signal.SIGHUP)
-        wait_until(lambda: "an upgrade takes new code" in daemon.log, "a warning")
+        wait_until(lambda: "an upgrade loads new code" in daemon.log, "a warning")
         assert daemon.stop() == 0
 
 

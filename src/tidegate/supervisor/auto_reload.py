@@ -121,7 +121,7 @@ class AutoReload:
             return
         except OSError:
             said = b""
-        *lines, self._received = (self._heard + said).split(b"\n")
+        *lines, self._received = (self._received + said).split(b"\n")
         if not said or len(self._received) > LONGEST:
             self.close()
             logger.error("file changes are no longer noticed: the file watcher has ended; SIGHUP still reloads")

@@ -152,7 +152,9 @@ class HealthMonitor:
         return self._pool.scoreboard.row(handle.row).heartbeat if handle.row is not None else 0.0
 
     def _end(self, handle: Handle, silence: float) -> None:
-        logger.error("%s has hung for %.1f s%s: it is aborted; its stacks follow", handle, silence, _state(handle.pid))
+        logger.error(
+            "%s has hung for %.1f s%s: it is aborted, which logs its stacks", handle, silence, _state(handle.pid)
+        )
         handle.hung = True
         self._pool.abort(handle)
 

@@ -387,7 +387,7 @@ class WorkerPool:
 
     def _on_boot_timeout(self, handle: Handle) -> None:
         limit = handle.generation.config.boot_timeout
-        logger.error("%s is not ready after %g s: it is aborted; its stacks follow", handle, limit)
+        logger.error("%s is not ready after %g s: it is aborted, which logs its stacks", handle, limit)
         handle.overdue = True
         self.abort(handle)
 

@@ -222,7 +222,7 @@ def check(config: Config, state: HandoverState) -> None:
     for name, text in state.fixed.items():
         if now.get(name, text) != text:
             raise HandoverError(f"{settings()[name].flag} cannot change from {text} to {now[name]} in a running daemon")
-    # What is found out later, in the daemon's own process, would end it.
+    # A fault that is found later, in the daemon's own process, would end it.
     for found in (*state.listeners, *([state.control] if state.control is not None else [])):
         listener.check(found)
 
