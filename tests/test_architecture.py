@@ -1,7 +1,7 @@
-"""The architecture guide: its files exist, its floors are the tables' of test_source.py, and its walks are walked.
+"""The architecture guide: its files exist, its floors are those of test_source.py, and programs take its walks.
 
-Programs run with a profiler that tells which functions are entered. Native functions that only native code calls are
-seen by nobody: of these it is known that they are defined, and called in the files of the walk.
+Programs run with a profiler that records which functions are called. It does not see calls between native functions: of
+these the tests check that they are defined, and called in the files of the walk.
 
 What must not live here: what the parts do (the tests of each part).
 """
@@ -21,7 +21,7 @@ import pytest
 from tests.support import wire
 from tests.support.harness import ECHO, ROOT, Daemon, wait_until
 from tests.support.rawclient import RawClient
-from tests.support.rooms import Rooms, native
+from tests.support.trace import Trace, native
 from tests.test_source import MAY_IMPORT, ROOT_FLOORS, SOURCE, reach
 from tidegate._core.messages import MessageChannel
 from tidegate.asyncio import access_log
@@ -52,36 +52,36 @@ def rows(title: str) -> list[list[str]]:
 class Step:
     """A file of a walk, and the functions that are named with it."""
 
-    room: str
+    file: str
     functions: list[str]
 
 
 def walk(title: str) -> list[Step]:
     items = re.findall(rf"^\d+\. `({FILE})`(.*?)(?=^\d+\. |^$)", section(title), re.MULTILINE | re.DOTALL)
-    return [Step(room, re.findall(r"`(\w+)\([^`]*\)`", text)) for room, text in items]
+    return [Step(file, re.findall(r"`(\w+)\([^`]*\)`", text)) for file, text in items]
 
 
-def rooms(title: str) -> list[str]:
-    return list(dict.fromkeys(step.room for step in walk(title)))
+def files_of(title: str) -> list[str]:
+    return list(dict.fromkeys(step.file for step in walk(title)))
 
 
 WALKS = ["One message in", "One message out", "One opening handshake", "One reload", "One setting", "One metric"]
 each_walk = pytest.mark.parametrize("title", WALKS)
 
 
-def source(room: str) -> str:
-    return (SOURCE / room).read_text(encoding="utf-8")
+def source(file: str) -> str:
+    return (SOURCE / file).read_text(encoding="utf-8")
 
 
-def defines(room: str, name: str) -> bool:
+def defines(file: str, name: str) -> bool:
     return (
-        re.search(rf"^\s*(?:async |cdef |static )?(?:def |inline |[\w ]+[ *]){name}\(", source(room), re.M) is not None
+        re.search(rf"^\s*(?:async |cdef |static )?(?:def |inline |[\w ]+[ *]){name}\(", source(file), re.M) is not None
     )
 
 
-def calls(room: str, name: str) -> bool:
+def calls(file: str, name: str) -> bool:
     """Whether a file calls a function by its name, or hands it on to be called."""
-    text = re.sub(r"^\s*(?:async |cdef )?def .*$", "", source(room), flags=re.MULTILINE)
+    text = re.sub(r"^\s*(?:async |cdef )?def .*$", "", source(file), flags=re.MULTILINE)
     return re.search(rf"\b{name}\(|\.{name}\b", text) is not None
 
 
@@ -101,7 +101,7 @@ def test_floors() -> None:
 
 def test_modules_of_the_root_are_on_their_floor() -> None:
     for name, text, _ in rows("Floors"):
-        modules = {room.removesuffix(".py") for room in re.findall(r"`(\w+\.py)`", text)}
+        modules = {file.removesuffix(".py") for file in re.findall(r"`(\w+\.py)`", text)}
         assert modules <= ROOT_FLOORS.get(name.strip("`"), set()), name
 
 
@@ -115,31 +115,31 @@ def test_words_are_in_order_and_there_once() -> None:
 def test_functions_are_defined(title: str) -> None:
     """Each step names one of its own file; others that it names are in the walk's other files, or the channel's."""
     steps = walk(title)
-    others = {step.room for step in steps} | CHANNEL | {"config/schema.py"}
+    others = {step.file for step in steps} | CHANNEL | {"config/schema.py"}
     for step in steps:
-        assert any(defines(step.room, name) for name in step.functions) or step.room in NAMELESS, step.room
+        assert any(defines(step.file, name) for name in step.functions) or step.file in NAMELESS, step.file
     named = re.findall(r"`(\w+)\([^`]*\)`", section(title))
-    assert [name for name in named if not any(defines(room, name) for room in others)] == []
+    assert [name for name in named if not any(defines(file, name) for file in others)] == []
 
 
 @each_walk
 def test_steps_hang_together(title: str) -> None:
     """From each file of a walk calls lead to each other one, or from others to it."""
     steps = walk(title)
-    near: dict[str, set[str]] = {step.room: set() for step in steps}
+    near: dict[str, set[str]] = {step.file: set() for step in steps}
     for step in steps:
-        for room in near.keys() - {step.room}:
-            known = step.room in NAMELESS and Path(step.room).stem in words_of(room)
+        for file in near.keys() - {step.file}:
+            known = step.file in NAMELESS and Path(step.file).stem in words_of(file)
             if known or any(
-                defines(step.room, name) and (name in OF_ASYNCIO or calls(room, name)) for name in step.functions
+                defines(step.file, name) and (name in OF_ASYNCIO or calls(file, name)) for name in step.functions
             ):
-                near[room].add(step.room)
-                near[step.room].add(room)
-    assert reach(steps[0].room, near) | {steps[0].room} == near.keys()
+                near[file].add(step.file)
+                near[step.file].add(file)
+    assert reach(steps[0].file, near) | {steps[0].file} == near.keys()
 
 
-def words_of(room: str) -> set[str]:
-    return set(re.findall(r"\w+", source(room)))
+def words_of(file: str) -> set[str]:
+    return set(re.findall(r"\w+", source(file)))
 
 
 # What the event loop calls.
@@ -148,9 +148,9 @@ OF_ASYNCIO = {"connection_made", "data_received"}
 NAMELESS = {"datastructures.py", "_core/counters.h", "config/schema.py", "config/types.py", "metrics/catalog.py"}
 
 
-async def opened(headers: dict[str, str | None] | None = None) -> Rooms:
+async def opened(headers: dict[str, str | None] | None = None) -> Trace:
     """What is entered from accepting a connection to the start of its handler, on an event loop that is Python's."""
-    seen = Rooms()
+    seen = Trace()
     begun = asyncio.Event()
 
     async def handler(websocket: ServerConnection) -> None:
@@ -172,21 +172,21 @@ async def opened(headers: dict[str, str | None] | None = None) -> Rooms:
 
 
 def merged(entered: list[str]) -> list[str]:
-    return list(dict.fromkeys("_core/channel.pyx" if room in CHANNEL else room for room in entered))
+    return list(dict.fromkeys("_core/channel.pyx" if file in CHANNEL else file for file in entered))
 
 
 async def test_a_handshake() -> None:
     """Ten files, in the order of the page."""
-    listed = rooms("One opening handshake")
+    listed = files_of("One opening handshake")
     assert len(listed) <= HANDSHAKE
     seen = await opened()
-    assert merged(seen.entered) == listed
+    assert merged(seen.files) == listed
     assert untold("One opening handshake", seen.functions) == []
 
 
 async def test_a_handshake_with_compression() -> None:
     plain, seen = await opened(), await opened({"Sec-WebSocket-Extensions": "permessage-deflate"})
-    assert set(seen.entered) - set(plain.entered) == {"extensions/permessage_deflate.py", "asyncio/sender.py"}
+    assert set(seen.files) - set(plain.files) == {"extensions/permessage_deflate.py", "asyncio/sender.py"}
 
 
 async def test_a_handshake_with_an_access_log() -> None:
@@ -196,12 +196,12 @@ async def test_a_handshake_with_an_access_log() -> None:
         seen = await opened()
     finally:
         access_log.logger.setLevel(level)
-    assert set(seen.entered) - set(plain.entered) >= {"asyncio/access_log.py"}
+    assert set(seen.files) - set(plain.files) >= {"asyncio/access_log.py"}
 
 
 async def test_messages_are_native() -> None:
     """While messages come and go, no Python function of the package is entered, and no native one off the walks."""
-    seen = Rooms()
+    seen = Trace()
 
     async def handler(websocket: ServerConnection) -> None:
         await websocket.send(await websocket.recv())
@@ -217,20 +217,20 @@ async def test_messages_are_native() -> None:
             for message in (b"first", b"next", b"last"):
                 client.send(wire.frame(message))
                 assert await asyncio.to_thread(client.frame) == (0x81, message)
-    assert "_core/channel.pyx" in seen.entered
+    assert "_core/channel.pyx" in seen.files
     seen.functions.pop(("asyncio/server_connection.py", "_handle"))  # which awaits the handler, and goes on with it
-    assert set(seen.entered) <= {*rooms("One message in"), *rooms("One message out")}
+    assert set(seen.files) <= {*files_of("One message in"), *files_of("One message out")}
 
 
 def untold(title: str, entered: Collection[tuple[str, str]]) -> list[str]:
     """The functions of Python files that a walk names and that were not entered."""
-    files = {step.room for step in walk(title) if step.room.endswith(".py")} | {"config/schema.py"}
+    files = {step.file for step in walk(title) if step.file.endswith(".py")} | {"config/schema.py"}
     return [
-        f"{room}: {name}()"
+        f"{file}: {name}()"
         for step in walk(title)
         for name in step.functions
-        for room in ({step.room} if defines(step.room, name) else files)
-        if room.endswith(".py") and defines(room, name) and (room, name) not in entered
+        for file in ({step.file} if defines(step.file, name) else files)
+        if file.endswith(".py") and defines(file, name) and (file, name) not in entered
     ]
 
 
@@ -247,13 +247,13 @@ class Traced(Daemon):
         super().__init__(ECHO, *options, workers=workers, env={"PYTHONPATH": str(ROOT)})
         self.path = path
         module = self.command.index("tidegate")
-        self.command[module : module + 1] = ["tests.support.rooms", str(path), first]
+        self.command[module : module + 1] = ["tests.support.trace", str(path), first]
 
     @property
     def entered(self) -> list[tuple[str, str]]:
         """Files and functions, in the order of the first calls in any process."""
-        room_and_name = (line.split() for line in self.path.read_text(encoding="utf-8").splitlines())
-        return list(dict.fromkeys((room, name) for room, name in room_and_name))
+        pairs = (line.split() for line in self.path.read_text(encoding="utf-8").splitlines())
+        return list(dict.fromkeys((file, name) for file, name in pairs))
 
 
 def test_a_reload(tmp_path: Path) -> None:
@@ -266,8 +266,8 @@ def test_a_reload(tmp_path: Path) -> None:
         wait_until(lambda: "generation 1 has ended" in daemon.log, "the reload")
         entered = [AT_THE_SIGNAL, *daemon.entered]
         assert untold("One reload", entered) == []
-        steps = [[name for name in step.functions if defines(step.room, name)] for step in walk("One reload")]
-        last = [(step.room, names[-1]) for step, names in zip(walk("One reload"), steps, strict=True)]
+        steps = [[name for name in step.functions if defines(step.file, name)] for step in walk("One reload")]
+        last = [(step.file, names[-1]) for step, names in zip(walk("One reload"), steps, strict=True)]
         places = [entered.index(function) for function in last if function not in AT_ANY_TIME]
         assert places == sorted(places)
         assert daemon.stop() == 0

@@ -1,7 +1,7 @@
 """Which functions of the package are entered: Python's by their frames, native ones where Python calls them.
 
-    with Rooms() as rooms: ...              in this thread
-    python -m tests.support.rooms FILE FUNCTIONS serve ...
+    with Trace() as trace: ...              in this thread
+    python -m tests.support.trace FILE FUNCTIONS serve ...
                                             in the processes of a daemon, in each from the first call of one of
                                             FUNCTIONS (separated by commas) on: a line of FILE is a file and a function
 
@@ -24,18 +24,18 @@ from tests.support.harness import ROOT
 SOURCE = str(ROOT / "src" / "tidegate") + os.sep
 
 
-class Rooms:
-    """The functions, each as its file's path in the package and its name, in the order of their first calls.
+class Trace:
+    """The functions that are called, each as its file's path in the package and its name, in the order of first calls.
 
     Parameters:
         on_new: called with each.
     """
 
-    def __init__(self, on_new: Callable[[str, str], object] = lambda room, name: None) -> None:
+    def __init__(self, on_new: Callable[[str, str], object] = lambda file, name: None) -> None:
         self.functions: dict[tuple[str, str], None] = {}
         self._on_new = on_new
 
-    def __enter__(self) -> Rooms:
+    def __enter__(self) -> Trace:
         sys.setprofile(self.see)
         return self
 
@@ -43,9 +43,9 @@ class Rooms:
         sys.setprofile(None)
 
     @property
-    def entered(self) -> list[str]:
+    def files(self) -> list[str]:
         """The files, in the order in which they are entered first."""
-        return list(dict.fromkeys(room for room, _ in self.functions))
+        return list(dict.fromkeys(file for file, _ in self.functions))
 
     def see(self, frame: FrameType, event: str, argument: Any) -> None:
         """Note where a call leads to."""
@@ -60,10 +60,10 @@ class Rooms:
                         self._note(native(kind), argument.__name__)
                     return
 
-    def _note(self, room: str, name: str) -> None:
-        if (room, name) not in self.functions:
-            self.functions[room, name] = None
-            self._on_new(room, name)
+    def _note(self, file: str, name: str) -> None:
+        if (file, name) not in self.functions:
+            self.functions[file, name] = None
+            self._on_new(file, name)
 
 
 def native(kind: type) -> str:
@@ -74,13 +74,13 @@ def native(kind: type) -> str:
 def watch(path: Path, first: list[str]) -> None:
     """Write what this process, and those forked from it, enter."""
     output = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    rooms = Rooms(lambda room, name: os.write(output, f"{room} {name}\n".encode()))
+    trace = Trace(lambda file, name: os.write(output, f"{file} {name}\n".encode()))
 
     def wait(frame: FrameType, event: str, argument: Any) -> None:
         code = frame.f_code
         if event == "call" and code.co_qualname in first and code.co_filename.startswith(SOURCE):
-            sys.setprofile(rooms.see)
-            rooms.see(frame, event, argument)
+            sys.setprofile(trace.see)
+            trace.see(frame, event, argument)
 
     sys.setprofile(wait)
 
