@@ -14,11 +14,12 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.test_source import MODULES
+from tests.test_source import MODULES, SOURCE, files
 from tidegate import exceptions
 
 # Modules whose names programs import: whatever can be called says all about it.
@@ -62,6 +63,12 @@ OF_THE_RFC = ["close", "close_code", "close_reason", "ping", "pong", "recv", "se
 
 # Raised where nobody should catch it: by what must be overridden.
 UNSAID = {"NotImplementedError"}
+
+# Subjects that say less than the field's nouns: a client, an operator, a worker, a proxy, the application.
+NOBODY = re.compile(r"\b(?:whoever|somebody|nobody|anybody|everybody)\b", re.IGNORECASE)
+
+# Folders where they still stand; the table may only shrink.
+WITH_NOBODY = {"admin", "logs", "process", "supervisor", "worker"}
 
 ROLES = re.compile(r"^( *)(?:Args|Attributes):\n((?:\1 +.*\n|\n)*)", re.MULTILINE)
 ENTRY = re.compile(r"^(\*{0,2}\w+(?:, \w+)*): (.*(?:\n +.*)*)", re.MULTILINE)
@@ -219,3 +226,12 @@ def test_a_connection_names_the_section(name: str) -> None:
     from tidegate.asyncio.connection import Connection
 
     assert re.search(r"RFC 6455 \d+", inspect.getdoc(inspect.getattr_static(Connection, name)) or "")
+
+
+@pytest.mark.parametrize(
+    "path", files("*.py", "*.pyx", "*.pxd", "*.pyi", "*.h", "*.html"), ids=lambda path: str(path.relative_to(SOURCE))
+)
+def test_sentences_have_subjects(path: Path) -> None:
+    """In docstrings, comments and texts alike."""
+    if path.relative_to(SOURCE).parts[0] not in WITH_NOBODY:
+        assert NOBODY.findall(path.read_text(encoding="utf-8")) == []
