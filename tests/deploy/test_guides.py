@@ -127,6 +127,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_paths_are_there(page: Path) -> None:
     for path in paths(page):
         assert (ROOT / path).exists(), path
+    for path in spans(page):
+        if re.fullmatch(r"(\w+/)+[a-z_]+\.(py|pyx|pxd|h|html)", path):
+            assert any((folder / path).exists() for folder in (ROOT, ROOT / "src" / "tidegate", ROOT / "tests")), path
 
 
 @each_page
