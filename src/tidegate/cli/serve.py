@@ -1,7 +1,8 @@
 """``tidegate serve MODULE:ATTRIBUTE``: the processes of the daemon put together.
 
-    command    the settings as options
-    run        the daemon with given settings, for other commands too
+    command              the settings as options
+    run                  the daemon with given settings, for other commands too
+    usable_processors    the number that `--workers auto` stands for, to be asked for without a daemon
 
 What must not live here: a setting (config/schema.py), its option (options.py), whether it can be met here
 (config/prerequisites.py), what the processes do (supervisor, worker, admin).
@@ -15,12 +16,13 @@ from typing import Any
 
 import click
 
+from ..config.prerequisites import usable_processors
 from ..config.schema import Config
 from ..config.sources import as_toml
 from . import CONTEXT, Command
 from .options import loader, parameters
 
-__all__ = ["command", "run"]
+__all__ = ["command", "run", "usable_processors"]
 
 
 @click.pass_context

@@ -1,9 +1,10 @@
 """Whether a configuration can run on this machine, in this process: one question, asked here and nowhere else.
 
-    prepare        at the start: set what children inherit, check what is needed, return the user to switch to
-    decide         at the start and at each reload: the number of workers
-    identify       the user and group of the settings, as numbers
-    log_file       the path of the log, while it is opened
+    prepare              at the start: set what children inherit, check what is needed, return the user to switch to
+    decide               at the start and at each reload: the number of workers
+    identify             the user and group of the settings, as numbers
+    log_file             the path of the log, while it is opened
+    usable_processors    the number that `--workers auto` stands for
 
 Errors are ConfigErrors: they name the setting, what this machine lacks, and the remedy.
 
@@ -30,7 +31,7 @@ from .errors import ConfigError
 from .schema import Config, settings
 from .types import SLOTS
 
-__all__ = ["Identity", "decide", "identify", "log_file", "prepare"]
+__all__ = ["Identity", "decide", "identify", "log_file", "prepare", "usable_processors"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def decide(config: Config) -> Config:
     """Return the configuration with a number of workers: `auto` depends on the machine."""
     if config.workers != "auto":
         return config
-    return msgspec.structs.replace(config, workers=min(_usable_processors(), SLOTS))
+    return msgspec.structs.replace(config, workers=min(usable_processors(), SLOTS))
 
 
 def identify(user: str | None, group: str | None) -> Identity | None:
@@ -160,7 +161,7 @@ def _check_processors(config: Config) -> None:
         raise ConfigError(setting.flag, given, f"processors of {words}", f"{others[0]} is not usable here")
 
 
-def _usable_processors() -> int:
+def usable_processors() -> int:
     """Return how many processors this process may use: its affinity, and its control groups' quotas, rounded up."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(processors, cgroup.processors() or processors))
