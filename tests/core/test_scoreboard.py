@@ -226,7 +226,7 @@ def test_attach() -> None:
 @pytest.mark.parametrize(
     ("offset", "content", "message"),
     [
-        (0, b"x", "is no scoreboard: it starts with other bytes"),
+        (0, b"x", "is not a scoreboard: it starts with other bytes"),
         (8, b"\xff" + bytes(7), "has layout 255, and this tidegate reads"),
         (16, b"\x01", "should hold .* bytes, and holds"),
         (24, b"\x07", "should hold .* bytes, and holds"),
@@ -245,7 +245,7 @@ def test_attach_refuses_what_is_no_scoreboard(offset: int, content: bytes, messa
 def test_attach_refuses_a_short_file() -> None:
     fd = os.memfd_create("short")
     os.write(fd, b"TIDEGATE")
-    with pytest.raises(ValueError, match=f"file descriptor {fd} is no scoreboard: it holds 8 bytes"):
+    with pytest.raises(ValueError, match=f"file descriptor {fd} is not a scoreboard: it holds 8 bytes"):
         Scoreboard.attach(fd)
     os.close(fd)
 

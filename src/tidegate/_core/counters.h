@@ -50,7 +50,7 @@ static const double TG_OPERATIONS[TG_OPERATION_BOUNDS] = {0.1, 0.5, 1, 2.5, 5, 1
  * layout (tg_layout() in scoreboard.h). Another line is another layout, which older releases do not read. */
 
 /* Counters: X(name, words, names of the words). Of two dimensions, the names of the first come before the comma.
- * A name is added at the end, as long as there are words for it, and never moved: that is no other layout. */
+ * A name is added at the end, as long as there are words for it, and never moved: that keeps the layout. */
 #define TG_COUNTERS(X)                                                                                                 \
     X(connections_accepted, , "")                                                                                      \
     /* ok, the reason of an error response, or timeout and disconnected: there was no response. rejected: a hook      \

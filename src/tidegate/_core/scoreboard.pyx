@@ -107,11 +107,11 @@ cdef class Scoreboard:
         cdef tg_header *header
         size = os.fstat(fd).st_size
         if size < <Py_ssize_t>sizeof(tg_header):
-            raise ValueError(f"file descriptor {fd} is no scoreboard: it holds {size} bytes")
+            raise ValueError(f"file descriptor {fd} is not a scoreboard: it holds {size} bytes")
         self._map(mmap.mmap(fd, size))
         header = self._header
         if header.magic != TG_MAGIC:
-            raise ValueError(f"file descriptor {fd} is no scoreboard: it starts with other bytes")
+            raise ValueError(f"file descriptor {fd} is not a scoreboard: it starts with other bytes")
         if header.layout != LAYOUT:
             raise ValueError(f"the scoreboard has layout {header.layout}, and this tidegate reads {LAYOUT}")
         if header.size != <uint64_t>size or header.rows > 65536 or header.slots > header.rows or (

@@ -88,7 +88,7 @@ cdef class Writer(TurnTaker):
         self._drained()
 
     cdef bint more_to_handle(self):
-        """Whether more messages wait behind the one that is handled now."""
+        """Return whether more messages wait behind the one that is handled now."""
         return False
 
     cdef int send_message(self, object message, object text) except -1:
