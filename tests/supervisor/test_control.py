@@ -343,7 +343,7 @@ def test_the_operations_that_requests_ask_for_are_there() -> None:
         assert list(inspect.signature(operations._table[name]).parameters)[1:][: len(given)] == sorted(given)
 
 
-class Dance(control_protocol._Command, frozen=True, tag="dance"):
+class Dance(control_protocol._Request, frozen=True, tag="dance"):
     """A request for which there is no operation."""
 
 

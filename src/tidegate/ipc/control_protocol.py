@@ -4,8 +4,8 @@
     Answer                                          {"text":"generation 2 boots"}, then {"done":true,"text":"..."}
     socket_path                                     where the socket is
 
-What must not live here: the socket (supervisor/control.py), who asks (cli), what any of it means to the
-daemon (supervisor/operations.py).
+What must not live here: the socket (supervisor/control.py), the commands (cli), what a request does to the daemon
+(supervisor/operations.py).
 """
 
 from __future__ import annotations
@@ -41,51 +41,51 @@ FILE: Final = "control.sock"
 LONGEST: Final = 4096
 
 
-class _Command(msgspec.Struct, frozen=True, tag_field="command", forbid_unknown_fields=True):
+class _Request(msgspec.Struct, frozen=True, tag_field="command", forbid_unknown_fields=True):
     """A request. Its tag is the command's name, in every release: it stays as it is, whatever the class is called."""
 
 
-class Status(_Command, frozen=True, tag="status"):
-    """How the daemon is: the answer has it as an object."""
+class Status(_Request, frozen=True, tag="status"):
+    """Get the daemon's status, as an object of the answer."""
 
 
-class Reload(_Command, frozen=True, tag="reload"):
-    """Hand over to the next generation; with `force` whatever is under way is given up for it."""
+class Reload(_Request, frozen=True, tag="reload"):
+    """Hand over to the next generation; with `force`, give up what is under way."""
 
     force: bool = False
 
 
-class Scale(_Command, frozen=True, tag="scale"):
-    """Have so many workers."""
+class Scale(_Request, frozen=True, tag="scale"):
+    """Change the number of workers."""
 
     workers: int
 
 
-class Drain(_Command, frozen=True, tag="drain"):
+class Drain(_Request, frozen=True, tag="drain"):
     """Close every connection and refuse new ones, until a reload."""
 
 
-class Stop(_Command, frozen=True, tag="stop"):
-    """End. The connection ends with the daemon."""
+class Stop(_Request, frozen=True, tag="stop"):
+    """End the daemon. The connection ends with it."""
 
     how: Literal["drain", "close", "cut"] = "drain"
 
 
-class Upgrade(_Command, frozen=True, tag="upgrade"):
-    """Start the program anew in the same process, as it is installed now."""
+class Upgrade(_Request, frozen=True, tag="upgrade"):
+    """Replace the program in its process by the one that is installed now."""
 
 
 Request: TypeAlias = Status | Reload | Scale | Drain | Stop | Upgrade
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the daemon says.
+    """An answer of the daemon.
 
     Attributes:
-        done: None as long as it is not decided, then whether what was asked for has been done.
+        done: None as long as it is not decided, then whether the request has been carried out.
         text: what happens, or has happened, or why not.
         accepted: the request is understood, and its effect follows.
-        status: the object that /status has, for who asked for it.
+        status: the object that /status has, in answer to Status.
     """
 
     done: bool | None = None
@@ -95,11 +95,11 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RequestError(ValueError):
-    """A line that is no request: its text says what would be."""
+    """A line that is not a request; its text says what would be one."""
 
 
 def name_of(request: Request) -> str:
-    """The command's name."""
+    """Return the command's name."""
     return str(request.__struct_config__.tag)
 
 
@@ -111,10 +111,10 @@ _decoder: Final[msgspec.json.Decoder[Request]] = msgspec.json.Decoder(Request)
 
 
 def read_request(line: bytes) -> Request:
-    """The request on a line.
+    """Return the request on a line.
 
     Raises:
-        RequestError: it is none.
+        RequestError: the line is not a request.
     """
     if len(line) > LONGEST:
         raise RequestError(f"a request has {LONGEST} bytes at most")
@@ -123,7 +123,7 @@ def read_request(line: bytes) -> Request:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         problem = str(error)
     try:
-        found: Any = msgspec.json.decode(line)  # what is no request may be no JSON besides
+        found: Any = msgspec.json.decode(line)  # it may not be JSON at all
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         problem = f"that is not JSON: give an object on a line, such as {_written(Status())}"
     else:
@@ -132,7 +132,7 @@ def read_request(line: bytes) -> Request:
 
 
 def _problem(found: Any, error: str) -> str:
-    """What is wrong with some JSON."""
+    """Return what is wrong with a value of JSON."""
     if not isinstance(found, dict) or not isinstance(found.get("command"), str):
         return f"that names no command: give an object such as {_written(Status())}"
     name = found["command"]
@@ -148,16 +148,17 @@ def _written(word: Request) -> str:
 
 
 def encode(word: Request | Answer) -> bytes:
-    """A word as its line."""
+    """Return a request or an answer as its line."""
     if isinstance(word, Answer) and not word.text.isascii():
-        # A path need not be text in any encoding.
+        # A path may not be text in any encoding.
         text = word.text.encode("utf-8", "backslashreplace").decode()
         word = msgspec.structs.replace(word, text=text)
     return msgspec.json.encode(word) + b"\n"
 
 
 def socket_path(setting: str | None, environment: Mapping[str, str]) -> str | None:
-    """Where the socket is to be, by the value of the setting; None: nowhere."""
+    """Return the socket's path by the value of the setting; None: there is to be no socket."""
+
     if setting != "auto":
         return setting
     folder = runtime_directory(environment)

@@ -1,20 +1,20 @@
-"""What a child gets that somebody else's code forks from a process of the daemon: nothing that is the daemon's.
+"""Children that an application forks from a process of the daemon: they get nothing that is the daemon's.
 
 An application forks with os.fork() and with multiprocessing, whose default that is up to Python 3.13. Such a child has
-copies of the listening sockets, which keep the address taken after the daemon's end, and of the connections, which keep
-clients from noticing the end of a worker; and it has signal handlers by which nothing would ever end it.
+copies of the listening sockets, which keep the address taken after the daemon's end, and of the connections, which hide
+the end of a worker from clients; and it has signal handlers by which nothing would ever end it.
 
-    own             around a fork by which the daemon makes a process of its own, which inherits everything
-    handled         the present handler of a signal is the daemon's
-    keep, closed    a descriptor is the daemon's, or no longer
-    on_application_fork    what else such a child must do
-    release         in the child: sockets by their address, and descriptors that are the daemon's, lead nowhere
-    addresses       those of sockets
+    own                    around a fork by which the daemon makes a process of its own, which inherits everything
+    handled                mark the present handler of a signal as the daemon's
+    keep, closed           mark a descriptor as the daemon's, or no longer
+    on_application_fork    what else to call in such a child
+    release                in the child: close sockets by their address, and descriptors that are the daemon's
+    addresses              those of sockets
 
-In the child, before any code of the application: the signals do what they do in every Python program, the title is the
+In the child, before any code of the application: signals do what they do in every Python program, the title is the
 command's, and what `on_application_fork()` was given is called. What an application has set up itself stays as it is.
 
-What must not live here: what a process of the daemon lets go of by itself (supervisor).
+What must not live here: what a child of the daemon's own closes (supervisor).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _leave: Callable[[], object] | None = None
 
 @contextlib.contextmanager
 def own() -> Iterator[None]:
-    """Around a fork of the daemon's own. Its child begins with nothing of its parent's to let go of."""
+    """Mark a fork as the daemon's own, whose child inherits everything."""
     global _forking, _leave
     _forking, pid = get_ident(), os.getpid()
     try:
@@ -61,17 +61,17 @@ def own() -> Iterator[None]:
 
 
 def handled(number: int) -> None:
-    """Take the present handler of this signal for the daemon's, which no child of an application's is to have."""
+    """Mark the present handler of this signal as the daemon's, which an application's child must not have."""
     _handlers[number] = signal.getsignal(number)
 
 
 def keep(number: int) -> None:
-    """Take this descriptor for the daemon's, for as long as this process lives."""
+    """Mark a descriptor as the daemon's, for as long as this process lives."""
     _kept.add(number)
 
 
 def closed(number: int) -> None:
-    """It is closed, and somebody else may have the number from now on."""
+    """Forget a descriptor that is closed: its number may be another one's from now on."""
     _kept.discard(number)
 
 
@@ -82,12 +82,12 @@ def on_application_fork(leave: Callable[[], object]) -> None:
 
 
 def addresses(sockets: Iterable[socket.socket]) -> set[Address]:
-    """What these sockets are bound to."""
+    """Return the addresses that these sockets are bound to."""
     return {address for address in map(_local, sockets) if address is not None}
 
 
 def _local(sock: socket.socket) -> Address | None:
-    """The address that a socket is bound to, or that a client has connected to; None for one without."""
+    """Return the address that a socket is bound to, or that a client has connected to; None if it has none."""
     try:
         name = sock.getsockname()
     except OSError:
@@ -100,7 +100,7 @@ def _local(sock: socket.socket) -> Address | None:
 
 
 def release(at: Collection[Address]) -> None:
-    """Let go of what is kept, of the sockets that are bound to these addresses, and of their clients' connections.
+    """Close descriptors that are kept, sockets that are bound to these addresses, and their clients' connections.
 
     Their numbers stay taken, by a socket at its end: whoever still has one, such as an event loop, must not close
     somebody else's by it, and libuv aborts a process that finds no socket where it had one.
@@ -121,7 +121,7 @@ def _open() -> list[int]:
 
 
 def _is_at(number: int, places: Collection[Address]) -> bool:
-    """Whether it is a stream socket of one of these addresses."""
+    """Return whether a descriptor is a stream socket of one of these addresses."""
     try:
         sock = socket.socket(fileno=number)
     except OSError:  # it is not a socket, or the descriptor by which the folder was read
@@ -137,11 +137,11 @@ def _is_at(number: int, places: Collection[Address]) -> bool:
 
 
 def _forked() -> None:
-    """In a child."""
+    """Undo, in a child of the application's, what is the daemon's."""
     if _forking == get_ident() or (_leave is None and not _handlers):
         return
     with contextlib.suppress(ValueError, OSError):
-        signal.set_wakeup_fd(-1)  # by which signals would be heard in the parent
+        signal.set_wakeup_fd(-1)  # the parent would receive the child's signals
     _default_signals()
     if _leave is not None:
         with contextlib.suppress(Exception):
@@ -151,7 +151,8 @@ def _forked() -> None:
 
 
 def _default_signals() -> None:
-    """Give signals whose handler is still the daemon's the one that they have in every Python program."""
+    """Reset signals whose handler is still the daemon's to what they have in every Python program."""
+
     ours = [handler for handler in _handlers.values() if callable(handler)]
     for number in signal.valid_signals():
         with contextlib.suppress(ValueError, OSError):

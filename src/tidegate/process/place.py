@@ -1,11 +1,11 @@
-"""The directory that a process is in, by its name: where that leads to is another matter after a deploy.
+"""The working directory of a process, by its name, which may lead elsewhere after a deploy.
 
     here     the name of the current directory, as whoever started the process has it
     Place    where the daemon is, once it has `arrived`: `follow` goes where its name leads now, and `back` or `stay`
              ends that; `at_start` is where the program was started
 
-A deploy makes another folder and lets a symbolic link lead there, or puts it in the place of the one before. Whoever
-entered that one is in it still, even if it has been removed.
+A deploy makes another folder and lets a symbolic link lead there, or replaces the former one. A process that entered
+that one is still in it, even if it has been removed.
 
 What must not live here: which directory that is (config/schema.py), what is done there.
 """
@@ -23,7 +23,7 @@ _OPEN = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def here() -> str:
-    """The current directory: as a shell calls it, which knows by way of which links it has come, else as it is."""
+    """Return the current directory: as the shell calls it, which knows the links that led there, else as it is."""
     name = os.environ.get("PWD", "")
     with contextlib.suppress(OSError):
         if os.path.isabs(name) and os.path.samefile(name, os.curdir):
@@ -50,14 +50,14 @@ class Place:
         self.start = here()
         self.name = os.path.join(self.start, working_dir or "")
         self._former: int | None = None
-        self._path = ""  # what the name led to when it was followed last
+        self._path = ""  # the directory that the name led to when it was followed last
 
     def arrived(self) -> None:
-        """It has been entered."""
+        """Note that it has been entered."""
         self._path = _path()
 
     def follow(self) -> bool:
-        """Go where the name leads now; whether that is elsewhere. It stays possible to go back.
+        """Enter the directory that the name leads to now; return whether that is another one. `back()` undoes it.
 
         Raises:
             OSError: there is no such directory any more, and it was asked for.
@@ -68,7 +68,7 @@ class Place:
             os.chdir(self.name)
         except OSError as error:
             os.close(former)
-            # Root may have entered it, and who we have become may not: it is the same that it was, as far as we know.
+            # Root could enter it, and the user switched to cannot: it is taken to be the same.
             if self.asked and not isinstance(error, PermissionError):
                 raise
             return False
@@ -82,13 +82,13 @@ class Place:
         return True
 
     def stay(self) -> None:
-        """Be here for good."""
+        """Stay here: `back()` is no longer possible."""
         if self._former is not None:
             os.close(self._former)
             self._former = None
 
     def back(self) -> None:
-        """Be again where it was before it followed the name."""
+        """Return to where it was before it followed the name."""
         if self._former is None:
             return
         os.fchdir(self._former)
@@ -98,7 +98,7 @@ class Place:
         self.stay()
 
     def rescue(self) -> None:
-        """If the directory has been removed, go where its name leads now, should that be anywhere."""
+        """Enter the directory that the name leads to now, if the current one has been removed."""
         if not _path():
             with contextlib.suppress(OSError):
                 self.follow()
@@ -106,7 +106,7 @@ class Place:
 
     @contextlib.contextmanager
     def at_start(self) -> Iterator[str]:
-        """For a moment where the program was started, or if that is gone, in the working directory; its name.
+        """Be where the program was started, or if that is gone, in the working directory; yield its name.
 
         Raises:
             OSError: both are gone; it names the one.
@@ -128,7 +128,7 @@ class Place:
 
 
 def _path() -> str:
-    """The current directory as it is; empty if it has been removed."""
+    """Return the current directory as it is; empty if it has been removed."""
     try:
         return os.getcwd()
     except OSError:
@@ -140,6 +140,7 @@ def _is_current(directory: int) -> bool:
 
 
 def _replace(before: str, now: str) -> None:
-    """Import from the one folder, if that is where it was imported from, and from the other no more."""
+    """Replace a folder by another one in the path of imports."""
+
     if before and now:
         sys.path[:] = [now if entry == before else entry for entry in sys.path]

@@ -20,8 +20,8 @@ _STREAMS = ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w"))
 def fill() -> None:
     """Open /dev/null in the place of each standard stream that is closed.
 
-    The system gives the lowest free number to whatever is opened next: everybody's output would go there, and libuv
-    aborts a process that closes one of these numbers.
+    The system gives the lowest free number to the next descriptor that is opened: output of the whole process would go
+    there, and libuv aborts a process that closes one of these numbers.
     """
     for number, name, mode in _STREAMS:
         with contextlib.suppress(OSError):
@@ -39,7 +39,7 @@ def fill() -> None:
 
 
 def flush() -> None:
-    """Write what was printed and is still in a buffer: a fork copies it, and os.execve() and os._exit() forget it."""
+    """Write what was printed and is still in a buffer: a fork copies it, os.execve() and os._exit() lose it."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # somebody has closed or replaced it, or nobody reads it any more
+        with contextlib.suppress(Exception):  # the application has closed or replaced it, or its reader is gone
             stream.flush()

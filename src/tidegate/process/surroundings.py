@@ -1,12 +1,12 @@
-"""What an application changes of the process that imports it, where that process is the supervisor.
+"""Process-wide state that an application changes when the supervisor imports it.
 
-    Surroundings    how they are; `put_back` what has become of them since then, and `apply` that in a worker
-    imported        those before the import, if there was one
+    Surroundings    the state; `put_back` what has changed since then, and `apply` the change in a worker
+    imported        the state before the import, if there was one
 
 With --preload an application is imported once, in the supervisor, which must not end up in another directory, with
-sockets that time out or with a signal's handler that is somebody else's. The workers are what the application means.
+sockets that time out or with a signal handler of the application's. Its changes are meant for the workers.
 
-What must not live here: importing it (worker/loader.py), the signals that the supervisor hears (supervisor/signals.py).
+What must not live here: importing it (worker/loader.py), the supervisor's signals (supervisor/signals.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, Final
 __all__ = ["Surroundings"]
 
 _HERE = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
-# Whose handlers in a worker are the worker's own: who ends it, and what it does not hear of.
+# Signals whose handlers in a worker are the worker's own.
 _WORKERS = (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE)
 
 
@@ -52,7 +52,7 @@ def _environ(values: dict[str, str | None]) -> None:
             os.environ[name] = value
 
 
-# Of each: how it is read, and how it is written. Of those that are mappings only what is different is written.
+# How each is read, and how it is written. Of mappings, only what is different is written.
 _PARTS: Final[dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]] = {
     "umask": (_umask, os.umask),
     "timeout": (socket.getdefaulttimeout, socket.setdefaulttimeout),
@@ -64,27 +64,27 @@ _PARTS: Final[dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]] = {
 
 
 def _different(old: Any, new: Any) -> Any:
-    """What of the new value is not as the old one was; None for what is no longer there."""
+    """Return what of the new value differs from the old one; None for what is no longer there."""
     if not isinstance(old, dict):
         return new
     return {key: new.get(key) for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
 
 
 imported: Surroundings | None = None
-"""Those of the process that has imported the application, if it was imported before the forks."""
+"""The state of the process that has imported the application, if it was imported before the forks."""
 
 
 class Surroundings:
-    """Those of this process, as they are when this is made."""
+    """The state of this process, as it is when this object is made."""
 
     def __init__(self) -> None:
         self._before = {name: read() for name, (read, _) in _PARTS.items()}
         self._directory = os.open(".", _HERE)
-        self._moved: int | None = None  # where it has gone since then
+        self._moved: int | None = None  # the directory that the import has changed to
         self._changed: dict[str, Any] = {}
 
     def put_back(self) -> None:
-        """Make them what they were, and remember what was different."""
+        """Restore the state, and remember what was different."""
         for name, (read, write) in _PARTS.items():
             before, now = self._before[name], read()
             if before != now:
@@ -99,7 +99,8 @@ class Surroundings:
         os.close(self._directory)
 
     def apply(self) -> None:
-        """Make what was different so again."""
+        """Apply again what was different."""
+
         for name, value in self._changed.items():
             if name == "handlers":
                 value = {number: handler for number, handler in value.items() if number not in _WORKERS}

@@ -32,6 +32,6 @@ def test_a_worker_stays_where_it_belongs(caplog: pytest.LogCaptureFixture) -> No
         pin(None, 0)
         pin((9999,), 0)
         assert os.sched_getaffinity(0) == before
-        assert "processor 9999 cannot be had" in caplog.text
+        assert "processor 9999 cannot be used" in caplog.text
     finally:
         os.sched_setaffinity(0, before)

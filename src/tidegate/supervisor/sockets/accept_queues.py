@@ -1,8 +1,8 @@
-"""Who accepts from the sockets of a slot that has no worker, for a while or for good, or one that hangs.
+"""The queues of a slot whose worker hangs, or that has no worker, for a while or for good.
 
-Closing such a socket would reset everybody in its queue. So it stays open, new connections are steered around it, and
-another worker, who is lent the socket, accepts whoever comes there nevertheless. Where this system cannot steer, that
-is all who come. When a slot is no more and its queue has been empty for a while, its socket is closed.
+Closing such a socket would reset every connection in its queue. So it stays open, new connections are steered around
+it, and another worker, which is lent the socket, accepts those that come nevertheless; where this system cannot steer,
+that is all of them. When a slot is being removed and its queue has been empty for a while, its socket is closed.
 
 What must not live here: how to steer (sockets/reuseport.py), which slots there are (pool.py).
 """
@@ -25,7 +25,7 @@ SOON = 0.2
 
 
 class AcceptQueues:
-    """The care for the queues of slots without a worker.
+    """The queues of slots without a worker.
 
     Parameters:
         listeners: the addresses.
@@ -34,20 +34,20 @@ class AcceptQueues:
     def __init__(self, listeners: Listeners) -> None:
         self._listeners = listeners
         self._lent: dict[int, Handle] = {}  # slot -> the worker that has its sockets besides its own
-        self._quiet: dict[int, float] = {}  # retired slot -> since when nobody has come to its queue
-        self._closing: set[int] = set()  # retired slots whose sockets nobody but us has any more
+        self._quiet: dict[int, float] = {}  # retired slot -> since when its queue has been empty
+        self._closing: set[int] = set()  # retired slots whose sockets only the supervisor has open
         self._around: frozenset[int] = frozenset()
         self._steered = True
         self._listening: set[int] = set()
 
     def listens(self, slot: int) -> None:
-        """The slot's sockets listen from now on."""
+        """Note that the slot's sockets listen from now on."""
         if slot not in self._listening:
             self._listening.add(slot)
             self._steer(self._around)
 
     def tend(self, workers: Sequence[Slot], retired: Sequence[Slot]) -> list[Slot]:
-        """Look after every queue; the retired slots whose sockets were closed, so that nothing is left of them.
+        """Steer, lend, reclaim and close; return the retired slots whose sockets have been closed.
 
         To be called when a worker was forked, became ready or ended, and now and then.
         """
@@ -68,7 +68,7 @@ class AcceptQueues:
         self._steered = self._listeners.steer(around)
 
     def _lend(self, index: int, keepers: Sequence[Handle]) -> None:
-        """Let somebody accept from the sockets of a slot, unless somebody does."""
+        """Let a worker accept from the sockets of a slot, unless one does."""
         if self._lent.get(index) in keepers:
             return
         self._lent.pop(index, None)
@@ -110,7 +110,8 @@ class AcceptQueues:
 
 
 def _waits(slot: Slot, now: float) -> bool:
-    """Whether it has no worker and will not have one soon, or one that gives no sign of life."""
+    """Return whether a slot has no worker and will not have one soon, or its worker's heartbeat is missing."""
+
     if slot.current is not None:
         return slot.current.silent
     return slot.retry is not None and slot.retry.when - now > SOON

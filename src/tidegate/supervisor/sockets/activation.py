@@ -2,7 +2,7 @@
 
     Passed      one of them: its descriptor, and the name that its unit gave it
     passed      those of this process, by LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES
-    forget      take the variables out of the environment: what is started later has no part in it
+    forget      take the variables out of the environment, so that no child takes the sockets for its own
 
 What must not live here: binding, what is served on them (sockets/listeners.py).
 """
@@ -16,7 +16,7 @@ from typing import NamedTuple
 __all__ = ["Passed", "forget", "passed"]
 
 FIRST = 3  # the descriptor after standard input, output and error
-MOST = 4096  # descriptors that anybody passes on; more is no count but a mistake
+MOST = 4096  # descriptors; a greater number is a mistake
 VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 
 
@@ -33,16 +33,16 @@ class Passed(NamedTuple):
 
 
 def passed(environment: Mapping[str, str] = os.environ) -> list[Passed]:
-    """The descriptors that were passed to this very process, in the order of the unit's ListenStream= lines.
+    """Return the descriptors that were passed to this process, in the order of the unit's ListenStream= lines.
 
     Raises:
-        OSError: none were, or not to us; why, in words.
+        OSError: none were passed, or not to this process; with the reason.
     """
     if "LISTEN_FDS" not in environment:
         raise OSError("systemd has passed no socket: LISTEN_FDS is not set, as a .socket unit sets it")
     pid, text = environment.get("LISTEN_PID", ""), environment["LISTEN_FDS"]
     if pid != str(os.getpid()):
-        # A shell or another wrapper was started with them, and has started us: the descriptors may be closed by now.
+        # A shell or another wrapper was started with them, and has started this: they may be closed by now.
         raise OSError(f"the passed sockets are for process {pid or '(LISTEN_PID is not set)'}, this is {os.getpid()}")
     if not (text.isascii() and text.isdigit() and 0 < int(text) <= MOST):
         raise OSError(f"LISTEN_FDS is {text!r}, which is not a number of sockets")
@@ -54,12 +54,12 @@ def passed(environment: Mapping[str, str] = os.environ) -> list[Passed]:
 
 
 def forget(environment: MutableMapping[str, str] = os.environ) -> dict[str, str]:
-    """Take the variables out of the environment; what they were. Of the descriptors no program inherits any."""
+    """Take the variables out of the environment and return them. No program inherits the descriptors."""
     try:
         for number, _ in passed(environment):
             try:
                 os.set_inheritable(number, False)
-            except OSError:  # it is not there; whoever takes it says so
+            except OSError:  # it is not open; binding it will say so
                 continue
     except OSError:
         pass

@@ -27,10 +27,10 @@ logger = logging.getLogger("tidegate.supervisor")
 class AddressLock:
     """An advisory lock on an address, held as long as this process lives; OSError when another daemon has it.
 
-    SO_REUSEPORT lets any process of the same user join an address, so the address itself keeps nobody away. On Linux
+    SO_REUSEPORT lets any process of the same user join an address, so the address itself is no lock. On Linux
     the lock is an abstract Unix socket: like a port it belongs to the network namespace, and vanishes with its owner.
-    Everybody may take such a name, so one that neither root nor the daemon's user has is as good as free: then there is
-    no lock, and the address itself must keep a second daemon away. Elsewhere it is a locked file.
+    Any user may take such a name. If another one than root and the daemon's user has it, there is no lock, and the
+    address itself must keep a second daemon away. On other systems it is a locked file.
     """
 
     def __init__(self, lock: socket.socket | int) -> None:
@@ -46,7 +46,7 @@ class AddressLock:
 
     @classmethod
     def restore(cls, number: int) -> AddressLock:
-        """One that the program before this one in this process had."""
+        """Take over a lock of the program before this one in this process."""
         os.set_inheritable(number, False)
         return cls(socket.socket(fileno=number) if sys.platform == "linux" else number)
 
@@ -97,9 +97,9 @@ class AddressLock:
 
 
 def _holder(path: str) -> tuple[int, int]:
-    """Process and user that have an abstract Unix socket; (0, -1): none of those that this user may look at.
+    """Return process and user that have an abstract Unix socket; (0, -1) if this user may not look at them.
 
-    It is not asked by connecting: its queue may be full, and whoever fills it would decide what is found.
+    Connecting would not tell: its queue may be full, and other processes can fill it.
     """
     name = "@" + path[1:]
     with contextlib.suppress(OSError):
@@ -107,7 +107,7 @@ def _holder(path: str) -> tuple[int, int]:
             fields = [line.split(None, 7) for line in file]
         links = {f"socket:[{line[6]}]" for line in fields if len(line) == 8 and line[7].rstrip("\n") == name}
         for pid in filter(str.isdigit, os.listdir("/proc")):
-            with contextlib.suppress(OSError):  # it is gone, or somebody else's
+            with contextlib.suppress(OSError):  # it is gone, or another user's
                 for number in os.listdir(f"/proc/{pid}/fd"):
                     with contextlib.suppress(OSError):
                         if os.readlink(f"/proc/{pid}/fd/{number}") in links:

@@ -1,7 +1,7 @@
-"""What an address of the settings stands for on this machine, and what to say where it cannot be had.
+"""What an address of the settings stands for on this machine, and the errors of those that cannot be bound.
 
     resolve       the socket addresses of a host and port
-    bind_each     one after the other; of a host name, those will do that this machine has
+    bind_each     bind one after the other; of a host name, those suffice that this machine has
     tcp_socket    a socket, bound to one of them
     bind_admin    the sockets of the admin address, which listen at once
 
@@ -38,8 +38,8 @@ class AddressError(Exception):
     """An address that could not be bound, and why.
 
     Attributes:
-        address: as it was given, or as it is.
-        reason: why.
+        address: as it was given, or as it is bound.
+        reason: why, in words.
     """
 
     def __init__(self, address: Address | str, reason: str) -> None:
@@ -51,16 +51,16 @@ class AddressError(Exception):
 
 
 def reason_of(error: OSError) -> str:
-    """Why, in words that follow others."""
+    """Return an error's reason, in words that follow others."""
     words = error.strerror or str(error)
     return words[:1].lower() + words[1:]
 
 
 def resolve(address: Tcp) -> list[SocketAddress]:
-    """Every socket address that a host and port stand for.
+    """Return every socket address that a host and port stand for.
 
     Raises:
-        AddressError: nobody knows the host.
+        AddressError: the host is unknown.
     """
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -72,7 +72,7 @@ def resolve(address: Tcp) -> list[SocketAddress]:
 
 
 def bind_each(address: Address, places: Sequence[_P], bind: Callable[[_P], object]) -> None:
-    """Bind each of the places that an address stands for, but for those of several that this machine does not have.
+    """Bind each of the places that an address stands for; of several, those may fail that this machine does not have.
 
     Raises:
         AddressError: one of them could not be bound.
@@ -90,7 +90,7 @@ def bind_each(address: Address, places: Sequence[_P], bind: Callable[[_P], objec
 
 
 def tcp_socket(family: socket.AddressFamily, place: Place, *, reuse_port: bool) -> socket.socket:
-    """A socket that is bound there."""
+    """Return a socket that is bound there."""
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -106,7 +106,7 @@ def tcp_socket(family: socket.AddressFamily, place: Place, *, reuse_port: bool) 
 
 
 def check_other(family: socket.AddressFamily, place: Place, others: Iterable[SocketAddress]) -> None:
-    """See that none of our own addresses is this one, or covers it: the system lets both be until they listen.
+    """Check that no other address of the daemon is this one, or covers it: the system lets both be until they listen.
 
     Raises:
         OSError: one is, or does.
@@ -121,7 +121,8 @@ def check_other(family: socket.AddressFamily, place: Place, others: Iterable[Soc
 
 
 def bind_admin(address: Tcp | None, others: Iterable[SocketAddress] = ()) -> list[socket.socket]:
-    """The listening sockets of the admin address, shared by every admin process there will be.
+    """Return the listening sockets of the admin address, which all admin processes share.
+
 
     Parameters:
         address: as it is set.

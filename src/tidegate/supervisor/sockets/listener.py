@@ -47,7 +47,7 @@ class Listener(ABC):
     """One address, and the sockets that are bound to it.
 
     Attributes:
-        kind: the word for its class in what is left to another program, which may be of another release: it stays as it
+        kind: the word for its class in the state of a handover, whose reader may be of another release: it stays as it
             is, whatever the class is called.
     """
 
@@ -56,7 +56,7 @@ class Listener(ABC):
     def __init__(self) -> None:
         self._sockets: dict[int, socket.socket] = {}  # by slot; under 0 alone when it is shared
         self._lock: AddressLock | None = None
-        self.reported_gone = False  # that it is gone
+        self.reported_gone = False  # whether it has been logged that it is gone
 
     shared = True
 
@@ -76,7 +76,7 @@ class Listener(ABC):
         return True
 
     def renew(self) -> None:  # noqa: B027
-        """Bind it anew, as it is not present; OSError when that cannot be."""
+        """Bind it again when it is gone; OSError when that cannot be."""
 
     @abstractmethod
     def bind(self, user: int | None = None) -> None:
@@ -88,7 +88,7 @@ class Listener(ABC):
         """The address as it is, with the port that the system chose where it was to."""
 
     def chown(self, uid: int, gid: int) -> None:
-        """Before root becomes that user: let it have the sockets as if it had made them.
+        """Give the sockets to the user that root is about to switch to.
 
         Only sockets of one user may be in an SO_REUSEPORT group, and there may be more slots some day.
         """
@@ -97,14 +97,14 @@ class Listener(ABC):
                 os.fchown(sock.fileno(), uid, gid)
 
     def at(self, slot: int) -> socket.socket:
-        """The socket of a slot, always the same one."""
+        """Return the socket of a slot, always the same one."""
         return self._sockets[0 if self.shared else slot]
 
     place: tuple[Any, ...]
     """What it is made from."""
 
     def state(self) -> ListenerState:
-        """What the program that is started anew in this process must know of it."""
+        """Return what the program that replaces this one must know of it."""
         return ListenerState(
             kind=self.kind,
             name=self.name,
@@ -115,25 +115,25 @@ class Listener(ABC):
         )
 
     def restore(self, left: ListenerState) -> None:
-        """Have what the program before this one had, instead of binding it."""
+        """Take over the sockets of the program before this one, instead of binding."""
         for slot, number in left.sockets.items():
             os.set_inheritable(number, False)
             self._sockets[slot] = socket.socket(fileno=number)
         self._lock = AddressLock.restore(left.lock) if left.lock is not None else None
 
     def listen(self, slot: int, backlog: int) -> None:
-        """Let the slot's queue fill."""
+        """Listen on the slot's socket, so that its queue fills."""
         self.at(slot).listen(backlog)
 
     def steer(self, around: frozenset[int]) -> bool:
-        """Let new connections go to no slot of these; whether they do not. Those of a shared socket are no slot's."""
+        """Steer new connections around these slots; return whether that works. A shared socket belongs to no slot."""
         return True
 
     def queue(self, slot: int | None) -> tuple[int, int]:
-        """How many connections wait in the queue of the slot's own socket, and how many may.
+        """Return how many connections wait in the queue of the slot's own socket, and how many may.
 
         With None, in that of the socket that all slots share. (0, 0) if there is no such socket, if it does not listen
-        yet, or if nobody tells, as of Unix sockets.
+        yet, or if the system does not tell, as of Unix sockets.
         """
         sock = self._sockets.get(slot or 0) if self.shared == (slot is None) else None
         if sock is None or sock.fileno() < 0 or sock.family == socket.AF_UNIX or not hasattr(socket, "TCP_INFO"):
@@ -147,7 +147,7 @@ class Listener(ABC):
         """Close the socket that the slot had for itself, if it had one."""
 
     def close_in_child(self, slot: int | None) -> None:
-        """In a child: close what is not its slot's, and touch nothing that others have."""
+        """Close, in a child, what is not its slot's, and leave addresses and files alone."""
         mine = None if slot is None else self.at(slot)
         for sock in self._sockets.values():
             if sock is not mine:
@@ -156,7 +156,7 @@ class Listener(ABC):
             self._lock.release()
 
     def close(self) -> None:
-        """Give up the address."""
+        """Close the sockets, and release the address."""
         for sock in self._sockets.values():
             sock.close()
         if self._lock is not None:
@@ -245,7 +245,7 @@ class TcpListener(Listener):
 
 
 class UnixListener(Listener):
-    """A Unix socket. Its file is removed at the end, and one that nobody listens on is replaced at the start."""
+    """A Unix socket. Its file is removed at the end; a stale file is replaced at the start."""
 
     kind = "UnixListener"
 
@@ -326,9 +326,9 @@ class UnixListener(Listener):
 
 
 class FdListener(Listener):
-    """A socket from whoever started us: a service manager, or a test.
+    """A socket from the process that started the daemon: a service manager, or a test.
 
-    Everybody's: its one queue does not spread long-lived connections evenly over the workers, but the connections in it
+    All slots share it: one queue does not spread long-lived connections evenly over the workers, but connections in it
     outlive the daemon.
     """
 
@@ -340,7 +340,7 @@ class FdListener(Listener):
         self.place = (number,)
 
     def chown(self, uid: int, gid: int) -> None:
-        """It stays whose it is."""
+        """Leave the socket to its owner."""
 
     def check(self, others: Sequence[Listener], siblings: Sequence[Listener] = ()) -> None:
         if any(isinstance(other, FdListener) and other.place == self.place for other in others):
@@ -415,19 +415,20 @@ def _made_from(left: ListenerState) -> Listener:
 
 
 def check(left: ListenerState) -> None:
-    """Check that this program can take the listener over, and touch nothing of it.
+    """Check that this program can take the listener over, without taking it.
 
     Raises:
-        HandoverError: it is of a kind that there is not, or no more.
+        HandoverError: this program does not know its kind.
     """
     _made_from(left)
 
 
 def restore(left: ListenerState) -> Listener:
-    """A listener of the program before this one in this process.
+    """Take over a listener of the program before this one in this process.
+
 
     Raises:
-        HandoverError: it is of a kind that there is not, or no more.
+        HandoverError: this program does not know its kind.
     """
     listener = _made_from(left)
     listener.restore(left)

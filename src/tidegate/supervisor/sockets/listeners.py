@@ -30,11 +30,11 @@ class Listeners:
         self._listeners: list[Listener] = []
 
     def state(self) -> list[ListenerState]:
-        """What the program that is started anew in this process must know of them."""
+        """Return what the program that replaces this one must know of them."""
         return [listener.state() for listener in self._listeners]
 
     def restore(self, left: Sequence[ListenerState]) -> None:
-        """Have what the program before this one had, instead of binding it."""
+        """Take over the sockets of the program before this one, instead of binding."""
         self._listeners += map(restore, left)
 
     def bind(self, addresses: Sequence[Address], slots: int, user: int | None = None) -> None:
@@ -73,7 +73,7 @@ class Listeners:
         return [listener.socket_address for listener in self._listeners if isinstance(listener, TcpListener)]
 
     def report_missing(self) -> None:
-        """Say once of each address that nobody can connect to any more, that this is so."""
+        """Log, once for each address, that clients cannot connect to it any more."""
         for listener in self._listeners:
             if not listener.reported_gone and not listener.present:
                 listener.reported_gone = True
@@ -84,7 +84,7 @@ class Listeners:
                 )
 
     def renew(self) -> list[str]:
-        """Bind anew what is gone, for workers that are forked from now on; what became of each, in words."""
+        """Bind again what is gone, for workers that are forked from now on; return what became of each, in words."""
         words = []
         for listener in self._listeners:
             if not listener.present:
@@ -96,7 +96,7 @@ class Listeners:
         return words
 
     def chown(self, uid: int, gid: int) -> None:
-        """Before root becomes that user: let it have what is bound.
+        """Give what is bound to the user that root is about to switch to.
 
         Raises:
             OSError: the file of a Unix socket cannot be given to it.
@@ -105,15 +105,15 @@ class Listeners:
             listener.chown(uid, gid)
 
     def at(self, slot: int) -> list[socket.socket]:
-        """The sockets of a slot, one for each address."""
+        """Return the sockets of a slot, one for each address."""
         return [listener.at(slot) for listener in self._listeners]
 
     def own(self, slot: int) -> list[socket.socket]:
-        """Those of them that no other slot has."""
+        """Return the sockets of a slot that no other slot shares."""
         return [listener.at(slot) for listener in self._listeners if not listener.shared]
 
     def add(self, slot: int) -> None:
-        """Bind the sockets of a slot that is new.
+        """Bind the sockets of a new slot.
 
         Raises:
             OSError: one of them could not be bound; none is kept.
@@ -125,7 +125,7 @@ class Listeners:
             raise
 
     def listen(self, slot: int, backlog: int) -> None:
-        """Let the queues of a slot fill.
+        """Listen on the sockets of a slot, so that their queues fill.
 
         Raises:
             AddressError: another program has come between binding an address and this.
@@ -137,36 +137,37 @@ class Listeners:
                 raise AddressError(listener.name, reason_of(error)) from None
 
     def steer(self, around: frozenset[int]) -> bool:
-        """Let new connections go to no slot of these, whose sockets they share with no other; whether they do not."""
+        """Steer new connections around the sockets that are these slots' own; return whether that works."""
         steered = [listener.steer(around) for listener in self._listeners]
         return all(steered)
 
     def queue(self, slot: int | None) -> tuple[int, int]:
-        """How many connections wait in the queues that are the slot's own (None: everybody's), and how many may."""
+        """Return how many connections wait in the slot's own queues (None: in the shared ones), and how many may."""
         queues = [listener.queue(slot) for listener in self._listeners]
         return sum(length for length, _ in queues), sum(limit for _, limit in queues)
 
     def waiting(self, slot: int) -> int:
-        """How many connections wait in the queues that are the slot's own."""
+        """Return how many connections wait in the slot's own queues."""
         return self.queue(slot)[0]
 
     def drop(self, slot: int) -> None:
-        """Close the sockets that are the slot's own. Whoever still waits there is reset."""
+        """Close the sockets that are the slot's own. Connections that still wait there are reset."""
         for listener in self._listeners:
             listener.drop(slot)
 
     @property
     def names(self) -> list[str]:
-        """The addresses as they are, in the order given."""
+        """The addresses as they are bound, in the order given."""
         return [listener.name for listener in self._listeners]
 
     def close_in_child(self, slot: int | None = None) -> None:
-        """In a child: close every socket but those of its slot."""
+        """Close, in a child, every socket but those of its slot."""
         for listener in self._listeners:
             listener.close_in_child(slot)
 
     def close(self) -> None:
-        """Give up every address."""
+        """Close every socket, and release every address."""
+
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()

@@ -1,7 +1,7 @@
-"""Which sockets of an SO_REUSEPORT group get the new connections: a classic BPF program, attached to the group.
+"""Which sockets of an SO_REUSEPORT group get new connections: a classic BPF program, attached to the group.
 
-A program draws one of the sockets that are to get them at random. The kernel numbers the sockets of a group in the
-order in which they began to listen; when one is closed, the last takes its number. `Group` keeps count of that.
+The program picks one of the sockets at random. The kernel numbers the sockets of a group in the order in which they
+began to listen; when one is closed, the last takes its number. `Group` keeps track of that.
 
 What must not live here: which sockets those should be (sockets/accept_queues.py), binding (sockets/listeners.py).
 """
@@ -25,7 +25,7 @@ RANDOM = 0xFFFFF000 + 56
 
 
 def _program(numbers: Sequence[int]) -> Iterator[bytes]:
-    """Return one of these numbers, each as often as any other."""
+    """Yield the instructions of a program that returns one of these numbers at random."""
     instruction = struct.Struct("HBBI").pack  # code, jump if true, jump if false, operand
     yield instruction(LOAD_WORD, 0, 0, RANDOM)
     yield instruction(REMAINDER, 0, 0, len(numbers))
@@ -40,15 +40,15 @@ class Group:
 
     def __init__(self, numbered: Sequence[int] = ()) -> None:
         self._numbered = list(numbered)  # the slots, in the kernel's order
-        self._steered = bool(numbered)  # it may have been, by whoever listened before
+        self._steered = bool(numbered)  # perhaps, by the program before this one
 
     def listens(self, slot: int) -> None:
-        """The slot's socket has begun to listen."""
+        """Note that the slot's socket has begun to listen."""
         if slot not in self._numbered:
             self._numbered.append(slot)
 
     def closed(self, slot: int) -> None:
-        """The slot's socket was closed, everywhere."""
+        """Note that the slot's socket was closed, in every process."""
         if slot in self._numbered:
             number, last = self._numbered.index(slot), self._numbered.pop()
             if last != slot:
@@ -61,11 +61,12 @@ class Group:
 
     @property
     def slots(self) -> frozenset[int]:
-        """Those that listen."""
+        """The slots that listen."""
         return frozenset(self._numbered)
 
     def steer(self, sock: socket.socket, around: frozenset[int]) -> None:
-        """Let new connections go to every slot but these; to all, if there were none left.
+        """Steer new connections around these slots, unless none were left.
+
 
         Parameters:
             sock: any socket of the group.

@@ -1,10 +1,10 @@
-"""What the machine asks of a daemon, and gives it.
+"""The daemon towards the machine: its user, its pid file, its service manager, its processors.
 
-    daemon          first of all: limits, pid file, user, standard streams
+    daemon          limits, pid file, user, preload, in their order at the start
     pidfile         one daemon per pid file
-    privileges      becoming another user; files that are to be theirs
+    privileges      switching to another user, and giving it files
     sd_notify       what systemd is told
-    cpu_affinity    which processor a worker has
+    cpu_affinity    which processor a worker runs on
 
 What must not live here: workers, sockets.
 """

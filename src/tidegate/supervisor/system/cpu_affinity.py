@@ -21,7 +21,7 @@ Affinity: TypeAlias = tuple[int, ...] | Literal["auto"] | None
 
 
 def processor_of(affinity: Affinity, slot: int, usable: set[int]) -> int | None:
-    """The processor of a slot: the next one for each, and from the first again when there are more slots."""
+    """Return the processor of a slot: the next one for each, and from the first again when there are more slots."""
     if affinity is None or not usable:
         return None
     processors = sorted(usable) if affinity == "auto" else affinity
@@ -29,7 +29,7 @@ def processor_of(affinity: Affinity, slot: int, usable: set[int]) -> int | None:
 
 
 def pin(affinity: Affinity, slot: int) -> None:
-    """In a worker, whose parent has not been pinned: stay on the slot's processor, with every thread from now on."""
+    """Stay on the slot's processor, with every thread from now on, in a worker whose parent has not been pinned."""
     if affinity is None or sys.platform != "linux":
         return
     processor = processor_of(affinity, slot, os.sched_getaffinity(0))
@@ -37,5 +37,5 @@ def pin(affinity: Affinity, slot: int) -> None:
         return
     try:
         os.sched_setaffinity(0, {processor})
-    except OSError as error:  # it was taken out of service, or out of our control group, since the start
-        logger.warning("processor %d cannot be had (%s): this worker runs on any", processor, error.strerror)
+    except OSError as error:  # it was taken offline, or out of the control group, since the start
+        logger.warning("processor %d cannot be used (%s): this worker runs on any", processor, error.strerror)

@@ -1,9 +1,9 @@
-"""The daemon as something that the system runs: where, as whom, within which limits, and what the manager hears of it.
+"""The daemon towards the system: its pid file, its user, its limits, and what the service manager is told.
 
     Service      begin, bound, preload, then ready, reloading, stopping as it happens, tick all the while, close
 
-Root is needed to bind; so the daemon binds, writes its pid file and gives away what it has made, and only then becomes
-somebody else, before it forks or imports anything of an application.
+Root is needed to bind; so the daemon binds, writes its pid file and gives away what it has made, and only then switches
+to another user, before it forks or imports anything of an application.
 
 What must not live here: whether the configuration can run here (config/prerequisites.py), each part's own doing
 (system/sd_notify.py, sockets/activation.py, system/pidfile.py, system/privileges.py, system/cpu_affinity.py).
@@ -43,18 +43,18 @@ logger = logging.getLogger("tidegate.supervisor")
 
 # Seconds between two statuses that differ in the number of connections alone: each is a message on the system's bus.
 STATUS_INTERVAL = 2.0
-# Seconds beyond the worker's timeout in which the supervisor replaces it: until then the daemon is well.
+# Seconds beyond the worker's timeout within which the supervisor replaces it: until then the daemon is healthy.
 REPLACED_WITHIN = 5.0
 
 
 class _Given(Protocol):
-    """What listens, and can be given to another user."""
+    """Sockets that can be given to another user."""
 
     def chown(self, uid: int, gid: int, /) -> None: ...
 
 
 class ServiceError(Exception):
-    """The daemon cannot be run as it was asked for.
+    """A setting that this system does not allow.
 
     Attributes:
         status: the exit status.
@@ -73,7 +73,7 @@ class Stopped(BaseException):
 
 
 def forget_secrets(environment: MutableMapping[str, str] = os.environ) -> dict[str, str]:
-    """Take settings that are secret out of the environment; what they were.
+    """Take secret settings out of the environment; return what they were.
 
     The settings have been read. What an application starts would inherit them, and a command that shows its
     environment would show them.
@@ -93,7 +93,7 @@ class Service:
 
     Attributes:
         notify: the way to the service manager.
-        environment: what was taken out of the environment, for who starts the daemon anew in the same process.
+        environment: what was taken out of the environment, for an upgrade in this process.
     """
 
     def __init__(
@@ -123,14 +123,14 @@ class Service:
         self.notify.starting(seconds)
 
     def bound(self, *listeners: _Given, resumed: bool = False) -> None:
-        """All is bound: write the pid file, and become somebody else, who is given what listens.
+        """Write the pid file, give away what listens, and switch to the user of the settings, after all is bound.
 
         Parameters:
             listeners: what listens.
-            resumed: whether a daemon goes on in another program: then a pid file is no reason to end.
+            resumed: whether this is an upgrade: then a failing pid file does not end the daemon.
 
         Raises:
-            ServiceError: the one or the other cannot be done.
+            ServiceError: the pid file cannot be written, or the user cannot be switched to.
         """
         taken = activation.forget()
         self.environment |= taken
@@ -155,8 +155,8 @@ class Service:
             self._look_around(self.identity)
 
     def _look_around(self, identity: Identity) -> None:
-        """Whom we have become must be able to read what processes still have to import."""
-        # access() judges by the real user, which is the new one by now.
+        """Check that the new user may read what processes still have to import."""
+        # access() goes by the real user, which is the new one by now.
         for path in (os.__file__, __file__):
             if not os.access(path, os.R_OK):
                 raise ServiceError(USAGE, f"{identity} may not read {path}: move it, or let others enter its folders")
@@ -164,7 +164,7 @@ class Service:
             logger.warning("%s may not read %s: no application can be imported from there", identity, self.place.name)
 
     def preload(self, signals: Signals) -> None:
-        """Import the application, if that is asked for: those that are forked from here share its memory.
+        """Import the application, if --preload asks for it: children share its memory.
 
         Raises:
             ServiceError: it could not be imported.
@@ -181,7 +181,7 @@ class Service:
 
         pid = os.getpid()
         try:
-            # Nobody reads the pipe of signals until the import ends, and it may never end.
+            # The pipe of signals is not read until the import ends, and it may never end.
             for number in _ENDING:
                 signal.signal(number, stop)
                 forks.handled(number)
@@ -191,10 +191,10 @@ class Service:
             if not stopped:
                 raise ServiceError(NOT_LOADED, str(error)) from None
         finally:
-            if os.getpid() == pid:  # and not a child that the application has forked, and that ends
+            if os.getpid() == pid:  # not in a child that the application has forked
                 if surroundings.imported is not None:
                     surroundings.imported.put_back()
-                signals.catch()  # also those of the time before the import, which are not to be raised any more
+                signals.catch()  # also the three that raise during the import
         if stopped:
             raise Stopped
         if (threads := _threads()) > 1:
@@ -205,16 +205,16 @@ class Service:
                 threads - 1,
             )
 
-    # What happens.
+    # Reports to the service manager.
 
     def ready(self, ready: int, desired: int) -> None:
-        """The daemon serves: enough workers are ready, for the first time."""
+        """Report that the daemon serves, when its workers are ready for the first time."""
         self._doing = ""
         self._reported = ()
         self.notify.ready(_count(ready, desired))
 
     def reloading(self, seconds: float) -> None:
-        """A reload begins, and may take so long."""
+        """Report that a reload begins, and may take so long."""
         self._doing = "reloading: "
         self.notify.reloading(seconds, "reloading")
         if self.config.preload:
@@ -224,23 +224,23 @@ class Service:
             )
 
     def reloaded(self, done: bool, ready: int, desired: int) -> None:
-        """A reload has ended, well or not: the daemon serves either way."""
-        if self._doing == "reloading: ":  # and not stopping by now
+        """Report the end of a reload, successful or not: the daemon serves either way."""
+        if self._doing == "reloading: ":  # not if it is stopping by now
             self._doing = "" if done else "the last reload failed: "
             self._reported = ()
             self.notify.ready(f"{self._doing}{_count(ready, desired)}")
 
     def stopping(self, seconds: float, why: str) -> None:
-        """The daemon ends within so many seconds."""
+        """Report that the daemon ends within so many seconds."""
         self._doing = "stopping: "
         self.notify.stopping(seconds, f"stopping: {why}")
 
     def failed(self, why: str) -> None:
-        """The daemon cannot go on."""
+        """Report why the daemon cannot run."""
         self.notify.status(why)
 
     def tick(self, scoreboard: Scoreboard, workers: Iterable[Handle]) -> None:
-        """Tell the manager how the daemon is. To be called twice a second, or oftener for a short watchdog."""
+        """Report status and watchdog. To be called twice a second, or oftener for a short watchdog."""
         if not self.notify.enabled:
             return
         self.notify.flush()
@@ -266,10 +266,9 @@ class Service:
         self.notify.status(f"{self._doing}{_count(ready, desired)}, {connections} connections")
 
     def _well(self, age: float) -> bool:
-        """Whether no worker's heartbeat is older than both the watchdog and the supervisor allow.
+        """Return whether no worker's heartbeat is older than both the watchdog and the supervisor allow.
 
-        One that hangs is replaced by the supervisor; only if that does not help is it a case for the manager, which
-        restarts the whole daemon.
+        The supervisor replaces a worker that hangs; only if that fails should the manager restart the whole daemon.
         """
         limit = self.notify.watchdog_seconds or 0.0
         if self.config.worker_timeout is not None:
@@ -277,17 +276,17 @@ class Service:
         return age <= limit
 
     def interval(self, usual: float) -> float:
-        """Seconds until the next `tick()`: the usual ones, or less for a short watchdog."""
+        """Return the seconds until the next `tick()`: the usual ones, or less for a short watchdog."""
         return min(usual, self.notify.watchdog_interval or usual)
 
     # The end.
 
     def close_in_child(self) -> None:
-        """In a child: have no part in it."""
+        """Close the socket to the manager, in a child."""
         self.notify.close()
 
     def close(self) -> None:
-        """Remove the pid file, and tell nobody any more."""
+        """Remove the pid file, and close the socket to the manager."""
         if self._pidfile is not None:
             self._pidfile.remove()
         self.notify.flush()
@@ -298,7 +297,8 @@ _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 def _threads() -> int:
-    """How many threads this process has, where the system tells."""
+    """Return how many threads this process has, where the system tells; else 1."""
+
     with contextlib.suppress(OSError):
         return len(os.listdir("/proc/self/task"))
     return 1

@@ -1,12 +1,12 @@
 """The file that says which process is the daemon.
 
-    write     atomically: whoever reads it sees a whole number, the former one or ours; never over a living daemon's
+    write     atomically: readers see a whole number, the former one or the new one; never over a living daemon's
     remove    at the end, by the process that wrote it, if it still is the file that it wrote
 
-Whether the daemon of a file lives is told by a lock on it and not by its number: that may be another program's by now.
-The lock is of the kind that belongs to one process, so that children have no part in it and it ends when the process
-ends, however that is. It ends too when that process closes the file by any other descriptor: it must not read it.
-Everybody who may read the file can have a shared lock too: of those, only that of the process it names tells anything.
+A lock on the file tells whether its daemon lives, not the number, which may be another program's by now. The lock is of
+the kind that belongs to one process, so that children do not have it, and it ends when the process ends, however that
+is. It ends too when that process closes the file by any other descriptor: it must not read it. Any process that may
+read the file can have a shared lock too: of those, only the lock of the process that the file names counts.
 
 What must not live here: process ids for anything else.
 """
@@ -27,7 +27,7 @@ class PidfileError(Exception):
     Attributes:
         path: the file.
         reason: why not.
-        living: whether that is because another daemon has it.
+        living: whether another daemon has it.
     """
 
     def __init__(self, path: str, reason: str, *, living: bool = False) -> None:
@@ -46,7 +46,7 @@ class Pidfile:
     """
 
     def __init__(self, path: str) -> None:
-        # At the end the current directory may be another, and the file is the same.
+        # The current directory may be another one at the end.
         self.path = os.path.abspath(path)
         self._fd = -1
         self._owner = 0
@@ -55,13 +55,13 @@ class Pidfile:
         """Write this process's id.
 
         Raises:
-            PidfileError: another daemon has it, it is something else than a pid file, or it cannot be written.
+            PidfileError: another daemon has it, it is not a pid file, or it cannot be written.
         """
         if self._resume():
             return
         draft = f"{self.path}.{os.getpid()}"
         try:
-            # Not what somebody else may have put there: whoever may write to the folder must not lead us elsewhere.
+            # Other users who may write to the folder could have put a link there.
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(draft)
             fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -69,7 +69,7 @@ class Pidfile:
             raise PidfileError(self.path, _reason(error)) from None
         try:
             os.write(fd, b"%d\n" % os.getpid())
-            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # before anybody else may open it
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # before other users may open it
             os.fchmod(fd, 0o644 & ~_umask())
             self._publish(draft)
             if not _is(self.path, fd):
@@ -86,10 +86,10 @@ class Pidfile:
         self._fd, self._owner = fd, os.getpid()
 
     def _resume(self) -> bool:
-        """Whether the file names this process already: the daemon was started anew in the same process.
+        """Take over the file if it names this process, after an upgrade; return whether it does.
 
-        It may have become a user who cannot write the file by now; a shared lock can be had by reading, whoever else
-        has one.
+        The daemon may have switched to a user that cannot write the file; a shared lock needs reading alone, and other
+        processes may have one too.
         """
         for access, kinds in ((os.O_RDWR, (fcntl.LOCK_EX, fcntl.LOCK_SH)), (os.O_RDONLY, (fcntl.LOCK_SH,))):
             try:
@@ -97,7 +97,7 @@ class Pidfile:
             except OSError:
                 continue
             with contextlib.suppress(OSError):
-                # In another namespace of processes that number is another daemon's, who holds the lock.
+                # In another namespace of processes that number is another daemon's, which holds the lock.
                 if os.read(fd, 64).strip() == b"%d" % os.getpid() and _lock(fd, *kinds) is not None:
                     self._fd, self._owner = fd, os.getpid()
                     return True
@@ -113,7 +113,7 @@ class Pidfile:
             self._replace(draft)
 
     def _replace(self, draft: str) -> None:
-        """Put ours in the place of a file that nobody has any more."""
+        """Replace a file whose daemon has ended."""
         try:
             stale = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
@@ -124,7 +124,7 @@ class Pidfile:
             content = os.read(stale, 64).strip()
             if content and not content.isdigit():  # an empty one is left by a daemon that may not remove it
                 raise PidfileError(self.path, "a file of that name exists and is not a pid file")
-            # Held until ours has taken its place: of two that start at once, only one gets here.
+            # Held until the new file is in place: of two daemons that start at once, only one gets here.
             kind = _lock(stale, fcntl.LOCK_EX, fcntl.LOCK_SH)
             if kind is None or (kind == fcntl.LOCK_SH and _locked_by(stale, int(content or 0))):
                 raise PidfileError(
@@ -143,7 +143,7 @@ class Pidfile:
         if self._owner == os.getpid():
             with contextlib.suppress(OSError):
                 if _is(self.path, self._fd):
-                    # Emptied first: a user that we have become may not be allowed to remove it from its folder.
+                    # Emptied first: the user switched to may not be allowed to remove it from its folder.
                     with contextlib.suppress(OSError):
                         os.ftruncate(self._fd, 0)
                     os.unlink(self.path)
@@ -152,7 +152,7 @@ class Pidfile:
 
 
 def _lock(fd: int, *kinds: int) -> int | None:
-    """The first of these kinds of lock that can be had on a file; None: none of them."""
+    """Lock a file with the first of these kinds that succeeds; return that kind, None if none does."""
     for kind in kinds:
         with contextlib.suppress(BlockingIOError):
             fcntl.lockf(fd, kind | fcntl.LOCK_NB)
@@ -161,7 +161,7 @@ def _lock(fd: int, *kinds: int) -> int | None:
 
 
 def _locked_by(fd: int, pid: int) -> bool:
-    """Whether that process has a lock on a file. Where the system does not tell, it is taken to be so."""
+    """Return whether that process has a lock on a file; True where the system does not tell."""
     inode = b":%d" % os.fstat(fd).st_ino  # after the device, whose number some file systems have two of
     try:
         with open("/proc/locks", "rb") as file:
@@ -172,12 +172,13 @@ def _locked_by(fd: int, pid: int) -> bool:
 
 
 def _is(path: str, fd: int) -> bool:
-    """Whether that is the file with this name."""
+    """Return whether that is the file with this name."""
     return os.path.samestat(os.lstat(path), os.fstat(fd))
 
 
 def _umask() -> int:
-    """Permissions that new files do not get. There is no other way to ask."""
+    """Return the umask, which can only be read by setting it."""
+
     umask = os.umask(0o077)
     os.umask(umask)
     return umask

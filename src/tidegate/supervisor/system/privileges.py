@@ -1,7 +1,7 @@
 """Switching from root to another user, for good.
 
-    drop        switch, and make sure that there is no way back
-    give        before: give the user a file
+    drop     switch, and verify that there is no way back
+    chown    before: give the user a file
 
 What must not live here: which user (config/prerequisites.py), what root is needed for before (sockets/listeners.py,
 system/pidfile.py), which file belongs to which user (system/daemon.py).
@@ -27,14 +27,14 @@ PR_SET_NO_NEW_PRIVS = 38
 
 
 def drop(identity: Identity) -> None:
-    """Become it for good, with every process that is forked afterwards.
+    """Switch to a user for good, with every process that is forked afterwards.
 
     Raises:
         OSError: it cannot be done.
-        RuntimeError: it was done, and yet there is a way back.
+        RuntimeError: it was done, and the process could return to root.
     """
     os.setgroups(identity.groups)
-    # Real, effective and saved: the last one is what a process could return to.
+    # Real, effective and saved: a process could return to the last one.
     if sys.platform == "linux":
         os.setresgid(identity.gid, identity.gid, identity.gid)
         os.setresuid(identity.uid, identity.uid, identity.uid)
@@ -45,17 +45,17 @@ def drop(identity: Identity) -> None:
         _verify(identity)
         # What this process and its children execute gets no more than they have, whatever the file's bits say.
         _control(PR_SET_NO_NEW_PRIVS)
-        # Let processes of the same user look at us, as they may at any other of their own. The system forbids it to
-        # those that were root. Then the admin process could not count a worker's descriptors, and no debugger or
-        # profiler of the daemon's own user could attach. What a worker knows, such as a private key, it knows anyway.
+        # Let processes of the same user inspect this one, as they may any other of their own. The system forbids that
+        # for one that was root: the admin process could not count a worker's descriptors, and debuggers and profilers
+        # of the daemon's user could not attach. The user could read what a worker has, such as a private key, anyway.
         _control(PR_SET_DUMPABLE)
-    # Libraries look for their files in the home of whom they take us for, and must not find root's closed.
+    # Libraries look for files in the home of the user: without this, in root's, which is closed.
     if identity.name is not None and identity.home is not None:
         os.environ.update(USER=identity.name, LOGNAME=identity.name, HOME=identity.home)
 
 
 def _verify(identity: Identity) -> None:
-    """Make sure that nothing of root is left, by trying to get it back."""
+    """Verify that nothing of root is left, by trying to get it back."""
     ids = {os.getuid(), os.geteuid()}
     if sys.platform == "linux":
         ids |= set(os.getresuid())
@@ -72,14 +72,15 @@ def _verify(identity: Identity) -> None:
 
 
 def _control(option: int) -> None:
-    """Switch something on for this process and those that are forked from it, where the system has it."""
+    """Switch an option on for this process and its children, where the system has it."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(option, 1, 0, 0, 0)
 
 
 def chown(path: str, made: tuple[int, int] | None, uid: int, gid: int) -> None:
-    """Let another user have a file that this process has made, and nothing else that may have got its name.
+    """Give another user a file that this process has made, and no other file that may have its name by now.
+
 
     Parameters:
         made: its device and inode.

@@ -1,14 +1,14 @@
 """What the service manager is told: systemd's notification protocol, datagrams of ``NAME=value`` lines.
 
-    from_environment    who is to be told, and whether a watchdog waits; taken out of the environment
-    starting, ready, reloading, stopping    the states of the daemon, each told until it has arrived
-    status, watchdog    news, of which only the last one counts
+    from_environment                        the manager's address, and its watchdog, out of the environment
+    starting, ready, reloading, stopping    the states of the daemon, each sent until it has arrived
+    status, watchdog                        news, of which only the last one counts
 
-Nothing here waits, and nothing here raises: a manager that does not listen is no reason not to serve. The variables are
-taken out of the environment because they are the supervisor's: a worker, or a program that an application starts, would
-speak for the daemon. Who starts the daemon anew in the same process hands them on: `environment`.
+Nothing here waits, and nothing here raises: the daemon serves without a manager as well. The variables are taken out of
+the environment because they are the supervisor's: otherwise a worker, or a program that an application starts, could
+notify the manager in the daemon's name. An upgrade in place passes them on: `environment`.
 
-What must not live here: when something is told (system/daemon.py), systemd's sockets (sockets/activation.py).
+What must not live here: when something is sent (system/daemon.py), systemd's sockets (sockets/activation.py).
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Notify:
     """The way to the service manager.
 
     Parameters:
-        address: its Unix datagram socket, an absolute path or, with a leading ``@``, an abstract name; None: nobody is
-            to be told, and every method does nothing.
-        watchdog: the time in seconds after which the manager takes a silent daemon for a dead one; None: it never does.
+        address: its Unix datagram socket, an absolute path or, with a leading ``@``, an abstract name; None: there is
+            no manager, and every method does nothing.
+        watchdog: the seconds after which the manager takes a silent daemon for a dead one; None: it never does.
 
     Attributes:
         watchdog_interval: seconds between two calls of `watchdog()`, half of its time; None without a watchdog.
@@ -54,7 +54,7 @@ class Notify:
         self._socket: socket.socket | None = None
         self._address = ""
         self._unsent = ""  # a state that the manager had no room for
-        self._status = ""  # told last
+        self._status = ""  # sent last
         self._complained = False
         if address is None:
             return
@@ -67,7 +67,7 @@ class Notify:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        # Now, as root perhaps: later the way there may be closed to us.
+        # Now, as root perhaps: another user may not be allowed to.
         with contextlib.suppress(OSError):
             self._socket.connect(self._address)
         if watchdog is not None:
@@ -75,10 +75,10 @@ class Notify:
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> Notify:
-        """What the manager has put into the environment, which has it no longer afterwards."""
+        """Take what the manager has put into the environment out of it."""
         taken = {name: environment.pop(name) for name in VARIABLES if name in environment}
         watchdog: float | None = None
-        # Without the process id the watchdog is for everybody; with another's it is not for us.
+        # Without a process id the watchdog is for any process; with another one it is not for this one.
         if (text := taken.get("WATCHDOG_USEC")) is not None and taken.get("WATCHDOG_PID", str(os.getpid())) == str(
             os.getpid()
         ):
@@ -92,35 +92,35 @@ class Notify:
 
     @property
     def enabled(self) -> bool:
-        """Whether there is anybody to tell."""
+        """Whether there is a manager."""
         return self._socket is not None
 
     @property
     def watchdog_seconds(self) -> float | None:
-        """The time after which the manager takes a silent daemon for a dead one."""
+        """The seconds after which the manager takes a silent daemon for a dead one."""
         return self._watchdog if self.enabled else None
 
     # States, each of which must arrive.
 
     def starting(self, seconds: float, status: str = "starting") -> None:
-        """The daemon starts, and may take so long."""
+        """Report that the daemon starts, and may take so long."""
         self._state(f"EXTEND_TIMEOUT_USEC={_microseconds(seconds)}", status)
 
     def ready(self, status: str) -> None:
-        """The daemon serves; also the end of a reload, whatever came of it."""
+        """Report that the daemon serves; also at the end of a reload, successful or not."""
         self._state("READY=1", status)
 
     def reloading(self, seconds: float | None = None, status: str = "reloading") -> None:
-        """A reload begins, and may take so long (None: as long as the manager grants by itself).
+        """Report that a reload begins, and may take so long (None: as long as the manager grants by itself).
 
         `ready()` must follow, for the manager waits for it.
         """
-        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000  # by which it knows the reload that it asked for
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000  # the manager compares it with its own request
         extended = "" if seconds is None else f"\nEXTEND_TIMEOUT_USEC={_microseconds(seconds)}"
         self._state(f"RELOADING=1\nMONOTONIC_USEC={now}{extended}", status)
 
     def stopping(self, seconds: float, status: str = "stopping") -> None:
-        """The daemon ends within so many seconds."""
+        """Report that the daemon ends within so many seconds."""
         self._state(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={_microseconds(seconds)}", status)
 
     def _state(self, assignments: str, status: str) -> None:
@@ -129,7 +129,7 @@ class Notify:
         self.flush()
 
     def flush(self) -> bool:
-        """Tell a state that has not arrived yet; whether nothing is left to tell. To be called now and then."""
+        """Send a state that has not arrived yet; return whether nothing is left. To be called now and then."""
         if self._unsent and self._send(self._unsent):
             self._unsent = ""
         return not self._unsent
@@ -137,17 +137,17 @@ class Notify:
     # News, which may be lost.
 
     def status(self, text: str) -> None:
-        """What the daemon does, in one line, if it is not what was told last."""
+        """Send what the daemon does, in one line, if it differs from the last status."""
         if (text := _line(text)) != self._status and self.flush() and self._send(f"STATUS={text}"):
             self._status = text
 
     def watchdog(self) -> None:
-        """The daemon is well."""
+        """Report that the daemon is healthy."""
         if self.flush() and self._watchdog is not None:
             self._send("WATCHDOG=1")
 
     def _send(self, message: str) -> bool:
-        """Whether it need not be sent again."""
+        """Send a message; return whether it need not be sent again."""
         if self._socket is None:
             return True
         data = message.encode(errors="replace")
@@ -171,7 +171,7 @@ class Notify:
         return True
 
     def close(self) -> None:
-        """In a child, and at the end: tell nobody any more."""
+        """Close the socket, in a child and at the end."""
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.close()
@@ -179,5 +179,6 @@ class Notify:
 
 
 def _line(text: str) -> str:
-    """A text in one line: another would be an assignment of its own."""
+    """Return a text in one line: a second line would be an assignment of its own."""
+
     return " ".join(text.split())
