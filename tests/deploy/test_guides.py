@@ -259,3 +259,13 @@ def test_what_the_table_of_names_says() -> None:
                 for package in ("websockets", "tidegate"):
                     found = importlib.import_module(package + module)
                     assert [name for name in names if not hasattr(found, name)] == []
+
+
+def test_lines_of_the_log_are_as_the_changelog_says() -> None:
+    """With ... for what differs from line to line; those of before are no longer there."""
+    sources = (path.read_text(encoding="utf-8") for path in (ROOT / "src" / "tidegate").rglob("*.py"))
+    texts = re.sub(r"%[.\d]*[a-z]", "...", "".join(sources))
+    rows = re.findall(r"^\| `(.*)` \| `(.*)` \|$", TEXTS[ROOT / "deploy" / "guides" / "changelog.md"], re.MULTILINE)
+    assert len(rows) > 4
+    assert [now for _, now in rows if f'"{now}' not in texts] == []
+    assert [before for before, _ in rows if f'"{before}' in texts] == []
