@@ -68,7 +68,7 @@ UNSAID = {"NotImplementedError"}
 NOBODY = re.compile(r"\b(?:whoever|somebody|nobody|anybody|everybody)\b", re.IGNORECASE)
 
 # Folders where they still stand; the table may only shrink.
-WITH_NOBODY = {"admin", "logs", "process", "supervisor", "worker"}
+WITH_NOBODY = {"admin", "logs", "supervisor", "worker"}
 
 ROLES = re.compile(r"^( *)(?:Args|Attributes):\n((?:\1 +.*\n|\n)*)", re.MULTILINE)
 ENTRY = re.compile(r"^(\*{0,2}\w+(?:, \w+)*): (.*(?:\n +.*)*)", re.MULTILINE)

@@ -110,8 +110,8 @@ def test_a_name_with_anything_in_it(child: subprocess.Popen[str]) -> None:
 
 
 def test_state(child: subprocess.Popen[str]) -> None:
-    """A letter: it waits for input, it is stopped, and nothing for a process that is not there."""
-    assert state(child.pid) == "S"
+    """A letter, such as that of a process that is stopped, and nothing for a process that is not there."""
+    assert state(os.getpid()) == "R"
     child.send_signal(signal.SIGSTOP)
     os.waitpid(child.pid, os.WUNTRACED)
     assert state(child.pid) == "T"

@@ -1,11 +1,11 @@
-"""How many processors the control groups of this process allow it: those of version 2, of version 1, or both.
+"""The processors that the control groups of this process allow it, by version 2, version 1, or both.
 
-    processors    the least quota of its own group and of every group around it; None: there is no quota
+    processors    the least quota of its own group and of every group above it; None: no quota
 
-A group is found where the system says that its hierarchy is mounted; a container may have put its own files where that
-usually is. Which processors a group may use (cpuset) is part of a process's affinity already.
+A group is found where its hierarchy is mounted, or at the usual place, where a container may have mounted its own
+files. Which processors a group may use (cpuset) is part of a process's affinity already.
 
-What must not live here: what is made of the number (config/prerequisites.py).
+What must not live here: the use of the number (config/prerequisites.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _USUAL = ("sys/fs/cgroup", "sys/fs/cgroup/cpu", "sys/fs/cgroup/cpu,cpuacct")
 
 
 def processors(root: Path = Path("/")) -> int | None:
-    """The quota in processors, rounded up; None if nothing limits them.
+    """Return the quota in processors, rounded up; None without a quota.
 
     Args:
         root: where the file systems of /proc and /sys are.
@@ -32,7 +32,7 @@ def processors(root: Path = Path("/")) -> int | None:
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """The folders of every group that this process is in, as far as they can be seen."""
+    """Yield the folders of every group that this process is in, as far as they are visible."""
     for name in _USUAL:
         yield root / name
     own = _own_paths(root)
@@ -51,7 +51,7 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _own_paths(root: Path) -> dict[str, str]:
-    """The path of the group of this process: under "cpu" in version 1, under "" in version 2 (cgroups(7))."""
+    """Return the path of the group of this process: under "cpu" in version 1, under "" in version 2 (cgroups(7))."""
     paths = {}
     for line in _lines(root / "proc/self/cgroup"):
         _, _, rest = line.partition(":")
@@ -62,7 +62,7 @@ def _own_paths(root: Path) -> dict[str, str]:
 
 
 def _mounts(root: Path) -> Iterator[tuple[str, str, set[str]]]:
-    """Where hierarchies are mounted, which group is the top there, and which controllers: proc_pid_mountinfo(5)."""
+    """Yield where hierarchies are mounted, their top group and their controllers: proc_pid_mountinfo(5)."""
     for line in _lines(root / "proc/self/mountinfo"):
         before, _, after = line.partition(" - ")
         fields, system = before.split(), after.split(" ", 2)
@@ -76,7 +76,7 @@ def _unescaped(path: str) -> str:
 
 
 def _quota(folder: Path) -> float | None:
-    """How many processors' time this group itself may take."""
+    """Return the quota of one group, in processors."""
     with contextlib.suppress(OSError, ValueError):
         quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
         return int(quota) / int(period) if quota != "max" and int(period) > 0 else None

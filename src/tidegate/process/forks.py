@@ -102,8 +102,8 @@ def _local(sock: socket.socket) -> Address | None:
 def release(at: Collection[Address]) -> None:
     """Close descriptors that are kept, sockets that are bound to these addresses, and their clients' connections.
 
-    Their numbers stay taken, by a socket at its end: whoever still has one, such as an event loop, must not close
-    somebody else's by it, and libuv aborts a process that finds no socket where it had one.
+    Their numbers stay taken by a socket at its end: an event loop that still has one would close another file by it,
+    and libuv aborts a process that finds no socket where it had one.
     """
     doomed = [number for number in _open() if number in _kept or _is_at(number, at)]
     ended, other = socket.socketpair()

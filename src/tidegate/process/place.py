@@ -1,6 +1,6 @@
 """The working directory of a process, by its name, which may lead elsewhere after a deploy.
 
-    here     the name of the current directory, as whoever started the process has it
+    here     the name of the current directory, as the shell has it
     Place    where the daemon is, once it has `arrived`: `follow` goes where its name leads now, and `back` or `stay`
              ends that; `at_start` is where the program was started
 

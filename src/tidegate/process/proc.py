@@ -76,7 +76,7 @@ def open_fds(pid: int) -> int | None:
     """Return how many descriptors a process has open; None where the system does not tell."""
     folder = f"/proc/{pid}/fd"
     try:
-        # Linux 6.2 and later tell how many there are, to everybody, and without making a name for each.
+        # Linux 6.2 and later tell how many there are, also of other users' processes.
         if size := os.stat(folder).st_size:
             return size
         return len(os.listdir(folder)) - (pid == os.getpid())  # without the one that this takes
