@@ -26,12 +26,14 @@ import gc
 import logging
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.harness import ECHO, Daemon
 from tests.support.patience import LONG, SLOWNESS
+from tests.support.systemd import NotifySocket
 from tidegate._core.counters import Row, use
 
 pytest_plugins = ("tests.support.hangs", "tests.support.parallel")
@@ -48,6 +50,15 @@ def row() -> Iterator[Row]:
     before = use(mine)
     yield mine
     use(before)
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NotifySocket]:
+    """A service manager that listens, by a path and by an abstract name."""
+    path = str(tmp_path / "notify")
+    listening = NotifySocket(path if request.param == "path" else f"@{path}")
+    with listening.socket:
+        yield listening
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ import pytest
 
 from tests.process.cases_control import ask_as
 from tests.process.clients import Crowd
-from tests.process.test_service import opened
+from tests.process.users import opened
 from tests.support import programs
 from tests.support.harness import ECHO, Daemon, wait_until
 from tests.support.patience import PATIENCE

@@ -13,66 +13,23 @@ import resource
 import signal
 import socket
 import stat
-import subprocess
-import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from websockets.asyncio.client import connect, unix_connect
 
-from tests.support.harness import ECHO, ROOT, Daemon, require, wait_until
+from tests.process.users import opened
+from tests.support.harness import ECHO, Daemon, require, wait_until
 from tests.support.patience import PATIENCE
 from tests.support.rawclient import RawClient
+from tests.support.systemd import NotifySocket, activate
 
 NOBODY = pwd.getpwnam("nobody")
-
-
-class Manager:
-    """The other end of NOTIFY_SOCKET, which knows who speaks."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.messages: list[tuple[int, dict[str, str]]] = []
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self.socket.bind("\0" + address[1:] if address.startswith("@") else address)
-        if not address.startswith("@"):
-            os.chmod(address, 0o777)  # as systemd's, so that whoever a daemon has become may write
-        self.socket.setblocking(False)
-
-    def hear(self) -> list[tuple[int, dict[str, str]]]:
-        """Every message so far: the sender's process id, and the assignments."""
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                data, ancillary, _, _ = self.socket.recvmsg(65536, socket.CMSG_SPACE(12))
-                (pid,) = {int.from_bytes(item[2][:4], sys.byteorder) for item in ancillary}
-                self.messages.append((pid, dict(line.split("=", 1) for line in data.decode().splitlines())))
-        return self.messages
-
-    def values(self, name: str) -> list[str]:
-        return [message[name] for _, message in self.hear() if name in message]
-
-    def wait(self, name: str, accept: Callable[[str], bool] = lambda value: True) -> str:
-        """The first accepted value of an assignment, once it has come."""
-        found = wait_until(lambda: [v for v in self.values(name) if accept(v)], f"{name} of {self.messages}")
-        return found[0]
-
-    def forget(self) -> None:
-        self.hear()
-        self.messages.clear()
-
-
-@pytest.fixture(params=["path", "abstract"])
-def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]:
-    path = str(tmp_path / "notify")
-    manager = Manager(path if request.param == "path" else f"@{path}")
-    with manager.socket:
-        yield manager
 
 
 @pytest.fixture
@@ -83,36 +40,7 @@ def place() -> Iterator[Path]:
         yield Path(directory)
 
 
-# Puts what is below a closed directory, such as root's home, into an open one of that name, for this process alone.
-OPEN = """
-set -e
-closed=$1 behind=$(mktemp -d); shift
-mount --make-rprivate /
-mount --bind "$closed" "$behind"
-mount -t tmpfs -o mode=755 tmpfs "$closed"
-while [ "$1" != -- ]; do mkdir -p "$closed/$1"; mount --bind "$behind/$1" "$closed/$1"; shift; done
-shift
-exec "$@"
-"""
-
-
-def opened(daemon: Daemon) -> Daemon:
-    """The same, with an interpreter that nobody may read, also where that is in root's home."""
-    needed = [sys.prefix, sys.base_prefix, os.path.realpath(sys.executable), str(ROOT)]
-    closed = [
-        (parent, Path(path).relative_to(parent).parts[0])
-        for path in needed
-        for parent in reversed(Path(path).parents)
-        if not parent.stat().st_mode & stat.S_IXOTH
-    ]
-    if closed:
-        (folder,) = {parent for parent, _ in closed}  # of several, one inside the other, this would not do
-        names = sorted({name for _, name in closed})
-        daemon.command = ["unshare", "-m", "sh", "-c", OPEN, "sh", str(folder), *names, "--", *daemon.command]
-    return daemon
-
-
-async def test_what_a_manager_hears_from_the_start_to_the_end(manager: Manager) -> None:
+async def test_what_a_manager_hears_from_the_start_to_the_end(manager: NotifySocket) -> None:
     environment = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "1000000"}
     source = """
         import os
@@ -149,7 +77,7 @@ async def test_what_a_manager_hears_from_the_start_to_the_end(manager: Manager) 
         assert {pid for pid, _ in manager.messages} == {daemon.pid}, "others than the supervisor have spoken"
 
 
-def test_ready_is_told_when_all_are_ready(manager: Manager) -> None:
+def test_ready_is_told_when_all_are_ready(manager: NotifySocket) -> None:
     """And not when the first is, or when the daemon is up."""
     source = """
         import os, time
@@ -170,7 +98,7 @@ def test_ready_is_told_when_all_are_ready(manager: Manager) -> None:
         assert daemon.stop() == 0
 
 
-def test_a_daemon_that_cannot_begin_says_why(manager: Manager) -> None:
+def test_a_daemon_that_cannot_begin_says_why(manager: NotifySocket) -> None:
     with Daemon("import nothing_like_it", wait=False, env={"NOTIFY_SOCKET": manager.address}) as daemon:
         assert daemon.wait() == 3
     assert manager.values("READY") == []
@@ -183,7 +111,7 @@ def test_a_daemon_that_cannot_begin_says_why(manager: Manager) -> None:
     assert manager.values("STATUS")[-1] == f"{address} could not be bound: address already in use"
 
 
-def test_a_reload_is_told_from_its_begin_to_its_end(manager: Manager) -> None:
+def test_a_reload_is_told_from_its_begin_to_its_end(manager: NotifySocket) -> None:
     with Daemon(ECHO, env={"NOTIFY_SOCKET": manager.address}) as daemon:
         manager.wait("READY")
         manager.forget()
@@ -204,7 +132,7 @@ def test_a_reload_is_told_from_its_begin_to_its_end(manager: Manager) -> None:
         assert daemon.stop() == 0
 
 
-def test_a_watchdog_of_another_process_is_not_ours(manager: Manager) -> None:
+def test_a_watchdog_of_another_process_is_not_ours(manager: NotifySocket) -> None:
     environment = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "200000", "WATCHDOG_PID": "1"}
     with Daemon(ECHO, env=environment) as daemon:
         with RawClient(daemon.port) as client:
@@ -216,40 +144,6 @@ def test_a_watchdog_of_another_process_is_not_ours(manager: Manager) -> None:
 
 
 # Sockets that were opened before.
-
-PASS = """
-import os, sys
-count, names, *command = sys.argv[1:]
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=count)
-if names:
-    os.environ["LISTEN_FDNAMES"] = names
-os.execv(command[0], command)
-"""
-
-
-def activate(directory: Path, sockets: list[socket.socket], names: str, *options: str) -> subprocess.Popen[bytes]:
-    """As systemd does it: descriptors from 3 up, in a process that keeps its number."""
-    (directory / "application.py").write_text(
-        "import os\nasync def handler(websocket):\n"
-        "    await websocket.send(str({name for name in os.environ if name.startswith('LISTEN_')} or 'none'))\n"
-        "    await websocket.wait_closed()\n"
-    )
-    serve = [sys.executable, "-m", "tidegate", "serve", "application:handler", "--admin", "none", *options]
-    command = [sys.executable, "-c", PASS, str(len(sockets)), names, *serve]
-    saved = [sock.dup() for sock in sockets]
-    # The numbers from 3 up may be in use here: a shell puts the descriptors in their places.
-    places = " ".join(f"{3 + index}<&{sock.fileno()}" for index, sock in enumerate(saved))
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(
-            ["bash", "-c", f'exec "$@" {places}', "bash", *command],
-            cwd=directory,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            pass_fds=[sock.fileno() for sock in saved],
-            stderr=log,
-        )
-    for sock in saved:
-        sock.close()
-    return process
 
 
 async def said(port: int) -> str:
@@ -330,7 +224,7 @@ def capabilities(pid: int) -> set[str]:
     return {line.split()[1] for line in status if line.startswith(("CapPrm", "CapEff", "CapAmb"))}
 
 
-async def test_root_is_left_for_good_once_all_is_bound(place: Path, manager: Manager) -> None:
+async def test_root_is_left_for_good_once_all_is_bound(place: Path, manager: NotifySocket) -> None:
     require(os.geteuid() == 0, "being root")
     path, pidfile, log = place / "socket", place / "pid", place / "log"
     source = """

@@ -7,45 +7,17 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from tests.support.systemd import NotifySocket
 from tidegate.supervisor.system.sd_notify import Notify
 
 
-class Manager:
-    """The receiving end."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind("\0" + address[1:] if address.startswith("@") else address)
-        self.socket.setblocking(False)
-
-    def told(self) -> list[list[str]]:
-        """The lines of every datagram that has come."""
-        datagrams = []
-        try:
-            while True:
-                datagrams.append(self.socket.recv(65536).decode().splitlines())
-        except BlockingIOError:
-            return datagrams
-
-
-@pytest.fixture(params=["path", "abstract"])
-def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]:
-    path = str(tmp_path / "notify")
-    manager = Manager(path if request.param == "path" else f"@{path}")
-    with manager.socket:
-        yield manager
-
-
 @pytest.fixture
-def notify(manager: Manager) -> Iterator[Notify]:
+def notify(manager: NotifySocket) -> Iterator[Notify]:
     environment = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "3000000", "WATCHDOG_PID": str(os.getpid())}
     notify = Notify.from_environment(environment)
     assert environment == {}, "what starts later could speak for the daemon"
@@ -53,7 +25,7 @@ def notify(manager: Manager) -> Iterator[Notify]:
     notify.close()
 
 
-def test_the_life_of_a_daemon(notify: Notify, manager: Manager) -> None:
+def test_the_life_of_a_daemon(notify: Notify, manager: NotifySocket) -> None:
     assert notify.enabled
     assert notify.watchdog_interval == 1.5
     assert notify.watchdog_seconds == 3
@@ -64,7 +36,7 @@ def test_the_life_of_a_daemon(notify: Notify, manager: Manager) -> None:
     notify.reloading(0.5)
     notify.ready("2 of 2 workers ready")
     notify.stopping(37)
-    told = manager.told()
+    told = manager.datagrams()
     stamp = told[3].pop(1)
     assert told == [
         ["EXTEND_TIMEOUT_USEC=65000000", "STATUS=starting"],
@@ -79,44 +51,44 @@ def test_the_life_of_a_daemon(notify: Notify, manager: Manager) -> None:
     assert before <= int(microseconds) <= time.monotonic_ns() // 1000
 
 
-def test_a_status_is_told_when_it_changes(notify: Notify, manager: Manager) -> None:
+def test_a_status_is_told_when_it_changes(notify: Notify, manager: NotifySocket) -> None:
     notify.ready("1 of 2")
     notify.status("1 of 2")
     notify.status("2 of 2")
     notify.status("2 of 2")
-    assert manager.told() == [["READY=1", "STATUS=1 of 2"], ["STATUS=2 of 2"]]
+    assert manager.datagrams() == [["READY=1", "STATUS=1 of 2"], ["STATUS=2 of 2"]]
 
 
-def test_a_status_is_no_assignment(notify: Notify, manager: Manager) -> None:
+def test_a_status_is_no_assignment(notify: Notify, manager: NotifySocket) -> None:
     notify.status("a failure:\nREADY=1\n")
-    assert manager.told() == [["STATUS=a failure: READY=1"]]
+    assert manager.datagrams() == [["STATUS=a failure: READY=1"]]
 
 
 def test_a_manager_that_does_not_read_is_not_waited_for_and_gets_the_state_later(
-    notify: Notify, manager: Manager
+    notify: Notify, manager: NotifySocket
 ) -> None:
     for number in range(10_000):
         notify.status(str(number))
     notify.stopping(1)
     assert not notify.flush()
-    assert ["STOPPING=1", "EXTEND_TIMEOUT_USEC=1000000", "STATUS=stopping"] not in manager.told()
+    assert ["STOPPING=1", "EXTEND_TIMEOUT_USEC=1000000", "STATUS=stopping"] not in manager.datagrams()
     assert notify.flush()
-    assert manager.told() == [["STOPPING=1", "EXTEND_TIMEOUT_USEC=1000000", "STATUS=stopping"]]
+    assert manager.datagrams() == [["STOPPING=1", "EXTEND_TIMEOUT_USEC=1000000", "STATUS=stopping"]]
 
 
-def test_only_the_last_state_waits(notify: Notify, manager: Manager) -> None:
+def test_only_the_last_state_waits(notify: Notify, manager: NotifySocket) -> None:
     manager.socket.close()
     notify.ready("ready")
     notify.stopping(1)
     if not manager.address.startswith("@"):
         os.unlink(manager.address)
-    again = Manager(manager.address)
+    again = NotifySocket(manager.address)
     with again.socket:
         notify.watchdog()
-        assert [datagram[0] for datagram in again.told()] == ["STOPPING=1", "WATCHDOG=1"]
+        assert [datagram[0] for datagram in again.datagrams()] == ["STOPPING=1", "WATCHDOG=1"]
 
 
-def test_nobody_there_is_one_warning(notify: Notify, manager: Manager, caplog: pytest.LogCaptureFixture) -> None:
+def test_nobody_there_is_one_warning(notify: Notify, manager: NotifySocket, caplog: pytest.LogCaptureFixture) -> None:
     manager.socket.close()
     with caplog.at_level(logging.WARNING):
         notify.ready("ready")
