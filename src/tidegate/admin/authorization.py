@@ -1,11 +1,11 @@
-"""Who may ask the admin address: whoever has the token, if there is one, and of web pages only its own.
+"""Who may ask the admin address: clients with the token, if there is one, and of web pages only its own.
 
-A page of somebody else's can have its own host name lead to loopback, so that its requests come here and are of one
-origin with it (DNS rebinding). It cannot choose the name, and it has no token: so without a token, by a name that is
-neither an address nor known to be ours nobody is told anything.
+Another web page can have its own host name lead to loopback, so that its requests come here and have the same origin
+(DNS rebinding). It cannot choose the name, and it has no token: so requests without a token are refused unless the Host
+header is an address or a known name of this machine.
 
-/livez, /readyz and the page itself, which has nothing to tell by itself, are open to everybody.
-What must not live here: what is answered (answers).
+/livez, /readyz and the page itself, which has no data, are open to everyone.
+What must not live here: the answers (routes.py).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..typing import Subprotocol
 __all__ = ["BEARER", "PROTOCOL", "Authorization"]
 
 PROTOCOL = Subprotocol("tidegate.live")
-"""The subprotocol of /live, for browsers, who must be given one of those that they offer."""
+"""The subprotocol of /live, for browsers, which must be given one of those that they offer."""
 
 BEARER = "tidegate.bearer."
 """What goes before the token, in base64url without padding, where a browser offers it as a subprotocol: a page can set
@@ -39,8 +39,8 @@ class Authorization:
     """Decides by a request's headers.
 
     Parameters:
-        token: what whoever asks must have; None: the address is one of loopback, and everybody there may.
-        names: host names that are ours, in lower case, besides localhost.
+        token: what a request must have; None: the address is one of loopback, and needs no token.
+        names: host names of this machine, in lower case, besides localhost.
     """
 
     def __init__(self, token: str | None, names: Collection[str] = ()) -> None:
@@ -52,7 +52,7 @@ class Authorization:
         return self._token is not None
 
     def refusal(self, request: Request) -> Refusal | None:
-        """Why a request is not answered; None: it is."""
+        """Return why a request is refused; None: it is answered."""
         return self._token_refusal(request) or self._name_refusal(request) or self._page_refusal(request)
 
     def _token_refusal(self, request: Request) -> Refusal | None:
@@ -62,7 +62,7 @@ class Authorization:
 
     def _name_refusal(self, request: Request) -> Refusal | None:
         host = ",".join(request.headers.get_all("Host"))
-        if self._token is not None or not host:  # what is no browser may leave it out, in HTTP/1.0
+        if self._token is not None or not host:  # clients other than browsers may leave it out, in HTTP/1.0
             return None
         try:
             parts = urlsplit(f"//{host}")
@@ -76,7 +76,7 @@ class Authorization:
         return HTTPStatus.FORBIDDEN, f"asking by the name {name} needs a token, or --admin-hosts"
 
     def _page_refusal(self, request: Request) -> Refusal | None:
-        """Web pages of others, which browsers let open a WebSocket to anywhere (RFC 6455 section 10.2)."""
+        """Refuse other web pages, which browsers let open a WebSocket to anywhere (RFC 6455 section 10.2)."""
         origins = request.headers.get_all("Origin")
         if not origins:
             return None
@@ -89,12 +89,12 @@ class Authorization:
 
 
 def select_subprotocol(connection: object, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """The subprotocol of /live, for who offers it; others go on without."""
+    """Select the subprotocol of /live if the client offers it."""
     return PROTOCOL if PROTOCOL in offered else None
 
 
 def _given(request: Request) -> Iterator[bytes]:
-    """Every token that a request has."""
+    """Yield every token that a request has."""
     for value in request.headers.get_all("Authorization"):
         scheme, _, token = value.partition(" ")
         if scheme.lower() == "bearer":
@@ -113,7 +113,7 @@ def _given(request: Request) -> Iterator[bytes]:
 
 
 def _is_origin(text: str) -> bool:
-    """Whether it is an origin as browsers write it (RFC 6454 section 6.1)."""
+    """Return whether a text is an origin as browsers write it (RFC 6454 section 6.1)."""
     try:
         parts = urlsplit(text)
         return bool(parts.hostname and parts.port != 0) and text == f"{parts.scheme}://{parts.netloc}"
@@ -122,7 +122,8 @@ def _is_origin(text: str) -> bool:
 
 
 def _is_local(name: str) -> bool:
-    """Whether a host is an address, or the name that always means this machine."""
+    """Return whether a host is an address, or a name that always means this machine."""
+
     try:
         return name == "localhost" or name.endswith(".localhost") or bool(ipaddress.ip_address(name))
     except ValueError:

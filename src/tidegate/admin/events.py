@@ -1,11 +1,11 @@
 """What has happened between two reads of the scoreboard, in words: the events of /live.
 
-    Event      one of them
-    known_before    what can still be known of before the first read
-    between    what lies between two
+    Event                one of them
+    known_before         what the first read tells of the time before it
+    between              what has happened between two reads
     workers, identity    of a snapshot, and what tells them apart
 
-What must not live here: numbers (live), and what is remembered of events.
+What must not live here: numbers, and which events are remembered (live.py).
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ class Event(Struct, frozen=True):
 
 
 def workers(snapshot: Snapshot) -> Iterator[Worker]:
-    """Every worker of every slot."""
+    """Yield every worker of every slot."""
     for slot in snapshot.slots:
         yield from slot.workers
 
 
 def identity(worker: Worker) -> tuple[int, float]:
-    """What tells workers apart: numbers of processes come again, and so do rows."""
+    """Return what tells workers apart: process ids are used again, and so are rows."""
     return worker.row, worker.started_at
 
 
 class _Did(NamedTuple):
-    """What a worker did: what it did alone, and what it did with others."""
+    """What a worker did: in words for one worker, and in words for several."""
 
     time: float
     slot: int
@@ -82,14 +82,14 @@ FEW: Final = 3
 
 
 def known_before(snapshot: Snapshot) -> Iterator[Event]:
-    """What can still be known of what was before the first reading."""
+    """Yield the events that the first read tells of the time before it."""
     yield Event(snapshot.started_at, f"tidegate started (pid {snapshot.pid})")
     yield from _together(_started(worker) for worker in workers(snapshot) if worker.pid)
     yield from _decided(None, snapshot)
 
 
 def between(before: Snapshot, snapshot: Snapshot, now: float) -> Iterator[Event]:
-    """What has happened between two readings."""
+    """Yield the events between two reads."""
     yield from _together(_did(before, snapshot, now))
     yield from _decided(before, snapshot)
     if before.desired != snapshot.desired:
@@ -101,7 +101,7 @@ def between(before: Snapshot, snapshot: Snapshot, now: float) -> Iterator[Event]
 def _did(before: Snapshot, snapshot: Snapshot, now: float) -> Iterator[_Did]:
     known = {identity(worker): worker for worker in workers(before)}
     new = [worker for worker in workers(snapshot) if (old := known.get(identity(worker))) is None or not old.pid]
-    # Whoever ended left the slot to whoever started in it meanwhile.
+    # A worker that ended did so before its successor in the slot started.
     ends = {worker.slot: worker.started_at for worker in new}
     slots = {slot.index: slot for slot in before.slots}
     for slot in snapshot.slots:
@@ -126,7 +126,7 @@ def _started(worker: Worker) -> _Did:
 
 
 def _together(all_of_it: Iterable[_Did]) -> Iterator[Event]:
-    """What few did one by one, what many did as one event."""
+    """Yield an event for each of a few workers that did the same, and one event for many."""
     groups: dict[str, list[_Did]] = {}
     for did in all_of_it:
         groups.setdefault(did.together, []).append(did)
@@ -139,7 +139,7 @@ def _together(all_of_it: Iterable[_Did]) -> Iterator[Event]:
 
 
 def _ranges(numbers: Iterable[int]) -> str:
-    """As ``0-3, 7``."""
+    """Return numbers as ``0-3, 7``."""
     found: list[list[int]] = []
     for number in sorted(numbers):
         if found and number == found[-1][-1] + 1:
@@ -150,14 +150,15 @@ def _ranges(numbers: Iterable[int]) -> str:
 
 
 def _decided(before: Snapshot | None, snapshot: Snapshot) -> Iterator[Event]:
-    """The end of reloads and upgrades."""
+    """Yield the ends of reloads and upgrades."""
     for name, old, new in (
         ("reload", before and before.reloads, snapshot.reloads),
         ("upgrade", before and before.upgrades, snapshot.upgrades),
     ):
         for outcome, count in new.items():
             if before is None:
-                # The last one's time is known; which of both kinds it was, if there were both, is not.
+                # The time of the last one is known; if there were both kinds, which one it was is not.
+
                 other = snapshot.upgrades if name == "reload" else snapshot.reloads
                 if not count or outcome != snapshot.last_reload or any(other.values()):
                     continue

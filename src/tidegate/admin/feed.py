@@ -1,6 +1,6 @@
-"""/live: the connections to whom the daemon is told once a second.
+"""/live: the connections that get the state of the daemon once a second.
 
-What must not live here: what they are told (live), who may ask (answers).
+What must not live here: what they are sent (live.py), who may connect (authorization.py).
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ INTERVAL = 1.0
 """Seconds between two messages."""
 
 LIMIT = 1 << 20
-"""Bytes that wait for a client who does not read, until it is closed: some minutes of messages."""
+"""Bytes that may wait for a client that does not read, before it is closed: some minutes of messages."""
 
 
 LISTENERS = 32
-"""Connections at a time: as many megabytes at most."""
+"""Connections at a time: as many megabytes as that at most."""
 
 
 class Feed:
-    """Tells every connection the same. It looks whether anybody listens or not: a client gets the last minutes.
+    """Sends every connection the same. It samples without connections too: a new one gets the last minutes.
 
     Parameters:
         scoreboard: of the daemon.
@@ -41,28 +41,28 @@ class Feed:
     def __init__(self, scoreboard: Scoreboard) -> None:
         self._sampler = Sampler(scoreboard)
         self._listeners: set[ServerConnection] = set()
-        self._here = 0  # also those who are told what was before
+        self._here = 0  # also those that are being sent the history
         self._last: Live | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
-        """Look, and go on so until `end()`."""
+        """Sample once a second, until `end()`."""
         loop = asyncio.get_running_loop()
         self._due = loop.time()
         self._sample()
 
     def end(self) -> None:
-        """Look no more. Connections are their server's to close."""
+        """Stop sampling. Connections are closed by their server."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def busy(self) -> bool:
-        """Whether there are as many listeners as there may be."""
+        """Return whether there are as many listeners as there may be."""
         return self._here >= LISTENERS
 
     async def __call__(self, websocket: ServerConnection) -> None:
-        """The handler: all that is remembered, then once a second what is new, until the client leaves."""
+        """Send all that is remembered, then once a second what is new, until the client leaves: the handler."""
         self._here += 1
         try:
             if self._last is not None:
@@ -74,19 +74,20 @@ class Feed:
             self._listeners.discard(websocket)
 
     def _whole(self, last: Live) -> str:
-        """The last message, with what went before it."""
+        """Return the last message, with the history before it."""
         history = list(self._sampler.points)[:-1]
         return _encode(msgspec.structs.replace(last, history=history, events=list(self._sampler.events)))
 
     def _sample(self) -> None:
         loop = asyncio.get_running_loop()
-        # At even times, whatever a look takes; one that was missed is not made up for.
+        # At even times, however long sampling takes; missed ones are skipped.
         self._due = max(self._due + INTERVAL, loop.time() + INTERVAL / 2)
         self._timer = loop.call_at(self._due, self._sample)
         try:
             self._last = self._sampler.sample(time.time())
         except TimeoutError as error:
-            logger.warning("nothing to tell: %s", error)
+            logger.warning("no sample of the daemon: %s", error)
+
             return
         if self._listeners:
             broadcast(self._listeners, _encode(self._last))

@@ -1,6 +1,6 @@
-"""Alive? Ready? Each as yes or no, and one line that says why.
+"""Whether the daemon is alive, and whether it is ready: each as yes or no, with one line that says why.
 
-What must not live here: HTTP, and who should be ready (the supervisor's, and metrics/derived.py).
+What must not live here: HTTP, and what makes a daemon ready (metrics/derived.py).
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from .._core.snapshot import Snapshot
 from ..metrics import derived
 
 LIVE_SECONDS = 10.0
-"""The supervisor's loop runs at least once a second. Ten missed turns are no busy machine but a stuck supervisor."""
+"""The supervisor's loop runs at least once a second. Ten missed turns mean that it is stuck, not that it is busy."""
 
 State = Literal["starting", "ready", "draining", "down"]
 
 
 def alive(snapshot: Snapshot) -> tuple[bool, str]:
-    """Whether the supervisor's loop runs. Workers are the supervisor's own business: it replaces those that hang."""
+    """Return whether the supervisor's loop runs. Workers do not count: the supervisor replaces those that hang."""
     ((_, age),) = derived.tick_age(snapshot)
     if age < LIVE_SECONDS:
         return True, f"alive: the supervisor's loop ran {age:.1f} s ago"
@@ -25,13 +25,14 @@ def alive(snapshot: Snapshot) -> tuple[bool, str]:
 
 
 def ready(snapshot: Snapshot) -> tuple[bool, str]:
-    """Whether new connections should be sent here."""
+    """Return whether new connections should be sent here."""
     now = state(snapshot)
     return now == "ready", f"{now}: {derived.ready_slots(snapshot)} of {snapshot.desired} workers ready"
 
 
 def state(snapshot: Snapshot) -> State:
-    """What the daemon is doing; "down" when it has served, and now no worker is ready. See `derived.is_ready`."""
+    """Return what the daemon does; "down" when it has served, and now no worker is ready. See `derived.is_ready`."""
+
     if derived.is_ready(snapshot):
         return "ready"
     if snapshot.draining:

@@ -1,13 +1,13 @@
-"""What /live tells each second: one JSON object, for the page at / and for `tidegate top`.
+"""The message of /live, each second: one JSON object, for the page at / and for `tidegate top`.
 
-    Live      the message
-    Sampler   makes it: of one sample after the other, rates and quantiles of what lies between, and events
+    Live       the message
+    Sampler    makes it: of two samples in a row, rates, quantiles and events
 
 A client gets, at once, a message whose `history` has the last minutes and whose `events` has all that are remembered;
-then one message a second, with the events that are new.
+then one message a second, with the new events.
 
-What must not live here: the connections (feed), HTTP, the words of events (events), and what /status says already
-(status).
+What must not live here: the connections (feed.py), HTTP, the words of events (events.py), and what /status has already
+(status.py).
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from .status import Connections, Totals, connections, totals
 __all__ = ["Latency", "Live", "LiveWorker", "Point", "Pressure", "Quantiles", "Rates", "Sampler"]
 
 HISTORY: Final = 300
-"""Points that are remembered: five minutes."""
+"""Points that are kept: five minutes."""
 
 WINDOW: Final = 10
 """Seconds over which quantiles are taken: fewer would jump, more would hide what happens now."""
 
 EVENTS: Final = 200
-"""Events that are remembered."""
+"""Events that are kept."""
 
 STATES: Final = Connections.__struct_fields__
 
 
 class Rates(Struct):
-    """How many a second, since the reading before. Of the same things as `Totals`."""
+    """Rates per second, since the sample before, of what `Totals` has."""
 
     connections_accepted: float = 0.0
     messages_received: float = 0.0
@@ -54,7 +54,7 @@ class Rates(Struct):
 
 
 class Quantiles(Struct):
-    """Seconds, over the last ten; None: there was none of it. As Prometheus' histogram_quantile() makes them."""
+    """Quantiles in seconds, over the last ten; None: no values. Computed as by Prometheus' histogram_quantile()."""
 
     p50: float | None = None
     p90: float | None = None
@@ -71,7 +71,7 @@ class Latency(Struct):
 
 
 class Pressure(Struct):
-    """Where it presses, by the names of /metrics: first what waits now, then how often something gave way, as totals.
+    """Backlogs, by the names of /metrics: first what waits now, then how often a limit was reached, as totals.
 
     Attributes:
         accept_queue_length: connections that wait to be accepted.
@@ -191,7 +191,7 @@ class _Sample:
         for pid, parent in {**parents, **{worker.pid: snapshot.pid for worker in workers(snapshot)}}.items():
             if pid and (process := proc.read(pid, parent)) is not None:
                 self.processes[pid] = process
-        # Those of the supervisor's children that it has waited for were workers: their time is none of now.
+        # The supervisor's reaped children were workers: their processor time is not of now.
         self.cpu = {
             pid: process.cpu_seconds + (process.children_cpu_seconds if pid != snapshot.pid else 0.0)
             for pid, process in self.processes.items()
@@ -276,7 +276,7 @@ class Sampler:
         )
 
     def _latency(self, snapshot: Snapshot) -> Latency:
-        """Of the last seconds, as far as there were so many."""
+        """Return quantiles over the last seconds."""
         self._window.append((snapshot.taken_at, snapshot.counts))
         while len(self._window) > 2 and self._window[1][0] <= snapshot.taken_at - WINDOW:
             self._window.popleft()
@@ -296,15 +296,15 @@ def _rates(before: Totals | None, present: Totals, elapsed: float) -> Rates:
 
 
 def _quantiles(first: Row, last: Row, name: str) -> Quantiles:
-    """Of what lies between two readings of a histogram."""
+    """Return the quantiles of the values between two reads of a histogram."""
     between = [b - a for a, b in zip(first.words(name)[:-1], last.words(name)[:-1], strict=True)]
     return Quantiles(*(quantile(q, BOUNDS[name], between) for q in (0.5, 0.9, 0.99)))
 
 
 def quantile(q: float, bounds: Sequence[float], counts: Sequence[int]) -> float | None:
-    """The quantile of a histogram whose buckets, the one above the last bound included, have these counts.
+    """Return the quantile of a histogram whose buckets, the one above the last bound included, have these counts.
 
-    Within a bucket values are taken for even; above the last bound it is that. None: there are no values.
+    Within a bucket, values are taken to lie evenly; above the last bound, the result is that bound. None: no values.
     """
     upto = list(accumulate(counts[: len(bounds) + 1]))
     if not upto[-1]:
@@ -318,7 +318,7 @@ def quantile(q: float, bounds: Sequence[float], counts: Sequence[int]) -> float 
 
 
 def _closes(counts: Row) -> dict[str, int]:
-    """By code, of all initiators."""
+    """Return closes by code, of all initiators."""
     words = counts.words("closes")
     stride = len(words) // len(INITIATORS)
     found = {code: sum(words[i::stride]) for i, code in enumerate(CLOSE_CODES)}
@@ -347,7 +347,7 @@ def _pressure(snapshot: Snapshot) -> Pressure:
 
 
 def _grown(before: _Sample | None, reading: _Sample) -> dict[str, float]:
-    """Closes a second, by code."""
+    """Return closes a second, by code."""
     if before is None or reading.at <= before.at:
         return {}
     more = {code: count - before.closes.get(code, 0) for code, count in reading.closes.items()}
@@ -355,7 +355,7 @@ def _grown(before: _Sample | None, reading: _Sample) -> dict[str, float]:
 
 
 def _cpu(before: _Sample | None, reading: _Sample, pids: Iterable[int]) -> float | None:
-    """Processors that these processes have kept busy, as far as they were there before."""
+    """Return the processors that these processes have kept busy since the sample before."""
     if before is None or reading.at <= before.at:
         return None
     spent = [reading.cpu[pid] - before.cpu[pid] for pid in pids if pid in reading.cpu and pid in before.cpu]
@@ -371,7 +371,8 @@ def _lag_words(counts: Row) -> tuple[int, int]:
 
 
 def _live_workers(before: _Sample | None, reading: _Sample, now: float) -> Iterator[LiveWorker]:
-    """Every live one, slot by slot; and slots that wait for one."""
+    """Yield every live worker, slot by slot; and slots that wait for one."""
+
     elapsed = reading.at - before.at if before is not None else 0.0
     for slot in reading.snapshot.slots:
         for worker in slot.workers:

@@ -3,7 +3,7 @@
 It lives as long as the supervisor, so that /readyz says 503 while workers drain, and it ends when the supervisor does.
 Its own connections count in a private row: what /metrics says is the workers'.
 
-What must not live here: what it answers (answers, feed), decisions about the daemon (supervisor).
+What must not live here: what it answers (routes.py, feed.py), decisions about the daemon (supervisor).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .feed import LIMIT, Feed
 from .routes import Routes
 
 TICK = 1.0
-"""Seconds between two signs of life."""
+"""Seconds between two reports, by which the supervisor knows that it does not hang."""
 
 ASK_SECONDS = 1.0
 """How long a client that has connected, but not asked yet, may delay the end."""
@@ -38,7 +38,7 @@ ASK_SECONDS = 1.0
 CLOSE_SECONDS = 1.0
 """How long a client that reads its answer slowly may delay the end."""
 
-# What a terminal sends to the whole process group, and what an operator may send to it: the supervisor's to act on.
+# Signals that a terminal or an operator may send to the whole process group: the supervisor alone acts on them.
 LEFT_TO_SUPERVISOR = (
     signal.SIGINT,
     signal.SIGHUP,
@@ -52,10 +52,10 @@ LEFT_TO_SUPERVISOR = (
 
 
 CLOSE_TIMEOUT = 5.0
-"""Seconds for the rest of an answer, and for a goodbye."""
+"""Seconds for the rest of an answer, and for a closing handshake."""
 
 OPEN_TIMEOUT = 5.0
-"""Seconds for a request: who asks comes from near, and knows what for."""
+"""Seconds for a request: clients of the admin address are near."""
 
 
 def run(
@@ -132,10 +132,10 @@ async def _live(
 
 
 async def _close(servers: list[Server], feed: Feed) -> None:
-    """Answer who has connected, let answers be read for a moment, then abort the rest.
+    """Answer clients that have connected, let answers be read for a moment, then abort the rest.
 
-    At an upgrade the next admin process has begun to accept from the same sockets: whoever asks meanwhile must not
-    learn by a 503 that this one took the connection. uvloop's close would wait for transports that are still open.
+    At an upgrade the next admin process already accepts from the same sockets: a client that this one has accepted must
+    not get a 503. uvloop's close would wait for transports that are still open.
     """
     for server in servers:
         server.stop_accepting()
@@ -152,16 +152,17 @@ async def _close(servers: list[Server], feed: Feed) -> None:
 
 
 def _send_ready(supervisor: Pipe[Command]) -> None:
-    """Now, and as long as the event loop turns."""
+    """Report "ready" now, and again as long as the event loop turns."""
     if supervisor.fileno() < 0:
         return
-    # It may go nowhere: the supervisor is gone, and the reader notices; or it is stopped, and has enough of these.
+    # It may fail: the supervisor is gone, which the reader notices, or is stopped, with a full pipe.
     supervisor.send(Report("ready"))
     asyncio.get_running_loop().call_later(TICK, _send_ready, supervisor)
 
 
 def _on_supervisor(supervisor: Pipe[Command], stopping: asyncio.Event) -> None:
-    """Open the log anew when told so, and end with the supervisor. An order to end comes as SIGTERM."""
+    """Reopen the log on command, and end with the supervisor. To stop, the supervisor sends SIGTERM."""
+
     if any(order.reopen for order in supervisor.receive()):
         logs.reopen()
     if supervisor.ended:

@@ -1,6 +1,6 @@
-"""What the admin address answers: one table from paths to functions of a request's headers.
+"""The routes of the admin address: one table from paths to functions of a request's headers.
 
-What must not live here: sockets and signals (main), what is measured (metrics) and judged (health).
+What must not live here: sockets and signals (main.py), what is measured (metrics), what is healthy (health.py).
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ JSON = "application/json"
 HTML = "text/html; charset=utf-8"
 
 LIVE = "/live"
-"""Where a WebSocket is told what happens: see feed."""
+"""The path of the WebSocket that sends the state of the daemon: see feed.py."""
 
 OPEN = ("/", "/livez", "/readyz")
-"""What needs no token."""
+"""Paths that need no token."""
 
 Answer = tuple[HTTPStatus, str, bytes]
 """Status, Content-Type, body."""
@@ -42,12 +42,12 @@ Answer = tuple[HTTPStatus, str, bytes]
 class Routes:
     """Answers the requests of the admin address: a `process_request` of `serve()`.
 
-    An answer is made of one consistent read; while there is none, because the supervisor died as it wrote, it is 503.
+    An answer is made of one consistent read; if there is none, because the supervisor died as it wrote, it is 503.
 
     Parameters:
         scoreboard: of the daemon.
         access: decides who may ask.
-        busy: tells whether /live has as many listeners as it may have.
+        busy: returns whether /live has as many listeners as it may have.
         before: the admin processes before this one, whose processor time counts as well.
     """
 
@@ -86,7 +86,7 @@ class Routes:
             if path == LIVE:
                 if self._busy():
                     return self._respond(request, _text(HTTPStatus.SERVICE_UNAVAILABLE, "there are too many listeners"))
-                return None  # let the handshake go on: it is the only thing to be had there
+                return None  # let the handshake go on
             code, kind, body = answer(request)
         except TimeoutError as exc:
             code, kind, body = _text(HTTPStatus.SERVICE_UNAVAILABLE, str(exc))
@@ -134,7 +134,7 @@ class Routes:
 
 
 def _policy(page: bytes) -> str:
-    """What the page may do: run its own script and style, ask this address, and nothing else (CSP level 3)."""
+    """Return the policy of the page: it may run its own script and style, and ask this address (CSP level 3)."""
 
     def hashes(tag: bytes) -> str:
         parts = re.findall(rb"<%s>(.*?)</%s>" % (tag, tag), page, re.DOTALL)

@@ -1,4 +1,4 @@
-"""What /status says: the whole daemon as one JSON object, for people and for scripts.
+"""The answer of /status: the whole daemon as one JSON object, for people and for scripts.
 
 What must not live here: rates and quantiles (Prometheus makes them of /metrics), HTTP.
 """
@@ -100,7 +100,8 @@ class Status(Struct):
 
 
 def status(snapshot: Snapshot, now: float) -> Status:
-    """The status of the daemon at `now` (Unix time)."""
+    """Return the status of the daemon at `now` (Unix time)."""
+
     version, python, uvloop = derived.versions()
     ((_, tick_age),) = derived.tick_age(snapshot)
     return Status(
@@ -162,12 +163,12 @@ def _last_reload(snapshot: Snapshot) -> LastReload | None:
 
 
 def connections(row: Row) -> Connections:
-    """Those that are counted in a row."""
+    """Return the connections that are counted in a row."""
     return Connections(*(row.words(f"connections_{state}")[0] for state in Connections.__struct_fields__))
 
 
 def totals(row: Row) -> Totals:
-    """What is counted in a row."""
+    """Return the totals that are counted in a row."""
     messages = row.words("messages")
     received, sent = row.words("bytes")
     half = len(messages) // 2

@@ -1,9 +1,9 @@
-"""Opening a file by a path of the settings, and following no link that somebody else may have put there.
+"""Opening a file by a path of the settings, without following a link that another user may have made.
 
-Root opens files in folders of the user that it is about to become, as /var/log/tidegate is. Whoever is that user could
-have a name there lead to any file of the system, which would then be written to, and given away. So a link is followed
-where only root or this user can have made it, which the folder that it is in tells; and descriptors, by which
-/dev/stdout leads to what the process has anyway.
+Root opens files in folders of the user that it is about to switch to, such as /var/log/tidegate. That user could have a
+name there lead to any file of the system, which would then be written to, and given away. So a link is followed only
+where only root or this user can have made it, as its folder tells; and so are descriptors, by which /dev/stdout leads
+to what the process has anyway.
 
 What must not live here: what is written (stream.py).
 """
@@ -22,15 +22,15 @@ _LINKS = 40
 
 
 def open_file(path: str, flags: int, mode: int) -> int:
-    """A descriptor, as `os.open()` returns it.
+    """Open a file; return its descriptor, as `os.open()` does.
 
     Args:
         path: absolute.
         flags, mode: as for `os.open()`.
 
     Raises:
-        OSError: the system does not allow it; ELOOP: a link on the way, or a second name of the file, may be somebody
-            else's.
+        OSError: the system does not allow it; ELOOP: a link on the way, or a second name of the file, may be another
+            user's.
     """
     try:
         return _walk(path.split("/")[::-1], flags, mode)
@@ -40,7 +40,7 @@ def open_file(path: str, flags: int, mode: int) -> int:
 
 
 def _walk(names: list[str], flags: int, mode: int) -> int:
-    """Go from folder to folder, by their descriptors, so that nobody can move them meanwhile; `names` are reversed."""
+    """Go from folder to folder, by their descriptors, so that none can be moved meanwhile; `names` are reversed."""
     links = 0
     folder = os.open("/", _FOLDER)
     try:
@@ -66,7 +66,7 @@ def _walk(names: list[str], flags: int, mode: int) -> int:
 
 
 def _link(name: str, folder: int) -> str | None:
-    """What a link says; None: it is none, or nothing."""
+    """Return the target of a link; None: it is not a link, or there is nothing."""
     try:
         return os.readlink(name, dir_fd=folder)
     except FileNotFoundError:
@@ -78,14 +78,14 @@ def _link(name: str, folder: int) -> str | None:
 
 
 def _is_descriptor(target: str) -> bool:
-    """Whether a link leads to an open file that has no name, as those in /proc/self/fd do: a pipe, a socket."""
+    """Return whether a link leads to an open file without a name, as in /proc/self/fd: a pipe, a socket."""
     return target.startswith(("pipe:[", "socket:[", "anon_inode:"))
 
 
 def _only_ours(folder: int, found: os.stat_result) -> bool:
-    """Whether nobody but root and this user can have put that into a folder.
+    """Return whether only root and this user can have put that into a folder.
 
-    A user who is not root also trusts the owners of folders: of what that one cannot do, it can do nothing for him.
+    A user other than root also trusts the owners of folders, who can do no more with this user's process than without.
     """
     ours, place = (0, os.geteuid()), os.fstat(folder)
     if os.geteuid() != 0:
@@ -96,7 +96,8 @@ def _only_ours(folder: int, found: os.stat_result) -> bool:
 
 
 def _checked(descriptor: int, folder: int) -> int:
-    """A file that others could have given a second name must not have one: it could be any file of the system."""
+    """Refuse a file with a second name that other users could have made: it could be any file of the system."""
+
     found = os.fstat(descriptor)
     if stat.S_ISREG(found.st_mode) and found.st_nlink > 1 and not _only_ours(folder, found):
         os.close(descriptor)

@@ -2,9 +2,9 @@
 
     2026-11-21T03:32:15.123Z worker 0 INFO [127.0.0.1:51234 5f0c...] connection open
 
-    Text    what belongs to an event besides, such as a traceback, follows on lines that begin with a space, and no
-            other line does: whatever a client sends, it cannot forge an event
-    JSON    an object on each line, whose keys are KEYS, then those of the event
+    Text    more of an event, such as a traceback, follows on lines that begin with a space, and no other line does: a
+            client cannot forge an event, whatever it sends
+    Json    an object on each line, whose keys are KEYS, then those of the event
 
 Nothing that a client sends reaches a terminal or a parser as it is: whatever cannot be printed is escaped. A text of
 megabytes, which no log has room for, is shortened: its beginning and its end are there.
@@ -33,7 +33,7 @@ KEYS: Final = ("time", "level", "role", "logger", "message", "connection", "remo
 ACCESS: Final = "tidegate.access"
 """The logger whose events are made of values: text has them behind the message as well."""
 
-# What a record has by itself: all else, somebody has added to it.
+# What every record has: all else was added to it.
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "websocket", *KEYS}
 _INDENT = "    "
 _BARE = re.compile(r"[!#-\[\]-~]+")  # a value that text has without quotes: printable ASCII, no space, quote, backslash
@@ -44,7 +44,7 @@ _LONGEST_LINE: Final = 2**16
 
 
 class _Lines(logging.Formatter):
-    """What both have in common: the process, the time, and whose connection it is about."""
+    """The common parts of both formats: the process, the time and the connection."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class _Lines(logging.Formatter):
         self._most = _LENGTHS[0]
 
     def line(self, record: logging.LogRecord) -> bytes:
-        """The record's line, whatever is in it, with the end of line."""
+        """Return the record's line, whatever is in it, with the end of line."""
         for self._most in _LENGTHS:
             try:
                 line = self._encoded(record)
@@ -70,7 +70,7 @@ class _Lines(logging.Formatter):
         return self.format(record).encode("ascii" if isinstance(self, Json) else "utf-8", "backslashreplace") + b"\n"
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
-        """UTC, in milliseconds."""
+        """Return the time in UTC, in milliseconds."""
         second, text = self._now
         if second != int(record.created):
             second = int(record.created)
@@ -79,13 +79,13 @@ class _Lines(logging.Formatter):
         return f"{text}.{int(record.msecs):03d}Z"
 
     def trace(self, record: logging.LogRecord) -> str:
-        """The traceback of a record; "" if it has none."""
+        """Return the traceback of a record; "" if it has none."""
         if record.exc_info and record.exc_info[0] is not None and not record.exc_text:
             record.exc_text = self.formatException(record.exc_info)
         return shorten(redact_trace(record.exc_text or ""), self._most)
 
     def message(self, record: logging.LogRecord) -> str:
-        """What a record says, without secrets."""
+        """Return the message of a record, without secrets."""
         return redact(record.getMessage())
 
 
@@ -93,7 +93,7 @@ class Text(_Lines):
     """Lines for people."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The event's line, and the indented ones that follow it."""
+        """Return the event's line, and the indented ones that follow it."""
         head = f"{self.formatTime(record)} {self.role} {record.levelname}"
         connection = getattr(record, "websocket", None)
         if connection is not None:
@@ -114,7 +114,7 @@ class Json(_Lines):
     """Lines for machines: ASCII alone, and strictly JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The object."""
+        """Return the object."""
         values: dict[str, Any] = {
             "time": self.formatTime(record),
             "level": record.levelname.lower(),
@@ -138,14 +138,14 @@ FORMATS: Final[dict[str, type[Text | Json]]] = {"text": Text, "json": Json}
 
 
 def _replaced(record: logging.LogRecord, message: str) -> logging.LogRecord:
-    """A record of the same event with nothing in it that could fail."""
+    """Return a record of the same event with nothing in it that could fail."""
     return logging.LogRecord(record.name, record.levelno, record.pathname, record.lineno, message, None, None)
 
 
 def _connection(connection: Any) -> tuple[str, str]:
-    """A connection's id, and the address of its client: "" where a Unix socket has none.
+    """Return a connection's id, and the address of its client: "" where a Unix socket has none.
 
-    It may be any object, of a class that somebody else has written.
+    It may be an object of any class, with any error.
     """
     try:
         identity, address = str(connection.id), connection.remote_address
@@ -158,12 +158,12 @@ def _connection(connection: Any) -> tuple[str, str]:
 
 
 def _added(record: logging.LogRecord) -> dict[str, Any]:
-    """What was given as `extra`."""
+    """Return what was given as `extra`."""
     return {key: value for key, value in vars(record).items() if key not in _OWN and not key.startswith("_")}
 
 
 def _bare(value: Any, most: int) -> str:
-    """A value in text: quoted, unless nobody can take it for anything else."""
+    """Return a value as text: quoted, unless it is unambiguous without quotes."""
     if isinstance(value, float):
         return f"{value:.6f}"
     text = shorten(str(value), most)
@@ -171,7 +171,8 @@ def _bare(value: Any, most: int) -> str:
 
 
 def _plain(value: Any, most: int, depth: int = _DEPTH) -> Any:
-    """The value in JSON's own types: whatever else it is becomes a string. None of them is longer than `most`."""
+    """Return a value in JSON's own types, where anything else becomes a string. None is longer than `most`."""
+
     if value is None or value is True or value is False:
         return value
     if isinstance(value, str):

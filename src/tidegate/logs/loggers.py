@@ -1,11 +1,11 @@
-"""The daemon's loggers: an application's configuration of logging has no hold on them.
+"""The daemon's loggers: an application's configuration of logging cannot silence them.
 
-    Own      the class that they get
-    adopt    give it to them, in a process of the daemon
+    Own      their class
+    adopt    make it their class, in a process of the daemon
 
 `logging.config` disables every logger that exists unless it is told not to, takes all handlers off the root, and
-`logging.disable()` silences everybody: right for an application's own, and it does not know of the daemon's. What it
-says of these by their names is heeded: their handlers get what is logged besides the daemon's log, levels and filters
+`logging.disable()` silences all: right for an application's own loggers, but not for the daemon's. What a configuration
+says of these by their names applies: their handlers get what is logged besides the daemon's log, and levels and filters
 apply. Handlers of the root logger do not get it, or each line would be on standard error twice.
 
 What must not live here: what a line looks like, where it goes; a program that uses the library alone, whose
@@ -29,13 +29,13 @@ NAMES: Final = (
 
 
 class Own(logging.Logger):
-    """A logger of a daemon, which writes to the daemon's log whatever becomes of everybody's handlers."""
+    """A logger of the daemon, which writes to the daemon's log whatever handlers are removed."""
 
     output: Handler | None = None
 
     @property
     def disabled(self) -> bool:
-        """Never: that is what `logging.config` does to loggers that it has not heard of."""
+        """Always False: `logging.config` disables loggers that it does not know."""
         return False
 
     @disabled.setter
@@ -43,11 +43,12 @@ class Own(logging.Logger):
         pass
 
     def isEnabledFor(self, level: int) -> bool:
-        """Whether the level is high enough, whatever `logging.disable()` has said."""
+        """Return whether the level is high enough, whatever `logging.disable()` was given."""
         return level >= self.getEffectiveLevel()
 
     def handle(self, record: logging.LogRecord) -> None:
-        """Write it to the daemon's log, and give it to whoever else wants it."""
+        """Write a record to the daemon's log, and pass it to other handlers."""
+
         if not (kept := self.filter(record)):
             return
         record = kept if isinstance(kept, logging.LogRecord) else record

@@ -1,9 +1,9 @@
-"""Where a process is, in the log: the stacks of all its threads, whatever it does.
+"""The stacks of all threads of a process, in the log, whatever the process does.
 
-They are written by a signal handler in C, so that they come from a process whose interpreter does not turn, too. It
-writes to the log's descriptor, whose number stays the same when the file is opened anew.
+A signal handler in C writes them, also when the interpreter is blocked. It writes to the log's descriptor, whose number
+stays the same when the file is reopened.
 
-What must not live here: who hangs, and what becomes of it (supervisor).
+What must not live here: which process hangs, and what follows (supervisor).
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Final
 __all__ = ["STACKS", "show_stacks_on"]
 
 STACKS: Final[int] = signal.SIGRTMIN + 3 if hasattr(signal, "SIGRTMIN") else signal.SIGUSR2
-"""The signal on which a process shows them: one that applications do not use, where there are such; else SIGUSR2."""
+"""The signal on which a process shows its stacks: one that applications do not use, if there is one; else SIGUSR2."""
 
 
 def show_stacks_on(descriptor: int) -> None:
-    """Show them there from now on: on `STACKS`, and at the end of a process that crashes in native code or on SIGABRT.
+    """Show the stacks there from now on: on `STACKS`, on SIGABRT, and when the process crashes in native code.
+
 
     Parameters:
         descriptor: of the log.

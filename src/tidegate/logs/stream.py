@@ -1,12 +1,13 @@
-"""Where the log goes: a file, or whatever standard error is. No write waits, and nobody else's writes fail for it.
+"""Where the log goes: a file, or whatever standard error is. No write waits, and no other process's writes fail for it.
 
-A descriptor that was inherited is shared with others, who would be surprised if their writes failed since somebody made
-it non-blocking. So a pipe or terminal is opened anew, for ourselves alone; a socket, which cannot be, is written to
-with a flag; and where neither works, the system is asked before each small write, and told not to wait.
+An inherited descriptor is shared with other processes, whose writes would fail if it became non-blocking. So a pipe or
+terminal is opened again, for this process alone; a socket, which cannot be, is written to with a flag; and where
+neither works, the system is asked before each small write, and told not to wait.
 
     write      as much as goes without waiting
     wait       until there may be room again: for threads that have nothing else to do
-    reopen     the file that has the name now
+    reopen     open the file that has the name now
+    chown      give the file to another user
 
 What must not live here: lines, queues, threads.
 """
@@ -29,7 +30,7 @@ STANDARD_ERROR: Final = "-"
 
 _MOST_AT_ONCE = 65536
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_PERMISSIONS = 0o640  # addresses of clients are not for everybody
+_PERMISSIONS = 0o640  # addresses of clients are not for every user
 
 
 class Output:
@@ -39,14 +40,14 @@ class Output:
         path: of a file, which is appended to; "-" for standard error.
 
     Attributes:
-        most: bytes of a single write that nobody else's are mixed into, if no other process writes more at once.
+        most: bytes of a single write into which no other process's are mixed, if none of them writes more at once.
 
     Raises:
         OSError: the file cannot be opened.
     """
 
     def __init__(self, path: str = STANDARD_ERROR) -> None:
-        # What the working directory is may change.
+        # The working directory may change.
         self.path = None if path == STANDARD_ERROR else os.path.abspath(path)
         self._socket: socket.socket | None = None
         self._asks = False  # before each write
@@ -60,13 +61,13 @@ class Output:
     def _standard_error(self) -> int:
         try:
             mode = os.fstat(2).st_mode
-        except OSError:  # whoever started us has closed it
+        except OSError:  # the parent process has closed it
             return os.open(os.devnull, _FLAGS)
         if stat.S_ISSOCK(mode):
             self._socket = socket.socket(fileno=os.dup(2))
             return self._socket.fileno()
         if not stat.S_ISREG(mode):
-            with contextlib.suppress(OSError):  # it was somebody else's terminal before he became another user, say
+            with contextlib.suppress(OSError):  # the terminal may be another user's, after su(1) for example
                 return os.open("/proc/self/fd/2", _FLAGS)
             self._asks = True
         return os.dup(2)
@@ -76,10 +77,10 @@ class Output:
         self.most = _MOST_AT_ONCE if stat.S_ISREG(mode) else select.PIPE_BUF
 
     def write(self, data: bytes | memoryview) -> int:
-        """How many bytes of it were written; 0: there is no room for now.
+        """Write; return how many bytes were written; 0: there is no room for now.
 
         Raises:
-            OSError: it cannot be written: the disk is full, nobody is left to read.
+            OSError: it cannot be written: the disk is full, or the reader is gone.
         """
         part = memoryview(data)[: self.most]
         try:
@@ -90,8 +91,8 @@ class Output:
             return 0
 
     def _write_carefully(self, part: memoryview) -> int:
-        """Write to what is shared with others. Between the question and the write, somebody else may take the room:
-        then a kernel that knows how says so, and an older one would wait."""
+        """Write to a shared descriptor. Between the question and the write, another process may take the room: a
+        recent kernel returns an error then, and an older one would wait."""
         if not self.wait(0):
             return 0
         try:
@@ -104,13 +105,13 @@ class Output:
         return os.write(self._fd, part)
 
     def wait(self, seconds: float) -> bool:
-        """Whether something can be written, or is known to be impossible, at the latest after so many seconds."""
+        """Wait at most so many seconds; return whether a write would do something, or fail at once."""
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
         return bool(poll.poll(seconds * 1000))
 
     def reopen(self) -> None:
-        """Open the file that has the name now; standard error stays what it is.
+        """Open the file that has the name now; standard error stays as it is.
 
         Raises:
             OSError: it cannot be opened; what was open before still is.
@@ -125,10 +126,11 @@ class Output:
         self._look()
 
     def chown(self, user: int, group: int) -> None:
-        """Let another user have the file, if it is one that is ours to give.
+        """Give the file to another user, if it belongs to this process's user.
 
         Raises:
-            OSError: this process may not.
+            OSError: the system does not allow it.
+
         """
         found = os.fstat(self._fd)
         if self.path is not None and stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():

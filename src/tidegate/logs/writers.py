@@ -1,11 +1,11 @@
-"""How lines get from whoever logs to the output, without anybody waiting who serves clients or supervises.
+"""From loggers to the output, without a wait in workers or the supervisor.
 
     Handler     of the standard library's logging: makes lines, and hands them to one of the two below
     Patient     for a process without threads: writes what goes at once, keeps the rest until `push()`
     Threaded    for a process with an event loop: a thread of its own writes and waits
 
-Both keep so many bytes, and no more. A line for which there is no room is lost and counted; when there is room again,
-a line says how many were lost. A full disk is one more way of not keeping up.
+Both keep a bounded number of bytes. A line for which there is no room is lost and counted; when there is room again, a
+line says how many were lost. The same happens when the disk is full.
 
 What must not live here: what a line looks like (formatters.py), what is written to (stream.py).
 """
@@ -25,8 +25,8 @@ from .stream import Output
 
 __all__ = ["WRITTEN", "Handler", "Patient", "Threaded"]
 
-FLUSH: Final = 1.0  # seconds that the end of a process may take longer for the sake of the log
-# Seconds between writes while nobody is behind: to be woken for each line costs whoever logs more than the line.
+FLUSH: Final = 1.0  # seconds that the log may delay the end of a process
+# Seconds between writes: waking the thread for each line would cost the logging thread more than the line itself.
 GATHER: Final = 0.01
 RETRY: Final = 0.25  # seconds until a write is tried again that failed, on a full disk say
 WRITTEN: Final = "_tidegate_written"  # an attribute of records that are in the log
@@ -50,42 +50,42 @@ class Handler(logging.Handler):
         self._patience = FLUSH
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record of an application's, unless it is one of our own that has come here as well."""
+        """Write a record of an application's; the daemon's own records are written already."""
         if not vars(record).get(WRITTEN):
             self.write(record)
 
     def write(self, record: logging.LogRecord) -> None:
-        """Make the line and hand it over; never raises, never waits."""
+        """Make the line and hand it over, without raising and without waiting."""
         try:
             line = self.lines.line(record)
-        except Exception:  # no memory, recursion: nothing that another line about it would get through
+        except Exception:  # no memory, recursion: a line about it would fail as well
             self.delivery.lose()
         else:
             self.delivery.put(line)
 
     def notice(self, lost: int) -> bytes:
-        """The line that says how many were lost."""
+        """Return the line that says how many were lost."""
         return self.lines.line(logging.LogRecord("tidegate.log", logging.WARNING, "", 0, LOST, (lost,), None))
 
     def flush(self) -> None:
-        """Give what is waiting a moment to be written, once in vain: for the end of the process."""
+        """Wait a moment until lines are written, at the end of the process; after a failure, do not wait again."""
         self._patience = FLUSH if self.delivery.flush(self._patience) else 0.0
 
     def thread(self, count: Count | None) -> None:
-        """From now on a thread writes; `count` is told of lost lines."""
+        """Let a thread write from now on; `count` is called with the number of lost lines."""
         self.delivery = Threaded(self.output, self.notice, count)
 
     def forked(self) -> None:
-        """In a child: what its parent has not written is its parent's, and so are threads and counts.
+        """Begin anew in a child: unwritten lines, threads and counts are its parent's.
 
-        No thread writes: one that an application has forked may end in a way that asks nobody.
+        No thread writes: a child that an application has forked may end without the usual cleanup.
         """
         self.delivery = Patient(self.output, self.notice)
         self._patience = FLUSH
 
 
 class _Delivery:
-    """What both have in common: what is lost."""
+    """The counting of lost lines."""
 
     LIMIT: int
 
@@ -101,13 +101,13 @@ class _Delivery:
             self._count(lines)
 
     def _loss_notice(self) -> bytes:
-        """What is to be said of those lost since the last time: nothing, or a line."""
+        """Return a line about the lines lost since the last call; empty if none were."""
         news, self._lost_noticed = self.lost - self._lost_noticed, self.lost
         return self._notice(news) if news else b""
 
 
 class Patient(_Delivery):
-    """A bounded buffer that is written whenever somebody calls, as far as that goes without waiting."""
+    """A bounded buffer that is written at each call, as far as that goes without waiting."""
 
     LIMIT = 2**18  # bytes: the supervisor's lines of a day
 
@@ -118,7 +118,7 @@ class Patient(_Delivery):
         self._chunk = memoryview(b"")  # what is being written
 
     def put(self, line: bytes) -> None:
-        """Write the line, or keep it, or lose it."""
+        """Write a line, or keep it, or lose it."""
         if self._size + len(line) > self.LIMIT:
             self.push()
         if self._size + len(line) > self.LIMIT:
@@ -129,7 +129,7 @@ class Patient(_Delivery):
         self.push()
 
     def push(self) -> bool:
-        """Write what goes without waiting; whether that was all."""
+        """Write what goes without waiting; return whether that was all."""
         while self._chunk or self._next():
             try:
                 written = self.output.write(self._chunk)
@@ -141,7 +141,7 @@ class Patient(_Delivery):
         return True
 
     def _next(self) -> bool:
-        """Take the lines that go into one write; whether there are any."""
+        """Take the lines that go into one write; return whether there are any."""
         chunk = bytearray()
         while self._lines and (not chunk or len(chunk) + len(self._lines[0]) <= self.output.most):
             chunk += self._lines.popleft()
@@ -150,7 +150,7 @@ class Patient(_Delivery):
         return bool(self._chunk)
 
     def flush(self, seconds: float) -> bool:
-        """Write all of it, or as much as goes in so many seconds; whether that was all."""
+        """Write all of it, or as much as goes in so many seconds; return whether that was all."""
         deadline = time.monotonic() + seconds
         while not (done := self.push()) and (left := deadline - time.monotonic()) > 0:
             self.output.wait(left)
@@ -165,9 +165,9 @@ class Threaded(_Delivery):
 
     def __init__(self, output: Output, notice: Callable[[int], bytes], count: Count | None = None) -> None:
         super().__init__(output, notice, count)
-        # Of the queues that there are, the one which a finaliser may put to in the middle of another put.
+        # The one kind of queue to which a finaliser may put in the middle of another put.
         self._queue: queue.SimpleQueue[bytes | threading.Event] = queue.SimpleQueue()
-        # One number for each side, so that nobody has to lock; what waits is the difference.
+        # One number for each side, which needs no lock; what waits is the difference.
         self._put = self._written = 0
         self._held = b""  # a line that was taken and goes into the next write
         self._thread: threading.Thread | None = None
@@ -178,7 +178,7 @@ class Threaded(_Delivery):
         return self._put - self._written
 
     def put(self, line: bytes) -> None:
-        """Leave the line to the thread, or lose it."""
+        """Leave a line to the thread, or lose it."""
         if self.waiting + len(line) > self.LIMIT:
             self.lose()
             return
@@ -203,7 +203,7 @@ class Threaded(_Delivery):
                     self.lose(rest.count(b"\n"))
 
     def _run(self) -> None:
-        """The thread's life: it is a daemon, and ends with the process."""
+        """Write lines as they come; the thread is a daemon thread, and ends with the process."""
         while True:
             chunk, marks = self._gather(wait=True)
             self._write(chunk)
@@ -216,7 +216,7 @@ class Threaded(_Delivery):
                 time.sleep(GATHER)
 
     def _gather(self, *, wait: bool) -> tuple[bytes, list[threading.Event]]:
-        """The lines that go into one write, and who wants to be told when that is done."""
+        """Return the lines that go into one write, and the events to set when that is done."""
         chunk, marks = bytearray(self._held), list[threading.Event]()
         self._held = b""
         try:
@@ -247,7 +247,8 @@ class Threaded(_Delivery):
             rest = rest[written:]
 
     def flush(self, seconds: float) -> bool:
-        """Wait until all that was put so far is written, or for so many seconds; whether that was all."""
+        """Wait until all that was put so far is written, or for so many seconds; return whether that was all."""
+
         if self._thread is None:
             return True
         mark = threading.Event()

@@ -1,10 +1,10 @@
-"""Imports of what is there now, whatever caches remember.
+"""Imports of the present source, whatever caches have.
 
     refresh    before an application is imported
 
-An interpreter takes a module's cached bytecode for good if the source has the size and the time that were noted with
-it, in whole seconds: two edits of the same size in one second are one to it. And it remembers folders that are not
-there, and the content of those that are, by their time.
+An interpreter uses a module's cached bytecode if the source has the size and the time that were noted with it, in whole
+seconds: two edits of the same size in one second look like one. And it remembers missing folders, and the content of
+others, by their time.
 
 What must not live here: what is imported (loader.py).
 """
@@ -32,10 +32,10 @@ TIMED = b"\0\0\0\0"  # the flags of bytecode that is valid by time and size, and
 
 
 class Loader(SourceFileLoader):
-    """The interpreter's own, but for bytecode that was cached in the moment of an edit: there is none such."""
+    """The interpreter's own, except that it ignores bytecode that was cached in the moment of an edit."""
 
     def get_data(self, path: str) -> bytes:
-        """The content of a file of the module: its source, or its bytecode."""
+        """Return the content of a file of the module: its source, or its bytecode."""
         data = super().get_data(path)
         if path.endswith(tuple(BYTECODE_SUFFIXES)) and data[4:8] == TIMED:
             source, cached = os.stat(self.path).st_mtime, os.stat(path).st_mtime
@@ -50,7 +50,8 @@ _hook = FileFinder.path_hook(
 
 
 def refresh() -> None:
-    """Have modules that are imported from now on be what is there now."""
+    """Import modules from now on as they are on the disk now."""
+
     if _hook not in sys.path_hooks:
         sys.path_hooks.insert(0, _hook)
     sys.path_importer_cache.clear()

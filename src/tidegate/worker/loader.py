@@ -1,7 +1,7 @@
 """The application, from ``MODULE:ATTRIBUTE``: an `App`, or a handler or a map of handlers that becomes one.
 
-What goes wrong here goes wrong for everybody who tries the command for the first time, so each error names the module,
-the attribute, what was found there and what would be right.
+New users meet these errors first, so each names the module, the attribute, what was found there and what would be
+right.
 
 What must not live here: the checks of a handler (app.py), serving.
 """
@@ -63,7 +63,7 @@ def load(target: str) -> App:
         raise LoadError(target, f"{attribute} is not an application: {error}") from None
     except LoadError:
         raise
-    except BaseException as error:  # an object that raises whatever it is asked
+    except BaseException as error:  # an object may raise at any access
         if os.getpid() != pid:
             raise
         raise LoadError(target, f"{attribute} is not an application\n{trace_of(error)}") from None
@@ -73,7 +73,7 @@ def _import(target: str, name: str) -> ModuleType:
     pid = os.getpid()
     try:
         module = importlib.import_module(name)
-    except BaseException as error:  # whatever it is, it is no reason to say nothing
+    except BaseException as error:  # SystemExit too: it must be reported
         if os.getpid() != pid:
             raise  # in a child that the module has forked
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
@@ -81,12 +81,12 @@ def _import(target: str, name: str) -> ModuleType:
         raise LoadError(target, _failure(name, error)) from None
     if os.getpid() != pid:
         streams.flush()
-        os._exit(0)  # it has come to the end of its module, and is no worker
+        os._exit(0)  # a child that the module has forked has come to the end of the module
     return module
 
 
 def _no_module(name: str) -> str:
-    """What to say about a module that does not exist."""
+    """Return what is wrong when a module does not exist."""
     parent, _, last = name.rpartition(".")
     if parent:
         return f"the package {parent} has no module {last}"
@@ -100,7 +100,7 @@ def _no_module(name: str) -> str:
 
 
 def _gone() -> str:
-    """The name of a current directory that has been removed."""
+    """Return the name of a current directory that has been removed."""
     with contextlib.suppress(OSError):
         return os.readlink("/proc/self/cwd").removesuffix(" (deleted)")
     return "the current directory"
@@ -118,12 +118,12 @@ def _failure(name: str, error: BaseException) -> str:
     return f"importing {name} failed{hint}\n{trace_of(error)}"
 
 
-# Whose lines lead to the application's own, and say nothing about what is wrong with it.
+# Code that calls the application's own; its lines of a traceback do not help.
 _OURS = (os.path.dirname(__file__), os.path.dirname(importlib.__file__), "<frozen importlib", contextlib.__file__)
 
 
 def trace_of(error: BaseException) -> str:
-    """The traceback of an application's error, from its own first line on; of a very long one both ends."""
+    """Return the traceback of an application's error, from its own first line on; of a very long one both ends."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
         trace = trace.tb_next
@@ -142,7 +142,7 @@ def _attribute(target: str, module: ModuleType, path: str) -> Any:
 
 
 def _candidates(where: Any, name: str) -> str:
-    """What may have been meant: a similar name, or whatever looks like an application."""
+    """Return what may have been meant: a similar name, or what looks like an application."""
     names = {key for key in vars(where) if not key.startswith("_")} if hasattr(where, "__dict__") else set()
     if hint := _hint(name, names):
         return hint
@@ -154,7 +154,8 @@ def _candidates(where: Any, name: str) -> str:
 
 
 def _may_be_meant(value: Any, module: str | None) -> bool:
-    """Whether it looks like an application, of this module's own if it is a handler."""
+    """Return whether a value looks like an application; a handler must be of this module."""
+
     if isinstance(value, App) or is_map(value):
         return True
     if not callable(value) or getattr(value, "__module__", None) != module:

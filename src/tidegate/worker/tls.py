@@ -1,4 +1,4 @@
-"""TLS of the daemon, from its settings: certificates are read anew by each new worker, and so with every reload.
+"""TLS of the daemon, from its settings: each new worker reads the certificates again, and so does every reload.
 
 What must not live here: TLS of an application that brings its own (app.py), connections (asyncio/transport_setup.py).
 """
@@ -18,11 +18,11 @@ _CLIENT_CERTS = {None: ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required":
 
 
 class TlsError(Exception):
-    """A setting of TLS that cannot be.
+    """A TLS setting that cannot be used.
 
     Attributes:
         option: the setting's flag.
-        value: what it says: a file, most often.
+        value: the setting's value, most often a file.
         reason: what is wrong with it.
     """
 
@@ -35,7 +35,7 @@ class TlsError(Exception):
 
 
 def make_context(config: Config) -> ssl.SSLContext | None:
-    """The TLS context that the settings ask for; None without `certfile`.
+    """Return the TLS context that the settings ask for; None without `certfile`.
 
     Raises:
         TlsError: a file that cannot be read or is not what it should be; it names the file and the reason.
@@ -69,7 +69,7 @@ def _load_certificate(context: ssl.SSLContext, config: Config, certfile: str) ->
     asked = False
 
     def password() -> str:
-        # Also where there is none: OpenSSL would ask the terminal.
+        # Without a password too: OpenSSL would ask the terminal.
         nonlocal asked
         asked = True
         return config.keyfile_password or ""
@@ -91,7 +91,8 @@ def _load_certificate(context: ssl.SSLContext, config: Config, certfile: str) ->
 
 
 def _certificate_is_good(certfile: str) -> bool:
-    """Whether it is the certificate that OpenSSL takes, since its errors do not tell it from the key."""
+    """Return whether OpenSSL can load the certificate: its errors do not tell which file is wrong."""
+
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(certfile)
     except ssl.SSLError:
