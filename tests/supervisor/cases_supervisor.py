@@ -134,7 +134,7 @@ def killed_when_forked(stage: Stage) -> None:
     stage.stop_when(lambda: stage.main.pool.workers[0].backoff.failures >= 2)
 
 
-def orders_grow(stage: Stage) -> None:
+def more_urgent_with_each_signal(stage: Stage) -> None:
     def worker(given: Given) -> int:
         """Its status says which orders came; after each but the last it has the next one sent."""
         end, heard = given.end(), []

@@ -91,7 +91,7 @@ class Stage:
         sock.sendall(data)
         return sock
 
-    def heard(self, sock: socket.socket, number: int | None = None) -> list[Any]:
+    def received(self, sock: socket.socket, number: int | None = None) -> list[Any]:
         """So many answers, or all up to the end of the connection."""
         data = bytearray()
         sock.setblocking(False)
@@ -113,7 +113,7 @@ class Stage:
         return [msgspec.json.decode(line) for line in data.splitlines()]
 
     def ask(self, data: bytes) -> list[Any]:
-        return self.heard(self.client(data))
+        return self.received(self.client(data))
 
     def close(self) -> None:
         for sock in self._sockets:
@@ -276,13 +276,13 @@ def test_a_daemon_without_status(tmp_path: Path) -> None:
 def test_operations(stage: Stage, line: bytes, asked: tuple[str, dict[str, Any]]) -> None:
     """A request is accepted at once; its client receives progress and the end, and nothing after that."""
     client = stage.client(line)
-    assert stage.heard(client, 1) == [{"accepted": True}]
+    assert stage.received(client, 1) == [{"accepted": True}]
     assert stage.operations.asked == [asked]
     (tell,) = stage.operations.tell
     tell(None, "begins")
     tell(True, "is done")
     tell(None, "is of no interest any more")
-    assert stage.heard(client) == [{"text": "begins"}, {"done": True, "text": "is done"}]
+    assert stage.received(client) == [{"text": "begins"}, {"done": True, "text": "is done"}]
     assert not stage.control._clients
 
 
@@ -293,11 +293,11 @@ def test_what_is_decided_at_once(stage: Stage) -> None:
 
 def test_two_who_ask_for_the_same(stage: Stage) -> None:
     one, other = stage.client(RELOAD), stage.client(RELOAD)
-    assert stage.heard(one, 1) == stage.heard(other, 1) == [{"accepted": True}]
+    assert stage.received(one, 1) == stage.received(other, 1) == [{"accepted": True}]
     stage.operations.tell[1](False, "no")
     stage.operations.tell[0](True, "yes")
-    assert stage.heard(one) == [{"done": True, "text": "yes"}]
-    assert stage.heard(other) == [{"done": False, "text": "no"}]
+    assert stage.received(one) == [{"done": True, "text": "yes"}]
+    assert stage.received(other) == [{"done": False, "text": "no"}]
 
 
 def test_an_operation_that_there_is_not(stage: Stage) -> None:
@@ -321,7 +321,7 @@ def test_every_request_has_something_that_does_it(stage: Stage, kind: type[Reque
     """Its own: none is taken for another one."""
     name = kind.__struct_config__.tag
     stage.operations.known = ("reload", "scale", "drain", "upgrade")
-    answer = stage.heard(stage.client(control_protocol.encode(EXAMPLES[kind])), 1)[0]
+    answer = stage.received(stage.client(control_protocol.encode(EXAMPLES[kind])), 1)[0]
     assert "is not possible" not in answer.get("text", "")
     done = {
         "reload": [("reload", {"force": True})],
@@ -363,15 +363,15 @@ def test_stop(stage: Stage, how: str, mode: StopMode, status: int, monkeypatch: 
     """The client of a stop receives how many connections are left, and at last the exit status."""
     monkeypatch.setattr(module, "GLANCE", 0.01)
     client = stage.client(b'{"command":"stop","how":"%s"}\n' % how.encode())
-    assert stage.heard(client, 2) == [{"accepted": True}, {"text": "stopping, connections left: 3"}]
+    assert stage.received(client, 2) == [{"accepted": True}, {"text": "stopping, connections left: 3"}]
     stage.left = 1
-    assert stage.heard(client, 1) == [{"text": "stopping, connections left: 1"}]
+    assert stage.received(client, 1) == [{"text": "stopping, connections left: 1"}]
     assert stage.stopped == [mode]
     waiting = stage.client(RELOAD)
-    stage.heard(waiting, 1)
+    stage.received(waiting, 1)
     stage.control.close(status)
-    assert stage.heard(client) == [{"done": status == 0, "text": f"stopped with status {status}"}]
-    assert stage.heard(waiting) == [{"done": False, "text": "the daemon has stopped"}]
+    assert stage.received(client) == [{"done": status == 0, "text": f"stopped with status {status}"}]
+    assert stage.received(waiting) == [{"done": False, "text": "the daemon has stopped"}]
 
 
 # What clients do.
@@ -395,7 +395,7 @@ def test_what_is_no_request(stage: Stage, data: bytes, words: str) -> None:
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         client.setblocking(False)
         client.send(data)
-    (answer,) = stage.heard(client)
+    (answer,) = stage.received(client)
     assert answer["done"] is False
     assert words in answer["text"]
     assert not stage.stopped
@@ -407,22 +407,22 @@ def test_byte_by_byte(stage: Stage) -> None:
     for byte in STATUS:
         client.sendall(bytes([byte]))
         stage.loop.run_once()
-    assert stage.heard(client)[0]["done"] is True
+    assert stage.received(client)[0]["done"] is True
 
 
 def test_an_end_is_as_good_as_the_end_of_a_line(stage: Stage) -> None:
     client = stage.client(RELOAD.strip())
     client.shutdown(socket.SHUT_WR)
-    assert stage.heard(client, 1) == [{"accepted": True}]
+    assert stage.received(client, 1) == [{"accepted": True}]
     stage.operations.tell[0](True, "done")
-    assert stage.heard(client) == [{"done": True, "text": "done"}]
+    assert stage.received(client) == [{"done": True, "text": "done"}]
 
 
 def test_who_says_nothing_is_let_go(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SILENCE", 0.05)
     started = stage.client(b'{"command":')
-    assert stage.heard(stage.client()) == [{"done": False, "text": "no request came within 0.05 s"}]
-    assert stage.heard(started)[0]["done"] is False
+    assert stage.received(stage.client()) == [{"done": False, "text": "no request came within 0.05 s"}]
+    assert stage.received(started)[0]["done"] is False
     assert not stage.control._clients
 
 
@@ -440,21 +440,21 @@ def test_who_vanishes_is_forgotten(stage: Stage, data: bytes) -> None:
 
 def test_who_goes_on_talking_is_dropped(stage: Stage) -> None:
     client = stage.client(RELOAD)
-    stage.heard(client, 1)
+    stage.received(client, 1)
     client.sendall(b"and another thing")
-    assert stage.heard(client) == []
+    assert stage.received(client) == []
     assert not stage.control._clients
     stage.operations.tell[0](True, "done")
 
 
 def test_who_reads_slowly_gets_everything(stage: Stage) -> None:
     client = stage.client(RELOAD)
-    stage.heard(client, 1)
+    stage.received(client, 1)
     for _ in range(40):
         stage.operations.tell[0](None, "x" * 20_000)
     stage.operations.tell[0](True, "done")
     assert stage.control._clients
-    answers = stage.heard(client)
+    answers = stage.received(client)
     assert len(answers) == 41
     assert answers[-1] == {"done": True, "text": "done"}
     assert not stage.control._clients
@@ -462,13 +462,13 @@ def test_who_reads_slowly_gets_everything(stage: Stage) -> None:
 
 def test_who_does_not_read_is_dropped(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     client = stage.client(RELOAD)
-    stage.heard(client, 1)
+    stage.received(client, 1)
     for _ in range(100):
         stage.operations.tell[0](None, "x" * 20_000)
     assert not stage.control._clients  # for there would be no end to it
     monkeypatch.setattr(module, "SILENCE", 0.05)
     client = stage.client(RELOAD)
-    stage.heard(client, 1)
+    stage.received(client, 1)
     for _ in range(40):
         stage.operations.tell[1](None, "x" * 20_000)
     assert stage.control._clients
@@ -480,12 +480,12 @@ def test_many_at_once(stage: Stage) -> None:
     clients = []
     for _ in range(module.CLIENTS):
         clients.append(stage.client(RELOAD))
-        stage.heard(clients[-1], 1)
+        stage.received(clients[-1], 1)
     (answer,) = stage.ask(STATUS)
     assert answer == {"done": False, "text": f"{module.CLIENTS} clients are connected already: try again in a moment"}
     for tell in stage.operations.tell:
         tell(True, "done")
-    assert all(stage.heard(client) == [{"done": True, "text": "done"}] for client in clients)
+    assert all(stage.received(client) == [{"done": True, "text": "done"}] for client in clients)
     assert stage.ask(STATUS)[0]["done"] is True
 
 
@@ -511,4 +511,4 @@ def test_without_descriptors_it_waits(stage: Stage, monkeypatch: pytest.MonkeyPa
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for hole in holes:
             os.close(hole)
-    assert stage.heard(client)[0]["done"] is True
+    assert stage.received(client)[0]["done"] is True

@@ -84,9 +84,9 @@ def test_a_child_is_told_to_end_the_moment_it_is_forked(tmp_path: Path) -> None:
     assert log.count("was killed by signal 15 (SIGTERM)") >= 2
 
 
-def test_orders_grow_with_each_signal(tmp_path: Path) -> None:
-    """The worker says with its status what it has heard; each order makes it wait for the next."""
-    log = supervise(cases.orders_grow, tmp_path)
+def test_each_signal_makes_the_stop_more_urgent(tmp_path: Path) -> None:
+    """The worker's status tells the commands that it has received; each makes it wait for the next."""
+    log = supervise(cases.more_urgent_with_each_signal, tmp_path)
     assert "exited with status 123" in log
 
 

@@ -221,7 +221,7 @@ class Sampler:
         """The daemon at `now` (Unix time), with what is new since the look before.
 
         Raises:
-            TimeoutError: like `Scoreboard.read()`; the next look tells what this one would have.
+            TimeoutError: like `Scoreboard.read()`; the next sample has what this one would have had.
         """
         snapshot = self._scoreboard.read()
         before, reading = self._before, _Sample(snapshot)

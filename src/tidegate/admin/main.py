@@ -65,9 +65,9 @@ def run(
     access: tuple[str | None, Collection[str]] = (None, ()),
     before: Collection[int] = (),
 ) -> int:
-    """Serve the admin pages on `sockets` until SIGTERM, or until the other end of `pipe` closes; the exit status.
+    """Serve the admin pages on `sockets` until SIGTERM, or until the other end of `pipe` closes; return the status.
 
-    `access` is a token, and host names: whoever has the token may ask; without one, who asks by these names.
+    `access` is a token, which requests must have, and host names, by which they may come without one.
     `before` are the admin processes before this one, which may not have ended yet.
 
     Called in a forked child, whose signals may still be masked. On `pipe` it reports, like a worker, that it is ready,
@@ -163,7 +163,7 @@ def _send_ready(supervisor: Pipe[Command]) -> None:
 def _on_supervisor(supervisor: Pipe[Command], stopping: asyncio.Event) -> None:
     """Reopen the log on command, and end with the supervisor. To stop, the supervisor sends SIGTERM."""
 
-    if any(order.reopen for order in supervisor.receive()):
+    if any(command.reopen for command in supervisor.receive()):
         logs.reopen()
     if supervisor.ended:
         stopping.set()

@@ -63,7 +63,7 @@ class ChildState(msgspec.Struct, frozen=True, kw_only=True, rename=_CHILD):
 
 
 class SlotState(msgspec.Struct, frozen=True, kw_only=True):
-    """A slot; see `Slot`. `index` is None for a slot that is no worker's."""
+    """A slot; see `Slot`. `index` is None for the slot of the admin process."""
 
     index: int | None
     current: ChildState | None

@@ -155,7 +155,7 @@ class Worker:
     ) -> None:
         self.config, self.app, self.sockets, self.row, self.supervisor = config, app, sockets, row, supervisor
         self.admission = admission
-        # To an operator a connection is no event.
+        # One connection is not an event to an operator.
         self._policy = ProcessPolicy(admission, failures=BaseException, event_level=logging.DEBUG)
         self.stubborn = 0  # handlers that did not end
         self._stop_request: StopRequest

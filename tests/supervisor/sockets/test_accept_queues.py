@@ -1,4 +1,4 @@
-"""Queues without a worker: lent, taken back, closed when nobody comes any more.
+"""Queues of slots without a worker: lent, reclaimed, closed when they have been empty for a while.
 
 What must not live here: the workers that serve what they are lent (tests/process/test_scale.py).
 """
@@ -52,7 +52,7 @@ class Fleet:
         slot.current.pipe.close()
         slot.remove(slot.current)
 
-    def told(self) -> dict[int, list[Command]]:
+    def received(self) -> dict[int, list[Command]]:
         """What each worker was told since the last time."""
         heard = {index: end.receive() for index, end in self.ends.items()}
         return {index: commands for index, commands in heard.items() if commands}
@@ -75,7 +75,7 @@ def fleet() -> Iterator[Fleet]:
 
 def test_nothing_is_lent_while_everybody_works(fleet: Fleet) -> None:
     assert fleet.queues.tend(fleet.workers, []) == []
-    assert fleet.told() == {}
+    assert fleet.received() == {}
 
 
 def test_a_slot_that_waits_is_lent_once_and_taken_back(fleet: Fleet) -> None:
@@ -83,7 +83,7 @@ def test_a_slot_that_waits_is_lent_once_and_taken_back(fleet: Fleet) -> None:
     fleet.empty(slot)
     slot.retry = Timer(module.time.monotonic() + 5, lambda: None)
     fleet.queues.tend(fleet.workers, [])
-    ((keeper, commands),) = fleet.told().items()
+    ((keeper, commands),) = fleet.received().items()
     assert keeper != 1
     assert commands == [Command(adopt=1, sockets=1)]
     (sock,) = fleet.ends[keeper].receive_sockets(1)
@@ -91,11 +91,11 @@ def test_a_slot_that_waits_is_lent_once_and_taken_back(fleet: Fleet) -> None:
         assert sock.getsockname() == own.getsockname()
         assert not sock.get_inheritable()
     fleet.queues.tend(fleet.workers, [])
-    assert fleet.told() == {}
+    assert fleet.received() == {}
     slot.retry = None
     fleet.fill(slot)
     fleet.queues.tend(fleet.workers, [])
-    assert fleet.told() == {keeper: [Command(release=1)]}
+    assert fleet.received() == {keeper: [Command(release=1)]}
 
 
 def test_a_slot_whose_worker_is_silent_is_lent_to_one_that_is_not(fleet: Fleet) -> None:
@@ -105,15 +105,15 @@ def test_a_slot_whose_worker_is_silent_is_lent_to_one_that_is_not(fleet: Fleet) 
     assert third is not None
     first.silent = second.silent = True
     fleet.queues.tend(fleet.workers, [])
-    assert fleet.told() == {2: [Command(adopt=0, sockets=1), Command(adopt=1, sockets=1)]}
+    assert fleet.received() == {2: [Command(adopt=0, sockets=1), Command(adopt=1, sockets=1)]}
     for sock in fleet.ends[2].receive_sockets(2):
         sock.close()
     first.silent = False
     fleet.queues.tend(fleet.workers, [])
-    assert fleet.told() == {2: [Command(release=0)]}
+    assert fleet.received() == {2: [Command(release=0)]}
     third.silent = second.silent = True
     fleet.queues.tend(fleet.workers, [])
-    assert set(fleet.told()) == {0}
+    assert set(fleet.received()) == {0}
 
 
 def test_when_all_are_silent_everything_stays_as_it_is(fleet: Fleet) -> None:
@@ -121,7 +121,7 @@ def test_when_all_are_silent_everything_stays_as_it_is(fleet: Fleet) -> None:
         assert slot.current is not None
         slot.current.silent = True
     fleet.queues.tend(fleet.workers, [])
-    assert fleet.told() == {}
+    assert fleet.received() == {}
 
 
 def test_a_slot_that_is_filled_at_once_is_not_lent(fleet: Fleet) -> None:
@@ -129,7 +129,7 @@ def test_a_slot_that_is_filled_at_once_is_not_lent(fleet: Fleet) -> None:
     fleet.empty(slot)
     slot.retry = Timer(module.time.monotonic() + 0.1, lambda: None)
     fleet.queues.tend(fleet.workers, [])
-    assert fleet.told() == {}
+    assert fleet.received() == {}
 
 
 def test_when_its_keeper_dies_another_gets_it(fleet: Fleet) -> None:
@@ -137,11 +137,11 @@ def test_when_its_keeper_dies_another_gets_it(fleet: Fleet) -> None:
     fleet.empty(lonely)
     lonely.retry = Timer(module.time.monotonic() + 5, lambda: None)
     fleet.queues.tend(fleet.workers, [])
-    (first,) = fleet.told()
+    (first,) = fleet.received()
     dying = next(slot for slot in others if slot.index == first)
     fleet.empty(dying)
     fleet.queues.tend(fleet.workers, [])
-    ((second, commands),) = fleet.told().items()
+    ((second, commands),) = fleet.received().items()
     assert second != first
     assert Command(adopt=0, sockets=1) in commands
     fleet.empty(next(slot for slot in others if slot.index == second))
@@ -157,12 +157,12 @@ def test_a_retired_slot_is_closed_when_nobody_has_come_for_a_while(
     fleet.empty(slot)
     address = fleet.listeners.at(2)[0].getsockname()
     assert fleet.queues.tend(fleet.workers, [slot]) == []
-    ((keeper, _),) = fleet.told().items()
+    ((keeper, _),) = fleet.received().items()
     now += module.STRAGGLERS - 1
     assert fleet.queues.tend(fleet.workers, [slot]) == []
     now += 2
     assert fleet.queues.tend(fleet.workers, [slot]) == []
-    assert fleet.told() == {keeper: [Command(release=2)]}
+    assert fleet.received() == {keeper: [Command(release=2)]}
     now += module.STRAGGLERS
     assert fleet.queues.tend(fleet.workers, [slot]) == [slot]
     assert fleet.queues.tend(fleet.workers, []) == []
@@ -195,5 +195,5 @@ def test_where_steering_is_impossible_a_retired_slot_stays_lent(fleet: Fleet, mo
     for _ in range(20):
         assert fleet.queues.tend(fleet.workers, [slot]) == []
         now += module.STRAGGLERS
-    ((_, commands),) = fleet.told().items()
+    ((_, commands),) = fleet.received().items()
     assert commands == [Command(adopt=2, sockets=1)]

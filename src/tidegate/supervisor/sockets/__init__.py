@@ -6,7 +6,7 @@
     listeners        all addresses, whose sockets are kept from worker to worker
     reuseport        which slot's socket the kernel gives a connection to (SO_REUSEPORT)
     address_lock     what keeps a second daemon by accident from an address
-    accept_queues    connections that nobody has accepted yet, and who empties whose queue
+    accept_queues    queues of slots without a worker, and which worker accepts from them
 
 What must not live here: processes, signals.
 """

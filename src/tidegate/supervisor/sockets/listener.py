@@ -208,8 +208,8 @@ class TcpListener(Listener):
         chosen = not self._address[1]
         if not chosen:
             self._lock = AddressLock.on(f"tcp/{self.name}", user)
-            # The claim knows this very address. A bind without SO_REUSEPORT also meets whoever listens on one that
-            # overlaps it, and those who joined a group of the same name without a lock.
+            # The lock is on this very address. A bind without SO_REUSEPORT also finds programs that listen on one that
+            # overlaps it, or on this one without a lock.
             tcp_socket(self._family, self._address, reuse_port=False).close()
         self.at(0)
         if chosen:
@@ -254,7 +254,7 @@ class UnixListener(Listener):
         self._path = path
         self._absolute = os.path.abspath(path)  # the working directory may change
         self.place = (path,)
-        self._file: tuple[int, int] | None = None  # device and inode: somebody else may have put another there
+        self._file: tuple[int, int] | None = None  # device and inode: another file may have its name by now
 
     def state(self) -> ListenerState:
         return msgspec.structs.replace(super().state(), file=self._file)

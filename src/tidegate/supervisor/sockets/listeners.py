@@ -1,7 +1,8 @@
 """The addresses that the daemon listens on: bound once, before anything else, held until it ends.
 
 A socket is bound at the start, and listens when a first worker of its slot has booted: until then it takes no
-connection, and from then on it stays open, whoever dies. A worker that ends leaves its queue to its successor.
+connection, and from then on it stays open, whichever process dies. A worker that ends leaves its queue to its
+successor.
 
 What must not live here: one address and its sockets (sockets/listener.py), accepting, WebSocket, which worker serves
 what.
