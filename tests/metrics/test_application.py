@@ -19,6 +19,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from websockets.asyncio.client import connect
 
+from tests.metrics import cases_application as cases
+from tests.support import programs
 from tests.support.harness import Daemon, require, wait_until
 from tests.support.patience import PATIENCE
 from tidegate._core.scoreboard import Scoreboard
@@ -49,26 +51,10 @@ APPLICATION = """
             HERE.dec()
 """
 
-# Counts in a process of its own, as an application does: what the library makes of a process cannot be undone.
-COUNT = """
-import os, sys
-from tidegate.metrics.application import count_as
-from prometheus_client import Counter, Gauge
-count_as(sys.argv[1])
-count_as(sys.argv[2])
-counter = Counter("seen", "Things.")
-counter.inc(2)
-Gauge(sys.argv[3], "Now.", multiprocess_mode="livesum").set(3)
-if os.fork() == 0:
-    counter.inc(10)
-    os._exit(0)
-os.wait()
-"""
-
 
 def count(folder: Path, *arguments: str) -> None:
     environment = {"PATH": "/usr/bin", MULTIPROC_DIR: str(folder), "PYTHONPATH": ":".join(sys.path)}
-    subprocess.run([sys.executable, "-c", COUNT, *arguments], check=True, env=environment)
+    subprocess.run(programs.program(cases.count, *arguments), check=True, env=environment)
 
 
 def text(users: ApplicationCollector) -> str:

@@ -13,40 +13,13 @@ from pathlib import Path
 import pytest
 from prometheus_client.mmap_dict import MmapedDict
 
+from tests.metrics.cases_value_file import full_disk
+from tests.support import programs
 from tests.support.harness import require
 from tests.support.patience import PATIENCE
 from tidegate.environment import MULTIPROC_DIR
 from tidegate.metrics import value_file
 from tidegate.metrics.value_file import SIZE, ValueFile
-
-# Fill what is left of the disk, then count: what has a place already, what has none, in a second file, and in a child.
-FULL = """
-import logging, os, sys
-from tidegate.metrics.application import count_as
-logging.basicConfig(stream=sys.stdout, format="%(message)s")
-count_as("0")
-from prometheus_client import Counter, Gauge, values
-counter = Counter("seen", "Things.", ["what"])
-counter.labels("before").inc()
-with open(os.environ["PROMETHEUS_MULTIPROC_DIR"] + "/filler", "wb", buffering=0) as file:
-    try:
-        while file.write(bytes(4096)):
-            pass
-    except OSError:
-        pass
-for number in range(1500):
-    counter.labels(f"{number:0200}").inc(2)
-    counter.labels("before").inc()
-gauge = Gauge("now", "Now.", multiprocess_mode="livesum")
-gauge.set(7)
-gauge.inc()
-counters = counter.labels("before"), counter.labels(f"{1499:0200}")
-print(*(metric._value.get() for metric in (*counters, gauge)), flush=True)
-if os.fork() == 0:
-    counter.labels("before").inc()
-    os._exit(0)
-print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
-"""
 
 
 @pytest.fixture
@@ -109,9 +82,9 @@ def test_a_system_that_cannot_set_blocks_aside(
 
 def test_a_full_disk_kills_nobody(tmp_path: Path) -> None:
     require(os.geteuid() == 0, "being root")
-    script = 'mount -t tmpfs -o size=256k tmpfs "$1" && exec "$2" -c "$3"'
+    script = 'mount -t tmpfs -o size=256k tmpfs "$1" && shift && exec "$@"'
     done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", script, "sh", str(tmp_path), sys.executable, FULL],
+        ["unshare", "-m", "sh", "-c", script, "sh", str(tmp_path), *programs.program(full_disk)],
         env={"PATH": os.environ["PATH"], MULTIPROC_DIR: str(tmp_path), "PYTHONPATH": ":".join(sys.path)},
         capture_output=True,
         text=True,

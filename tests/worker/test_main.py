@@ -5,12 +5,12 @@ What must not live here: the policy of the drain (test_drain.py), the supervisor
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
 import socket
 import subprocess
-import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,10 +19,11 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support import wire
+from tests.support import programs, wire
 from tests.support.harness import ECHO, wait_until
 from tests.support.patience import PATIENCE
 from tests.support.rawclient import RawClient
+from tests.worker.living import live
 from tidegate._core.scoreboard import Scoreboard
 from tidegate.ipc.pipe import Command, Pipe, Report, StopMode
 
@@ -49,51 +50,35 @@ LIFESPAN = """
 """
 
 
-PROGRAM = """
-import os, socket, sys
-from tidegate import logs
-from tidegate._core.scoreboard import Scoreboard
-from tidegate.config.schema import Config
-from tidegate.supervisor.signals import Signals
-from tidegate.worker import main
-
-main.LAST_WORDS = {last_words}
-logs.begin("supervisor", "info")
-signals = Signals()
-signals.catch()
-signals.block()
-signals.settle()
-row = Scoreboard.attach({scoreboard}).row({row})
-sockets = [socket.socket(fileno=fd) for fd in {sockets}]
-sys.exit(main.run(Config(application={target!r}, **{settings}), 3, sockets, row, socket.socket(fileno={pipe})))
-"""
-
-
 class Worker:
     """A worker, as its supervisor has it."""
 
     def __init__(
-        self, scoreboard: Scoreboard, sockets: list[socket.socket], *, told_to_serve: bool = True, **settings: Any
+        self,
+        scoreboard: Scoreboard,
+        sockets: list[socket.socket],
+        *,
+        told_to_serve: bool = True,
+        last_words: float = 5,
+        **settings: Any,
     ) -> None:
         self.told_to_serve = told_to_serve
         ours, theirs = socket.socketpair()
         numbers = [sock.fileno() for sock in sockets]
-        program = PROGRAM.format(
-            scoreboard=scoreboard.fd,
-            row=scoreboard.assign(3),
-            sockets=numbers,
-            pipe=theirs.fileno(),
-            target=settings.pop("target"),
-            last_words=settings.pop("last_words", 5),
-            settings=settings,
+        command = programs.program(
+            live,
+            json.dumps([scoreboard.fd, theirs.fileno(), *numbers]),
+            str(scoreboard.assign(3)),
+            json.dumps(settings),
+            str(last_words),
         )
         with open("log", "wb") as log, theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", program],
+                command,
                 pass_fds=[scoreboard.fd, theirs.fileno(), *numbers],
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                env=programs.environment(),
             )
         self.pid = self.process.pid
         self.pipe = Pipe(ours, Report)
@@ -149,7 +134,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scoreboard: Scoreboar
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("127.0.0.1", 0))
             listening.append(sock)
-        workers.append(Worker(scoreboard, listening[-sockets:], target=f"shop_application:{attribute}", **settings))
+        workers.append(Worker(scoreboard, listening[-sockets:], application=f"shop_application:{attribute}", **settings))
         return workers[-1]
 
     yield start
