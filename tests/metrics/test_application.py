@@ -242,7 +242,7 @@ async def test_a_folder_that_is_removed_costs_what_was_counted_and_nothing_else(
         await say(daemon)
         removed, (killed,) = folder_of(daemon), daemon.workers()
         shutil.rmtree(removed)
-        await asyncio.to_thread(wait_until, lambda: f"has removed {removed}" in daemon.log, "the daemon's word")
+        await asyncio.to_thread(wait_until, lambda: f"{removed} has been removed" in daemon.log, "the daemon's word")
         await say(daemon)  # by a worker whose file is gone
         daemon.signal(signal.SIGKILL, killed)
         await asyncio.to_thread(
@@ -254,7 +254,7 @@ async def test_a_folder_that_is_removed_costs_what_was_counted_and_nothing_else(
         await asyncio.to_thread(wait_until, lambda: "generation 1 has ended" in daemon.log, "another generation")
         await say(daemon)
         assert daemon.metrics().total("chat_said_total") == 2
-        assert daemon.log.count("has removed") == 1
+        assert daemon.log.count("has been removed") == 1
         folder = folder_of(daemon)
         assert daemon.stop() == 0
     assert not folder.exists()
@@ -270,7 +270,7 @@ async def test_a_system_that_is_read_only_all_over() -> None:
     done
     shift; exec "$@"
     """
-    told = "metrics of the application are not collected: there is no folder for them"
+    told = "metrics of the application are not collected: no folder could be made for them"
     for command in ("check", "serve"):
         with Daemon(APPLICATION, "--settle", "0", command=command, wait=False) as daemon:
             daemon.close()

@@ -134,7 +134,8 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scoreboard: Scoreboar
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(("127.0.0.1", 0))
             listening.append(sock)
-        workers.append(Worker(scoreboard, listening[-sockets:], application=f"shop_application:{attribute}", **settings))
+        application = f"shop_application:{attribute}"
+        workers.append(Worker(scoreboard, listening[-sockets:], application=application, **settings))
         return workers[-1]
 
     yield start
