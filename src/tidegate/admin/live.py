@@ -218,7 +218,7 @@ class Sampler:
         self.events: deque[Event] = deque(maxlen=EVENTS)
 
     def sample(self, now: float) -> Live:
-        """The daemon at `now` (Unix time), with what is new since the look before.
+        """Return the daemon at `now` (Unix time), with what is new since the sample before.
 
         Raises:
             TimeoutError: like `Scoreboard.read()`; the next sample has what this one would have had.

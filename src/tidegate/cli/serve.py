@@ -84,7 +84,7 @@ def run(config: Config, load: Callable[[], Config], file: str | None = None) -> 
     from ..config import prerequisites
     from ..ipc import handover_state
     from ..metrics.application import count_as
-    from ..process.place import Place
+    from ..process.working_directory import WorkingDirectory
     from ..supervisor import upgrade
     from ..supervisor.supervisor import Supervisor
     from ..supervisor.system.daemon import Service
@@ -106,7 +106,7 @@ def run(config: Config, load: Callable[[], Config], file: str | None = None) -> 
 
         return check.start(config, takes_over=True)
     setproctitle("tidegate: supervisor")
-    place = Place(config.working_dir)
+    directory = WorkingDirectory(config.working_dir)
     identity = prerequisites.prepare(config)
     with prerequisites.log_file(config) as path:
         logs.begin("supervisor", file=path, **config.log_options())
@@ -117,7 +117,7 @@ def run(config: Config, load: Callable[[], Config], file: str | None = None) -> 
         admin=admin.run,
         load=lambda: prerequisites.decide(load()),
         file=file,
-        service=Service(config, preload_counted, place, identity),
+        service=Service(config, preload_counted, directory, identity),
         describe=status,
         handover=left and left.state,
     ).run()

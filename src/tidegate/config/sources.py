@@ -26,7 +26,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from ..process.place import here
+from ..process.working_directory import here
 from ..text import escape, nearest
 from ..version import version
 from .errors import ConfigError

@@ -151,7 +151,7 @@ class Operations:
         self.request("reload", end_drain, force=again)
 
     def knows(self, name: str) -> bool:
-        """Whether there is an operation of this name."""
+        """Return whether there is an operation of this name."""
         return name in self._table
 
     def advance(self) -> None:
@@ -253,11 +253,11 @@ class Operations:
                 yield from self._hand_over(kept, generation, "reload")
         except (Failed, GeneratorExit):
             pool.retire(added)
-            self._service.place.back()
+            self._service.directory.back()
             raise
         pool.retire(surplus)
         pool.switch(generation)
-        self._service.place.stay()
+        self._service.directory.stay()
         if moved:  # to other files
             self._auto_reload.close()
             self._auto_reload.open(pool.config)
@@ -268,15 +268,15 @@ class Operations:
 
     def _follow_directory(self) -> bool:
         """Enter the directory that --working-dir leads to now; return whether that is another one."""
-        place = self._service.place
+        directory = self._service.directory
         try:
-            moved = place.follow()
+            moved = directory.follow()
         except OSError as error:
             raise Failed(
-                f"--working-dir {place.name} cannot be entered: {(error.strerror or str(error)).lower()}"
+                f"--working-dir {directory.name} cannot be entered: {(error.strerror or str(error)).lower()}"
             ) from None
         if moved:
-            logger.info("%s leads to %s now", place.name, os.getcwd())
+            logger.info("%s leads to %s now", directory.name, os.getcwd())
         return moved
 
     def _roll(self, operation: _Operation, slots: Sequence[Slot], generation: Generation) -> Steps:

@@ -32,7 +32,7 @@ from ..config.types import SLOTS
 from ..ipc.exit_status import ADMIN_GRACE, DUMP_GRACE, LAST_WORDS, NOT_BOUND, NOT_LOADED, UNEXPECTED
 from ..ipc.handover_state import HandoverState, SlotState
 from ..ipc.pipe import Command, Report, StopMode
-from ..process.place import Place
+from ..process.working_directory import WorkingDirectory
 from .event_loop import EventLoop
 from .signals import Signals
 from .sockets.accept_queues import AcceptQueues
@@ -66,7 +66,7 @@ class WorkerPool:
         config: the settings, with the number of workers decided.
         loop: where children's reports and ends are waited for.
         signals: the signals, being caught already.
-        place: the working directory.
+        directory: the working directory.
         worker: the life of a worker.
         admin: the life of the admin process.
         on_change: a child has reported something, or ended.
@@ -95,7 +95,7 @@ class WorkerPool:
         config: Config,
         loop: EventLoop,
         signals: Signals,
-        place: Place,
+        directory: WorkingDirectory,
         *,
         worker: WorkerMain,
         admin: AdminMain,
@@ -105,7 +105,7 @@ class WorkerPool:
         close_in_child: Callable[[], None],
     ) -> None:
         assert isinstance(config.workers, int)
-        self.loop, self.signals, self.place = loop, signals, place
+        self.loop, self.signals, self.directory = loop, signals, directory
         self.generation = Generation(1, config)
         self.workers = [Slot(index, self.generation) for index in range(config.workers)]
         self.retired: list[Slot] = []
@@ -242,7 +242,7 @@ class WorkerPool:
         Raises:
             OSError: the system has no process, memory or file descriptor left.
         """
-        self.place.rescue()
+        self.directory.enter_if_removed()
         worker = slot.role is Role.WORKER
         row = self.scoreboard.assign(slot.index, generation.number) if worker else None
         handle = Handle(slot, generation, row)

@@ -90,7 +90,7 @@ class Supervisor:
             config,
             self.loop,
             signals,
-            self.service.place,
+            self.service.directory,
             worker=worker,
             admin=admin,
             on_change=self._on_change,

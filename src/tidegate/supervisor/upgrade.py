@@ -67,7 +67,7 @@ class Trial:
         environment.pop("NOTIFY_SOCKET", None)  # a trial does not notify the service manager
         environment.pop(MULTIPROC_DIR, None)  # nor count for it
         try:
-            with service.place.at_start() as environment["PWD"]:
+            with service.directory.at_start() as environment["PWD"]:
                 self.pid = os.posix_spawn(
                     sys.executable,
                     _command(),
@@ -182,7 +182,7 @@ class Upgrade:
         try:
             for descriptor in kept:
                 os.set_inheritable(descriptor, True)
-            with self._service.place.at_start() as environment["PWD"]:
+            with self._service.directory.at_start() as environment["PWD"]:
                 os.execve(sys.executable, _command(), environment)
         except OSError:
             for descriptor in kept:

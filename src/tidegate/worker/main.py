@@ -226,7 +226,7 @@ class Worker:
             self._stop_request.escalate(StopMode.GRACEFUL)
 
     def _serve(self, sock: socket.socket) -> Server:
-        """A server on one of the sockets, to be awaited."""
+        """Make a server on one of the sockets, to be awaited."""
         options = {**self.config.serve_options(), **self.app.serve_options()}
         options |= {"backlog": self.config.backlog, "policy": self._policy}
         create, create_unix = _creators(self.app)

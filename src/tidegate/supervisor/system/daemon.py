@@ -26,7 +26,7 @@ from ...config.prerequisites import Identity
 from ...config.schema import Config, settings
 from ...ipc.exit_status import NOT_BOUND, NOT_LOADED, USAGE
 from ...process import forks, surroundings
-from ...process.place import Place
+from ...process.working_directory import WorkingDirectory
 from ..signals import Signals
 from ..sockets import activation
 from ..worker_handle import Handle
@@ -88,7 +88,7 @@ class Service:
     Parameters:
         config: the settings.
         load: imports an application; what it raises says why it could not.
-        place: where the program was started, and where it is.
+        directory: where the program was started, and where it is.
         identity: the user to switch to; None to stay.
 
     Attributes:
@@ -100,12 +100,12 @@ class Service:
         self,
         config: Config,
         load: Callable[[str], object] | None = None,
-        place: Place | None = None,
+        directory: WorkingDirectory | None = None,
         identity: Identity | None = None,
     ) -> None:
         self.config = config
-        self.place = place or Place()
-        self.place.arrived()
+        self.directory = directory or WorkingDirectory()
+        self.directory.entered()
         self.notify = Notify.from_environment()
         self.environment = self.notify.environment | forget_secrets()
         self.identity = identity
@@ -161,7 +161,9 @@ class Service:
             if not os.access(path, os.R_OK):
                 raise ServiceError(USAGE, f"{identity} may not read {path}: move it, or let others enter its folders")
         if not os.access(".", os.R_OK | os.X_OK):
-            logger.warning("%s may not read %s: no application can be imported from there", identity, self.place.name)
+            logger.warning(
+                "%s may not read %s: no application can be imported from there", identity, self.directory.name
+            )
 
     def preload(self, signals: Signals) -> None:
         """Import the application, if --preload asks for it: children share its memory.

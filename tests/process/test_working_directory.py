@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 
 from tests.support.harness import Daemon, wait_until
 from tests.support.patience import PATIENCE
-from tidegate.process.place import Place, here
+from tidegate.process.working_directory import WorkingDirectory, here
 
 RELEASE = "async def handler(websocket):\n    await websocket.send({!r})\n    async for _ in websocket: pass\n"
 
@@ -68,70 +68,70 @@ def test_a_directory_that_is_gone_has_a_name(tree: Path, monkeypatch: pytest.Mon
 # Following it.
 
 
-def entered(tree: Path) -> Place:
-    place = Place("current")
+def entered(tree: Path) -> WorkingDirectory:
+    directory = WorkingDirectory("current")
     os.chdir("current")
-    place.arrived()
-    return place
+    directory.entered()
+    return directory
 
 
 def test_it_is_followed_and_left_again(tree: Path) -> None:
-    place = entered(tree)
+    directory = entered(tree)
     sys.path[:] = ["", str(tree / "1"), str(tree / "1/below")]
-    assert not place.follow()
+    assert not directory.follow()
     release(tree, 2)
-    assert place.follow()
+    assert directory.follow()
     assert os.getcwd() == str(tree / "2")
     assert sys.path == ["", str(tree / "2"), str(tree / "1/below")]
-    place.back()
+    directory.back()
     assert os.getcwd() == str(tree / "1")
     assert sys.path[1] == str(tree / "1")
-    assert place.follow()
-    place.stay()
-    place.back()
+    assert directory.follow()
+    directory.stay()
+    directory.back()
     assert os.getcwd() == str(tree / "2")
-    assert not place.follow()
+    assert not directory.follow()
 
 
 def test_one_that_was_asked_for_must_be_there(tree: Path) -> None:
-    place = entered(tree)
+    directory = entered(tree)
     (tree / "current").unlink()
     with pytest.raises(FileNotFoundError):
-        place.follow()
+        directory.follow()
     assert os.getcwd() == str(tree / "1")
     os.chdir(tree)
-    other = Place()
-    other.arrived()
+    other = WorkingDirectory()
+    other.entered()
     other.name = str(tree / "nowhere")
     assert not other.follow()
 
 
 def test_one_that_is_gone_is_looked_for(tree: Path) -> None:
-    place = entered(tree)
-    place.rescue()
+    directory = entered(tree)
+    directory.enter_if_removed()
     assert os.getcwd() == str(tree / "1")
     shutil.rmtree(tree / "1")
-    place.rescue()
+    directory.enter_if_removed()
     with pytest.raises(FileNotFoundError):
         os.getcwd()
     (tree / "1").mkdir()
-    place.rescue()
+    directory.enter_if_removed()
     assert os.getcwd() == str(tree / "1")
 
 
 def test_where_it_was_started(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.chdir(tree / "1")
     monkeypatch.setenv("PWD", str(tree / "current"))
-    place = Place(str(tree / "2"))
+    directory = WorkingDirectory(str(tree / "2"))
     os.chdir(tree / "2")
     release(tree, 2)
-    with place.at_start() as name:
+    with directory.at_start() as name:
         assert (name, os.getcwd()) == (str(tree / "current"), str(tree / "2"))
     (tree / "current").unlink()
-    with place.at_start() as name:
+    with directory.at_start() as name:
         assert (name, os.getcwd()) == (str(tree / "2"), str(tree / "2"))
     shutil.rmtree(tree / "2")
-    with pytest.raises(FileNotFoundError) as caught, place.at_start():
+    with pytest.raises(FileNotFoundError) as caught, directory.at_start():
         pass
     assert caught.value.filename == str(tree / "current")
     os.chdir(tree)

@@ -1,8 +1,8 @@
 """The working directory of a process, by its name, which may lead elsewhere after a deploy.
 
-    here     the name of the current directory, as the shell has it
-    Place    where the daemon is, once it has `arrived`: `follow` goes where its name leads now, and `back` or `stay`
-             ends that; `at_start` is where the program was started
+    here                the name of the current directory, as the shell has it
+    WorkingDirectory    of the daemon, once it is `entered`: `follow` enters what its name leads to now, and `back`
+                        or `stay` ends that; `at_start` is where the program was started
 
 A deploy makes another folder and lets a symbolic link lead there, or replaces the former one. A process that entered
 that one is still in it, even if it has been removed.
@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-__all__ = ["Place", "here"]
+__all__ = ["WorkingDirectory", "here"]
 
 _OPEN = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -34,7 +34,7 @@ def here() -> str:
         return name if os.path.isabs(name) else os.sep
 
 
-class Place:
+class WorkingDirectory:
     """A working directory.
 
     Parameters:
@@ -52,7 +52,7 @@ class Place:
         self._former: int | None = None
         self._path = ""  # the directory that the name led to when it was followed last
 
-    def arrived(self) -> None:
+    def entered(self) -> None:
         """Note that it has been entered."""
         self._path = _path()
 
@@ -77,7 +77,7 @@ class Place:
             return False
         self.stay()
         self._former = former
-        self.arrived()
+        self.entered()
         _replace(path, self._path)
         return True
 
@@ -93,11 +93,11 @@ class Place:
             return
         os.fchdir(self._former)
         path = self._path
-        self.arrived()
+        self.entered()
         _replace(path, self._path)
         self.stay()
 
-    def rescue(self) -> None:
+    def enter_if_removed(self) -> None:
         """Enter the directory that the name leads to now, if the current one has been removed."""
         if not _path():
             with contextlib.suppress(OSError):
