@@ -17,7 +17,7 @@ Tests must be right on a machine that is five times slower, and busy; it may mak
 - A test that hangs is told with its stacks after 300 s, a slow one after 1800 s (tests/support/hangs.py), or what
   `@pytest.mark.timeout` says.
 
-What must not live here: helpers that are imported by name (tests/support/harness.py).
+What must not live here: helpers that are imported by name (tests/support).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 from hypothesis import HealthCheck, settings
 
 from tests.support.harness import ECHO, Daemon
@@ -59,6 +60,12 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NotifySo
     listening = NotifySocket(path if request.param == "path" else f"@{path}")
     with listening.socket:
         yield listening
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """Who signs certificates."""
+    return trustme.CA()
 
 
 @pytest.fixture(scope="module")

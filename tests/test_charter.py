@@ -68,7 +68,12 @@ def test_a_file_that_does_not_exist_is_found_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "package", sorted(path for path in SOURCE.rglob("__init__.py") if path.parent != SOURCE), ids=str
+    "package",
+    [
+        *sorted(path for path in SOURCE.rglob("__init__.py") if path.parent != SOURCE),
+        ROOT / "tests/support/__init__.py",
+    ],
+    ids=str,
 )
 def test_a_package_lists_its_modules(package: Path) -> None:
     """Each with a line, and none that is not there."""
@@ -76,6 +81,7 @@ def test_a_package_lists_its_modules(package: Path) -> None:
     listed = set(re.findall(r"^    (\w+)/?\s{2,}\S", text, re.MULTILINE))
     folder = package.parent
     there = {path.stem for pattern in ("*.py", "*.pyx") for path in folder.glob(pattern)} - {"__init__"}
+    there = {name for name in there if not name.startswith("test_")}
     there |= {path.name for path in folder.iterdir() if (path / "__init__.py").exists()}
     defined = set(re.findall(r"^(?:def|class) (\w+)", package.read_text(encoding="utf-8"), re.MULTILINE))
     assert there <= listed, f"{package} does not list {', '.join(sorted(there - listed))}"

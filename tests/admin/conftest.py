@@ -1,4 +1,7 @@
-"""A scoreboard of a daemon that starts, and an admin process that serves it."""
+"""A scoreboard of a daemon that starts, and an admin process that serves it.
+
+What must not live here: anything but fixtures.
+"""
 
 from __future__ import annotations
 

@@ -28,12 +28,6 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
 
 
 @pytest.fixture(scope="session")
-def authority() -> trustme.CA:
-    """Who signs the certificates."""
-    return trustme.CA()
-
-
-@pytest.fixture(scope="session")
 def server_tls(authority: trustme.CA) -> ssl.SSLContext:
     """What a server called localhost, 127.0.0.1 or overridden.example needs."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

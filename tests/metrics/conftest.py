@@ -1,4 +1,7 @@
-"""A scoreboard as a daemon in service has it: two slots, one of them in a handover, and one worker that crashed."""
+"""A scoreboard as a daemon in service has it: two slots, one of them in a handover, and one worker that crashed.
+
+What must not live here: anything but fixtures.
+"""
 
 import time
 

@@ -1,7 +1,7 @@
 """What an application may change of a process, and that it is put back, for test_surroundings.py.
 
-Each case is called in a new folder, with a process of its own, and asserts what only that process can see. What must
-not live here: tests.
+Each case is called in a new folder, with a process of its own, and asserts what only that process can see.
+What must not live here: tests.
 """
 
 from __future__ import annotations

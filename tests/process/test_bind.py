@@ -18,18 +18,9 @@ from pathlib import Path
 import pytest
 from websockets.asyncio.client import connect, unix_connect
 
-from tests.support.harness import ECHO, Daemon, free_port, wait_until
+from tests.support.harness import APPLICATIONS, ECHO, Daemon, free_port, wait_until
 from tests.support.patience import PATIENCE
 from tests.support.rawclient import RawClient
-
-WHO = """
-    import os
-
-    async def handler(websocket):
-        await websocket.send(str(os.getpid()))
-        async for message in websocket:
-            await websocket.send(message)
-"""
 
 
 def ipv6() -> bool:
@@ -48,7 +39,7 @@ async def echoes(uri: str) -> bool:
 
 
 async def test_two_hundred_connections_are_spread_over_two_workers() -> None:
-    with Daemon(WHO, workers=2) as daemon:
+    with Daemon(APPLICATIONS / "names_its_process.py", workers=2) as daemon:
         clients = [connect(daemon.uri, compression=None, ping_interval=None, proxy=None) for _ in range(200)]
         opened = await asyncio.gather(*clients)
         workers = Counter([int(await client.recv()) for client in opened])
@@ -86,7 +77,7 @@ async def test_a_port_that_the_system_chooses() -> None:
 
 async def test_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "socket"
-    with Daemon(WHO, "--bind", f"unix:{path}", bind=False, workers=2) as daemon:
+    with Daemon(APPLICATIONS / "names_its_process.py", "--bind", f"unix:{path}", bind=False, workers=2) as daemon:
         workers = set()
         while workers != set(daemon.workers()):
             async with unix_connect(str(path)) as client:
@@ -218,15 +209,7 @@ def test_an_address_for_clients_and_for_the_admin() -> None:
 
 
 def test_a_port_that_another_program_takes_while_the_application_loads() -> None:
-    source = """
-        import os, time
-
-        while not os.path.exists("go"):
-            time.sleep(0.01)
-
-        async def handler(websocket): ...
-    """
-    with Daemon(source, workers=2, wait=False) as daemon, socket.socket() as other:
+    with Daemon(APPLICATIONS / "waits.py", workers=2, wait=False) as daemon, socket.socket() as other:
         wait_until(lambda: len(daemon.workers()) == 2, "workers")
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", daemon.port))
@@ -303,15 +286,7 @@ async def test_a_successor_may_bind_while_the_first_drains() -> None:
 
 def test_a_port_is_refused_until_a_worker_is_ready() -> None:
     """A load balancer takes an open port for a server that serves."""
-    source = """
-        import os, time
-
-        while not os.path.exists("go"):
-            time.sleep(0.01)
-
-        async def handler(websocket): ...
-    """
-    with Daemon(source, wait=False) as daemon:
+    with Daemon(APPLICATIONS / "waits.py", wait=False) as daemon:
         wait_until(daemon.workers, "a worker")
         with pytest.raises(ConnectionRefusedError):
             RawClient(daemon.port)

@@ -16,18 +16,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidMessage
 
-from tests.support.harness import ECHO, Daemon, Metrics, wait_until
+from tests.support.harness import APPLICATIONS, ECHO, Daemon, Metrics, wait_until
 from tests.support.patience import PATIENCE
-
-# Names its process, so that a client knows which worker has it.
-WHO = """
-    import os
-
-    async def handler(websocket):
-        await websocket.send(str(os.getpid()))
-        async for message in websocket:
-            await websocket.send(message)
-"""
 
 
 class Callers:
@@ -81,7 +71,7 @@ def counters(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], 
 
 @pytest.mark.slow
 async def test_a_killed_worker_costs_nobody_but_its_own_clients() -> None:
-    with Daemon(WHO, workers=2) as daemon:
+    with Daemon(APPLICATIONS / "names_its_process.py", workers=2) as daemon:
         callers = Callers(daemon, rate=50)
         calling = asyncio.create_task(callers.run(5))
         await asyncio.sleep(1.5)
@@ -118,7 +108,7 @@ def test_a_killed_admin_process_is_replaced() -> None:
 
 
 async def test_a_worker_that_is_told_to_end_by_somebody_else_drains_and_is_replaced() -> None:
-    with Daemon(WHO, "--drain", "0", workers=1) as daemon:
+    with Daemon(APPLICATIONS / "names_its_process.py", "--drain", "0", workers=1) as daemon:
         (worker,) = daemon.workers()
         async with connect(daemon.uri, proxy=None) as client:
             assert int(await client.recv()) == worker

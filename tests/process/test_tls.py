@@ -31,11 +31,6 @@ SETTLE = ("--settle", "0.1")
 FAILURES = (OSError, EOFError, InvalidMessage, ConnectionClosed)
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
 @pytest.fixture
 def certificate(authority: trustme.CA, tmp_path: Path) -> Path:
     """A file with a certificate and its key."""
