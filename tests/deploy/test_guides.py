@@ -184,7 +184,7 @@ def test_defaults_are_those_of_the_settings(page: Path) -> None:
 def test_sentences_are_about_somebody_in_particular(page: Path) -> None:
     """A client, an operator, a worker or a proxy does things, and not whoever or nobody."""
     nobody = re.compile(r"\b(?:whoever|whom|somebody|nobody|anybody|everybody)\b", re.IGNORECASE)
-    assert nobody.findall(prose(page)) == []
+    assert nobody.findall(re.sub(r"`[^`]*`", "", prose(page))) == []
 
 
 @each_page
@@ -264,8 +264,8 @@ def test_what_the_table_of_names_says() -> None:
 def test_lines_of_the_log_are_as_the_changelog_says() -> None:
     """With ... for what differs from line to line; those of before are no longer there."""
     sources = (path.read_text(encoding="utf-8") for path in (ROOT / "src" / "tidegate").rglob("*.py"))
-    texts = re.sub(r"%[.\d]*[a-z]", "...", "".join(sources))
+    texts = re.sub(r"%[.\d]*[a-z]|\{[^{}\"]*\}", "...", "".join(sources))
     rows = re.findall(r"^\| `(.*)` \| `(.*)` \|$", TEXTS[ROOT / "deploy" / "guides" / "changelog.md"], re.MULTILINE)
     assert len(rows) > 4
-    assert [now for _, now in rows if f'"{now}' not in texts] == []
-    assert [before for before, _ in rows if f'"{before}' in texts] == []
+    assert [now for _, now in rows if f'"{now}' not in texts and f'"{now.removeprefix("...")}' not in texts] == []
+    assert [before for before, _ in rows if f'"{before}' in texts or f'"{before.removeprefix("...")}' in texts] == []
