@@ -362,5 +362,5 @@ def _never(error: ServiceError) -> Callable[[], Config]:
 _ENDINGS: Final = {
     StopMode.GRACEFUL: "stopping, connections are closed one by one",
     StopMode.CLOSE: "stopping at once, connections are closed",
-    StopMode.ABORT: "stopping at once, connections are cut",
+    StopMode.ABORT: "stopping at once, connections are aborted",
 }
