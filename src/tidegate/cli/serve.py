@@ -96,12 +96,12 @@ def run(config: Config, load: Callable[[], Config], file: str | None = None) -> 
         preload(application)
 
     try:
-        left = handover_state.read(os.environ)
-        if left is not None:
-            upgrade.check(config, left.state)
+        handover = handover_state.read(os.environ)
+        if handover is not None:
+            upgrade.check(config, handover.state)
     except handover_state.HandoverError as error:
         raise click.UsageError(str(error)) from None
-    if left is not None and left.task == "check":
+    if handover is not None and handover.task == "check":
         from . import check
 
         return check.start(config, takes_over=True)
@@ -119,6 +119,6 @@ def run(config: Config, load: Callable[[], Config], file: str | None = None) -> 
         file=file,
         service=Service(config, preload_counted, directory, identity),
         describe=status,
-        handover=left and left.state,
+        handover=handover and handover.state,
     ).run()
     return outcome if isinstance(outcome, int) else outcome()

@@ -132,13 +132,13 @@ class Control:
             return None, []
         return self._listener.state(), [client.sock.fileno() for client in self._clients if client.upgrades]
 
-    def restore(self, left: ListenerState | None, clients: Sequence[int]) -> OnProgress | None:
+    def restore(self, state: ListenerState | None, clients: Sequence[int]) -> OnProgress | None:
         """Take over the socket of the program before this one; return what reports to the clients that wait."""
-        if left is None:
+        if state is None:
             return None
-        listener = UnixListener(str(left.place[0]))
-        listener.restore(left)
-        self.path, self._listener = str(left.place[0]), listener
+        listener = UnixListener(str(state.place[0]))
+        listener.restore(state)
+        self.path, self._listener = str(state.place[0]), listener
         self._watch()
         waiting = []
         for number in clients:

@@ -35,7 +35,7 @@ logger = logging.getLogger("tidegate.supervisor")
 
 # Seconds of silence after which new connections should not wait for a worker.
 SILENT = 2.0
-# The least seconds of silence that the admin process is ended for: it gives a sign each second.
+# The least seconds of silence that the admin process is ended for: it reports each second.
 ADMIN_PATIENCE = 4.0
 
 # How far the limits of the slots are apart, as a part of each, so that workers that started together end apart.
@@ -94,7 +94,7 @@ class HealthMonitor:
         self._memory_checked_at = 0.0  # when the memory was looked at
         self._recycling: Handle | None = None  # the worker that is being recycled
         self._failures = 0  # of recycling, in a row
-        self._not_before = 0.0  # is another worker recycled
+        self._not_before = 0.0  # when another worker may be recycled, at the earliest
         self._least: dict[int, float] = {}  # slot -> seconds that its worker serves in any case
         self._phase = random.random()  # so that daemons that were started together do not recycle together
 

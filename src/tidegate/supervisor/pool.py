@@ -179,8 +179,8 @@ class WorkerPool:
             os.set_inheritable(number, False)
             self.admin_sockets.append(socket.socket(fileno=number))
         self.scoreboard = scoreboard
-        self.workers = [self._restore_slot(left) for left in state.slots]
-        self.retired = [self._restore_slot(left) for left in state.retired]
+        self.workers = [self._restore_slot(slot) for slot in state.slots]
+        self.retired = [self._restore_slot(slot) for slot in state.retired]
         self.admin = self._restore_slot(state.admin, Role.ADMIN)
         scoreboard.desired = len(self.workers)
         self.drained = scoreboard.draining = state.drained
@@ -189,15 +189,15 @@ class WorkerPool:
             for index in listener.numbered:
                 self._queues.listens(index)
 
-    def _restore_slot(self, left: SlotState, role: Role = Role.WORKER) -> Slot:
-        slot = Slot.restore(self.generation, left, role)
+    def _restore_slot(self, state: SlotState, role: Role = Role.WORKER) -> Slot:
+        slot = Slot.restore(self.generation, state, role)
         for handle in slot.children:
             if handle.why not in EXIT_REASONS:  # a word of another release, which has no counter here
                 handle.why = "stopped"
             self.follow(handle)
             if handle.stop_mode:
                 self.limit(handle)
-        if slot.current is None and role is Role.WORKER and left.leaving == []:
+        if slot.current is None and role is Role.WORKER and state.leaving == []:
             slot.retry = self.loop.call_later(0, partial(self.fill, slot))
         return slot
 

@@ -186,14 +186,14 @@ class Handle:
         )
 
     @classmethod
-    def restore(cls, slot: Slot, generation: Generation, left: ChildState) -> Handle:
+    def restore(cls, slot: Slot, generation: Generation, state: ChildState) -> Handle:
         """Return the handle of a child that the program before this one has forked."""
-        handle = cls(slot, generation, left.row)
-        handle.pid, handle.stage, handle.stop_mode, handle.why = left.pid, left.stage, left.stop_mode, left.why
-        handle.failure, handle.born, handle.ready_at = left.failure, left.born, left.ready_at
-        handle.stopping_since = left.stopping_since
-        os.set_inheritable(left.pipe, False)
-        handle.pipe = Pipe(socket.socket(fileno=left.pipe), Report, left.line)
+        handle = cls(slot, generation, state.row)
+        handle.pid, handle.stage, handle.stop_mode, handle.why = state.pid, state.stage, state.stop_mode, state.why
+        handle.failure, handle.born, handle.ready_at = state.failure, state.born, state.ready_at
+        handle.stopping_since = state.stopping_since
+        os.set_inheritable(state.pipe, False)
+        handle.pipe = Pipe(socket.socket(fileno=state.pipe), Report, state.line)
         with contextlib.suppress(AttributeError, OSError):
             handle.pidfd = os.pidfd_open(handle.pid)
         return handle
@@ -361,16 +361,16 @@ class Slot:
         return SlotState(index=index, current=current, leaving=leaving, failures=self.backoff.failures)
 
     @classmethod
-    def restore(cls, generation: Generation, left: SlotState, role: Role = Role.WORKER) -> Slot:
+    def restore(cls, generation: Generation, state: SlotState, role: Role = Role.WORKER) -> Slot:
         """Return a slot of the program before this one, whose present generation was `generation`."""
-        slot = cls(left.index or 0, generation, role)
-        slot.backoff.failures = left.failures
-        for child in (*left.leaving, *([left.current] if left.current is not None else [])):
+        slot = cls(state.index or 0, generation, role)
+        slot.backoff.failures = state.failures
+        for child in (*state.leaving, *([state.current] if state.current is not None else [])):
             own = generation
             if child.generation != generation.number:
                 own = Generation(child.generation, generation.config)
             slot.leaving.append(Handle.restore(slot, own, child))
-        if left.current is not None:
+        if state.current is not None:
             slot.current = slot.leaving.pop()
         return slot
 

@@ -114,12 +114,12 @@ class Listener(ABC):
             lock=self._lock.fileno() if self._lock is not None else None,
         )
 
-    def restore(self, left: ListenerState) -> None:
+    def restore(self, state: ListenerState) -> None:
         """Take over the sockets of the program before this one, instead of binding."""
-        for slot, number in left.sockets.items():
+        for slot, number in state.sockets.items():
             os.set_inheritable(number, False)
             self._sockets[slot] = socket.socket(fileno=number)
-        self._lock = AddressLock.restore(left.lock) if left.lock is not None else None
+        self._lock = AddressLock.restore(state.lock) if state.lock is not None else None
 
     def listen(self, slot: int, backlog: int) -> None:
         """Listen on the slot's socket, so that its queue fills."""
@@ -181,9 +181,9 @@ class TcpListener(Listener):
     def state(self) -> ListenerState:
         return msgspec.structs.replace(super().state(), numbered=self._group.numbered)
 
-    def restore(self, left: ListenerState) -> None:
-        super().restore(left)
-        self._group = Group(left.numbered)
+    def restore(self, state: ListenerState) -> None:
+        super().restore(state)
+        self._group = Group(state.numbered)
 
     @property
     def name(self) -> str:
@@ -259,9 +259,9 @@ class UnixListener(Listener):
     def state(self) -> ListenerState:
         return msgspec.structs.replace(super().state(), file=self._file)
 
-    def restore(self, left: ListenerState) -> None:
-        super().restore(left)
-        self._file = left.file
+    def restore(self, state: ListenerState) -> None:
+        super().restore(state)
+        self._file = state.file
 
     @property
     def name(self) -> str:
@@ -402,8 +402,8 @@ def listeners_of(address: Address) -> list[Listener]:
             raise AddressError(address, f"systemd has passed no socket of that name, but {names}")
 
 
-def _made_from(left: ListenerState) -> Listener:
-    match left.kind, left.place:
+def _made_from(state: ListenerState) -> Listener:
+    match state.kind, state.place:
         case TcpListener.kind, (int(family), str(host), int(port), *rest):
             return TcpListener(socket.AddressFamily(family), (host, port, *rest))  # type: ignore[arg-type]
         case UnixListener.kind, (str(path),):
@@ -411,25 +411,25 @@ def _made_from(left: ListenerState) -> Listener:
         case FdListener.kind, (int(number),):
             return FdListener(number)
         case _:
-            raise HandoverError(f"{left.name} has a kind of listener that this tidegate does not know ({left.kind})")
+            raise HandoverError(f"{state.name} has a kind of listener that this tidegate does not know ({state.kind})")
 
 
-def check(left: ListenerState) -> None:
+def check(state: ListenerState) -> None:
     """Check that this program can take the listener over, without taking it.
 
     Raises:
         HandoverError: this program does not know its kind.
     """
-    _made_from(left)
+    _made_from(state)
 
 
-def restore(left: ListenerState) -> Listener:
+def restore(state: ListenerState) -> Listener:
     """Take over a listener of the program before this one in this process.
 
 
     Raises:
         HandoverError: this program does not know its kind.
     """
-    listener = _made_from(left)
-    listener.restore(left)
+    listener = _made_from(state)
+    listener.restore(state)
     return listener

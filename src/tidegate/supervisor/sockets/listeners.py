@@ -34,9 +34,9 @@ class Listeners:
         """Return what the program that replaces this one must know of them."""
         return [listener.state() for listener in self._listeners]
 
-    def restore(self, left: Sequence[ListenerState]) -> None:
+    def restore(self, states: Sequence[ListenerState]) -> None:
         """Take over the sockets of the program before this one, instead of binding."""
-        self._listeners += map(restore, left)
+        self._listeners += map(restore, states)
 
     def bind(self, addresses: Sequence[Address], slots: int, user: int | None = None) -> None:
         """Bind each address for so many slots, as who will be `user`.
