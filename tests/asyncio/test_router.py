@@ -24,7 +24,7 @@ from werkzeug.routing import BaseConverter, Map, Rule, Submount
 
 import tidegate
 from tests.support import wire
-from tests.support.harness import Daemon
+from tests.support.harness import APPLICATIONS, Daemon
 from tests.support.rawclient import RawClient
 from tidegate.asyncio import router as ours
 from tidegate.asyncio.router import Router, route, unix_route
@@ -469,35 +469,11 @@ async def test_what_cannot_be_meant(make: Callable[[], Any], words: str) -> None
 
 # The daemon
 
-APPLICATION = """
-    from tidegate import App, basic_auth
-    from werkzeug.routing import Map, Rule
-
-    async def room(websocket, name):
-        await websocket.send(f"room {name}")
-
-    @basic_auth("hello", "iloveyou")
-    async def private(websocket):
-        await websocket.send(websocket.username)
-
-    def process_request(connection, request):
-        if request.path == "/health":
-            return connection.respond(200, "OK")
-
-    url_map = Map([
-        Rule("/room/<name>", endpoint=room),
-        Rule("/private", endpoint=private),
-        Rule("/old", redirect_to="/room/new"),
-    ])
-    app = App(url_map, process_request=process_request)
-    wrong = Map([Rule("/<more>", endpoint=private)])
-"""
-
 
 @pytest.mark.asyncio(loop_factories=["asyncio"])  # which is the client's alone
 @pytest.mark.parametrize("target", ["application:url_map", "application:app"])
 async def test_the_daemon_routes(target: str) -> None:
-    with Daemon(APPLICATION, target=target) as daemon:
+    with Daemon(APPLICATIONS / "routes.py", target=target) as daemon:
         uri = daemon.uri.rstrip("/")
         assert await said(f"{uri}/room/red") == "room red"
         assert await said(f"{uri}/old") == "room new"
@@ -513,12 +489,12 @@ def test_the_daemon_on_a_unix_socket(tmp_path: Path) -> None:
         async with unix_connect(str(path), "ws://localhost/room/red") as websocket:
             return await websocket.recv()
 
-    with Daemon(APPLICATION, "--bind", f"unix:{path}", target="application:url_map", bind=False):
+    with Daemon(APPLICATIONS / "routes.py", "--bind", f"unix:{path}", target="application:url_map", bind=False):
         assert asyncio.run(client()) == "room red"
 
 
 def test_the_daemon_names_the_wrong_rule() -> None:
-    with Daemon(APPLICATION, target="application:wrong", wait=False) as daemon:
+    with Daemon(APPLICATIONS / "routes.py", target="application:wrong", wait=False) as daemon:
         assert daemon.wait() == 3
         assert "the endpoint of the rule '/<more>' must take the connection and more" in daemon.log
 

@@ -16,35 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.patience import PATIENCE
+from tests.logs import cases_stream
+from tests.support import programs
 from tidegate.logs.stream import Output
-
-FILL = """
-import os, sys
-from tidegate.logs.stream import Output
-
-output = Output()
-written = 0
-while more := output.write(b"x" * 1000):
-    written += more
-assert output.fileno() != 2
-assert not output.wait(0)
-print(written)
-sys.stdout.flush()
-sys.stdin.read()
-"""
 
 
 def fill(stderr: int) -> int:
     """How much goes to this standard error while nobody reads it."""
-    done = subprocess.run(
-        [sys.executable, "-c", FILL],
-        input=b"",
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        check=True,
-        timeout=PATIENCE,
-    )
+    done = programs.run(cases_stream.fill, input="", stderr=stderr)
+    assert done.returncode == 0
     return int(done.stdout)
 
 

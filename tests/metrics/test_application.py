@@ -21,35 +21,12 @@ from websockets.asyncio.client import connect
 
 from tests.metrics import cases_application as cases
 from tests.support import programs
-from tests.support.harness import Daemon, require, wait_until
+from tests.support.harness import APPLICATIONS, Daemon, require, wait_until
 from tests.support.patience import PATIENCE
 from tidegate._core.scoreboard import Scoreboard
 from tidegate.environment import MULTIPROC_DIR
 from tidegate.metrics.application import ApplicationCollector
 from tidegate.metrics.expose import expose, registry
-
-APPLICATION = """
-    import os
-    from prometheus_client import Counter, Gauge, Histogram
-
-    SAID = Counter("chat_said", "Messages.", ["kind"])
-    HERE = Gauge("chat_here", "People.", multiprocess_mode="livesum")
-    EVER = Gauge("chat_most", "Most people.", multiprocess_mode="max")
-    LENGTH = Histogram("chat_length", "Letters.", buckets=(1, 10, 100))
-    OURS = Counter("tidegate_connections_accepted", "Not the application's to count.")
-
-    async def handler(websocket):
-        HERE.inc()
-        EVER.set(7)
-        OURS.inc()
-        try:
-            async for message in websocket:
-                SAID.labels("text" if isinstance(message, str) else "binary").inc()
-                LENGTH.observe(len(message))
-                await websocket.send(str(os.getpid()))
-        finally:
-            HERE.dec()
-"""
 
 
 def count(folder: Path, *arguments: str) -> None:
@@ -169,7 +146,7 @@ def folder_of(daemon: Daemon) -> Path:
 
 @pytest.mark.parametrize("preload", [False, True])
 async def test_a_daemon_shows_what_its_application_counts(preload: bool) -> None:
-    with Daemon(APPLICATION, *(["--preload"] if preload else []), workers=2) as daemon:
+    with Daemon(APPLICATIONS / "counts.py", *(["--preload"] if preload else []), workers=2) as daemon:
         clients = [await connect(daemon.uri, proxy=None) for _ in range(20)]
         pids = set()
         for client in clients:
@@ -212,7 +189,7 @@ async def test_a_daemon_shows_what_its_application_counts(preload: bool) -> None
 
 
 async def test_counters_go_on_over_a_reload_and_an_upgrade_in_place() -> None:
-    with Daemon(APPLICATION, "--settle", "0", workers=2) as daemon:
+    with Daemon(APPLICATIONS / "counts.py", "--settle", "0", workers=2) as daemon:
         folder = None
         for number, order in enumerate((signal.SIGHUP, signal.SIGUSR2, signal.SIGHUP), start=1):
             async with connect(daemon.uri, proxy=None) as client:
@@ -238,7 +215,7 @@ async def test_a_folder_that_is_removed_costs_what_was_counted_and_nothing_else(
             await client.send("hello")
             await client.recv()
 
-    with Daemon(APPLICATION, "--settle", "0") as daemon:
+    with Daemon(APPLICATIONS / "counts.py", "--settle", "0") as daemon:
         await say(daemon)
         removed, (killed,) = folder_of(daemon), daemon.workers()
         shutil.rmtree(removed)
@@ -272,7 +249,7 @@ async def test_a_system_that_is_read_only_all_over() -> None:
     """
     told = "metrics of the application are not collected: no folder could be made for them"
     for command in ("check", "serve"):
-        with Daemon(APPLICATION, "--settle", "0", command=command, wait=False) as daemon:
+        with Daemon(APPLICATIONS / "counts.py", "--settle", "0", command=command, wait=False) as daemon:
             daemon.close()
             words = [*daemon.command]
             daemon.command = ["unshare", "-m", "sh", "-c", script, "sh", "/", *words]

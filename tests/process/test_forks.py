@@ -156,28 +156,9 @@ async def test_of_the_supervisor_and_of_the_admin_process() -> None:
 
 
 def test_an_application_keeps_its_own_sockets_and_handlers() -> None:
-    source = """
-        import os, signal, socket, time
-
-        ours, theirs = socket.socketpair()
-        listener = socket.create_server(("127.0.0.1", 0))
-        signal.signal(signal.SIGUSR1, lambda *_: ours.send(b"heard"))
-
-        async def handler(websocket):
-            if not (pid := os.fork()):
-                ours.send(b"x")
-                for _ in range(600):
-                    time.sleep(0.1)
-                os._exit(0)
-            assert theirs.recv(1) == b"x"
-            await websocket.send(str(listener.getsockname()[1]))
-            os.kill(pid, signal.SIGUSR1)
-            await websocket.send(theirs.recv(5).decode())
-            os.kill(pid, signal.SIGKILL)
-    """
     from websockets.sync.client import connect as connected
 
-    with Daemon(source) as daemon, connected(daemon.uri) as websocket:
+    with Daemon(APPLICATIONS / "own_sockets.py") as daemon, connected(daemon.uri) as websocket:
         port = int(websocket.recv())
         assert websocket.recv() == "heard"
         socket.create_connection(("127.0.0.1", port)).close()

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 
 from tests.support import wire
-from tests.support.harness import ECHO, Daemon, wait_until
+from tests.support.harness import APPLICATIONS, ECHO, Daemon, wait_until
 from tests.support.patience import PATIENCE
 from tests.support.rawclient import RawClient
 from tests.support.wire import frame
@@ -263,24 +263,12 @@ def hostile() -> Any:
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_secrets_are_masked_at_every_level(form: str) -> None:
     """Of requests, of answers, of the admin address, of the access log, and of exceptions."""
-    application = """
-        import logging
-        from http import HTTPStatus
-        from tidegate import App
-
-        async def handler(websocket):
-            logging.info("Cookie: %s", websocket.request.headers["Cookie"])
-            raise ValueError("no " + websocket.request.headers["Authorization"] + " for you")
-
-        def answer(connection, request, response):
-            response.headers["Set-Cookie"] = request.headers["Cookie"]
-
-        app = App(handler, process_response=answer)
-    """
     token = "0123456789abcdef-secret"
     options = ("--log-level", "debug", "--log-format", form, "--access-log", "--trusted-proxies", "127.0.0.1")
     environment = {"TIDEGATE_ADMIN_TOKEN": token}
-    with Daemon(application, *options, target="application:app", wait=False, env=environment) as daemon:
+    with Daemon(
+        APPLICATIONS / "tells_secrets.py", *options, target="application:app", wait=False, env=environment
+    ) as daemon:
         wait_until(lambda: daemon.get("/readyz")[0] == 200, "it serves")
         assert daemon.get("/status", {"Authorization": f"Bearer {token}"})[0] == 200
         headers = {
