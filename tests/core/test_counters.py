@@ -25,6 +25,7 @@ from tidegate._core.counters import (
     Row,
 )
 from tidegate._core.scoreboard import Scoreboard
+from tidegate._core.snapshot import DAEMON_COUNTERS, SLOT_COUNTERS
 
 CLOSES_PER_INITIATOR = FIELDS["closes"].size // len(INITIATORS)
 HISTOGRAMS = [name for name, field in FIELDS.items() if field.kind == "histogram"]
@@ -72,11 +73,12 @@ def test_each_word_of_a_counter_is_counted_by_its_names(name: str) -> None:
 def test_names_in_the_source_are_in_the_table() -> None:
     """What is counted or observed by its name, wherever that is done."""
     source = "".join(path.read_text(encoding="utf-8") for path in Path(tidegate.__file__).parent.rglob("*.py"))
-    counted = set(re.findall(r"\.inc\(\s*\"(\w+)\"", source))
+    counted = set(re.findall(r"\.inc(?:_slot)?\((?:[\w.]+, )?\s*\"(\w+)\"", source))
     observed = set(re.findall(r"\.observe\(\s*\"(\w+)\"", source))
     assert "pong_timeouts" in counted
     assert "ping_rtt" in observed
-    assert {FIELDS[name].kind for name in counted} == {"counter"}
+    known = {**DAEMON_COUNTERS, **SLOT_COUNTERS, **FIELDS}
+    assert {known[name].kind for name in counted} == {"counter"}
     assert {FIELDS[name].kind for name in observed} == {"histogram"}
 
 

@@ -131,7 +131,19 @@ def test_rows_are_used_again_and_run_out(board: Scoreboard) -> None:
             ValueError,
             "unknown stage 'lost'.*starting, booted, ready",
         ),
-        (lambda board: board.retire(board.assign(0), "bored"), ValueError, "unknown exit reason 'bored'.*stopped"),
+        (
+            lambda board: board.retire(board.assign(0), "bored"),
+            ValueError,
+            "exits has no 'bored': it must be one of stopped",
+        ),
+        (
+            lambda board: board.inc("spawns"),
+            ValueError,
+            "unknown counter 'spawns': it must be one of reloads, upgrades",
+        ),
+        (lambda board: board.inc("reloads", "bad"), ValueError, "reloads has no 'bad': it must be one of success, "),
+        (lambda board: board.inc_slot(0, "reloads"), ValueError, "unknown counter 'reloads': .* spawns, exits"),
+        (lambda board: board.inc_slot(4, "spawns"), ValueError, "slots 0 to 3, not 4"),
         (lambda board: board.accept_queue(4, 0, 0), ValueError, "slots 0 to 3, not 4"),
         (lambda board: Scoreboard(), TypeError, "create"),
         (lambda board: Scoreboard.create(rows=2, slots=3), ValueError, "not 3 slots and 2 rows"),
@@ -288,7 +300,9 @@ def test_a_program_with_the_same_table_has_the_same_layout(tmp_path: Path) -> No
         ("0.0001, 0.00025,", "0.0002, 0.00025,"),
         ("X(uint64_t, send_queue_max_bytes)", "X(uint64_t, send_queue_most_bytes)"),
         ("uint64_t ready, draining;", "uint64_t draining, ready;"),
-        ("#define TG_EXIT_REASONS 16", "#define TG_EXIT_REASONS 18"),
+        ('X(spawns, , "")', 'X(spawns, , "") X(respawns, , "")'),
+        ('X(upgrades, [TG_OUTCOMES], "success failure")', 'X(updates, [TG_OUTCOMES], "success failure")'),
+        ("    X(exits, [16],", "    X(exits, [18],"),
     ],
 )
 def test_a_program_with_another_table_has_another_layout(before: str, after: str, tmp_path: Path) -> None:

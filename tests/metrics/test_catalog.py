@@ -3,10 +3,13 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 
 import pytest
 
 from tidegate._core.counters import BOUNDS, FIELDS, OPCODES
+from tidegate._core.scoreboard import Scoreboard
+from tidegate._core.snapshot import DAEMON_COUNTERS, SLOT_COUNTERS
 from tidegate.metrics.catalog import CATALOG, ByLabel, ByOutcome, Metric
 
 BY_NAME = {metric.full_name: metric for metric in CATALOG}
@@ -123,6 +126,29 @@ def test_every_word_that_is_counted_is_shown_once() -> None:
     assert set(shown.values()) == {1}
     assert set(shown) == {
         (name, i) for name, field in FIELDS.items() for i in (field.places.values() or range(field.size))
+    }
+
+
+@pytest.mark.parametrize("name", [*DAEMON_COUNTERS, *SLOT_COUNTERS])
+def test_each_counter_of_the_supervisor_is_shown_once(name: str) -> None:
+    """Each of its words has a sample: of the daemon, or of each slot."""
+    sources = [metric for metric in CATALOG if isinstance(metric.source, partial) and metric.source.args == (name,)]
+    (metric,) = sources
+    assert metric.type == "counter"
+    board = Scoreboard.create(rows=2, slots=2)
+    board.assign(1)
+    field = {**DAEMON_COUNTERS, **SLOT_COUNTERS}[name]
+    for number, names in enumerate(field.places):
+        if name in DAEMON_COUNTERS:
+            board.inc(name, *names, by=number + 1)
+        else:
+            board.inc_slot(1, name, *names, by=number + 1)
+    assert callable(metric.source)
+    found = dict(metric.source(board.read()))
+    assert all(len(labels) == len(metric.labels) for labels in found)
+    of_slot = () if name in DAEMON_COUNTERS else ("1",)
+    assert {labels: found[*of_slot, *labels] for labels in field.places} == {
+        labels: number + 1 for number, labels in enumerate(field.places)
     }
 
 

@@ -48,8 +48,8 @@ def test_the_newest_worker_speaks_for_its_slot(board: Scoreboard) -> None:
 
 
 def test_spawns_and_exits(board: Scoreboard) -> None:
-    assert list(derived.spawns(board.read())) == [(("0",), 3), (("1",), 1)]
-    assert [labels for labels, value in derived.exits(board.read()) if value] == [("0", "crash")]
+    assert list(derived.counted("spawns")(board.read())) == [(("0",), 3), (("1",), 1)]
+    assert [labels for labels, value in derived.counted("exits")(board.read()) if value] == [("0", "crash")]
 
 
 def test_the_heartbeat_is_that_of_the_slots_slowest_worker_that_has_one() -> None:

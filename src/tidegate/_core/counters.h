@@ -202,10 +202,10 @@ typedef struct {
 } tg_field;
 
 #define TG_WORDS(what) (sizeof(what) / sizeof(uint64_t))
-#define TG_PLACE(name) #name, offsetof(tg_row, name) / sizeof(uint64_t), TG_WORDS(((tg_row *)0)->name)
-#define TG_COUNTER_FIELD(name, words, names) {TG_PLACE(name), TG_COUNTER, names, NULL, 0, 0},
-#define TG_HISTOGRAM_FIELD(name, bounds, count, ticks) {TG_PLACE(name), TG_HISTOGRAM, "", bounds, count, ticks},
-#define TG_GAUGE_FIELD(name) {TG_PLACE(name), TG_GAUGE, "", NULL, 0, 0},
+#define TG_PLACE(type, name) #name, offsetof(type, name) / sizeof(uint64_t), TG_WORDS(((type *)0)->name)
+#define TG_COUNTER_FIELD(name, words, names) {TG_PLACE(tg_row, name), TG_COUNTER, names, NULL, 0, 0},
+#define TG_HISTOGRAM_FIELD(name, bounds, count, ticks) {TG_PLACE(tg_row, name), TG_HISTOGRAM, "", bounds, count, ticks},
+#define TG_GAUGE_FIELD(name) {TG_PLACE(tg_row, name), TG_GAUGE, "", NULL, 0, 0},
 static const tg_field TG_FIELDS[] = {
     TG_COUNTERS(TG_COUNTER_FIELD) TG_HISTOGRAMS(TG_HISTOGRAM_FIELD) TG_GAUGES(TG_GAUGE_FIELD)
 };

@@ -25,6 +25,15 @@ cdef extern from "counters.h" nogil:
         uint64_t connections_max
         uint64_t connections_max_of_all
 
+    ctypedef struct tg_field:
+        const char *name
+        size_t offset, count
+        int kind
+        const char *names
+        const double *bounds
+        int bounds_count
+        double ticks
+
     double tg_now()
     double tg_now_about()
     void tg_observe(tg_histogram *h, const double *bounds, int count, double value)
@@ -44,5 +53,7 @@ cdef class Row:
     cdef int _observe(self, str name, double value) except -1
 
 
+cdef dict table_of(const tg_field *table, size_t count)
+cdef size_t word_of(dict fields, str name, tuple names) except? 0
 cdef Row current_row()
 cdef Row row_at(tg_row *data, object owner, int index)

@@ -2,7 +2,7 @@
 # cython: embedsignature=True, embedsignature.format=clinic
 """What one process counts: a `Row`, with one writer and no lock, and the names of its fields.
 
-    FIELDS            each field of a row, by its name: a `Field`; all of it follows from the table in counters.h
+    FIELDS            each field of a row, by its name: a `Field`; it follows from the table in counters.h
     BOUNDS            of each histogram, the finite upper bounds of its buckets
     HANDSHAKE_RESULTS, CLOSE_CODES, INITIATORS, ...   the closed sets of names in FIELDS
     RESULT_OF_STATUS  the handshake result by the status of the answer
@@ -26,16 +26,6 @@ from types import MappingProxyType
 cdef extern from "counters.h" nogil:
     const int TG_COUNTER, TG_HISTOGRAM, TG_GAUGE
     const size_t TG_FIELD_COUNT
-
-    ctypedef struct tg_field:
-        const char *name
-        size_t offset, count
-        int kind
-        const char *names
-        const double *bounds
-        int bounds_count
-        double ticks
-
     const tg_field *TG_FIELDS
 
     int64_t tg_connections(const tg_row *row)
@@ -61,13 +51,13 @@ def _places(names, size):
     return {(*of, name): room * i + j for i, of in enumerate(outer) for j, name in enumerate(last)}
 
 
-cdef dict _table():
-    """Read the table of counters.h."""
+cdef dict table_of(const tg_field *table, size_t count):
+    """Return the fields of a table of C, by their names."""
     cdef const tg_field *field
     cdef size_t i
     fields = {}
-    for i in range(TG_FIELD_COUNT):
-        field = TG_FIELDS + i
+    for i in range(count):
+        field = table + i
         kind = {TG_COUNTER: "counter", TG_HISTOGRAM: "histogram", TG_GAUGE: "gauge"}[field.kind]
         lists = (<bytes>field.names).decode().split(",") if field.names[0] else []
         names = tuple([tuple(names.split()) for names in lists])
@@ -79,7 +69,7 @@ cdef dict _table():
     return fields
 
 
-cdef dict _fields = _table()
+cdef dict _fields = table_of(TG_FIELDS, TG_FIELD_COUNT)
 cdef dict _numbers = {name: i for i, name in enumerate(_fields)}
 FIELDS = MappingProxyType(_fields)  # offsets are used as they are
 BOUNDS = {name: field.bounds for name, field in FIELDS.items() if field.bounds}
@@ -110,23 +100,25 @@ cdef str _name_of_code(int code):
     return "other"
 
 
-cdef object _unknown(str name, tuple names):
-    """Return the error for a word that a counter does not have."""
-    cdef tuple known = _fields[name].names
-    for given, choice in zip(names, known):
-        if given not in choice:
-            return ValueError(f"{name} has no {given!r}: it must be one of {', '.join(choice)}")
-    return ValueError(f"{name} has words with {len(known)} names, not {len(names)}")
+cdef object _field(dict fields, str name, str kind):
+    """Return the field with this name. ValueError, if there is none of this kind."""
+    field = fields.get(name)
+    if field is None or field.kind != kind:
+        known = ", ".join([name for name, field in fields.items() if field.kind == kind])
+        raise ValueError(f"unknown {kind} {name!r}: it must be one of {known}")
+    return field
 
 
-cdef const tg_field *_field(str name, int kind) except NULL:
-    """Return the line of the table for a field of this kind."""
-    cdef object number = _numbers.get(name)
-    if number is None or TG_FIELDS[<size_t>number].kind != kind:
-        what = "counter" if kind == TG_COUNTER else "histogram"
-        known = ", ".join([name for name, field in _fields.items() if field.kind == what])
-        raise ValueError(f"unknown {what} {name!r}: it must be one of {known}")
-    return TG_FIELDS + <size_t>number
+cdef size_t word_of(dict fields, str name, tuple names) except? 0:
+    """Return the place of a counter's word with these names. ValueError, if there is none."""
+    field = _field(fields, name, "counter")
+    place = field.places.get(names)
+    if place is None:
+        for given, choice in zip(names, field.names):
+            if given not in choice:
+                raise ValueError(f"{name} has no {given!r}: it must be one of {', '.join(choice)}")
+        raise ValueError(f"{name} has words with {len(field.names)} names, not {len(names)}")
+    return field.offset + place
 
 
 @cython.no_gc
@@ -154,18 +146,13 @@ cdef class Row:
     # Any counter or histogram, by its name in the table of counters.h.
 
     cdef int _inc(self, str name, tuple names, uint64_t by) except -1:
-        cdef const tg_field *field = _field(name, TG_COUNTER)
-        place = _fields[name].places.get(names)
-        if place is None:
-            raise _unknown(name, names)
-        (<uint64_t *>self.data)[field.offset + <size_t>place] += by
+        (<uint64_t *>self.data)[word_of(_fields, name, names)] += by
         return 0
 
     cdef int _observe(self, str name, double value) except -1:
-        cdef const tg_field *field = _field(name, TG_HISTOGRAM)
-        tg_observe_in(
-            <tg_histogram *>(<uint64_t *>self.data + field.offset), field.bounds, field.bounds_count, value, field.ticks
-        )
+        cdef size_t offset = _field(_fields, name, "histogram").offset
+        cdef const tg_field *field = TG_FIELDS + <size_t>_numbers[name]
+        tg_observe_in(<tg_histogram *>(<uint64_t *>self.data + offset), field.bounds, field.bounds_count, value, field.ticks)
         return 0
 
     def inc(self, str counter not None, *names, uint64_t by=1):

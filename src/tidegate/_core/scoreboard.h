@@ -11,10 +11,21 @@
  * it is not read (in a memory file, reading a hole fills it). */
 
 #define TG_MAGIC UINT64_C(0x4554414745444954) /* "TIDEGATE" */
-#define TG_LAYOUT_6 0x628c6f46 /* the number of the layout that was called 6 when numbers were given by hand */
+#define TG_LAYOUT_6 0x4690db /* the number of the layout that was called 6 when numbers were given by hand */
 #define TG_PAGE 4096
-#define TG_EXIT_REASONS 16
 #define TG_OUTCOMES 2 /* success, failure */
+
+/* Counters of the supervisor, each once, as in counters.h: those of the daemon, and those of each slot. */
+#define TG_DAEMON_COUNTERS(X)                                                                                          \
+    X(reloads, [TG_OUTCOMES], "success failure")                                                                       \
+    X(upgrades, [TG_OUTCOMES], "success failure")
+
+/* Workers that ended as asked: stopped, reload, recycle_... By themselves: crash (an exit status), signal, oom_suspect
+ * (SIGKILL that the supervisor did not send), hung (killed for its heartbeat), boot_failed (never ready). */
+#define TG_SLOT_COUNTERS(X)                                                                                            \
+    X(spawns, , "")                                                                                                    \
+    X(exits, [16],                                                                                                     \
+      "stopped reload recycle_age recycle_connections recycle_memory crash signal hung oom_suspect boot_failed")
 
 /* A structure of the file, and its text: both are part of the layout. */
 #define TG_SHARED(name, ...)                                                                                           \
@@ -36,7 +47,7 @@ TG_SHARED(tg_header,
     uint64_t log_messages_dropped; /* by the supervisor itself */
     uint64_t config_hash; /* of the settings of the present generation; 0: unknown */
     /* operations */
-    uint64_t reloads[TG_OUTCOMES], upgrades[TG_OUTCOMES];
+    TG_DAEMON_COUNTERS(TG_COUNTER_MEMBER)
     uint64_t last_reload;  /* its outcome; an upgrade reloads as well */
     double last_reload_at; /* Unix time; 0: there was none */
     tg_histogram reload_duration[TG_OUTCOMES], drain_duration[TG_OUTCOMES];
@@ -54,13 +65,19 @@ TG_SHARED(tg_worker,
 )
 
 TG_SHARED(tg_slot,
-    uint64_t spawns;
-    uint64_t exits[TG_EXIT_REASONS];
+    TG_SLOT_COUNTERS(TG_COUNTER_MEMBER)
     double backoff_until; /* CLOCK_MONOTONIC seconds; 0: not backing off */
     uint64_t cpu;         /* microseconds of processor time that its ended workers took */
     uint64_t accept_queue_length, accept_queue_limit; /* of its own sockets, now; limit 0: it has none */
     tg_row retired;       /* the sum of what ended workers of this slot counted */
 )
+
+#define TG_DAEMON_FIELD(name, words, names) {TG_PLACE(tg_header, name), TG_COUNTER, names, NULL, 0, 0},
+#define TG_SLOT_FIELD(name, words, names) {TG_PLACE(tg_slot, name), TG_COUNTER, names, NULL, 0, 0},
+static const tg_field TG_DAEMON_FIELDS[] = {TG_DAEMON_COUNTERS(TG_DAEMON_FIELD)};
+static const tg_field TG_SLOT_FIELDS[] = {TG_SLOT_COUNTERS(TG_SLOT_FIELD)};
+#define TG_DAEMON_FIELD_COUNT (sizeof(TG_DAEMON_FIELDS) / sizeof(TG_DAEMON_FIELDS[0]))
+#define TG_SLOT_FIELD_COUNT (sizeof(TG_SLOT_FIELDS) / sizeof(TG_SLOT_FIELDS[0]))
 
 #define TG_STRIDE(type) ((sizeof(type) + TG_PAGE - 1) / TG_PAGE * TG_PAGE)
 
@@ -92,6 +109,8 @@ static inline uint64_t tg_layout(void) {
     hash = tg_mix(hash, TG_FACTS(TG_FACT_TEXT), sizeof(TG_FACTS(TG_FACT_TEXT)));
     hash = tg_mix(hash, TG_OPERATIONS, sizeof(TG_OPERATIONS));
     for (size_t i = 0; i < TG_FIELD_COUNT; i++) hash = tg_mix_field(hash, &TG_FIELDS[i]);
+    for (size_t i = 0; i < TG_DAEMON_FIELD_COUNT; i++) hash = tg_mix_field(hash, &TG_DAEMON_FIELDS[i]);
+    for (size_t i = 0; i < TG_SLOT_FIELD_COUNT; i++) hash = tg_mix_field(hash, &TG_SLOT_FIELDS[i]);
     hash = tg_mix_number(hash, sizeof(tg_header));
     hash = tg_mix_number(hash, sizeof(tg_worker));
     hash = tg_mix_number(hash, sizeof(tg_slot));

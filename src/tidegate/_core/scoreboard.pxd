@@ -2,11 +2,14 @@
 
 from libc.stdint cimport int64_t, uint64_t
 
-from tidegate._core.counters cimport tg_histogram, tg_row
+from tidegate._core.counters cimport tg_field, tg_histogram, tg_row
 
 
 cdef extern from "scoreboard.h" nogil:
-    const int TG_OPERATION_BOUNDS, TG_OUTCOMES, TG_EXIT_REASONS
+    const int TG_OPERATION_BOUNDS, TG_OUTCOMES
+    const tg_field *TG_DAEMON_FIELDS
+    const tg_field *TG_SLOT_FIELDS
+    const size_t TG_DAEMON_FIELD_COUNT, TG_SLOT_FIELD_COUNT
     const double *TG_OPERATIONS
     const uint64_t TG_MAGIC
     const size_t TG_LASTING, TG_SUMMED
@@ -17,8 +20,6 @@ cdef extern from "scoreboard.h" nogil:
         int64_t pid
         double started_at, ticked_at
         uint64_t desired, ready, draining, log_messages_dropped, config_hash
-        uint64_t *reloads
-        uint64_t *upgrades
         uint64_t last_reload
         double last_reload_at
         tg_histogram *reload_duration
@@ -32,8 +33,6 @@ cdef extern from "scoreboard.h" nogil:
         double started_at
 
     ctypedef struct tg_slot:
-        uint64_t spawns
-        uint64_t *exits
         double backoff_until
         uint64_t cpu, accept_queue_length, accept_queue_limit
         tg_row retired

@@ -22,9 +22,9 @@ import mmap
 import os
 import time
 
-from tidegate._core.snapshot import EXIT_REASONS, STAGES
+from tidegate._core.snapshot import OUTCOMES, STAGES
 
-from tidegate._core.counters cimport TG_MICROSECONDS, row_at, tg_observe, tg_row
+from tidegate._core.counters cimport TG_MICROSECONDS, row_at, table_of, tg_observe, tg_row, word_of
 from tidegate._core.snapshot cimport read_snapshot
 
 
@@ -32,7 +32,8 @@ ROWS = 544  # two generations of 256 workers, and some that drain
 SLOTS = 256
 
 cdef dict _stages = {name: i for i, name in enumerate(STAGES)}
-cdef dict _reasons = {name: i for i, name in enumerate(EXIT_REASONS)}
+cdef dict _daemon_fields = table_of(TG_DAEMON_FIELDS, TG_DAEMON_FIELD_COUNT)
+cdef dict _slot_fields = table_of(TG_SLOT_FIELDS, TG_SLOT_FIELD_COUNT)
 
 
 LAYOUT = tg_layout()
@@ -226,6 +227,26 @@ cdef class Scoreboard:
             raise ValueError(f"the scoreboard has slots 0 to {self._header.slots - 1}, not {slot}")
         return tg_slot_at(self._header, slot)
 
+    # Written by the supervisor alone: any counter of its own, by its name in the tables of scoreboard.h.
+
+    def inc(self, str counter not None, *names, uint64_t by=1):
+        """Count one more, or `by` more, in the word of a counter of the daemon that has these names.
+
+        ValueError, if there is no such counter or word.
+        """
+        cdef size_t word = word_of(_daemon_fields, counter, names)
+        tg_write_begin(self._header)
+        (<uint64_t *>self._header)[word] += by
+        tg_write_end(self._header)
+
+    def inc_slot(self, uint64_t slot, str counter not None, *names, uint64_t by=1):
+        """Do what `inc()` does, for a counter of a slot."""
+        cdef tg_slot *counted = self._slot(slot)
+        cdef size_t word = word_of(_slot_fields, counter, names)
+        tg_write_begin(self._header)
+        (<uint64_t *>counted)[word] += by
+        tg_write_end(self._header)
+
     # Written by the supervisor alone: workers, from fork to end.
 
     def assign(self, uint64_t slot, uint64_t generation=0, int64_t pid=0):
@@ -261,7 +282,7 @@ cdef class Scoreboard:
         slot = self._slot(worker.slot)
         tg_write_begin(self._header)
         worker.pid = pid
-        slot.spawns += 1
+        (<uint64_t *>slot)[word_of(_slot_fields, "spawns", ())] += 1
         tg_write_end(self._header)
 
     def stage(self, uint64_t row, stage):
@@ -275,7 +296,7 @@ cdef class Scoreboard:
         `reason` is one of `EXIT_REASONS`; None counts no exit (when the fork failed). `cpu_seconds` is the processor
         time that it took.
         """
-        cdef int i = -1 if reason is None else index_of(_reasons, reason, "exit reason")
+        cdef size_t word = 0 if reason is None else word_of(_slot_fields, "exits", (reason,))
         worker = self._worker(row)
         slot = self._slot(worker.slot)
         data = tg_row_at(self._header, row)
@@ -284,8 +305,8 @@ cdef class Scoreboard:
         memset(data, 0, sizeof(tg_row))
         memset(worker, 0, sizeof(tg_worker))
         slot.cpu += <uint64_t>(max(0.0, cpu_seconds) * TG_MICROSECONDS + 0.5)
-        if i >= 0:
-            slot.exits[i] += 1
+        if reason is not None:
+            (<uint64_t *>slot)[word] += 1
         tg_write_end(self._header)
 
     def retire_admin(self, double cpu_seconds):
@@ -301,7 +322,7 @@ cdef class Scoreboard:
     def reloaded(self, bint done, double seconds):
         """Count a reload that has ended after so many seconds, or has failed."""
         tg_write_begin(self._header)
-        self._header.reloads[not done] += 1
+        (<uint64_t *>self._header)[word_of(_daemon_fields, "reloads", (OUTCOMES[not done],))] += 1
         tg_observe(&self._header.reload_duration[not done], TG_OPERATIONS, TG_OPERATION_BOUNDS, seconds)
         self._reloaded(done)
         tg_write_end(self._header)
@@ -309,7 +330,7 @@ cdef class Scoreboard:
     def upgraded(self, bint done):
         """Count an upgrade, which also reloads, that has ended or failed."""
         tg_write_begin(self._header)
-        self._header.upgrades[not done] += 1
+        (<uint64_t *>self._header)[word_of(_daemon_fields, "upgrades", (OUTCOMES[not done],))] += 1
         self._reloaded(done)
         tg_write_end(self._header)
 

@@ -19,8 +19,7 @@ cdef class Worker:
 @cython.final
 cdef class Slot:
     cdef readonly int index
-    cdef readonly uint64_t spawns
-    cdef readonly dict exits
+    cdef readonly dict counters
     cdef readonly double backoff_until, cpu_seconds
     cdef readonly tuple accept_queue
     cdef readonly Row counts
@@ -33,7 +32,7 @@ cdef class Snapshot:
     cdef readonly double started_at, ticked_at, taken_at
     cdef readonly uint64_t desired, log_messages_dropped, config_hash
     cdef readonly bint ready, draining
-    cdef readonly dict reloads, upgrades, reload_duration, drain_duration
+    cdef readonly dict counters, reload_duration, drain_duration
     cdef readonly str last_reload
     cdef readonly double last_reload_at, admin_cpu_seconds
     cdef readonly tuple accept_queue

@@ -1,8 +1,11 @@
+from collections.abc import Mapping
 from typing import Final, final
 
-from .counters import Row
+from .counters import Field, Row
 
 STAGES: Final[tuple[str, ...]]
+DAEMON_COUNTERS: Final[Mapping[str, Field]]
+SLOT_COUNTERS: Final[Mapping[str, Field]]
 EXIT_REASONS: Final[tuple[str, ...]]
 OUTCOMES: Final[tuple[str, ...]]
 OPERATION_BOUNDS: Final[tuple[float, ...]]
@@ -21,13 +24,16 @@ class Worker:
 @final
 class Slot:
     index: Final[int]
-    spawns: Final[int]
-    exits: Final[dict[str, int]]
+    counters: Final[dict[str, dict[str, int]]]
     backoff_until: Final[float]
     cpu_seconds: Final[float]
     accept_queue: Final[tuple[int, int]]
     counts: Final[Row]
     workers: Final[tuple[Worker, ...]]
+    @property
+    def spawns(self) -> int: ...
+    @property
+    def exits(self) -> dict[str, int]: ...
 
 @final
 class Snapshot:
@@ -40,8 +46,7 @@ class Snapshot:
     draining: Final[bool]
     log_messages_dropped: Final[int]
     config_hash: Final[int]
-    reloads: Final[dict[str, int]]
-    upgrades: Final[dict[str, int]]
+    counters: Final[dict[str, dict[str, int]]]
     last_reload: Final[str | None]
     last_reload_at: Final[float]
     reload_duration: Final[dict[str, tuple[int, ...]]]
@@ -50,3 +55,7 @@ class Snapshot:
     accept_queue: Final[tuple[int, int]]
     counts: Final[Row]
     slots: Final[tuple[Slot, ...]]
+    @property
+    def reloads(self) -> dict[str, int]: ...
+    @property
+    def upgrades(self) -> dict[str, int]: ...

@@ -4,6 +4,7 @@
 
     Snapshot          one consistent read, with a `Slot` for each slot in it and a `Worker` for each live worker
     STAGES            the stages of a worker, in their order
+    DAEMON_COUNTERS, SLOT_COUNTERS   what the supervisor counts, by name: a `counters.Field`
     EXIT_REASONS      why a worker ended
     OUTCOMES          of operations, success first
     OPERATION_BOUNDS, OPERATION_TICKS   of the durations of reloads and drains: bounds, and what sums count in a second
@@ -16,13 +17,17 @@ cimport cython
 from libc.stdint cimport int64_t, uint64_t
 
 import time
+from types import MappingProxyType
 
-from tidegate._core.counters cimport TG_BOUNDS, TG_MICROSECONDS, TG_NANOSECONDS, Row, tg_histogram, tg_now, tg_row
+from tidegate._core.counters cimport TG_BOUNDS, TG_MICROSECONDS, TG_NANOSECONDS, Row, table_of, tg_histogram, tg_now, tg_row
 from tidegate._core.scoreboard cimport (
-    TG_EXIT_REASONS,
+    TG_DAEMON_FIELD_COUNT,
+    TG_DAEMON_FIELDS,
     TG_OPERATION_BOUNDS,
     TG_OPERATIONS,
     TG_OUTCOMES,
+    TG_SLOT_FIELD_COUNT,
+    TG_SLOT_FIELDS,
     TG_SUMMED,
     tg_add,
     tg_copy,
@@ -38,19 +43,28 @@ from tidegate._core.scoreboard cimport (
 
 
 # The closed sets of what the supervisor writes, in the order of their words. A name is added at the end, and never moved.
-# Ended as asked: stopped, reload, recycle_... By itself: crash (an exit status), signal, oom_suspect (SIGKILL that the
-# supervisor did not send), hung (killed for its heartbeat), boot_failed (never ready).
 STAGES = ("starting", "booted", "ready", "draining", "gone")
-EXIT_REASONS = (
-    "stopped", "reload", "recycle_age", "recycle_connections", "recycle_memory",
-    "crash", "signal", "hung", "oom_suspect", "boot_failed",
-)
-OUTCOMES = ("success", "failure")
-assert len(OUTCOMES) == TG_OUTCOMES and len(EXIT_REASONS) <= TG_EXIT_REASONS
 cdef uint64_t STAGE_COUNT = len(STAGES)
+
+DAEMON_COUNTERS = MappingProxyType(table_of(TG_DAEMON_FIELDS, TG_DAEMON_FIELD_COUNT))
+SLOT_COUNTERS = MappingProxyType(table_of(TG_SLOT_FIELDS, TG_SLOT_FIELD_COUNT))
+(OUTCOMES,) = DAEMON_COUNTERS["reloads"].names
+(EXIT_REASONS,) = SLOT_COUNTERS["exits"].names
 
 OPERATION_BOUNDS = tuple([TG_OPERATIONS[i] for i in range(TG_OPERATION_BOUNDS)])
 OPERATION_TICKS = TG_NANOSECONDS
+
+
+cdef dict _counted(fields, const uint64_t *words):
+    """Return each counter of the supervisor: name of a word -> count; the name of an only word is empty."""
+    cdef dict found = {}
+    cdef size_t place
+    for name, field in fields.items():
+        found[name] = counts = {}
+        for names, at in field.places.items():
+            place = field.offset + at
+            counts[" ".join(names)] = words[place]
+    return found
 
 
 cdef tuple _words_of(const tg_histogram *h):
@@ -77,14 +91,23 @@ cdef class Slot:
 
     Attributes:
         index: its number.
-        spawns: workers that were forked for it.
-        exits: how many ended, by reason.
+        counters: of each counter in `SLOT_COUNTERS`, its counts by name.
         backoff_until: `time.monotonic()` at which a successor is forked; 0.0: the slot does not back off.
         cpu_seconds: processor time that its ended workers took.
         accept_queue: how many connections wait in the queues of its own sockets, and how many may; (0, 0): it has none.
         counts: a `Row` with the sum of its live and its ended workers; gauges of the live ones only.
         workers: its live workers.
     """
+
+    @property
+    def spawns(self):
+        """How many workers were forked for it."""
+        return self.counters["spawns"][""]
+
+    @property
+    def exits(self):
+        """How many of its workers ended, by reason."""
+        return self.counters["exits"]
 
 
 @cython.final
@@ -94,7 +117,7 @@ cdef class Snapshot:
     Attributes:
         pid, started_at, ticked_at, desired, ready, draining, log_messages_dropped, config_hash: as in `Scoreboard`.
         taken_at: `time.monotonic()` of the read.
-        reloads, upgrades: how many, by outcome.
+        counters: of each counter in `DAEMON_COUNTERS`, its counts by name.
         last_reload: the outcome of the last reload or upgrade; None: there was none.
         last_reload_at: Unix time of its end; 0.0: there was none.
         reload_duration, drain_duration: histograms by outcome, each as `Row.words()` of one.
@@ -103,6 +126,16 @@ cdef class Snapshot:
         counts: a `Row` with the sum over `slots`.
         slots: all slots that ever had a worker, in order.
     """
+
+    @property
+    def reloads(self):
+        """How many reloads ended, by outcome."""
+        return self.counters["reloads"]
+
+    @property
+    def upgrades(self):
+        """How many upgrades in place ended, by outcome."""
+        return self.counters["upgrades"]
 
 
 cdef Snapshot read_snapshot(tg_header *shared, double timeout):
@@ -139,8 +172,7 @@ cdef Snapshot _copied(tg_header *shared):
     snapshot.draining = header.draining != 0
     snapshot.log_messages_dropped = header.log_messages_dropped
     snapshot.config_hash = header.config_hash
-    snapshot.reloads = {outcome: header.reloads[j] for j, outcome in enumerate(OUTCOMES)}
-    snapshot.upgrades = {outcome: header.upgrades[j] for j, outcome in enumerate(OUTCOMES)}
+    snapshot.counters = _counted(DAEMON_COUNTERS, <const uint64_t *>&header)
     snapshot.last_reload = OUTCOMES[header.last_reload % TG_OUTCOMES] if header.last_reload_at else None
     snapshot.last_reload_at = header.last_reload_at
     snapshot.reload_duration = {outcome: _words_of(&header.reload_duration[j]) for j, outcome in enumerate(OUTCOMES)}
@@ -154,8 +186,7 @@ cdef Snapshot _copied(tg_header *shared):
         tg_copy(&place, tg_slot_at(shared, i), sizeof(tg_slot))
         slot = Slot.__new__(Slot)
         slot.index = i
-        slot.spawns = place.spawns
-        slot.exits = {reason: place.exits[j] for j, reason in enumerate(EXIT_REASONS)}
+        slot.counters = _counted(SLOT_COUNTERS, <const uint64_t *>&place)
         slot.backoff_until = place.backoff_until
         slot.cpu_seconds = place.cpu / TG_MICROSECONDS
         slot.accept_queue = (place.accept_queue_length, place.accept_queue_limit)

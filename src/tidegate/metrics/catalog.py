@@ -4,14 +4,14 @@ Names follow Prometheus' conventions: base units, `_total` on counters. Labels h
 a user or an address. `worker` is the slot, never the pid: a successor continues the series of its predecessor.
 
 The source of a metric is one of
-- `words()` of a field of the row: label values -> (field, place). With the label `worker` it is read slot by slot,
-  without it from the sum over all slots;
+- `words()` of a field of the row (_core/counters.h): label values -> (field, place). With the label `worker` it is read
+  slot by slot, without it from the sum over all slots;
 - the name of a histogram of the row, or `ByLabel` of several, one for each value of a label;
-- a function of the snapshot, from derived; of a histogram of operations, `ByOutcome` of one;
+- `derived.counted()` of a counter of the supervisor (_core/scoreboard.h), or another function of the snapshot; of a
+  histogram of operations, `ByOutcome` of one;
 - `FromSystem`: a function of a reading, from procfs.
 
-The fields of the row are declared in _core/counters.h. What must not live here: how a value is read (collect), names of
-prometheus_client.
+What must not live here: how a value is read (collect), names of prometheus_client.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ CATALOG: tuple[Metric, ...] = (
     Metric("worker_stage", "gauge",
            "Live workers of the slot at each stage; backoff: it has none, and waits before the next is forked.",
            derived.stages, labels=("worker", "stage")),
-    Metric("worker_spawns_total", "counter", "Workers forked.", derived.spawns, labels=("worker",)),
-    Metric("worker_exits_total", "counter", "Workers that ended, by reason.", derived.exits,
+    Metric("worker_spawns_total", "counter", "Workers forked.", derived.counted("spawns"), labels=("worker",)),
+    Metric("worker_exits_total", "counter", "Workers that ended, by reason.", derived.counted("exits"),
            labels=("worker", "reason")),
     Metric("worker_start_time_seconds", "gauge", "Unix time at which the slot's newest worker started.",
            derived.worker_start_time, labels=("worker",), unit="seconds"),
@@ -120,9 +120,9 @@ CATALOG: tuple[Metric, ...] = (
            words("log_messages_dropped"), labels=("worker",)),
     # What is done to the daemon
     Metric("reloads_total", "counter",
-           "Reloads that ended, by result; after a failure the old workers go on serving.", derived.reloads,
+           "Reloads that ended, by result; after a failure the old workers go on serving.", derived.counted("reloads"),
            labels=("result",)),
-    Metric("upgrades_total", "counter", "Upgrades in place that ended, by result.", derived.upgrades,
+    Metric("upgrades_total", "counter", "Upgrades in place that ended, by result.", derived.counted("upgrades"),
            labels=("result",)),
     Metric("last_reload_success", "gauge",
            "0 if the last reload or upgrade failed; 1 if it succeeded, or there was none.",

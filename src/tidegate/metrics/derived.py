@@ -6,14 +6,15 @@ What must not live here: anything that workers count (that is a field of a row, 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from importlib.metadata import version as installed_version
 
-from .._core.snapshot import STAGES, Slot, Snapshot, Worker
+from .._core.snapshot import DAEMON_COUNTERS, SLOT_COUNTERS, STAGES, Slot, Snapshot, Worker
 from ..version import version
 
 Sample = tuple[tuple[str, ...], float]
+Source = Callable[[Snapshot], Iterator[Sample]]
 
 SHARED = "shared"
 """The label of what all slots share, in the place of a slot."""
@@ -26,6 +27,23 @@ BACKOFF = "backoff"
 def versions() -> tuple[str, str, str]:
     """Return the versions of tidegate, Python and uvloop."""
     return version, platform.python_version(), installed_version("uvloop")
+
+
+def _counted(name: str, snapshot: Snapshot) -> Iterator[Sample]:
+    for label, count in snapshot.counters[name].items():
+        yield (label,) if label else (), count
+
+
+def _counted_by_slot(name: str, snapshot: Snapshot) -> Iterator[Sample]:
+    for slot in snapshot.slots:
+        for label, count in slot.counters[name].items():
+            yield (str(slot.index), label) if label else (str(slot.index),), count
+
+
+def counted(name: str) -> Source:
+    """Return the source of a counter of the supervisor, in scoreboard.h: of the daemon, or by slot."""
+    assert name in DAEMON_COUNTERS or name in SLOT_COUNTERS
+    return partial(_counted if name in DAEMON_COUNTERS else _counted_by_slot, name)
 
 
 def build_info(snapshot: Snapshot) -> Iterator[Sample]:
@@ -59,16 +77,6 @@ def tick_age(snapshot: Snapshot) -> Iterator[Sample]:
 
 def supervisor_log_dropped(snapshot: Snapshot) -> Iterator[Sample]:
     yield (), snapshot.log_messages_dropped
-
-
-def reloads(snapshot: Snapshot) -> Iterator[Sample]:
-    for outcome, count in snapshot.reloads.items():
-        yield (outcome,), count
-
-
-def upgrades(snapshot: Snapshot) -> Iterator[Sample]:
-    for outcome, count in snapshot.upgrades.items():
-        yield (outcome,), count
 
 
 def last_reload_success(snapshot: Snapshot) -> Iterator[Sample]:
@@ -112,17 +120,6 @@ def stages(snapshot: Snapshot) -> Iterator[Sample]:
         for stage in STAGES:
             yield (str(slot.index), stage), sum(worker.stage == stage for worker in slot.workers)
         yield (str(slot.index), BACKOFF), in_backoff(slot, snapshot)
-
-
-def spawns(snapshot: Snapshot) -> Iterator[Sample]:
-    for slot in snapshot.slots:
-        yield (str(slot.index),), slot.spawns
-
-
-def exits(snapshot: Snapshot) -> Iterator[Sample]:
-    for slot in snapshot.slots:
-        for reason, count in slot.exits.items():
-            yield (str(slot.index), reason), count
 
 
 def worker_start_time(snapshot: Snapshot) -> Iterator[Sample]:
