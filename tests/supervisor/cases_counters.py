@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.supervisor.staged import Given, Stage, leave
+from tests.supervisor.staged import Given, Stage, leave, replace
 from tidegate._core.snapshot import Snapshot
 from tidegate.config.bind import Fd, Tcp, Unix
 from tidegate.ipc.pipe import Report
@@ -47,8 +47,9 @@ def counted(stage: Stage, done: Callable[[Snapshot], bool]) -> None:
     def condition() -> bool:
         return stage.main.complete and done(stage.main.pool.scoreboard.read())
 
-    module.TICK = 0.05
-    module.LAST_WORDS = pool.LAST_WORDS = 0.5
+    replace(module, "TICK", 0.05)
+    replace(module, "LAST_WORDS", 0.5)
+    replace(pool, "LAST_WORDS", 0.5)
     stage.settings.update(settle=0.0, graceful_timeout=0.0, drain=0.0)
     stage.worker = busy
     stage.stop_when(condition)
@@ -60,11 +61,12 @@ def totals(words: dict[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 def reload_and_its_drains(stage: Stage) -> None:
-    asked: list[Any] = []
+    asked: list[str] = []
 
     def done(snapshot: Snapshot) -> bool:
         if not asked:
-            asked.append(stage.main.operations.request("reload"))
+            asked.append("reload")
+            stage.main.operations.request("reload")
         if totals(snapshot.drain_duration) != {"success": 1, "failure": 1}:
             return False
         assert snapshot.reloads == {"success": 1, "failure": 0}
@@ -78,11 +80,12 @@ def reload_and_its_drains(stage: Stage) -> None:
 
 
 def reload_that_fails(stage: Stage) -> None:
-    asked: list[Any] = []
+    asked: list[str] = []
 
     def done(snapshot: Snapshot) -> bool:
         if not asked:
-            asked.append(stage.main.operations.request("reload"))
+            asked.append("reload")
+            stage.main.operations.request("reload")
         if not any(snapshot.reloads.values()):
             return False
         assert snapshot.reloads == {"success": 0, "failure": 1}
@@ -111,9 +114,9 @@ def lost_lines(stage: Stage) -> None:
     def done(_: Snapshot) -> bool:
         main = stage.main
         main.pool.scoreboard.log_messages_dropped = 5
-        module.logs.lost = lambda: 2
+        replace(module.logs, "lost", lambda: 2)
         main.counters = main.counters.__class__(main.pool, main.multiproc_dir)
-        for _ in range(2):
+        for _again in range(2):
             main.counters.update()
             assert main.pool.scoreboard.read().log_messages_dropped == 7
         return True

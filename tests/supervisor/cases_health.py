@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from tests.supervisor.staged import Given, Stage, leave, obedient, once
+from tests.supervisor.staged import Given, Stage, leave, obedient, once, replace
 from tidegate import logs
 from tidegate.ipc.pipe import Report
 from tidegate.supervisor import health, pool
@@ -46,7 +46,7 @@ class Watched:
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
-        module.TICK = 0.05  # so that silence is measured in many of them
+        replace(module, "TICK", 0.05)  # so that silence is measured in many of them
         stage.settings.update(settle=0.0, worker_timeout=1.0)
         stage.worker = beating
 
@@ -123,7 +123,7 @@ def one_does_not_end_by_sigabrt(stage: Stage) -> None:
             signal.signal(signal.SIGABRT, signal.SIG_IGN)
             time.sleep(20)
 
-    pool.DUMP_GRACE = 0.1
+    replace(pool, "DUMP_GRACE", 0.1)
     stage.worker = lambda given: beating(given, lambda slot: slot == 1 and is_complete(), stubborn)
     stage.stop_when(lambda: watched.complete and watched.exits("hung") and watched.whole)
 
@@ -176,7 +176,7 @@ def no_timeout(stage: Stage) -> None:
             seen.update((handle.slot.index, handle.silent) for handle in working)
         return (1, True) in seen and not any(handle.silent for handle in working)
 
-    health.SILENT = 0.5
+    replace(health, "SILENT", 0.5)
     stage.settings["worker_timeout"] = None
     stage.worker = lambda given: beating(
         given, lambda slot: slot == 1 and is_complete() and once("hung"), lambda: time.sleep(1.5)
@@ -225,7 +225,7 @@ def connections_served(stage: Stage) -> None:
             given.row.handshake("ok" if given.slot == 1 else "bad_request", 0.0)
         return beating(given)
 
-    health.UNSTEADY = 1.0
+    replace(health, "UNSTEADY", 1.0)
     stage.settings["max_connections_served"] = 10
     stage.worker = worker
     stage.stop_when(lambda: watched.exits("recycle_connections") >= 2)
@@ -240,7 +240,7 @@ def memory(stage: Stage) -> None:
         del hoard
         return status
 
-    health.MEMORY_INTERVAL = 0.05
+    replace(health, "MEMORY_INTERVAL", 0.05)
     stage.settings["max_rss"] = 200 * 2**20
     stage.worker = worker
     stage.stop_when(lambda: watched.exits("recycle_memory") >= 1 and watched.whole)
@@ -261,7 +261,7 @@ def recycling_fails(stage: Stage) -> None:
         health = stage.main.health
         return watched.complete and health._failures == 2 and time.monotonic() > health._not_before - 0.2
 
-    health.RETRY = 0.6
+    replace(health, "RETRY", 0.6)
     stage.settings.update(max_lifetime=0.2, workers=1)
     stage.worker = worker
     stage.stop_when(done)

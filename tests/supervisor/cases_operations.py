@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.supervisor.staged import Given, Stage, fails, leave, once
+from tests.supervisor.staged import Given, Stage, fails, leave, once, replace
 from tidegate.config.bind import Unix
 from tidegate.config.errors import ConfigError
 from tidegate.config.schema import Config
@@ -138,7 +138,7 @@ def no_forks_once_complete(stage: Stage) -> None:
             raise BlockingIOError(11, "no process to be had")
         return fork()
 
-    os.fork = failing
+    replace(os, "fork", failing)
     ask(stage, RELOAD, scale(3))
 
 

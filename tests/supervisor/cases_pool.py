@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 
-from tests.supervisor.staged import Stage
+from tests.supervisor.staged import Stage, replace
 from tidegate.ipc.pipe import StopMode
 from tidegate.supervisor.pool import WorkerPool
 
@@ -22,7 +22,7 @@ def least_free_number(stage: Stage) -> None:
     def done(pool: WorkerPool) -> bool:
         first = pool.workers[0]
         assert first.current is not None
-        pool._queues.tend = lambda workers, retired: []  # somebody waits there
+        replace(pool._queues, "tend", lambda workers, retired: [])  # somebody waits there
         pool.retire([first])
         assert [slot.index for slot in pool.workers] == [1, 2]
         assert pool.scoreboard.desired == 2
@@ -31,7 +31,7 @@ def least_free_number(stage: Stage) -> None:
         added = pool.add_slot()
         assert (added.index, added.generation) == (3, pool.generation)
         assert pool.scoreboard.desired == 3
-        pool._queues.tend = lambda workers, retired: list(retired)
+        replace(pool._queues, "tend", lambda workers, retired: list(retired))
         pool.tend_queues()
         assert pool.retired == []
         assert pool.add_slot().index == 0

@@ -11,7 +11,7 @@ import signal
 import time
 from typing import Any
 
-from tests.supervisor.staged import Given, Stage, fails, follow, obedient, once
+from tests.supervisor.staged import Given, Stage, fails, follow, obedient, once, replace
 from tidegate.ipc.pipe import Report, StopMode
 from tidegate.supervisor import pool
 from tidegate.supervisor import supervisor as module
@@ -84,7 +84,7 @@ def forks_fail_for_a_while(stage: Stage) -> None:
             raise BlockingIOError(11, "no process to be had")
         return fork()
 
-    os.fork = failing
+    replace(os, "fork", failing)
     stage.stop_when_complete()
 
 
@@ -92,7 +92,7 @@ def forks_always_fail(stage: Stage) -> None:
     def failing() -> int:
         raise BlockingIOError(11, "no process to be had")
 
-    os.fork = failing
+    replace(os, "fork", failing)
 
 
 def stop_between_two_forks(stage: Stage) -> None:
@@ -102,7 +102,7 @@ def stop_between_two_forks(stage: Stage) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         return fork()
 
-    os.fork = interrupted
+    replace(os, "fork", interrupted)
     stage.worker = sleeps
 
 
@@ -116,8 +116,8 @@ def stop_before_anything_is_forked(stage: Stage) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         bind(*arguments)
 
-    os.fork = no_fork
-    Listeners.bind = binding  # type: ignore[assignment,method-assign]
+    replace(os, "fork", no_fork)
+    replace(Listeners, "bind", binding)
 
 
 def killed_when_forked(stage: Stage) -> None:
@@ -129,7 +129,7 @@ def killed_when_forked(stage: Stage) -> None:
             os.kill(pid, signal.SIGTERM)
         return pid
 
-    os.fork = hurried
+    replace(os, "fork", hurried)
     stage.worker = sleeps
     stage.stop_when(lambda: stage.main.pool.workers[0].backoff.failures >= 2)
 
@@ -160,7 +160,7 @@ def hears_nothing(stage: Stage) -> None:
             time.sleep(1000)
 
     stage.settings["graceful_timeout"] = 0.1
-    module.LAST_WORDS = 0.1
+    replace(module, "LAST_WORDS", 0.1)
     stage.worker = worker
     stage.stop_when_complete()
 
@@ -179,7 +179,7 @@ def gone_but_stays(stage: Stage) -> None:
         return slot.backoff.failures == 1 and slot.ready
 
     stage.settings["workers"] = 1
-    pool.LAST_WORDS = 0.1
+    replace(pool, "LAST_WORDS", 0.1)
     stage.worker = worker
     stage.stop_when(done)
 
@@ -205,7 +205,7 @@ def fault_of_its_own(stage: Stage) -> None:
     def fault() -> None:
         raise RuntimeError("a fault")
 
-    module.Supervisor._tick = lambda self: self.loop.call_later(0.2, fault)  # type: ignore[assignment,method-assign]
+    replace(module.Supervisor, "_tick", lambda self: self.loop.call_later(0.2, fault))
 
 
 def storm_of_signals(stage: Stage) -> None:

@@ -127,7 +127,7 @@ class Stage:
             for look in self._looks:
                 look()
 
-        EventLoop.run_once = turn_and_look  # type: ignore[assignment,method-assign]
+        replace(EventLoop, "run_once", turn_and_look)
         logs.begin("supervisor", "debug")
         signals = Signals()
         signals.catch()
@@ -144,6 +144,12 @@ class Stage:
 
 def _no_admin(*_: Any) -> int:
     raise AssertionError("without an admin address there is no admin process")
+
+
+def replace(owner: Any, name: str, value: Any) -> None:
+    """Put something in the place of what a module or an object has under a name, which must be there."""
+    assert hasattr(owner, name), f"{owner} has no {name}"
+    setattr(owner, name, value)
 
 
 def once(name: str) -> bool:

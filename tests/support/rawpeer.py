@@ -238,7 +238,7 @@ class RawServer:
         self.server.close()
         self.done.set()
         if self.tasks:
-            _, late = await asyncio.wait(set(self.tasks), timeout=PATIENCE)
+            late = (await asyncio.wait(set(self.tasks), timeout=PATIENCE))[1]
             for task in late:
                 task.cancel()
             assert not late, f"{len(late)} handlers have not ended"

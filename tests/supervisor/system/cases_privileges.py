@@ -16,7 +16,7 @@ from typing import Any
 
 from tidegate.config.bind import Tcp
 from tidegate.config.errors import ConfigError
-from tidegate.config.prerequisites import identify
+from tidegate.config.prerequisites import Identity, identify
 from tidegate.supervisor.sockets.listeners import Listeners
 from tidegate.supervisor.system.privileges import drop
 
@@ -30,12 +30,19 @@ def fails(call: Callable[..., Any], *arguments: Any) -> str | None:
     return None
 
 
+def somebody(user: str | None, group: str | None) -> Identity:
+    """Somebody else than this process is now."""
+    found = identify(user, group)
+    assert found is not None
+    return found
+
+
 def tell(**found: Any) -> None:
     print(json.dumps(found))
 
 
 def no_way_back() -> None:
-    drop(identify("nobody", None))
+    drop(somebody("nobody", None))
     child = subprocess.run(["id", "-u"], capture_output=True, text=True, check=True).stdout.strip()
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     tell(
@@ -52,23 +59,23 @@ def no_way_back() -> None:
 
 def way_back_left_open() -> None:
     ctypes.CDLL(None).prctl(28, 1 << 2 | 1 << 4, 0, 0, 0)  # PR_SET_SECUREBITS: NO_SETUID_FIXUP, KEEP_CAPS
-    tell(error=fails(drop, identify("nobody", None)))
+    tell(error=fails(drop, somebody("nobody", None)))
 
 
 def group_alone_then_both() -> None:
-    drop(identify(None, "daemon"))
+    drop(somebody(None, "daemon"))
     first = [os.getuid(), os.getgid()]
-    drop(identify("nobody", "1234"))
+    drop(somebody("nobody", "1234"))
     tell(first=first, then=[os.getuid(), os.getgid(), os.getgroups()], named=grp.getgrnam("daemon").gr_gid)
 
 
 def numbers() -> None:
-    drop(identify("3999999", "3999998"))
+    drop(somebody("3999999", "3999998"))
     tell(ids=[os.getuid(), os.getgid(), os.getgroups()], home=os.environ.get("HOME"))
 
 
 def no_longer_root() -> None:
-    drop(identify("nobody", None))
+    drop(somebody("nobody", None))
     tell(
         same=identify("nobody", None) is None,
         other=fails(identify, "daemon", None),
@@ -79,8 +86,7 @@ def no_longer_root() -> None:
 def sockets_bound_afterwards() -> None:
     listeners = Listeners()
     listeners.bind([Tcp("127.0.0.1", 0)], 2)
-    nobody = identify("nobody", None)
-    assert nobody is not None
+    nobody = somebody("nobody", None)
     listeners.chown(nobody.uid, nobody.gid)
     drop(nobody)
     ports = [listeners.at(slot)[0].getsockname()[1] for slot in range(4)]
