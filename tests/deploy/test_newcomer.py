@@ -178,7 +178,7 @@ def test_newcomer(newcomer: Newcomer) -> None:
     demo = newcomer.start(INSTALL)
     wait_until(lambda: demo.poll() is not None or newcomer.shows("8765"), "the demo's page", timeout=LONG)
     assert demo.poll() is None, newcomer.said()[-8000:]
-    assert newcomer.shows("9465")  # the admin page
+    wait_until(lambda: newcomer.shows("9465"), "the admin page", timeout=LONG)
     newcomer.leave()
     (newcomer.directory / "echo.py").write_text(PROGRAM, encoding="utf-8")
 
