@@ -339,7 +339,7 @@ class Operations:
         except OSError as error:
             raise Failed(f"it could not be started: {_where(error)}") from None
         try:
-            while not trial.ended():
+            while not trial.poll():
                 self._pool.loop.call_later(GLANCE, self.advance)
                 yield
             if trial.status:

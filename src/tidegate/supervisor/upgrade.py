@@ -83,7 +83,7 @@ class Trial:
             os.close(number)
         self._foreign[self.pid] = None
 
-    def ended(self) -> bool:
+    def poll(self) -> bool:
         """Return whether it has ended; kill it if it takes too long."""
         if self.status is None:
             with contextlib.suppress(ChildProcessError):
