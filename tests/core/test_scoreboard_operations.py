@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tidegate._core.scoreboard import Scoreboard
-from tidegate._core.snapshot import OPERATION_BOUNDS, OPERATION_TICKS, OUTCOMES
+from tidegate._core.snapshot import DAEMON_COUNTERS, OPERATION_BOUNDS, OPERATION_TICKS, OUTCOMES, SLOT_COUNTERS
 
 
 @pytest.fixture
@@ -50,6 +50,29 @@ def test_reloads_and_upgrades(board: Scoreboard) -> None:
     snapshot = board.read()
     assert (snapshot.reloads["success"], snapshot.upgrades) == (2, {"success": 1, "failure": 1})
     assert snapshot.last_reload == "success"
+
+
+@pytest.mark.parametrize("name", [*DAEMON_COUNTERS, *SLOT_COUNTERS])
+def test_each_word_of_a_counter_is_counted_by_its_names(board: Scoreboard, name: str) -> None:
+    """And nothing else is: neither another word nor another slot."""
+    board.assign(3)
+    for names in {**DAEMON_COUNTERS, **SLOT_COUNTERS}[name].places:
+        before = board.read()
+        if name in DAEMON_COUNTERS:
+            board.inc(name, *names, by=3)
+        else:
+            board.inc_slot(1, name, *names)
+            board.inc_slot(1, name, *names, by=2)
+        after = board.read()
+        label = " ".join(names)
+        if name in DAEMON_COUNTERS:
+            assert after.counters == {**before.counters, name: {**before.counters[name], label: 3}}
+        else:
+            counted = before.slots[1].counters
+            assert after.slots[1].counters == {**counted, name: {**counted[name], label: 3}}
+            assert after.counters == before.counters
+        others = [[slot.counters for slot in read.slots if slot.index != 1] for read in (before, after)]
+        assert others[0] == others[1]
 
 
 def test_drains(board: Scoreboard) -> None:
