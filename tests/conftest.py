@@ -11,7 +11,7 @@ Tests must be right on a machine that is five times slower, and busy; it may mak
 - What is short by nature (a ping's round trip) has no upper bound but PATIENCE; a lower bound is right anywhere.
 - Tests that measure time or count instructions are marked `timed`, compare rather than judge a number of seconds, and
   run alone: `pytest -m timed`.
-- Tests of several seconds are marked `slow`: `pytest -m slow`. `pytest -m ''` runs all of them.
+- Tests of several seconds, or that need a compiler, are marked `slow`: `pytest -m slow`. `pytest -m ''` runs all.
 - Other tests run meanwhile (tests/support/parallel.py): ports come from `harness.free_port`, files are in `tmp_path`,
   and only one's own processes, connections and descriptors are counted.
 - A test that hangs is told with its stacks after 300 s, a slow one after 1800 s (tests/support/hangs.py), or what

@@ -284,11 +284,13 @@ def layout_of(folder: Path, before: str, after: str) -> int:
     return int(told.split()[0])
 
 
+@pytest.mark.slow
 def test_a_program_with_the_same_table_has_the_same_layout(tmp_path: Path) -> None:
     need_a_compiler()
     assert layout_of(tmp_path, "", "") == LAYOUT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -312,6 +314,7 @@ def test_a_program_with_another_table_has_another_layout(before: str, after: str
     assert layout_of(tmp_path, before, after) != LAYOUT
 
 
+@pytest.mark.slow
 def test_a_name_added_to_a_closed_set_is_no_other_layout(tmp_path: Path) -> None:
     need_a_compiler()
     assert layout_of(tmp_path, "daemon descriptors address rate", "daemon descriptors address rate origin") == LAYOUT
