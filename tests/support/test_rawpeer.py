@@ -6,6 +6,7 @@ What must not live here: tests of tidegate.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -52,9 +53,13 @@ async def test_what_a_handler_asserts_fails_the_test() -> None:
     async def handler(peer: ServerPeer) -> None:
         assert (await peer.open()).line == "POST / HTTP/1.1"
 
-    with pytest.raises(AssertionError, match="GET"):
+    async def visit() -> None:
         async with RawServer(handler) as server:
-            await (await ClientPeer.connect(server.port)).handshake()
+            with contextlib.closing(await ClientPeer.connect(server.port)) as peer:
+                await peer.handshake()
+
+    with pytest.raises(AssertionError, match="GET"):
+        await visit()
 
 
 async def test_a_frame_that_never_comes_fails_the_test() -> None:
