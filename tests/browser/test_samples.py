@@ -139,6 +139,7 @@ def test_clock(scheme: str, start: Start, trusting: BrowserContext, tmp_path: Pa
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.slow
 def test_counter(scheme: str, start: Start, trusting: BrowserContext, tmp_path: Path) -> None:
     """The counter sample shows two pages the same value and the number of users."""
     port = start("older_counter", scheme)

@@ -126,6 +126,7 @@ async def test_one_message(daemon: Daemon) -> None:
     assert told["events"]
 
 
+@pytest.mark.slow
 async def test_messages_until_interrupted(daemon: Daemon) -> None:
     async with piped("--json", TIDEGATE_ADMIN=daemon.admin) as process, asyncio.timeout(PATIENCE):
         assert process.stdout is not None
@@ -286,6 +287,7 @@ async def test_another_version() -> None:
             assert await process.stdout.readline() == b'{"version":"0.0.1"}\n'
 
 
+@pytest.mark.slow
 async def test_a_token() -> None:
     token = "open-sesame-1234567"
     with Daemon(env={"TIDEGATE_ADMIN_TOKEN": token}) as daemon:

@@ -91,6 +91,7 @@ def replaced(daemon: Daemon, victim: int) -> bool:
 @pytest.mark.parametrize(
     "how", [pytest.param("sleep", marks=pytest.mark.slow), "backtrack", pytest.param("add", marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 async def test_a_worker_that_is_blocked(how: str) -> None:
     """In a call that lets other threads run, and in such that do not."""
     with Daemon(APPLICATIONS / "does_as_told.py", *TIMEOUT, workers=2) as daemon:

@@ -118,6 +118,7 @@ def lines_of(*paths: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("form", ["text", pytest.param("json", marks=pytest.mark.slow)])
+@pytest.mark.slow
 async def test_clients_go_on_while_nobody_reads_the_log(form: str) -> None:
     with Reader() as reader, Daemon(TALKATIVE, "--log-format", form, workers=2, stderr=reader.writer) as daemon:
         await lose_lines(daemon)

@@ -40,6 +40,7 @@ def place() -> Iterator[Path]:
         yield Path(directory)
 
 
+@pytest.mark.slow
 async def test_what_a_manager_hears_from_the_start_to_the_end(manager: NotifySocket) -> None:
     environment = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "1000000"}
     source = """
