@@ -6,17 +6,15 @@ here: tests.
 
 from __future__ import annotations
 
-import select
 import signal
 import socket
 import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.supervisor.staged import Given, Stage, leave, replace
+from tests.supervisor.staged import Given, Stage, leave, replace, serve
 from tidegate._core.snapshot import Snapshot
 from tidegate.config.bind import Fd, Tcp, Unix
-from tidegate.ipc.pipe import Report
 from tidegate.supervisor import pool
 from tidegate.supervisor import supervisor as module
 
@@ -24,21 +22,15 @@ from tidegate.supervisor import supervisor as module
 def busy(given: Given) -> int:
     """Take a fifth of a second, then do as it is told; but slot 1 does not end."""
     end = given.end()
-    end.send(Report("booted"))
     for sock in given.sockets:
         sock.listen(7)
     while time.process_time() < 0.2:
         pass
-    while not end.ended:
-        select.select([end], [], [])
-        for command in end.receive():
-            if command.serve:
-                end.send(Report("ready"))
-            if command.stop:
-                if given.slot == 1:
-                    time.sleep(20)
-                return leave(end)
-    return 0
+    if not serve(end):
+        return 0
+    if given.slot == 1:
+        time.sleep(20)
+    return leave(end)
 
 
 def counted(stage: Stage, done: Callable[[Snapshot], bool]) -> None:

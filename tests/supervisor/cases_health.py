@@ -6,14 +6,12 @@ What must not live here: what is to come of it.
 from __future__ import annotations
 
 import os
-import select
 import signal
 import time
 from collections.abc import Callable
 
-from tests.supervisor.staged import Given, Stage, leave, obedient, once, replace
+from tests.supervisor.staged import Given, Stage, leave, obedient, once, replace, serve
 from tidegate import logs
-from tidegate.ipc.pipe import Report
 from tidegate.supervisor import health, pool
 from tidegate.supervisor import supervisor as module
 
@@ -27,18 +25,13 @@ def beating(given: Given, hangs: Callable[[int], bool] = never, hang: Callable[[
     logs.set_role(f"worker {given.slot}", thread=False)
     logs.show_stacks()
     end = given.end()
-    end.send(Report("booted"))
-    while not end.ended:
+
+    def beat() -> None:
         given.row.tick(time.monotonic(), 0.0)
         if hangs(given.slot):
             hang()
-        select.select([end], [], [], 0.05)
-        for command in end.receive():
-            if command.serve:
-                end.send(Report("ready"))
-            if command.stop:
-                return leave(end)
-    return 0
+
+    return leave(end) if serve(end, beat, 0.05) else 0
 
 
 class Watched:

@@ -6,32 +6,22 @@ What must not live here: what is to come of it.
 from __future__ import annotations
 
 import os
-import select
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.supervisor.staged import Given, Stage, fails, leave, once, replace
+from tests.supervisor.staged import Given, Stage, fails, leave, once, replace, serve
 from tidegate.config.bind import Unix
 from tidegate.config.errors import ConfigError
 from tidegate.config.schema import Config
-from tidegate.ipc.pipe import Report
 from tidegate.supervisor.supervisor import Supervisor
 
 
 def patient(given: Given) -> int:
     """Boot, serve when it is told to and end when it is told to."""
     end = given.end()
-    end.send(Report("booted"))
-    while not end.ended:
-        select.select([end], [], [])
-        for command in end.receive():
-            if command.serve:
-                end.send(Report("ready"))
-            if command.stop:
-                return leave(end)
-    return 0
+    return leave(end) if serve(end) else 0
 
 
 def stuck_after(name: str) -> Callable[[Given], int]:

@@ -60,6 +60,23 @@ def follow(end: Pipe[Command]) -> int:
     return leave(end)
 
 
+def serve(end: Pipe[Command], each_turn: Callable[[], Any] = lambda: None, wait: float | None = None) -> bool:
+    """Boot, serve when it is told to, and return when it is told to stop: True; False if the supervisor has ended.
+
+    `each_turn` is called before each wait, of `wait` seconds at most.
+    """
+    end.send(Report("booted"))
+    while not end.ended:
+        each_turn()
+        select.select([end], [], [], wait)
+        for command in end.receive():
+            if command.serve:
+                end.send(Report("ready"))
+            if command.stop:
+                return True
+    return False
+
+
 def leave(end: Pipe[Command]) -> int:
     """Say that it has ended: the exit status."""
     end.send(Report("draining"))
