@@ -40,11 +40,11 @@ __all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "un
 Handler = Callable[["ServerConnection"], Awaitable[None]]
 ProcessRequest = Callable[["ServerConnection", Request], Awaitable[Response | None] | Response | None]
 ProcessResponse = Callable[["ServerConnection", Request, Response], Awaitable[Response | None] | Response | None]
-GLANCE = 0.05
-"""Seconds between two looks at handshakes in progress."""
-
 Listen = Callable[[asyncio.AbstractEventLoop, Callable[[], asyncio.Protocol]], Awaitable[asyncio.AbstractServer]]
 SelectSubprotocol = Callable[["ServerConnection", Sequence["Subprotocol"]], "str | None"]
+
+GLANCE = 0.05
+"""Seconds between two looks at handshakes in progress."""
 
 
 class ServerConnection(BaseServerConnection):
