@@ -68,8 +68,10 @@ def broadcast(connections, uint8_t opcode, bytes payload not None):
         try:
             if channel.gather is not NULL:
                 channel.flush()
-            channel.behind = True
-            channel.write(data)
+            if channel.stream is not None:
+                channel.stream.send(<const uint8_t *> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), data)
+            else:
+                channel.write(data)
         except Exception as exc:
             failures.append((connection, exc))
             continue

@@ -7,6 +7,7 @@ from tidegate._core.parser cimport Parser
 
 cdef class Channel(Parser):
     cdef uint8_t reading_paused
+    cdef Py_ssize_t placed  # read into the place of a payload, and not looked at yet
     cdef uint8_t discarding  # nothing more is read: RFC 6455 sections 1.4 and 7.1.7
 
     # What this turn of the loop has cost by now.
@@ -15,6 +16,7 @@ cdef class Channel(Parser):
     cdef Py_ssize_t bytes_read
 
     cdef int work(self, double share) except -1
+    cdef int take_placed(self) except -1
     cdef int settle(self, bint over) except -1
     cdef int wait_in_line(self) except -1
     cdef int pause_reading(self) except -1

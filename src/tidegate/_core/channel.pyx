@@ -11,16 +11,22 @@ handshakes, the rules of frames (parser.pyx), control frames, closing, timers, p
 
 from tidegate._core.writer import slow_connections
 
-from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 
 from tidegate._core.counters cimport TG_RECEIVED, tg_now, tg_now_about
 from tidegate._core.deflate cimport Deflate
 from tidegate._core.turns cimport TURN_BYTES, TURN_SECONDS, PyThread_get_thread_ident, Turns
-from tidegate._core.writer cimport CLOSE, CONNECTING, NONE, UNKNOWN
+from tidegate._core.stream cimport Stream
+from tidegate._core.writer cimport CLOSE, CONNECTING
 
 
 # A read of at least this much may have filled the transport's buffer (of 250 KiB), and be followed by another in this turn.
 cdef Py_ssize_t FULL_READ = 200_000
+
+
+# What is missing of a payload that is read into its own place, and how much of it at once, which the cache can hold.
+cdef Py_ssize_t DIRECT = 1 << 15
+cdef Py_ssize_t AT_ONCE = 1 << 17
 
 
 cdef class Channel(Parser):
@@ -55,13 +61,13 @@ cdef class Channel(Parser):
         self.write = transport.write
         # writelines() of asyncio's sockets has no write limit, and on a lost socket spoils the selector (3.12, 3.13.0).
         self.scatter = type(transport).__module__ != "asyncio.selector_events"
-        self.descriptor = UNKNOWN
+        self.stream = transport if isinstance(transport, Stream) else None
         self.now = tg_now()
 
     def _disconnect(self):
         """Let the transport go, which is lost: nothing is written any more. Bytes that came before are still parsed."""
         self.write = None
-        self.descriptor = NONE
+        self.stream = None
         self.reading_paused = self._write_paused = False  # a transport that is lost is asked for nothing
         slow_connections.discard(self)
         if self.chunk is not None and self._state != CONNECTING:
@@ -127,11 +133,44 @@ cdef class Channel(Parser):
             # else the transport has an answer to what was just written, which comes after what is being parsed
         else:
             self.chunk = chunk
+            self.size = PyBytes_GET_SIZE(chunk)
             self.place = 0
             if self.in_line:
                 self.pause_reading()
             elif self.gather is NULL:
                 self.work(TURN_SECONDS)
+
+    cdef int receive(self, bytes buffer, Py_ssize_t size, Py_ssize_t placed) except -1:
+        """Called by a stream: data_received() of bytes that are in its buffer, of which a copy is made of what must wait."""
+        if self._state == CONNECTING or self.discarding or self.chunk is not None or self.in_line or self.gather is not NULL:
+            self.data_received(buffer[:size])
+            return 0
+        self.placed = placed
+        if size:
+            self.chunk = buffer
+            self.size = size
+            self.place = 0
+        try:
+            self.work(TURN_SECONDS)
+        finally:
+            if self.chunk is buffer:
+                self.chunk = buffer[self.place:self.size]
+                self.size -= self.place
+                self.place = 0
+        return 0
+
+    cdef uint8_t *place_for(self, Py_ssize_t *size) except? NULL:
+        """Where to read the rest of a large payload, if nothing comes before it; `receive()` is told how much that was."""
+        cdef Py_ssize_t missing
+        if not self.in_payload or self.discarding or self.chunk is not None or self.in_line or self.gather is not NULL:
+            return NULL
+        missing = self.header.length - self.partial_size
+        if missing < DIRECT:
+            return NULL
+        if self.partial_size == <uint64_t> PyBytes_GET_SIZE(self.partial):
+            self.grow_partial(self.partial_size + 1)
+        size[0] = min(PyBytes_GET_SIZE(self.partial) - <Py_ssize_t> self.partial_size, AT_ONCE)
+        return <uint8_t *> PyBytes_AS_STRING(self.partial) + self.partial_size
 
     cdef int take_turn(self, double share) except -1:
         return 0 if self.gather is not NULL else self.work(share)
@@ -149,7 +188,7 @@ cdef class Channel(Parser):
         cdef Turns turns = self.turns
         cdef double until = turns.until
         cdef bint whole = False
-        cdef Py_ssize_t size = 0 if self.chunk is None else PyBytes_GET_SIZE(self.chunk) - self.place
+        cdef Py_ssize_t size = self.placed + (0 if self.chunk is None else self.size - self.place)
         self.begin_gather()
         self.now = tg_now()
         turns.until = self.now + share
@@ -159,6 +198,8 @@ cdef class Channel(Parser):
         turns.callbacks += 1
         self.reader_yielded = False
         try:
+            if self.placed:
+                self.take_placed()
             while True:
                 self.wake()
                 if self.chunk is None or self.reader_yielded or (self.held and self.must_wait()) or turns.used_up():
@@ -174,6 +215,11 @@ cdef class Channel(Parser):
                 self.unread = None
             self.end_gather()
         return self.settle(self.charge(size, tg_now_about() - self.now))
+
+    cdef int take_placed(self) except -1:
+        cdef Py_ssize_t size = self.placed
+        self.placed = 0
+        return self.extend_partial(<uint8_t *> PyBytes_AS_STRING(self.partial) + self.partial_size, size)
 
     cdef int settle(self, bint over) except -1:
         """Read on, wait for room, or get into line for the next turn: after a turn."""
@@ -196,7 +242,11 @@ cdef class Channel(Parser):
 
     cdef int pause_reading(self) except -1:
         """Have the transport read no more."""
-        if not self.reading_paused and self.write is not None and not self.transport.is_closing():
+        if self.reading_paused or self.write is None:
+            return 0
+        if self.stream is not None:
+            self.reading_paused = self.stream.reading_paused = True
+        elif not self.transport.is_closing():
             self.reading_paused = True
             self.transport.pause_reading()
         return 0
@@ -224,4 +274,4 @@ cdef class Channel(Parser):
         return 0
 
     cdef bint more_to_handle(self):
-        return self.queued > 0 or (self.chunk is not None and self.place < PyBytes_GET_SIZE(self.chunk))
+        return self.queued > 0 or (self.chunk is not None and self.place < self.size)

@@ -14,6 +14,7 @@ cdef class Parser(Inbox):
 
     # What was read and is not parsed: `chunk` from `place` on, then the chunks of `unread`.
     cdef bytes chunk
+    cdef Py_ssize_t size  # of the chunk, which may be a buffer that has room for more
     cdef Py_ssize_t place
     cdef list unread
 
@@ -44,6 +45,7 @@ cdef class Parser(Inbox):
     cdef int receive_whole(self, const uint8_t *p, Py_ssize_t n) except -1
     cdef int begin_partial(self) except -1
     cdef int extend_partial(self, const uint8_t *p, Py_ssize_t n) except -1
+    cdef int grow_partial(self, uint64_t needed) except -1
     cdef int end_partial(self) except -1
     cdef int receive_data(self, object payload) except -1
     cdef int fail(self, int what, object detail) except -1

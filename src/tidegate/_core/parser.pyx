@@ -49,12 +49,13 @@ cdef class Parser(Inbox):
                     return 0
                 continue
             chunk = self.chunk
-            n = PyBytes_GET_SIZE(chunk) - self.place
+            n = self.size - self.place
             if n == 0 and not self.held:
                 self.chunk = None
                 self.place = 0
                 if self.unread is not None:
                     self.chunk = self.unread.pop(0)
+                    self.size = PyBytes_GET_SIZE(self.chunk)
                     if not self.unread:
                         self.unread = None
                 continue
@@ -67,7 +68,7 @@ cdef class Parser(Inbox):
                 if not self.held:
                     if not self.parse_header(p, n):
                         continue
-                    n = PyBytes_GET_SIZE(chunk) - self.place
+                    n = self.size - self.place
                     p = <const uint8_t *> PyBytes_AS_STRING(chunk) + self.place
                 if self.header.opcode == CLOSE:
                     self.wake()  # messages before it may be answered before it is
@@ -191,31 +192,33 @@ cdef class Parser(Inbox):
         return 0
 
     cdef int extend_partial(self, const uint8_t *p, Py_ssize_t n) except -1:
-        """Add to a payload that comes in pieces."""
+        """Add to a payload that comes in pieces; what was read into its place is there already."""
         cdef tg_frame *h = &self.header
         cdef uint64_t needed = self.partial_size + n
-        cdef uint64_t room = PyBytes_GET_SIZE(self.partial)
-        cdef PyObject *grown
         cdef uint8_t *out
-        if needed > room:
-            # Doubling keeps the copying linear; never more than the payload needs.
-            room = min(h.length, max(needed, 2 * room))
-            grown = <PyObject *> self.partial
-            Py_INCREF(self.partial)
-            self.partial = None
-            _PyBytes_Resize(&grown, room)
-            self.partial = <bytes> grown
-            Py_XDECREF(grown)
+        if needed > <uint64_t> PyBytes_GET_SIZE(self.partial):
+            self.grow_partial(needed)
         out = <uint8_t *> PyBytes_AS_STRING(self.partial) + self.partial_size
         if h.masked:
             tg_unmask(out, p, n, h.key, self.partial_size & 3)
-        else:
+        elif out != p:
             memcpy(out, p, n)
         self.partial_size = needed
         if h.opcode < 8 and self.message_opcode == TEXT and not self.encoded and not tg_utf8_check(&self.utf8, out, n):
             return self.fail(INVALID_UTF8, self.text_so_far(self.partial[:self.partial_size]))
         if needed == h.length:
             self.end_partial()
+        return 0
+
+    cdef int grow_partial(self, uint64_t needed) except -1:
+        """Make room: doubling keeps the copying linear; never more than the payload needs."""
+        cdef uint64_t room = min(self.header.length, max(needed, 2 * <uint64_t> PyBytes_GET_SIZE(self.partial)))
+        cdef PyObject *grown = <PyObject *> self.partial
+        Py_INCREF(self.partial)
+        self.partial = None
+        _PyBytes_Resize(&grown, room)
+        self.partial = <bytes> grown
+        Py_XDECREF(grown)
         return 0
 
     cdef int end_partial(self) except -1:

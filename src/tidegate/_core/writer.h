@@ -1,9 +1,8 @@
-/* What writer.pyx needs from C: buffers to gather in, and a write to a socket that never waits.
+/* What writer.pyx needs from C: buffers to gather in.
  * What must not live here: anything of frames. */
 #ifndef TIDEGATE_WRITER_H
 #define TIDEGATE_WRITER_H
 #include <Python.h>
-#include <sys/socket.h>
 
 /* Gathered writes: fixed buffers, lent to a channel for the time of a read callback and given back after it. Popping
  * and pushing happen with the GIL held, so loops in several threads share the stack safely. */
@@ -30,16 +29,6 @@ static inline void tg_gather_return(tg_gather *g) {
     } else {
         free(g);
     }
-}
-
-#ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0 /* macOS; event loops ignore SIGPIPE */
-#endif
-
-/* Sends what the socket takes now. Returns its size; 0 for an error, which the transport will get as well and report. */
-static inline Py_ssize_t tg_send(int descriptor, const void *data, size_t size) {
-    Py_ssize_t sent = send(descriptor, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
-    return sent < 0 ? 0 : sent;
 }
 
 #endif

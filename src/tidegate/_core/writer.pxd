@@ -5,7 +5,8 @@ from libc.stdint cimport uint8_t, uint64_t
 
 from tidegate._core.deflate cimport Compression, Deflate
 from tidegate._core.counters cimport Row, tg_row
-from tidegate._core.turns cimport PyThread_get_thread_ident, Turns, TurnTaker
+from tidegate._core.stream cimport Receiver, Stream
+from tidegate._core.turns cimport PyThread_get_thread_ident, Turns
 
 
 # protocol.State and the opcodes, as the hot path knows them.
@@ -23,12 +24,6 @@ cdef enum:
 cdef enum:
     DECLINED, SENT, BEGUN
 
-# A Writer's descriptor, if it has none: there is none to be used, or it was not looked for.
-cdef enum:
-    NONE = -1
-    UNKNOWN = -2
-
-
 cdef extern from "writer.h" nogil:
     const size_t TG_GATHER
 
@@ -38,18 +33,16 @@ cdef extern from "writer.h" nogil:
 
     tg_gather *tg_gather_lend()
     void tg_gather_return(tg_gather *g)
-    Py_ssize_t tg_send(int descriptor, const void *data, size_t size)
 
 
-cdef class Writer(TurnTaker):
+cdef class Writer(Receiver):
     # The transport, the loop, the row to count in.
     cdef readonly object transport
     cdef readonly object loop
     cdef Turns turns
     cdef object write  # transport.write, bound once
-    cdef int descriptor  # of the socket, to which what is gathered can go at once; NONE or UNKNOWN
+    cdef Stream stream  # the transport, if it is one
     cdef uint8_t scatter  # the transport takes the parts of a frame as well as the whole
-    cdef uint8_t behind  # the transport was given something, and may still have some of it
     cdef uint8_t client  # which side masks
     cdef PyObject *row  # a Row, owned: garbage collection must not clear it, since counts points into it
     cdef tg_row *counts
@@ -82,7 +75,6 @@ cdef class Writer(TurnTaker):
     cdef int flush(self) except -1
     cdef int end_gather(self) except -1
     cdef int put_gathered(self, tg_gather *gather) except -1
-    cdef int find_descriptor(self) except -1
     cdef int put(self, object data, object lines=*) except -1
 
     cdef inline int check(self) except -1:

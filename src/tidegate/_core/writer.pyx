@@ -32,7 +32,7 @@ cdef Row client_row = Row()
 slow_connections = set()
 
 
-cdef class Writer(TurnTaker):
+cdef class Writer(Receiver):
     """The part of a connection that writes.
 
     Attributes:
@@ -42,7 +42,6 @@ cdef class Writer(TurnTaker):
 
     def __cinit__(self):
         self.count_in(current_row())
-        self.descriptor = NONE
 
     def __dealloc__(self):
         Py_XDECREF(self.row)
@@ -188,6 +187,8 @@ cdef class Writer(TurnTaker):
             new_key(head + size - 4)
         elif n >= UNCOPIED and owner is not None and self.scatter:
             self.flush()
+            if self.stream is not None:
+                return self.stream.send_pieces(head, size, owner)
             return self.put(None, (PyBytes_FromStringAndSize(<char *> head, size), owner))
         if self.gather is not NULL and size + n <= TG_GATHER:
             while self.gather.size + size + n > TG_GATHER:
@@ -236,39 +237,19 @@ cdef class Writer(TurnTaker):
         return 0
 
     cdef int put_gathered(self, tg_gather *gather) except -1:
-        """Send to the socket, unless the transport has earlier bytes to send; give the transport the rest."""
-        cdef Py_ssize_t size = gather.size, sent = 0
+        """Write what is gathered, which is nothing then."""
+        cdef Py_ssize_t size = gather.size
         gather.size = 0
-        if self.write is None:
-            return 0
-        if self.descriptor == UNKNOWN:
-            self.find_descriptor()
-        if self.descriptor >= 0:
-            if self.behind:
-                self.behind = self.transport.get_write_buffer_size() != 0
-            if not self.behind:
-                sent = tg_send(self.descriptor, gather.data, size)
-        if sent < size:
-            self.put(PyBytes_FromStringAndSize(<char *> gather.data + sent, size - sent))
-        return 0
-
-    cdef int find_descriptor(self) except -1:
-        """Look for the socket of a transport of uvloop, which itself writes only at the end of the loop's iteration.
-
-        That is safe during a read callback: the transport, which called, closes its socket only after connection_lost().
-        """
-        self.descriptor = NONE
-        if type(self.transport).__module__ == "uvloop.loop" and self.transport.get_extra_info("sslcontext") is None:
-            sock = self.transport.get_extra_info("socket")
-            if sock is not None:
-                self.descriptor = sock.fileno()
-        return 0
+        if self.stream is not None:
+            return self.stream.send(gather.data, size, None)
+        return self.put(PyBytes_FromStringAndSize(<char *> gather.data, size))
 
     cdef int put(self, object data, object lines=None) except -1:
         """Give the transport bytes, or lines of them."""
         if self.write is None:
             return 0
-        self.behind = True
+        if self.stream is not None and lines is None and PyBytes_CheckExact(data):
+            return self.stream.send(<const uint8_t *> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), data)
         try:
             if lines is None:
                 self.write(data)

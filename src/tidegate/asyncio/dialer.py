@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import socket
 import ssl
 from typing import Any, Literal, cast
 
+from .._core.stream import STREAMS, adopt
 from ..proxy import Proxy, get_proxy, parse_proxy
 from ..uri import WebSocketURI
 from .tunnel import through_http, through_socks
@@ -21,6 +24,21 @@ TCP_ARGUMENTS = frozenset(inspect.signature(asyncio.BaseEventLoop.create_connect
     TLS_ARGUMENTS, ("self", "protocol_factory")
 )
 UNIX_ARGUMENTS = frozenset({"path", "sock"})
+
+
+class Waiting(asyncio.Protocol):
+    """Keeps a transport of the loop's from reading, until its socket has another."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.Transport, transport).pause_reading()
+
+
+def take_over(transport: asyncio.Transport, protocol: asyncio.Protocol) -> None:
+    """Make a stream of a transport's socket; it has read nothing, and its own descriptor is closed."""
+    sock = transport.get_extra_info("socket")
+    own = socket.socket(sock.family, sock.type, sock.proto, fileno=os.dup(sock.fileno()))
+    transport.abort()
+    adopt(asyncio.get_running_loop(), own, protocol)
 
 
 class Dialer:
@@ -112,14 +130,22 @@ class Dialer:
         tls = self._tls_with(uri)
         host = uri.host if self.host is None else self.host
         port = uri.port if self.port is None else self.port
+        streams = STREAMS and not tls
+        factory = Waiting if streams else lambda: protocol
+        if streams and self.sock is not None:
+            adopt(loop, self.sock, protocol)
+            return
         if self.unix:
-            await loop.create_unix_connection(lambda: protocol, cast(Any, self._path), sock=self.sock, **tls)
+            transport, _ = await loop.create_unix_connection(factory, cast(Any, self._path), sock=self.sock, **tls)
         elif self.sock is not None:
-            await loop.create_connection(lambda: protocol, sock=self.sock, **self._tcp, **tls)
+            transport, _ = await loop.create_connection(factory, sock=self.sock, **self._tcp, **tls)
         elif proxy is None:
-            await loop.create_connection(lambda: protocol, host, port, **self._tcp, **tls)
+            transport, _ = await loop.create_connection(factory, host, port, **self._tcp, **tls)
         else:
             await self._dial_through(parse_proxy(proxy), host, port, user_agent, tls, protocol)
+            return
+        if streams:
+            take_over(transport, protocol)
 
     async def _dial_through(
         self,
@@ -133,7 +159,10 @@ class Dialer:
         loop = asyncio.get_running_loop()
         if proxy.scheme.startswith("socks"):
             sock = await through_socks(proxy, host, port, local_addr=self._tcp.get("local_addr"))
-            await loop.create_connection(lambda: protocol, sock=sock, **tls)
+            if STREAMS and not tls:
+                adopt(loop, sock, protocol)
+            else:
+                await loop.create_connection(lambda: protocol, sock=sock, **tls)
             return
         own_tls = self._tls_with_proxy(proxy)
         transport = await through_http(proxy, host, port, user_agent=user_agent, **self._tcp, **own_tls)

@@ -25,6 +25,7 @@ from ..server import HandshakeOptions
 from .auth import basic_auth, guarded
 from .broadcast import broadcast
 from .deadlines import Deadlines
+from .listening import listen
 from .options import ProcessPolicy, ServerSettings, Settings, check_functions
 from .registry import ConnectionRegistry
 from .server_connection import BaseServerConnection
@@ -347,14 +348,11 @@ def serve(
     if kwargs.get("ssl") is not None:
         kwargs.setdefault("ssl_handshake_timeout", open_timeout)
         kwargs.setdefault("ssl_shutdown_timeout", close_timeout)
-    unix = kwargs.pop("unix", False)
     policy = kwargs.pop("policy", None) or ProcessPolicy()
 
-    def listen(loop: asyncio.AbstractEventLoop, factory: Callable[[], asyncio.Protocol]) -> Awaitable[Any]:
-        if unix:
-            return loop.create_unix_server(factory, **kwargs)
-        return loop.create_server(factory, host, port, **kwargs)
-
+    admission = policy.admission
+    kwargs["tls"] = admission is not None and admission.tls is not None
+    listening = functools.partial(listen, host=host, port=port, **kwargs)
     settings = functools.partial(
         ServerSettings,
         handler=give_path(handler),
@@ -364,7 +362,7 @@ def serve(
         server_header=server_header,
         **limits,
     )
-    return Server(settings, policy, logger, create_connection, listen)
+    return Server(settings, policy, logger, create_connection, listening)
 
 
 async def handshakes_done(

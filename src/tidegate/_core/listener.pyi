@@ -1,0 +1,12 @@
+import asyncio
+import socket
+from collections.abc import Callable
+
+class Listener:
+    loop: asyncio.AbstractEventLoop
+    sock: socket.socket
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, factory: Callable[[], asyncio.BaseProtocol]
+    ) -> None: ...
+    def start(self, backlog: int) -> None: ...
+    def stop(self) -> None: ...
