@@ -163,7 +163,7 @@ def accept(request: Request, options: HandshakeOptions, connection: Any, now: fl
     _check_key(key)
     _check_version(headers)
     origin = _check_origin(headers, options)
-    extensions_header, extensions = _negotiate_extensions(headers, options)
+    extensions_header, extensions = negotiate_extensions(headers.get_all("Sec-WebSocket-Extensions"), options)
     subprotocol = _negotiate_subprotocol(headers, options, connection)
 
     # These values are known to be valid. The headers are a hook's to change; nothing of them may be shared.
@@ -258,8 +258,8 @@ def _check_origin(headers: Headers, options: HandshakeOptions) -> Origin | None:
     raise InvalidOrigin(origin)
 
 
-def _negotiate_extensions(headers: Headers, options: HandshakeOptions) -> tuple[str, list[Extension]]:
-    """Choose extensions (RFC 6455, 9.1); return the value of the header, and them.
+def negotiate_extensions(lines: Sequence[str], options: HandshakeOptions) -> tuple[str, list[Extension]]:
+    """Choose extensions (RFC 6455, 9.1) from the values of a header; return the value that answers it, and them.
 
     What the client offers is taken in its order, which is that of its preference. The same extension may be offered
     several times with different parameters; the first offer that a factory accepts counts.
@@ -268,7 +268,6 @@ def _negotiate_extensions(headers: Headers, options: HandshakeOptions) -> tuple[
     if not options.extensions:
         return "", accepted
     names: list[ExtensionHeader] = []
-    lines = headers.get_all("Sec-WebSocket-Extensions")
     for name, offer in parse_lines(parse_extension, lines, "Sec-WebSocket-Extensions"):
         for factory in options.extensions:
             if factory.name != name or any(extension.name == name for extension in accepted):

@@ -2,6 +2,8 @@ import asyncio
 import socket
 from collections.abc import Callable
 
+from .stream import Stream
+
 class Listener:
     loop: asyncio.AbstractEventLoop
     sock: socket.socket
@@ -9,4 +11,5 @@ class Listener:
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, factory: Callable[[], asyncio.BaseProtocol]
     ) -> None: ...
     def start(self, backlog: int) -> None: ...
+    def streams(self) -> list[Stream]: ...
     def stop(self) -> None: ...

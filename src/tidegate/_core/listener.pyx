@@ -64,6 +64,13 @@ cdef class Listener(Pollable):
         if self.descriptor >= 0:
             self.poller.forget(self)
 
+    def streams(self):
+        """Return the connections that it accepted and that are not lost."""
+        return [
+            member for member in Poller.of(self.loop).members
+            if isinstance(member, Stream) and (<Stream> member).context is self.context
+        ]
+
     cdef int on_ready(self, uint32_t events) except -1:
         return 0 if self.resting else self.go_on()
 

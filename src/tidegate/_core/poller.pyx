@@ -14,6 +14,7 @@ import os
 from weakref import WeakValueDictionary
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t
 
 
@@ -41,7 +42,9 @@ cdef extern from "stream.h" nogil:
 cdef enum:
     READ = 1 << 17
 
+# Pollers by the id of their loop, and the one that was asked for last.
 cdef object by_loop = WeakValueDictionary()
+cdef PyObject *latest = NULL
 
 
 cdef int raise_error(Py_ssize_t error) except -1:
@@ -83,7 +86,11 @@ cdef class Poller:
 
     @staticmethod
     cdef Poller of(object loop):
-        cdef Poller poller = by_loop.get(id(loop))
+        global latest
+        cdef Poller poller
+        if latest is not NULL and (<Poller> latest).loop is loop:
+            return <Poller> latest
+        poller = by_loop.get(id(loop))
         if poller is None:
             poller = Poller.__new__(Poller)
             poller.loop = loop
@@ -92,9 +99,13 @@ cdef class Poller:
             poller.gone = []
             poller.line = []
             by_loop[id(loop)] = poller
+        latest = <PyObject *> poller
         return poller
 
     def __dealloc__(self):
+        global latest
+        if latest is <PyObject *> self:
+            latest = NULL
         if self.descriptor >= 0:
             close(self.descriptor)
 

@@ -1,7 +1,9 @@
 """Listening: with streams of our own where they can serve, with the event loop's transports elsewhere.
 
-The loop always binds, by its own create_server(), with its own arguments and errors. Where streams serve, the server that
-it makes is never started, and keeps the sockets, on which listeners of ours accept. What must not live here: protocols.
+The loop always binds, by its own create_server(), with its own arguments and errors. Where streams serve, the server
+that it makes is never started, and keeps the sockets, on which listeners of ours accept.
+
+What must not live here: protocols.
 """
 
 from __future__ import annotations
@@ -122,6 +124,18 @@ class StreamServer(asyncio.AbstractServer):
             listener.stop()
             listener.sock.detach()  # the descriptor is the loop's server's to close
         self._bound.close()
+
+    def close_clients(self) -> None:
+        """Close all connections that were accepted."""
+        for listener in self._listeners:
+            for stream in listener.streams():
+                stream.close()
+
+    def abort_clients(self) -> None:
+        """Abort all connections that were accepted."""
+        for listener in self._listeners:
+            for stream in listener.streams():
+                stream.abort()
 
     async def wait_closed(self) -> None:
         """Wait until the sockets are closed."""

@@ -135,6 +135,14 @@ class ServerSettings(Settings):
     policy: ProcessPolicy
     registry: ConnectionRegistry[Any]
     start: Callable[[Coroutine[Any, Any, None]], None]
+    plain: bool = dataclasses.field(init=False)  # a plain request needs neither a look at it nor a choice
+    last_lines: bytes = dataclasses.field(init=False)  # of a response 101
+
+    def __post_init__(self) -> None:
+        hooks = self.process_request or self.process_response
+        options = self.handshake
+        self.plain = not (hooks or options.origins is not None or options.subprotocols or options.select_subprotocol)
+        self.last_lines = b"\r\n" if self.server_header is None else f"Server: {self.server_header}\r\n\r\n".encode()
 
 
 def check_functions(**functions: Any) -> None:

@@ -10,16 +10,26 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from .._core.counters import RESULT_OF_STATUS
+from .._core.handshake import accept_plain
 from ..exceptions import InvalidHandshake
 from ..http11 import Request, RequestParser, Response, has_body
 from ..limits import DAEMON
 from ..protocol import CLOSED, CONNECTING, OPEN
 from ..redaction import redact
-from ..server import accept, check_host, finalize, rejection, rejection_of, text_response
+from ..server import (
+    accept,
+    check_host,
+    finalize,
+    http_date,
+    negotiate_extensions,
+    rejection,
+    rejection_of,
+    text_response,
+)
 from .access_log import log_close, log_handshake
 from .access_log import logger as access_logger
 from .admission import ClientRecord, Verdict
@@ -131,6 +141,8 @@ class BaseServerConnection(Connection):
             self._early_data(data)
             return
         if self._parser is None:
+            if self._settings.plain and not self._slow and self._accept_plain(data):
+                return
             self._parser = RequestParser()
         try:
             complete = self._parser.feed(data)
@@ -141,6 +153,29 @@ class BaseServerConnection(Connection):
             return
         if complete:
             self._request_received(self._parser)
+
+    def _accept_plain(self, data: bytes) -> bool:
+        """Accept a request that is as most are, without making an object of it; return whether it was one."""
+        record, handshake = self._record, self._settings.handshake
+        if (record is not None and record.unidentified) or self._verdict() is not None:
+            return False
+        accepted = accept_plain(data, http_date(time()).encode())
+        if accepted is None:
+            return False
+        size, response, offers = accepted
+        if offers is not None and handshake.extensions:
+            try:
+                header, extensions = negotiate_extensions([offers.decode()], handshake)
+            except InvalidHandshake:
+                return False  # it is rejected with the reason
+            if extensions:
+                self._adopt(extensions)
+                response += f"Sec-WebSocket-Extensions: {header}\r\n".encode()
+        self._request = data[:size]
+        self._send_response(response + self._settings.last_lines, 101, "Switching Protocols", monotonic())
+        self._open(data[size:])
+        self._settings.start(self._handle())
+        return True
 
     @property
     def _answered(self) -> bool:
@@ -268,9 +303,22 @@ class BaseServerConnection(Connection):
         status = response.status_code
         if status != 101 and self._parser is not None and not has_body(self._parser.method, status):
             raw = raw[: len(raw) - len(response.body)]
+        self._send_response(raw, status, response.reason_phrase, now, chosen)
+        self._response = raw if isinstance(self._request, bytes) else response
+        if status == 101:
+            parser, self._parser = self._parser, None
+            self._open(b"" if parser is None else parser.rest)
+        else:
+            self._settings.deadlines.set(self, self._settings.close_timeout)
+            self._parser = None
+            self._end_stream()
+        return status == 101
+
+    def _send_response(self, raw: bytes, status: int, reason: str, now: float, chosen: bool = False) -> None:
+        """Send the response, by which the handshake is over; count and log it."""
         if self._slow:
             self._log_head(">", raw)
-        self._response = raw if isinstance(self._request, bytes) else response
+        self._response = raw
         if self._record is not None and self._record.verdict is not None:
             result = "limited"
         else:
@@ -281,24 +329,19 @@ class BaseServerConnection(Connection):
         self._settings.registry.handshaking.discard(self)
         self._write_bytes(raw)
         if status == 101:
-            self._open(now)
+            self._opened_at = now
         else:
-            self._log_event("connection rejected (%d %s)", status, response.reason_phrase)
-            self._settings.deadlines.set(self, self._settings.close_timeout)
-            self._parser = None
-            self._end_stream()
-        return status == 101
+            self._log_event("connection rejected (%d %s)", status, reason)
 
-    def _open(self, now: float) -> None:
-        parser, self._parser = self._parser, None
+    def _open(self, rest: bytes) -> None:
+        """Be open; `rest` came after the request."""
         self._state = OPEN
-        self._opened_at = now
         self._row.opened()
         self._settings.registry.open.add(self)
         self._settings.deadlines.set(self, self._settings.ping_interval)
         self._log_event("connection open")
-        if parser is not None and parser.rest:
-            self.data_received(parser.rest)
+        if rest:
+            self.data_received(rest)
 
     def on_rejecting(self) -> None:
         """Answer 503: the server rejects handshakes from now on."""
