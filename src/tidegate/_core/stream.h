@@ -1,5 +1,5 @@
 /* System calls on sockets that never wait, for poller.pyx, stream.pyx and listener.pyx. Each returns what the call did, or
- * minus errno. What must not live here: anything that knows a Python object. */
+ * minus errno; one that a signal interrupts is made again, for nothing would tell that it is due. What must not live here: anything that knows a Python object. */
 #ifndef TIDEGATE_STREAM_H
 #define TIDEGATE_STREAM_H
 #include <Python.h>
@@ -37,7 +37,9 @@ static inline int tg_wait(int set, struct epoll_event *events) {
 }
 
 static inline Py_ssize_t tg_receive(int descriptor, void *data, size_t size) {
-    Py_ssize_t n = recv(descriptor, data, size, MSG_DONTWAIT);
+    Py_ssize_t n;
+    do n = recv(descriptor, data, size, MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
 }
 
@@ -51,7 +53,9 @@ static inline Py_ssize_t tg_receive_pieces(int descriptor, struct iovec *pieces,
 }
 
 static inline Py_ssize_t tg_write(int descriptor, const void *data, size_t size) {
-    Py_ssize_t n = send(descriptor, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    Py_ssize_t n;
+    do n = send(descriptor, data, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
 }
 
@@ -60,7 +64,9 @@ static inline Py_ssize_t tg_write_pieces(int descriptor, struct iovec *pieces, s
     memset(&message, 0, sizeof message);
     message.msg_iov = pieces;
     message.msg_iovlen = count;
-    Py_ssize_t n = sendmsg(descriptor, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    Py_ssize_t n;
+    do n = sendmsg(descriptor, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
 }
 

@@ -34,7 +34,7 @@ cdef extern from "Python.h":
 
 cdef extern from "stream.h" nogil:
     const int TG_STREAMS, TG_PIECES
-    int EAGAIN, EINTR, AF_INET, AF_INET6, AF_UNIX
+    int EAGAIN, AF_INET, AF_INET6, AF_UNIX
     void tg_local_address(int descriptor, tg_address *to)
     uint32_t EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLET
     int close(int descriptor)
@@ -252,7 +252,7 @@ cdef class Stream(Pollable):
 
     cdef int read_nothing(self, Py_ssize_t n) except -1:
         """There was an error, or the end."""
-        if n == -EAGAIN or n == -EINTR:
+        if n == -EAGAIN:
             return 0
         if n < 0:
             return self.fail(OSError(-n, os.strerror(-n)), "Fatal read error on socket transport")
@@ -331,7 +331,7 @@ cdef class Stream(Pollable):
             if sent == n:
                 return 0
             if sent < 0:
-                if sent != -EAGAIN and sent != -EINTR:
+                if sent != -EAGAIN:
                     return self.fail(OSError(-sent, os.strerror(-sent)), "Fatal write error on socket transport")
                 sent = 0
         if owner is None:
@@ -354,7 +354,7 @@ cdef class Stream(Pollable):
         if sent == size + n:
             return 0
         if sent < 0:
-            if sent != -EAGAIN and sent != -EINTR:
+            if sent != -EAGAIN:
                 return self.fail(OSError(-sent, os.strerror(-sent)), "Fatal write error on socket transport")
             sent = 0
         if sent < size:
@@ -381,8 +381,6 @@ cdef class Stream(Pollable):
         while self.pending is not None:
             offered = self.offer(pieces, &count)
             sent = tg_write_pieces(self.descriptor, pieces, count)
-            if sent == -EINTR:
-                continue
             if sent < 0:
                 if sent != -EAGAIN:
                     self.fail(OSError(-sent, os.strerror(-sent)), "Fatal write error on socket transport")
