@@ -283,11 +283,11 @@ cdef class Stream(Pollable):
 
     def writelines(self, list_of_data):
         cdef list parts = list(list_of_data)
+        for part in parts:
+            if not isinstance(part, (bytes, bytearray, memoryview)):
+                raise TypeError(f"data argument must be a bytes-like object, not {type(part).__name__!r}")
         if self.pending is None and len(parts) > 1 and not self.lost:
             self.check_writable()
-            for part in parts:
-                if not isinstance(part, (bytes, bytearray, memoryview)):
-                    raise TypeError(f"data argument must be a bytes-like object, not {type(part).__name__!r}")
             # As one system call: what waits is kept until then without being copied.
             for part in parts:
                 self.keep(part if PyBytes_CheckExact(part) else bytes(part))
@@ -365,6 +365,8 @@ cdef class Stream(Pollable):
         return self.pause_protocol()
 
     cdef int keep(self, object data) except -1:
+        if len(data) == 0:
+            return 0
         if self.pending is None:
             self.pending = deque()
         self.pending.append(data)
