@@ -36,7 +36,7 @@ cdef extern from "stream.h" nogil:
     const int TG_STREAMS, TG_PIECES
     int EAGAIN, AF_INET, AF_INET6, AF_UNIX
     void tg_local_address(int descriptor, tg_address *to)
-    uint32_t EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLET
+    uint32_t EPOLLIN, EPOLLPRI, EPOLLOUT, EPOLLRDHUP, EPOLLET
     int close(int descriptor)
     Py_ssize_t tg_receive(int descriptor, void *data, size_t size)
     Py_ssize_t tg_receive_pieces(int descriptor, iovec *pieces, size_t count)
@@ -91,9 +91,9 @@ cdef class Stream(Pollable):
 
     cdef int start(self) except -1:
         """Read, and write what waits, from the next turn on."""
-        # A Unix socket may return less than it has: descriptors that come along end a read.
+        # A Unix socket may return less than it has: descriptors that come along end a read, as urgent data do with TCP.
         self.ending = self.family == AF_UNIX
-        return 0 if self.lost else self.poller.watch(self, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
+        return 0 if self.lost else self.poller.watch(self, EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 
     def __dealloc__(self):
         if self.descriptor >= 0 and self.sock is None:
