@@ -11,6 +11,8 @@ What must not live here: what a member does (stream.pyx, listener.pyx).
 """
 
 import os
+from asyncio import BaseEventLoop
+from collections import deque
 from weakref import WeakValueDictionary
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -26,12 +28,6 @@ cdef extern from "Python.h":
 
 
 cdef extern from "stream.h" nogil:
-    const int TG_EVENTS
-    ctypedef union epoll_data_t:
-        void *ptr
-    struct epoll_event:
-        uint32_t events
-        epoll_data_t data
     int tg_new_set()
     int close(int descriptor)
     int tg_watch(int set, int descriptor, uint32_t events, void *data)
@@ -52,6 +48,19 @@ cdef int raise_error(Py_ssize_t error) except -1:
     raise OSError(-error, os.strerror(-error))
 
 
+def _raise(exception):
+    raise exception
+
+
+cdef object enter_context(object context):
+    """Enter a context and return it; if it is entered already, by whatever runs this nested loop, a copy."""
+    if PyContext_Enter(context) != 0:
+        PyErr_Clear()
+        context = PyContext_Copy(context)
+        PyContext_Enter(context)
+    return context
+
+
 cdef class Pollable:
     def __cinit__(self):
         self.descriptor = -1
@@ -66,11 +75,7 @@ cdef class Pollable:
 
     cdef int enter(self, uint32_t events) except -1:
         """Call on_ready(), or go_on() without events, in the context."""
-        cdef object context = self.context
-        if PyContext_Enter(context) != 0:  # entered already, by whatever runs this nested loop
-            PyErr_Clear()
-            context = PyContext_Copy(context)
-            PyContext_Enter(context)
+        cdef object context = enter_context(self.context)
         try:
             if events:
                 self.on_ready(events)
@@ -97,7 +102,8 @@ cdef class Poller:
             poller.descriptor = -1
             poller.members = set()
             poller.gone = []
-            poller.line = []
+            poller.line = deque()
+            poller.nests = isinstance(loop, BaseEventLoop)  # if it is patched so; uvloop's cannot be
             by_loop[id(loop)] = poller
         latest = <PyObject *> poller
         return poller
@@ -143,7 +149,7 @@ cdef class Poller:
         if pollable.watched:
             tg_watch(self.descriptor, pollable.descriptor, 0, NULL)
             pollable.watched = False
-            if self.depth:
+            if self.look is not NULL:
                 self.gone.append(pollable)
             self.members.discard(pollable)
             if not self.members:
@@ -154,36 +160,75 @@ cdef class Poller:
     cdef int again(self, Pollable pollable) except -1:
         """Have the member go on in the next turn."""
         if not pollable.in_line:
-            if not self.line:
-                self.loop.call_soon(self._next_turn)
+            self.mark()
             pollable.in_line = True
             self.line.append(pollable)
         return 0
 
+    cdef int mark(self) except -1:
+        if not self.marked:
+            self.loop.call_soon(self._next_turn)
+            self.marked = True
+        return 0
+
     def _next_turn(self):
-        cdef list line = self.line
+        """Called by the loop when all others have had their turn."""
         cdef Pollable pollable
-        self.line = []
-        for pollable in line:
+        cdef Py_ssize_t waiting = len(self.line)
+        self.marked = False
+        if waiting > 1 and self.nests:
+            self.mark()  # should the first of them run a nested loop, that serves the others
+        while waiting and self.line:
+            pollable = self.line.popleft()
             pollable.in_line = False
+            waiting -= 1
             if pollable.descriptor >= 0:
-                pollable.enter(0)
+                self.work(pollable, 0)
 
     def __call__(self):
         """Called by the loop when something is ready."""
-        cdef epoll_event events[256]
-        cdef Pollable pollable
-        cdef int i, n = tg_wait(self.descriptor, events) if self.descriptor >= 0 else 0
-        self.depth += 1
+        cdef Look look
+        if self.descriptor < 0:
+            return
+        look.next, look.count, look.outer = 0, tg_wait(self.descriptor, look.events), self.look
+        self.look = &look
         try:
-            for i in range(n):
-                pollable = <Pollable> events[i].data.ptr
-                if pollable.descriptor >= 0:
-                    pollable.enter(events[i].events)
+            if look.count > 1 and self.nests:
+                self.loop.call_soon(self._rest)
+            self.serve(&look)
         finally:
-            self.depth -= 1
-            if self.depth == 0 and self.gone:
+            self.look = look.outer
+            if self.look is NULL and self.gone:
                 self.gone.clear()
+
+    def _rest(self):
+        """Called in a nested loop: serve those whose events the loops around it have taken, as the kernel tells them once."""
+        cdef Look *look = self.look
+        while look is not NULL and look.next >= look.count:
+            look = look.outer
+        if look is not NULL:
+            self.loop.call_soon(self._rest)
+            self.serve(look)
+
+    cdef int serve(self, Look *look) except -1:
+        """Have everybody work that is ready and has not yet worked."""
+        cdef Pollable pollable
+        cdef int i
+        while look.next < look.count:
+            i = look.next
+            look.next += 1
+            pollable = <Pollable> look.events[i].data.ptr
+            if pollable.descriptor >= 0:
+                self.work(pollable, look.events[i].events)
+        return 0
+
+    cdef int work(self, Pollable pollable, uint32_t events) except -1:
+        """enter(); what is to end the loop ends it when the others have worked, whose events will not come again."""
+        try:
+            pollable.enter(events)
+        except BaseException as exc:
+            self.loop.call_soon(_raise, exc)
+        return 0
 
     cdef bytes lend(self):
         """The buffer to read into; in a nested event loop it may be with somebody, who gets to keep it."""
