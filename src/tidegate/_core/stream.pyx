@@ -21,7 +21,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyOb
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t
 
-from tidegate._core.poller cimport Pollable, Poller
+from tidegate._core.poller cimport Pollable, Poller, enter_context
 from tidegate._core.turns cimport TurnTaker
 
 
@@ -30,6 +30,7 @@ STREAMS = bool(TG_STREAMS)  # whether there are any on this platform
 
 cdef extern from "Python.h":
     object PyContext_CopyCurrent()
+    int PyContext_Exit(object context)
 
 
 cdef extern from "stream.h" nogil:
@@ -176,16 +177,22 @@ cdef class Stream(Pollable):
             self.readable = True
             if events & ~<uint32_t> (EPOLLIN | EPOLLOUT):
                 self.ending = True
-        if self.pending is not None and events & ~<uint32_t> EPOLLIN:
-            self.flush()
-        return self.go_on() if self.readable else 0
+        try:
+            if self.pending is not None and events & ~<uint32_t> EPOLLIN:
+                self.flush()
+        finally:
+            if self.readable:
+                self.go_on()
+        return 0
 
     cdef int go_on(self) except -1:
         """Read once, and again in the next turn if that was not all."""
         if not (self.reading_paused or self.closing or self.eof_received):
-            self.read()
-            if self.readable and not self.reading_paused:
-                self.poller.again(self)
+            try:
+                self.read()
+            finally:
+                if self.readable and not self.reading_paused:
+                    self.poller.again(self)
         return 0
 
     cdef int read(self) except -1:
@@ -256,12 +263,14 @@ cdef class Stream(Pollable):
             return 0
         if n < 0:
             return self.fail(OSError(-n, os.strerror(-n)), "Fatal read error on socket transport")
+        self.readable = True  # until it has been told
         try:
             stay = self.protocol.eof_received()
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
             return self.fail(exc, "Fatal error: protocol.eof_received() call failed.")
+        self.readable = False
         if stay:
             self.eof_received = True
             return 0
@@ -390,12 +399,14 @@ cdef class Stream(Pollable):
             self.drop(sent)
             if sent < offered:
                 break
-        self.resume_protocol()  # which may write more, or close
-        if self.pending is None and not self.lost:
-            if self.closing:
-                return self.finish(None)
-            if self.eof_written:
-                return self.end_writing()
+        try:
+            self.resume_protocol()  # which may write more, or close
+        finally:
+            if self.pending is None and not self.lost:
+                if self.closing:
+                    self.finish(None)
+                elif self.eof_written:
+                    self.end_writing()
         return 0
 
     cdef Py_ssize_t offer(self, iovec *pieces, size_t *count) except -1:
@@ -486,13 +497,19 @@ cdef class Stream(Pollable):
         self.closing = self.lost = True
         self.pending = None
         self.pending_size = 0
-        self.loop.call_soon(self._connection_lost, exception, context=self.context)
+        self.loop.call_soon(self._connection_lost, exception)
         return 0
 
     def _connection_lost(self, exception):
+        cdef object context = enter_context(self.context)
         try:
             self.protocol.connection_lost(exception)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.report(exc, "Fatal error: protocol.connection_lost() call failed.")
         finally:
+            PyContext_Exit(context)
             self.shut()
 
     cdef int shut(self) except -1:
