@@ -4,6 +4,7 @@
 What must not live here: binding and names of addresses, who is let in (asyncio).
 """
 
+import errno
 import os
 import socket
 
@@ -19,7 +20,7 @@ cdef extern from "Python.h":
 
 cdef extern from "stream.h" nogil:
     uint32_t EPOLLIN, EPOLLET
-    int EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM
+    int EAGAIN
     int tg_accept(int descriptor, tg_address *peer)
 
 
@@ -31,6 +32,15 @@ cdef enum:
 
 # Seconds without accepting when the system has no more descriptors or memory, as asyncio has it.
 cdef double RETRY = 1.0
+
+# Of a connection that is gone, of its network or of a firewall (accept(2)): the next may be better. Anything else stays.
+cdef frozenset FLEETING = frozenset(
+    -getattr(errno, name)
+    for name in (
+        "ECONNABORTED", "EINTR", "EPERM", "EPROTO", "ENOPROTOOPT", "ETIMEDOUT",
+        "ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH", "ENONET",
+    )
+)
 
 
 cdef class Listener(Pollable):
@@ -84,10 +94,15 @@ cdef class Listener(Pollable):
             if descriptor == -EAGAIN:
                 return 0
             if descriptor >= 0:
-                self.made(descriptor, &peer)
-            elif descriptor in (-EMFILE, -ENFILE, -ENOBUFS, -ENOMEM):
+                try:
+                    self.made(descriptor, &peer)
+                except BaseException:
+                    self.poller.again(self)
+                    raise
+            elif descriptor in FLEETING:
+                pass
+            else:
                 return self.refused(descriptor)
-            # else this connection is gone, or its network: the next may be better
         return self.poller.again(self)
 
     cdef int made(self, int descriptor, tg_address *peer) except -1:
@@ -100,19 +115,20 @@ cdef class Listener(Pollable):
             stream.set_protocol(protocol)
             protocol.connection_made(stream)
             stream.start()
-        except (SystemExit, KeyboardInterrupt):
-            raise
         except BaseException as exc:
             if stream.protocol is None:
                 stream.shut()
-            stream.fail(exc, "Fatal error: a connection that was accepted could not begin.")
+            stream.finish(exc)
+            if isinstance(exc, (SystemExit, KeyboardInterrupt)):
+                raise
+            stream.report(exc, "Fatal error: a connection that was accepted could not begin.")
         return 0
 
     cdef int refused(self, int error) except -1:
-        """The system has nothing to accept with: say so, and try again later."""
+        """The system has nothing to accept with, or the socket is none to accept on: say so, and try again later."""
         self.resting = True
         self.loop.call_exception_handler({
-            "message": "socket.accept() out of system resource",
+            "message": "socket.accept() failed, and is tried again later",
             "exception": OSError(-error, os.strerror(-error)),
             "socket": self.sock,
         })
