@@ -139,6 +139,8 @@ cdef class Poller:
             self.begin()
         error = tg_watch(self.descriptor, pollable.descriptor, events, <void *> pollable)
         if error < 0:
+            if not self.members:
+                self.end()
             raise_error(error)
         pollable.watched = True
         self.members.add(pollable)

@@ -1,5 +1,6 @@
 /* System calls on sockets that never wait, for poller.pyx, stream.pyx and listener.pyx. Each returns what the call did, or
- * minus errno; one that a signal interrupts is made again, for nothing would tell that it is due. What must not live here: anything that knows a Python object. */
+ * minus errno; one that a signal interrupts is made again, for nothing would tell that it is due. What must not live here:
+ * anything that knows a Python object. */
 #ifndef TIDEGATE_STREAM_H
 #define TIDEGATE_STREAM_H
 #include <Python.h>

@@ -69,6 +69,7 @@ cdef class Stream(Pollable):
     cdef Py_ssize_t offer(self, iovec *pieces, size_t *count) except -1
     cdef int drop(self, Py_ssize_t size) except -1
     cdef int finish(self, object exception) except -1
+    cdef int broken(self, Py_ssize_t error, str message) except -1
     cdef int fail(self, object exception, str message) except -1
     cdef int report(self, object exception, str message) except -1
     cdef int shut(self) except -1

@@ -5,7 +5,7 @@ It reads once in a turn of the loop, into one buffer for all streams, and hands 
 protocols get what asyncio promises them, `data_received(bytes)` or their own buffer. It writes at once; what the socket
 does not take waits here, bounded by whoever heeds `pause_writing()`, and goes out when the socket is writable.
 
-The descriptor is closed right before `connection_lost()`, and is -1 from then on: nothing here touches a number that may
+The descriptor is closed right after `connection_lost()`, and is -1 from then on: nothing here touches a number that may
 be another socket's by now. What must not live here: what is ready (poller.pyx), frames.
 """
 
@@ -16,6 +16,7 @@ import warnings
 from asyncio.log import logger
 from asyncio.trsock import TransportSocket
 from collections import deque
+from contextlib import suppress
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -117,7 +118,8 @@ cdef class Stream(Pollable):
     def get_extra_info(self, name, default=None):
         if name == "peername":
             if self.peername is None:
-                self.peername = name_of(&self.peer)
+                here = self.family == AF_UNIX and self.descriptor >= 0
+                self.peername = self._socket().getpeername() if here else name_of(&self.peer)
             return default if self.peername is None else self.peername
         if name == "sockname":
             if self.sockname is None:
@@ -262,7 +264,7 @@ cdef class Stream(Pollable):
         if n == -EAGAIN:
             return 0
         if n < 0:
-            return self.fail(OSError(-n, os.strerror(-n)), "Fatal read error on socket transport")
+            return self.broken(n, "Fatal read error on socket transport")
         self.readable = True  # until it has been told
         try:
             stay = self.protocol.eof_received()
@@ -323,7 +325,7 @@ cdef class Stream(Pollable):
 
     cdef int end_writing(self) except -1:
         cdef int error = tg_end_of_writing(self.descriptor)
-        return 0 if error == 0 else self.fail(OSError(-error, os.strerror(-error)), "Fatal error on socket transport")
+        return 0 if error == 0 else self.broken(error, "Fatal error on socket transport")
 
     cdef int send(self, const uint8_t *p, Py_ssize_t n, object owner) except -1:
         """Write now what the socket takes, and keep the rest; `owner` is the bytes object that p points to, if one is."""
@@ -341,7 +343,7 @@ cdef class Stream(Pollable):
                 return 0
             if sent < 0:
                 if sent != -EAGAIN:
-                    return self.fail(OSError(-sent, os.strerror(-sent)), "Fatal write error on socket transport")
+                    return self.broken(sent, "Fatal write error on socket transport")
                 sent = 0
         if owner is None:
             owner = PyBytes_FromStringAndSize(<const char *> p + sent, n - sent)
@@ -364,7 +366,7 @@ cdef class Stream(Pollable):
             return 0
         if sent < 0:
             if sent != -EAGAIN:
-                return self.fail(OSError(-sent, os.strerror(-sent)), "Fatal write error on socket transport")
+                return self.broken(sent, "Fatal write error on socket transport")
             sent = 0
         if sent < size:
             self.keep(PyBytes_FromStringAndSize(<const char *> head + sent, size - sent))
@@ -394,7 +396,7 @@ cdef class Stream(Pollable):
             sent = tg_write_pieces(self.descriptor, pieces, count)
             if sent < 0:
                 if sent != -EAGAIN:
-                    self.fail(OSError(-sent, os.strerror(-sent)), "Fatal write error on socket transport")
+                    self.broken(sent, "Fatal write error on socket transport")
                 return 0
             self.drop(sent)
             if sent < offered:
@@ -475,14 +477,20 @@ cdef class Stream(Pollable):
     def abort(self):
         self.finish(None)
 
-    cdef int fail(self, object exception, str message) except -1:
-        """An error that the connection does not survive."""
-        if isinstance(exception, OSError):  # what a peer or a network can do at any time
-            if self.loop.get_debug():
-                logger.debug("%r: %s", self, message, exc_info=exception)
-        else:
-            self.report(exception, message)
+    cdef int broken(self, Py_ssize_t error, str message) except -1:
+        """A system call failed, with minus errno: a peer or a network can bring that about at any time."""
+        exception = OSError(-error, os.strerror(-error))
+        if self.loop.get_debug():
+            logger.debug("%r: %s", self, message, exc_info=exception)
         return self.finish(exception)
+
+    cdef int fail(self, object exception, str message) except -1:
+        """The protocol failed, of which nobody can know how to go on."""
+        try:
+            self.report(exception, message)
+        finally:
+            self.finish(exception)
+        return 0
 
     cdef int report(self, object exception, str message) except -1:
         self.loop.call_exception_handler(
@@ -501,7 +509,10 @@ cdef class Stream(Pollable):
         return 0
 
     def _connection_lost(self, exception):
-        cdef object context = enter_context(self.context)
+        cdef object context
+        if self.descriptor < 0:
+            return  # it could not begin
+        context = enter_context(self.context)
         try:
             self.protocol.connection_lost(exception)
         except (SystemExit, KeyboardInterrupt):
@@ -542,10 +553,18 @@ def adopt(loop, sock, protocol):
     if sock.type != socket.SOCK_STREAM:
         raise ValueError(f"A Stream Socket was expected, got {sock!r}")
     sock.setblocking(False)
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     stream.context = PyContext_CopyCurrent()
-    stream.peername, stream.sockname = sock.getpeername(), sock.getsockname()
+    with suppress(OSError):  # it is lost already
+        stream.sockname = sock.getsockname()
+        stream.peername = sock.getpeername()
     stream.sock = sock
     stream.begin(loop, sock.fileno(), sock.family, protocol)
-    protocol.connection_made(stream)
-    stream.start()
+    try:
+        protocol.connection_made(stream)
+        stream.start()
+    except BaseException:
+        stream.shut()
+        raise
     return stream
