@@ -25,3 +25,10 @@ def _long_turns(request: pytest.FixtureRequest) -> Iterator[None]:
     """But for the tests of turns themselves, none ends in the middle of a test."""
     with contextlib.nullcontext() if request.path.stem == "test_turns" else long_turns():
         yield
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def new_loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes an event loop, for tests that run one themselves."""
+    made: Callable[[], asyncio.AbstractEventLoop] = request.param
+    return made
