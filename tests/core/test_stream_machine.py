@@ -70,6 +70,11 @@ class Machine(RuleBasedStateMachine):
 
     # The stream's side
 
+    def is_written(self) -> bool:
+        """Whether what is written now will arrive: after close() as long as something is pending."""
+        transport = self.protocol.transport
+        return not transport.is_closing() or transport.get_write_buffer_size() > 0
+
     def may_write(self) -> bool:
         return not self.ended
 
@@ -77,7 +82,7 @@ class Machine(RuleBasedStateMachine):
     @rule(size=SIZES, kind=st.sampled_from([bytes, bytearray, memoryview]))
     def write(self, size: int, kind: Callable[[bytes], Any]) -> None:
         data = self.fresh(size)
-        alive = not self.protocol.transport.is_closing()
+        alive = self.is_written()
         argument = kind(data)
         self.protocol.transport.write(argument)
         if isinstance(argument, bytearray):
@@ -89,7 +94,7 @@ class Machine(RuleBasedStateMachine):
     @rule(sizes=CHUNKS)
     def writelines(self, sizes: list[int]) -> None:
         parts = [self.fresh(size) for size in sizes]
-        alive = not self.protocol.transport.is_closing()
+        alive = self.is_written()
         self.protocol.transport.writelines(parts)
         if alive:
             self.written += b"".join(parts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import functools
 import logging
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.core.transports import KINDS, LARGE, STREAM, Kind, Recording, connect
 pytestmark = pytest.mark.parametrize("kind", KINDS, ids=repr)
 
 
+@functools.cache
 def numbered(size: int) -> bytes:
     """Bytes of which each place can be told."""
     return b"".join(i.to_bytes(4, "big") for i in range(size // 4))

@@ -22,7 +22,10 @@ from typing import Any
 from tests.support.patience import PATIENCE
 from tidegate._core.listener import Listener
 
-LARGE = 16 << 20
+BUFFER = 1 << 18
+"""What sockets that are made here are asked to hold, each way."""
+
+LARGE = 4 << 20
 """Bytes that no socket's buffers hold."""
 
 
@@ -192,6 +195,7 @@ def bound(family: int = socket.AF_INET) -> Iterator[socket.socket]:
     """A socket bound to a free address of this machine."""
     proto = 0 if family == socket.AF_UNIX else socket.IPPROTO_TCP
     with socket.socket(family, socket.SOCK_STREAM, proto) as sock, tempfile.TemporaryDirectory() as folder:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         if family == socket.AF_UNIX:
             sock.bind(os.path.join(folder, "sock"))
         else:
@@ -202,6 +206,7 @@ def bound(family: int = socket.AF_INET) -> Iterator[socket.socket]:
 def connect(address: Any, family: int = socket.AF_INET) -> Peer:
     """Connect; the system lets a connection into the queue of a listening socket at once."""
     sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
     sock.connect(address)
     if family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
