@@ -49,7 +49,9 @@ static inline Py_ssize_t tg_receive_pieces(int descriptor, struct iovec *pieces,
     memset(&message, 0, sizeof message);
     message.msg_iov = pieces;
     message.msg_iovlen = count;
-    Py_ssize_t n = recvmsg(descriptor, &message, MSG_DONTWAIT);
+    Py_ssize_t n;
+    do n = recvmsg(descriptor, &message, MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
 }
 
