@@ -215,13 +215,12 @@ def test_a_fork_keeps_its_hands_off(new_loop: Callable[[], asyncio.AbstractEvent
 
 
 async def test_adopt() -> None:
-    """A connected socket becomes a transport; the object that it was is empty."""
+    """A connected socket becomes a transport, which closes it."""
     for pair in (socket.socketpair(), tcp_pair()):
         ours, theirs = pair
         protocol, peer = Recording(), Peer(theirs)
         names = ours.getsockname(), ours.getpeername()
         transport = adopt(asyncio.get_running_loop(), ours, protocol)  # type: ignore[arg-type]
-        assert ours.fileno() == -1
         assert protocol.names == ["made"]
         assert (transport.get_extra_info("sockname"), transport.get_extra_info("peername")) == names
         if transport.get_extra_info("socket").family == socket.AF_INET:
@@ -231,6 +230,15 @@ async def test_adopt() -> None:
         await protocol.receives(1)
         peer.close()
         await protocol.happens("lost")
+        await settle()
+        assert ours.fileno() == -1
+
+
+async def test_adopting_what_is_no_stream() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        with pytest.raises(ValueError, match="Stream Socket"):
+            adopt(asyncio.get_running_loop(), sock, asyncio.Protocol())
+        assert sock.fileno() >= 0
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
@@ -428,5 +436,50 @@ def test_what_ends_the_loop(
         loop.run_until_complete(task)
         assert ready == ["done"]
         assert ("acted",) in first.events
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_the_others_of_a_batch(new_loop: Callable[[], asyncio.AbstractEventLoop], paused: bool) -> None:
+    """Whose events came along with the one that ends the loop, or who stand in the same line: they are told only once."""
+    protocols: list[Recording] = []
+
+    def end(protocol: Recording) -> None:
+        if sum(len(protocol.data) for protocol in protocols) == 1:
+            raise KeyboardInterrupt
+
+    def factory() -> Recording:
+        protocols.append(Recording(data=end))
+        return protocols[-1]
+
+    async def main() -> None:
+        with bound() as sock:
+            async with STREAM.serving(sock, factory):
+                peers = [connect(sock.getsockname()) for _ in range(5)]
+                await settle()
+                if paused:
+                    for protocol in protocols:
+                        protocol.transport.pause_reading()
+                for peer in peers:
+                    peer.sock.send(b"x")
+                if paused:
+                    await settle()
+                    for protocol in protocols:
+                        protocol.transport.resume_reading()
+                for protocol in protocols:
+                    await protocol.receives(1)
+                for peer in peers:
+                    peer.close()
+                for protocol in protocols:
+                    await protocol.happens("lost")
+
+    loop = new_loop()
+    try:
+        task = loop.create_task(main())
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(task)
+        loop.run_until_complete(task)
+        assert [protocol.data for protocol in protocols] == [b"x"] * 5
     finally:
         loop.close()
