@@ -7,6 +7,7 @@ What must not live here: what a connection does then (test_stream), system calls
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import socket
 import subprocess
@@ -89,8 +90,25 @@ async def test_accepting_leaves_the_others_their_turns() -> None:
             while len(factory.made) < 300:
                 counts.append(len(factory.made))
                 await asyncio.sleep(0)
-            steps = [after - before for before, after in zip(counts, [*counts[1:], 300], strict=True)]
+            steps = [after - before for before, after in itertools.pairwise([*counts, 300])]
             assert max(steps) <= 128  # a batch, and one of the line
+            await factory.ends()
+            for peer in peers:
+                peer.close()
+
+
+async def test_a_socket_that_others_accept_from_too() -> None:
+    """It takes no more than a share in a turn, and in the end all."""
+    factory = Factory()
+    with bound(socket.AF_UNIX) as sock:
+        async with STREAM.serving(sock, factory, 100):
+            peers = [connect(sock.getsockname(), socket.AF_UNIX) for _ in range(80)]
+            counts = [0]
+            while len(factory.made) < 80:
+                await asyncio.sleep(0)
+                counts.append(len(factory.made))
+            steps = [after - before for before, after in itertools.pairwise(counts)]
+            assert max(steps) <= 32  # a share, and one of the line
             await factory.ends()
             for peer in peers:
                 peer.close()

@@ -430,6 +430,7 @@ async def test_another_protocol_in_the_middle(kind: Kind) -> None:
 
 @FAMILIES
 async def test_addresses(kind: Kind, family: int) -> None:
+    """Both are known, while it is open and when it is lost."""
     async with connection(kind, family=family) as (protocol, peer):
         transport = protocol.transport
         expected = {"sockname": peer.sock.getpeername(), "peername": peer.sock.getsockname()}

@@ -440,46 +440,57 @@ def test_what_ends_the_loop(
         loop.close()
 
 
-@pytest.mark.parametrize("paused", [False, True])
-def test_the_others_of_a_batch(new_loop: Callable[[], asyncio.AbstractEventLoop], paused: bool) -> None:
-    """Whose events came along with the one that ends the loop, or who stand in the same line: they are told only once."""
-    protocols: list[Recording] = []
+class Batch:
+    """Connections that are read in one look, or in one turn of the line; the first to be read ends the loop."""
 
-    def end(protocol: Recording) -> None:
-        if sum(len(protocol.data) for protocol in protocols) == 1:
+    def __init__(self, paused: bool) -> None:
+        self.paused = paused
+        self.protocols: list[Recording] = []
+
+    def factory(self) -> Recording:
+        self.protocols.append(Recording(data=self.end))
+        return self.protocols[-1]
+
+    def end(self, protocol: Recording) -> None:
+        if sum(len(protocol.data) for protocol in self.protocols) == 1:
             raise KeyboardInterrupt
 
-    def factory() -> Recording:
-        protocols.append(Recording(data=end))
-        return protocols[-1]
+    async def send(self, peers: list[Peer]) -> None:
+        if not self.paused:
+            for peer in peers:
+                peer.sock.send(b"x")
+            return
+        for protocol in self.protocols:
+            protocol.transport.pause_reading()
+        for peer in peers:
+            peer.sock.send(b"x")
+        await settle()
+        for protocol in self.protocols:
+            protocol.transport.resume_reading()
 
-    async def main() -> None:
+    async def main(self) -> None:
         with bound() as sock:
-            async with STREAM.serving(sock, factory):
+            async with STREAM.serving(sock, self.factory):
                 peers = [connect(sock.getsockname()) for _ in range(5)]
                 await settle()
-                if paused:
-                    for protocol in protocols:
-                        protocol.transport.pause_reading()
-                for peer in peers:
-                    peer.sock.send(b"x")
-                if paused:
-                    await settle()
-                    for protocol in protocols:
-                        protocol.transport.resume_reading()
-                for protocol in protocols:
+                await self.send(peers)
+                for protocol in self.protocols:
                     await protocol.receives(1)
                 for peer in peers:
                     peer.close()
-                for protocol in protocols:
+                for protocol in self.protocols:
                     await protocol.happens("lost")
 
-    loop = new_loop()
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_the_others_of_a_batch(new_loop: Callable[[], asyncio.AbstractEventLoop], paused: bool) -> None:
+    """They are told only once, and so have to be served though the loop ends; at the latest when it runs again."""
+    batch, loop = Batch(paused), new_loop()
     try:
-        task = loop.create_task(main())
+        task = loop.create_task(batch.main())
         with pytest.raises(KeyboardInterrupt):
             loop.run_until_complete(task)
         loop.run_until_complete(task)
-        assert [protocol.data for protocol in protocols] == [b"x"] * 5
+        assert [protocol.data for protocol in batch.protocols] == [b"x"] * 5
     finally:
         loop.close()

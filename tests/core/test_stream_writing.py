@@ -122,6 +122,7 @@ async def test_marks(kind: Kind) -> None:
 
 
 async def test_limits(kind: Kind) -> None:
+    """Each is derived from the other as asyncio has it, and what makes no sense is refused."""
     async with connection(kind) as (protocol, _):
         transport = protocol.transport
         for arguments, limits in [
