@@ -25,7 +25,7 @@ sys.argv = ["setup.py", "-q", "build_ext", "--inplace", "-j", "2"]
 setup()
 """
 Done = subprocess.CompletedProcess[str]
-LEFT_OUT = shutil.ignore_patterns("*.so", "*.c", "*.pyc", "__pycache__", "*.egg-info")
+LEFT_OUT = ("*.so", "*.pyc", "__pycache__", "*.egg-info")
 
 
 def need_a_compiler(*tools: str) -> None:
@@ -46,8 +46,8 @@ def _include() -> str:
 
 def copy(to: Path, flags: Sequence[str]) -> Path:
     """Copy the project and build its native code with `flags` for gcc, which also go to its linker. Returns `to`."""
-    for name in ("src", "tests"):
-        shutil.copytree(ROOT / name, to / name, ignore=LEFT_OUT)
+    for name, generated in (("src", ["*.c"]), ("tests", [])):
+        shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns(*LEFT_OUT, *generated))
     shutil.copy(ROOT / "README.md", to)
     project = (ROOT / "pyproject.toml").read_text()
     assert '"-O3", ' in project, "pyproject.toml optimizes in another way: it overrides the flags given here"

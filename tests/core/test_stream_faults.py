@@ -20,8 +20,6 @@ from tests.core.faults import SCENARIOS
 from tests.support.harness import ROOT
 from tests.support.patience import PATIENCE
 
-pytestmark = pytest.mark.slow
-
 # What connection_lost() is told by errno, if that is no plain OSError.
 KINDS = {
     "ECONNRESET": "ConnectionResetError",

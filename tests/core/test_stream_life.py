@@ -18,6 +18,7 @@ from typing import Any
 import nest_asyncio
 import pytest
 
+from tests.core.test_stream import Filling
 from tests.core.transports import (
     LARGE,
     STREAM,
@@ -393,7 +394,7 @@ async def test_callbacks_run_in_the_context_of_the_server() -> None:
 
 
 @pytest.mark.parametrize("exception", [KeyboardInterrupt, SystemExit])
-@pytest.mark.parametrize("name", ["data", "eof", "resume", "lost"])
+@pytest.mark.parametrize("name", ["data", "eof", "resume", "lost", "get", "updated"])
 def test_what_ends_the_loop(
     name: str, exception: type[BaseException], new_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
@@ -407,7 +408,11 @@ def test_what_ends_the_loop(
             protocol.events.append(("acted",))
             raise exception
 
-    first, second = Recording(**{name: act}), Recording()
+    if name in ("get", "updated"):
+        first: Recording = Filling(size=100_000, **{"data" if name == "updated" else name: act})
+    else:
+        first = Recording(**{name: act})
+    second = Recording()
     ready: list[Any] = []
 
     async def main() -> None:
@@ -438,6 +443,19 @@ def test_what_ends_the_loop(
         assert ("acted",) in first.events
     finally:
         loop.close()
+
+
+async def test_what_ends_the_loop_within_a_call() -> None:
+    """pause_writing() is called by write(), out of which it comes; nothing is lost."""
+
+    def end(protocol: Recording) -> None:
+        raise KeyboardInterrupt
+
+    async with connection(STREAM, Recording(pause=end)) as (protocol, peer):
+        with pytest.raises(KeyboardInterrupt):
+            protocol.transport.write(bytes(LARGE))
+        protocol.transport.close()
+        assert await peer.rest() == bytes(LARGE)
 
 
 class Batch:

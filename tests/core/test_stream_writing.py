@@ -10,6 +10,7 @@ import array
 import asyncio
 import functools
 import logging
+import socket
 from typing import Any
 
 import pytest
@@ -85,6 +86,19 @@ async def test_large_writes_arrive_in_order(kind: Kind) -> None:
             protocol.transport.write(b"")
         protocol.transport.close()
         assert await peer.rest() == data
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX], ids=lambda family: family.name)
+async def test_small_writes_until_the_socket_is_full(kind: Kind, family: int) -> None:
+    """The last is not taken at all, or in part."""
+    async with connection(kind, family=family) as (protocol, peer):
+        count = 0
+        while count < 100 or not protocol.transport.get_write_buffer_size():
+            protocol.transport.write(b"%01000d" % count)
+            count += 1
+            await asyncio.sleep(0)
+        protocol.transport.close()
+        assert await peer.rest() == b"".join(b"%01000d" % i for i in range(count))
 
 
 # Flow control

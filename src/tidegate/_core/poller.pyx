@@ -190,8 +190,6 @@ cdef class Poller:
     def __call__(self):
         """Called by the loop when something is ready."""
         cdef Look look
-        if self.descriptor < 0:
-            return
         look.next, look.count, look.outer = 0, tg_wait(self.descriptor, look.events), self.look
         self.look = &look
         try:
