@@ -31,12 +31,19 @@ KINDS = {
 HARMLESS = ("EINTR", "ECONNABORTED", "EPERM", "EBADF")
 
 
+def environment() -> dict[str, str]:
+    """Without what is loaded before the libraries, as a sanitizer is."""
+    return {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+
+
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rebuild.need_a_compiler()
     path = tmp_path_factory.mktemp("faults") / "faults.so"
     source = Path(__file__).with_name("faults.c")
-    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-o", path, source, "-ldl"], check=True)
+    subprocess.run(
+        ["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-o", path, source, "-ldl"], env=environment(), check=True
+    )
     return path
 
 
@@ -46,7 +53,7 @@ def results(request: pytest.FixtureRequest, shim: Path) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "tests.core.faults", request.param],
         cwd=ROOT,
-        env={**os.environ, "LD_PRELOAD": str(shim)},
+        env={**environment(), "LD_PRELOAD": " ".join([*os.environ.get("LD_PRELOAD", "").split(), str(shim)])},
         capture_output=True,
         text=True,
         check=False,
