@@ -155,6 +155,26 @@ async def test_stopping_and_starting_again() -> None:
         await factory.ends()
 
 
+async def test_its_connections() -> None:
+    """Those that it accepted and that are not lost, and no others of the loop."""
+    first, second = Factory(), Factory()
+    with bound() as one, bound() as other:
+        async with STREAM.serving(one, first) as listener, STREAM.serving(other, second):
+            peers = [connect(one.getsockname()), connect(one.getsockname()), connect(other.getsockname())]
+            await first.makes(2)
+            await second.makes(1)
+            assert {*listener.streams()} == {protocol.transport for protocol in first.made}
+            first.made[0].transport.abort()
+            await first.made[0].happens("lost")
+            await settle()
+            listener.stop()
+            assert listener.streams() == [first.made[1].transport]
+            await first.ends()
+            await second.ends()
+            for peer in peers:
+                peer.close()
+
+
 async def test_descriptors_of_a_listener() -> None:
     """It has none of its own; the epoll set goes with its last member."""
     before = descriptors()

@@ -45,6 +45,17 @@ EXCLUDED = {
         "if _current._owner is not None:": FORKED,
         "use(Row())": FORKED,
     },
+    "poller.pyx": {
+        "cdef int on_ready(self, uint32_t events) except -1:": ABSTRACT,
+        "cdef int go_on(self) except -1:": ABSTRACT,
+        "raise NotImplementedError": ABSTRACT,
+    },
+    "stream.pyx": {
+        "cdef uint8_t *place_for(self, Py_ssize_t *size) except? NULL:": ABSTRACT,
+        "return NULL": ABSTRACT,
+        "cdef int receive(self, bytes buffer, Py_ssize_t size, Py_ssize_t placed) except -1:": ABSTRACT,
+        "raise NotImplementedError": ABSTRACT,
+    },
     "turns.pyx": {
         "task = current_task_of(loop)": "for Python 3.14",
         "return NULL if task is None else <PyObject *> task": "for Python 3.14",

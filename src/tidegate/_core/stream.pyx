@@ -389,8 +389,6 @@ cdef class Stream(Pollable):
         cdef iovec pieces[64]
         cdef Py_ssize_t sent, offered
         cdef size_t count
-        if self.lost:
-            return 0
         while self.pending is not None:
             offered = self.offer(pieces, &count)
             sent = tg_write_pieces(self.descriptor, pieces, count)
@@ -526,8 +524,6 @@ cdef class Stream(Pollable):
     cdef int shut(self) except -1:
         """Close the descriptor."""
         cdef int descriptor = self.descriptor
-        if descriptor < 0:
-            return 0
         tg_local_address(descriptor, &self.local)  # it can be asked for later on
         self.poller.forget(self)
         if self.sock is not None:
