@@ -1,19 +1,24 @@
 """The native hot path, from the socket to the handler and back.
 
-    channel      what asyncio calls: reads, parsed turn by turn
-    parser       bytes to frames
-    inbox        frames that wait to be read, and the task that waits for them
-    messages     recv(), send() and iteration, without a Python frame; messages.pyi lists all calls in and out
-    writer       messages framed, gathered and written
-    turns        the share of the event loop that a connection, or a task, has before others have their turn
-    waiter       the future that a reading task waits on
-    deflate      permessage-deflate of one connection
-    broadcast    one message to many connections
-    wire         masking keys; and headers, masking, UTF-8 for native code
-    counters     what a process counts, in a row
-    scoreboard   all rows, in shared memory
-    snapshot     one consistent read of it
-    parent       ends a process after its parent has ended
+    poller        the epoll set of an event loop
+    listener      a listening socket, whose connections become streams
+    stream        a connected socket, as asyncio's transport
+    write_buffer  the way out of a stream: bytes that the socket does not take yet
+    handshake     opening handshakes of plain requests
+    channel       what a transport calls: reads, parsed turn by turn
+    parser        bytes to frames
+    inbox         frames that wait to be read, and the task that waits for them
+    messages      recv(), send() and iteration, without a Python frame; messages.pyi lists all calls in and out
+    writer        messages framed, gathered and written
+    turns         the share of the event loop that a connection, or a task, has before others have their turn
+    waiter        the future that a reading task waits on
+    deflate       permessage-deflate of one connection
+    broadcast     one message to many connections
+    wire          masking keys; and headers, masking, UTF-8 for native code
+    counters      what a process counts, in a row
+    scoreboard    all rows, in shared memory
+    snapshot      one consistent read of it
+    parent        ends a process after its parent has ended
 
 What must not live here: anything rarer than a message.
 """

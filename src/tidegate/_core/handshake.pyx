@@ -1,7 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, binding=False, auto_pickle=False
-"""The opening handshake of a plain request, without Python's objects of it: those are made when somebody looks.
+"""The opening handshake of a plain request: judged from its bytes, without making Python objects of it.
 
-What must not live here: what is not certain of a request (http11.py, server.py, which answer the same, byte for byte).
+What must not live here: requests that are not plain; http11.py and server.py judge them, and would answer plain ones the
+same, byte for byte.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE

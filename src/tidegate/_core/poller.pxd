@@ -47,7 +47,7 @@ cdef class Poller:
     cdef bint marked  # the loop will call _next_turn()
     cdef bint nests  # the event loop may run within a callback of its own
     cdef Look *look  # the innermost on the stack; there is another in a nested event loop
-    cdef bytes spare  # the read buffer, while nobody has it
+    cdef bytes spare  # the read buffer, while it is not lent
 
     @staticmethod
     cdef Poller of(object loop)

@@ -124,7 +124,7 @@ cdef class Poller:
         return 0
 
     cdef int end(self) except -1:
-        """Nobody is left."""
+        """Close the set, which has no members."""
         cdef int descriptor = self.descriptor
         self.descriptor = -1
         if not self.loop.is_closed():
@@ -231,7 +231,7 @@ cdef class Poller:
         return 0
 
     cdef bytes lend(self):
-        """The buffer to read into; in a nested event loop it may be with somebody, who gets to keep it."""
+        """Return the buffer to read into; a new one if it is lent already, by a look whose event loop has another in it."""
         cdef bytes buffer = self.spare
         self.spare = None
         return PyBytes_FromStringAndSize(NULL, READ) if buffer is None else buffer

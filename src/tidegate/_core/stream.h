@@ -9,12 +9,36 @@
 #include <netinet/in.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
+#ifdef __linux__
+#include <sys/epoll.h>
 #define TG_STREAMS 1
+#else /* Elsewhere all of it compiles, and the event loop's transports are used. */
+#define TG_STREAMS 0
+enum { EPOLLIN = 1, EPOLLPRI = 2, EPOLLOUT = 4, EPOLLRDHUP = 8, EPOLLET = 16 };
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0
+#endif
+typedef union {
+    void *ptr;
+} epoll_data_t;
+struct epoll_event {
+    uint32_t events;
+    epoll_data_t data;
+};
+static inline int tg_none(void) {
+    errno = ENOSYS;
+    return -1;
+}
+#define epoll_create1(flags) tg_none()
+#define epoll_ctl(set, what, descriptor, event) tg_none()
+#define epoll_wait(set, events, count, timeout) tg_none()
+#define accept4(descriptor, address, size, flags) tg_none()
+#endif
+
 #define TG_EVENTS 256 /* that one look at the set brings at most */
 #define TG_PIECES 64  /* of a write buffer, that one system call takes */
 

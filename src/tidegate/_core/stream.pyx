@@ -2,28 +2,25 @@
 """A connected stream socket, TCP or Unix, as asyncio's transport: ours instead of the loop's, on Linux and without TLS.
 
 It reads once in a turn of the loop, into one buffer for all streams, and hands that to a `Receiver` as it is; other
-protocols get what asyncio promises them, `data_received(bytes)` or their own buffer. It writes at once; what the socket
-does not take waits here, bounded by whoever heeds `pause_writing()`, and goes out when the socket is writable.
+protocols get what asyncio promises them, `data_received(bytes)` or their own buffer. The descriptor is closed right after
+`connection_lost()`, and is -1 from then on: nothing here touches a number that may be another socket's by now.
 
-The descriptor is closed right after `connection_lost()`, and is -1 from then on: nothing here touches a number that may
-be another socket's by now. What must not live here: what is ready (poller.pyx), frames.
+What must not live here: what is ready (poller.pyx), writing (write_buffer.pyx), frames.
 """
 
 import asyncio
-import os
 import socket
 import warnings
-from asyncio.log import logger
 from asyncio.trsock import TransportSocket
-from collections import deque
 from contextlib import suppress
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t
 
-from tidegate._core.poller cimport Pollable, Poller, enter_context
+from tidegate._core.poller cimport Poller, enter_context
 from tidegate._core.turns cimport TurnTaker
+from tidegate._core.write_buffer cimport WriteBuffer, iovec
 
 
 STREAMS = bool(TG_STREAMS)  # whether there are any on this platform
@@ -35,26 +32,17 @@ cdef extern from "Python.h":
 
 
 cdef extern from "stream.h" nogil:
-    const int TG_STREAMS, TG_PIECES
+    const int TG_STREAMS
     int EAGAIN, AF_INET, AF_INET6, AF_UNIX
     void tg_local_address(int descriptor, tg_address *to)
     uint32_t EPOLLIN, EPOLLPRI, EPOLLOUT, EPOLLRDHUP, EPOLLET
     int close(int descriptor)
     Py_ssize_t tg_receive(int descriptor, void *data, size_t size)
     Py_ssize_t tg_receive_pieces(int descriptor, iovec *pieces, size_t count)
-    Py_ssize_t tg_write(int descriptor, const void *data, size_t size)
-    Py_ssize_t tg_write_pieces(int descriptor, iovec *pieces, size_t count)
-    int tg_end_of_writing(int descriptor)
-
-
-# asyncio's: the write buffer from which on a protocol is asked to pause, and the useless writes that are worth a warning.
-cdef enum:
-    HIGH = 1 << 16
-    USELESS = 5
 
 
 cdef object name_of(tg_address *address):
-    """An address as the socket module shows it; that of a Unix socket that nobody asked for while it was there is ""."""
+    """Return an address as the socket module shows it; "" for that of a Unix socket that is closed."""
     cdef int family = address.family
     if family == AF_INET:
         return socket.inet_ntop(family, address.bytes[:4]), address.port
@@ -65,15 +53,15 @@ cdef object name_of(tg_address *address):
 
 cdef class Receiver(TurnTaker):
     cdef uint8_t *place_for(self, Py_ssize_t *size) except? NULL:
-        """Where it wants the next bytes, up to `size`; NULL for no matter where. Valid until `receive()`."""
+        """Return where to put the next bytes, up to `size`, until `receive()` is called; NULL for the buffer."""
         return NULL
 
     cdef int receive(self, bytes buffer, Py_ssize_t size, Py_ssize_t placed) except -1:
-        """Take what was read: so much in the place that it gave, then `size` in the buffer, until this returns."""
+        """Take what was read: `placed` bytes in the place, then `size` in the buffer, which is free after the call."""
         raise NotImplementedError
 
 
-cdef class Stream(Pollable):
+cdef class Stream(WriteBuffer):
     """asyncio.Transport, as far as its documentation goes; made by `adopt()` and by listeners.
 
     Attributes:
@@ -85,8 +73,6 @@ cdef class Stream(Pollable):
         self.loop = loop
         self.descriptor = descriptor
         self.family = family
-        self.high = HIGH
-        self.low = HIGH >> 2
         self.poller = Poller.of(loop)
         self.set_protocol(protocol)
         return 0
@@ -147,22 +133,6 @@ cdef class Stream(Pollable):
 
     def is_reading(self):
         return not (self.reading_paused or self.closing)
-
-    def get_write_buffer_size(self):
-        return self.pending_size
-
-    def get_write_buffer_limits(self):
-        return self.low, self.high
-
-    def set_write_buffer_limits(self, high=None, low=None):
-        if high is None:
-            high = HIGH if low is None else 4 * low
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-        self.high, self.low = high, low
-        self.pause_protocol()
 
     # In.
 
@@ -279,190 +249,6 @@ cdef class Stream(Pollable):
         self.close()
         return 0
 
-    # Out.
-
-    def write(self, data):
-        cdef Py_buffer view
-        if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
-        self.check_writable()
-        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-        try:
-            self.send(<const uint8_t *> view.buf, view.len, data if PyBytes_CheckExact(data) else None)
-        finally:
-            PyBuffer_Release(&view)
-
-    def writelines(self, list_of_data):
-        cdef list parts = list(list_of_data)
-        for part in parts:
-            if not isinstance(part, (bytes, bytearray, memoryview)):
-                raise TypeError(f"data argument must be a bytes-like object, not {type(part).__name__!r}")
-        if self.pending is None and len(parts) > 1 and not self.lost:
-            self.check_writable()
-            # As one system call: what waits is kept until then without being copied.
-            for part in parts:
-                self.keep(part if PyBytes_CheckExact(part) else bytes(part))
-            self.flush()
-            self.pause_protocol()
-        else:
-            for part in parts:
-                self.write(part)
-
-    def write_eof(self):
-        if self.closing or self.eof_written:
-            return
-        self.eof_written = True
-        if self.pending is None:
-            self.end_writing()
-
-    def can_write_eof(self):
-        return True
-
-    cdef int check_writable(self) except -1:
-        if self.eof_written:
-            raise RuntimeError("Cannot call write() after write_eof()")
-        return 0
-
-    cdef int end_writing(self) except -1:
-        cdef int error = tg_end_of_writing(self.descriptor)
-        return 0 if error == 0 else self.broken(error, "Fatal error on socket transport")
-
-    cdef int send(self, const uint8_t *p, Py_ssize_t n, object owner) except -1:
-        """Write now what the socket takes, and keep the rest; `owner` is the bytes object that p points to, if one is."""
-        cdef Py_ssize_t sent = 0
-        if n == 0:
-            return 0
-        if self.lost:
-            self.writes_after += 1
-            if self.writes_after == USELESS:
-                logger.warning("socket.send() raised exception.")
-            return 0
-        if self.pending is None:
-            sent = tg_write(self.descriptor, p, n)
-            if sent == n:
-                return 0
-            if sent < 0:
-                if sent != -EAGAIN:
-                    return self.broken(sent, "Fatal write error on socket transport")
-                sent = 0
-        if owner is None:
-            owner = PyBytes_FromStringAndSize(<const char *> p + sent, n - sent)
-        elif sent:
-            owner = memoryview(owner)[sent:]
-        self.keep(owner)
-        return self.pause_protocol()
-
-    cdef int send_pieces(self, const uint8_t *head, Py_ssize_t size, bytes payload) except -1:
-        """send() for two pieces that follow each other, the second of which is not copied."""
-        cdef iovec pieces[2]
-        cdef Py_ssize_t sent, n = PyBytes_GET_SIZE(payload)
-        if self.pending is not None or self.lost:
-            self.send(head, size, None)
-            return self.send(<const uint8_t *> PyBytes_AS_STRING(payload), n, payload)
-        pieces[0].iov_base, pieces[0].iov_len = <void *> head, size
-        pieces[1].iov_base, pieces[1].iov_len = PyBytes_AS_STRING(payload), n
-        sent = tg_write_pieces(self.descriptor, pieces, 2)
-        if sent == size + n:
-            return 0
-        if sent < 0:
-            if sent != -EAGAIN:
-                return self.broken(sent, "Fatal write error on socket transport")
-            sent = 0
-        if sent < size:
-            self.keep(PyBytes_FromStringAndSize(<const char *> head + sent, size - sent))
-            self.keep(payload)
-        else:
-            self.keep(memoryview(payload)[sent - size:])
-        return self.pause_protocol()
-
-    cdef int keep(self, object data) except -1:
-        if len(data) == 0:
-            return 0
-        if self.pending is None:
-            self.pending = deque()
-        self.pending.append(data)
-        self.pending_size += len(data)
-        return 0
-
-    cdef int flush(self) except -1:
-        """Write what is pending, until the socket takes no more."""
-        cdef iovec pieces[64]
-        cdef Py_ssize_t sent, offered
-        cdef size_t count
-        while self.pending is not None:
-            offered = self.offer(pieces, &count)
-            sent = tg_write_pieces(self.descriptor, pieces, count)
-            if sent < 0:
-                if sent != -EAGAIN:
-                    self.broken(sent, "Fatal write error on socket transport")
-                return 0
-            self.drop(sent)
-            if sent < offered:
-                break
-        try:
-            self.resume_protocol()  # which may write more, or close
-        finally:
-            if self.pending is None and not self.lost:
-                if self.closing:
-                    self.finish(None)
-                elif self.eof_written:
-                    self.end_writing()
-        return 0
-
-    cdef Py_ssize_t offer(self, iovec *pieces, size_t *count) except -1:
-        """Point to the first of what is pending: how much that is, in how many pieces."""
-        cdef Py_buffer view
-        cdef Py_ssize_t size = 0
-        count[0] = 0
-        for data in self.pending:
-            PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-            pieces[count[0]].iov_base, pieces[count[0]].iov_len = view.buf, view.len
-            size += view.len
-            PyBuffer_Release(&view)  # bytes, or a view of bytes: they do not move
-            count[0] += 1
-            if count[0] == TG_PIECES:
-                break
-        return size
-
-    cdef int drop(self, Py_ssize_t size) except -1:
-        """So much of what was pending is written."""
-        cdef Py_ssize_t n
-        self.pending_size -= size
-        while size:
-            data = self.pending.popleft()
-            n = len(data)
-            if size < n:
-                self.pending.appendleft(memoryview(data)[size:])
-                break
-            size -= n
-        if not self.pending:
-            self.pending = None
-        return 0
-
-    cdef int pause_protocol(self) except -1:
-        if self.pending_size <= self.high or self.protocol_paused:
-            return 0
-        self.protocol_paused = True
-        try:
-            self.protocol.pause_writing()
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self.report(exc, "protocol.pause_writing() failed")
-        return 0
-
-    cdef int resume_protocol(self) except -1:
-        if self.pending_size > self.low or not self.protocol_paused:
-            return 0
-        self.protocol_paused = False
-        try:
-            self.protocol.resume_writing()
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self.report(exc, "protocol.resume_writing() failed")
-        return 0
-
     # The end.
 
     def close(self):
@@ -474,37 +260,6 @@ cdef class Stream(Pollable):
 
     def abort(self):
         self.finish(None)
-
-    cdef int broken(self, Py_ssize_t error, str message) except -1:
-        """A system call failed, with minus errno: a peer or a network can bring that about at any time."""
-        exception = OSError(-error, os.strerror(-error))
-        if self.loop.get_debug():
-            logger.debug("%r: %s", self, message, exc_info=exception)
-        return self.finish(exception)
-
-    cdef int fail(self, object exception, str message) except -1:
-        """The protocol failed, of which nobody can know how to go on."""
-        try:
-            self.report(exception, message)
-        finally:
-            self.finish(exception)
-        return 0
-
-    cdef int report(self, object exception, str message) except -1:
-        self.loop.call_exception_handler(
-            {"message": message, "exception": exception, "transport": self, "protocol": self.protocol}
-        )
-        return 0
-
-    cdef int finish(self, object exception) except -1:
-        """Have the protocol told that the connection is lost, soon; what is pending is dropped."""
-        if self.lost or self.descriptor < 0:
-            return 0
-        self.closing = self.lost = True
-        self.pending = None
-        self.pending_size = 0
-        self.loop.call_soon(self._connection_lost, exception)
-        return 0
 
     def _connection_lost(self, exception):
         cdef object context

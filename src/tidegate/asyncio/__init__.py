@@ -1,6 +1,7 @@
 """The asyncio driver: connections, the server, broadcasting. The only place of the package where an event loop runs.
 
     server               serve(), the server that it returns, and its connections
+    listening            accepting connections, with streams of ours or transports of the loop
     server_connection    their opening handshake, handler and end
     registry             the connections of one server
     admission            admission control: which connections may come in
