@@ -24,6 +24,7 @@ from tests.support.rawclient import RawClient
 from tests.support.trace import Trace, native
 from tests.test_source import MAY_IMPORT, ROOT_FLOORS, SOURCE, reach
 from tidegate._core.messages import MessageChannel
+from tidegate._core.stream import Stream
 from tidegate.asyncio import access_log
 from tidegate.asyncio.server import ServerConnection, serve
 
@@ -34,6 +35,8 @@ HANDSHAKE = 10
 
 # The native half of a connection is one class: whichever of its parts a method is in, Python calls the channel.
 CHANNEL = {native(kind) for kind in MessageChannel.__mro__ if kind.__module__.startswith("tidegate")}
+STREAM = {native(kind) for kind in Stream.__mro__ if kind.__module__.startswith("tidegate")} - {"_core/poller.pyx"}
+WHOLE = [(CHANNEL, "_core/channel.pyx"), (STREAM, "_core/stream.pyx")]
 
 
 def section(title: str) -> str:
@@ -172,21 +175,30 @@ async def opened(headers: dict[str, str | None] | None = None) -> Trace:
 
 
 def merged(entered: list[str]) -> list[str]:
-    return list(dict.fromkeys("_core/channel.pyx" if file in CHANNEL else file for file in entered))
+    return list(dict.fromkeys(next((whole for parts, whole in WHOLE if file in parts), file) for file in entered))
 
 
 async def test_a_handshake() -> None:
-    """Ten files, in the order of the page."""
-    listed = files_of("One opening handshake")
-    assert len(listed) <= HANDSHAKE
+    """Ten files, in the order of the page; the first is native, and calls Python's."""
+    first, *listed = files_of("One opening handshake")
+    assert first == "_core/listener.pyx"
+    assert len(listed) < HANDSHAKE
     seen = await opened()
     assert merged(seen.files) == listed
     assert untold("One opening handshake", seen.functions) == []
 
 
+async def test_a_handshake_that_is_not_plain() -> None:
+    """A header that asks for something: an object is made of the request, and the rules of server.py judge it."""
+    plain, seen = await opened(), await opened({"Sec-WebSocket-Protocol": "chat"})
+    assert set(seen.files) - set(plain.files) == {"http11.py", "datastructures.py", "headers.py"}
+    assert ("server.py", "accept") in seen.functions
+
+
 async def test_a_handshake_with_compression() -> None:
     plain, seen = await opened(), await opened({"Sec-WebSocket-Extensions": "permessage-deflate"})
-    assert set(seen.files) - set(plain.files) == {"extensions/permessage_deflate.py", "asyncio/sender.py"}
+    compression = {"extensions/permessage_deflate.py", "asyncio/sender.py", "headers.py"}
+    assert set(seen.files) - set(plain.files) == compression
 
 
 async def test_a_handshake_with_an_access_log() -> None:
@@ -217,8 +229,7 @@ async def test_messages_are_native() -> None:
             for message in (b"first", b"next", b"last"):
                 client.send(wire.frame(message))
                 assert await asyncio.to_thread(client.frame) == (0x81, message)
-    assert "_core/channel.pyx" in seen.files
-    seen.functions.pop(("asyncio/server_connection.py", "_handle"))  # which awaits the handler, and goes on with it
+    seen.functions.pop(("asyncio/server_connection.py", "_handle"))  # it awaits the handler, and must have gone on
     assert set(seen.files) <= {*files_of("One message in"), *files_of("One message out")}
 
 

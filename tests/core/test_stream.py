@@ -1,7 +1,7 @@
 """What asyncio promises of a transport, of ours and of the event loops' own: order of callbacks, reading, half-close.
 
 Each test runs four times: on streams and on the loop's transports, on asyncio and on uvloop. What must not live here:
-writing (test_stream_writing), errors (test_stream_errors), what only ours can do wrong (test_stream_life).
+writing (test_write_buffer), errors (test_stream_errors), what only ours can do wrong (test_stream_life).
 """
 
 from __future__ import annotations

@@ -431,7 +431,8 @@ async def test_a_handler_that_gives_up_before_the_close_frame_is_looked_at() -> 
 
     task = asyncio.create_task(handler())
     await asyncio.sleep(0)
-    await in_callback(channel.data_received, text("x") + control(CLOSE))
+    with long_turns():
+        await in_callback(channel.data_received, text("x") + control(CLOSE))
     await task
     assert channel.controls == []
 
@@ -445,7 +446,8 @@ async def test_what_is_gathered_when_the_connection_ends_goes_nowhere() -> None:
 
     task = asyncio.create_task(handler())
     await asyncio.sleep(0)
-    await in_callback(channel.data_received, text("x") + text("y"))
+    with long_turns():
+        await in_callback(channel.data_received, text("x") + text("y"))
     await task
     assert channel.transport_.writes == []
 

@@ -22,6 +22,7 @@ from typing import Any
 from tests.support.harness import ROOT
 
 SOURCE = str(ROOT / "src" / "tidegate") + os.sep
+CORE = "tidegate._core."
 
 
 class Trace:
@@ -54,9 +55,12 @@ class Trace:
             if code.co_flags & inspect.CO_OPTIMIZED and code.co_filename.startswith(SOURCE):  # no module, no class
                 self._note(code.co_filename.removeprefix(SOURCE), code.co_name)
         elif event == "c_call":
+            if module_of(argument).startswith(CORE) and argument.__self__ is None:  # no method
+                self._note(file_of(argument.__module__), argument.__name__)
+                return
             for kind in type(getattr(argument, "__self__", None)).__mro__:
                 if argument.__name__ in vars(kind):
-                    if kind.__module__.startswith("tidegate._core."):
+                    if kind.__module__.startswith(CORE):
                         self._note(native(kind), argument.__name__)
                     return
 
@@ -68,7 +72,16 @@ class Trace:
 
 def native(kind: type) -> str:
     """The file of a native class."""
-    return kind.__module__.removeprefix("tidegate.").replace(".", os.sep) + ".pyx"
+    return file_of(kind.__module__)
+
+
+def module_of(function: Any) -> str:
+    return getattr(function, "__module__", None) or ""
+
+
+def file_of(module: str) -> str:
+    """The file of a native module."""
+    return module.removeprefix("tidegate.").replace(".", os.sep) + ".pyx"
 
 
 def watch(path: Path, first: list[str]) -> None:

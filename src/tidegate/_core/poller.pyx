@@ -211,7 +211,7 @@ cdef class Poller:
             self.serve(look)
 
     cdef int serve(self, Look *look) except -1:
-        """Have everybody work that is ready and has not yet worked."""
+        """Have those work that are ready and have not worked yet."""
         cdef Pollable pollable
         cdef int i
         while look.next < look.count:
