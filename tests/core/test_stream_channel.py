@@ -6,6 +6,7 @@ What must not live here: either of them by itself (test_channel, test_stream).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import socket
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.core.recorder import MASK, Recorder
-from tests.core.transports import Peer
+from tests.core.transports import Peer, settle
 from tests.support import wire
 from tests.support.patience import PATIENCE
 from tidegate._core.stream import adopt
@@ -70,6 +71,40 @@ async def test_messages_of_all_sizes(step: int | None) -> None:
     peer.close()
     async with asyncio.timeout(PATIENCE):
         await channel.lost.wait()
+
+
+async def test_a_payload_that_fills_its_room_before_it_is_whole() -> None:
+    """A megabyte is made room for at first, however long the payload says that it is."""
+    channel, peer, transport = pair()
+    message = payload(3_000_000)
+    frame = wire.frame(message, wire.BINARY, mask=MASK)
+    first = len(frame) - len(message) + (1 << 20)
+    await peer.send(frame[:first])
+    await settle()
+    await peer.send(frame[first:])
+    assert await channel.recv() == message
+    transport.abort()
+    peer.close()
+
+
+async def test_a_socket_that_takes_nothing_of_a_large_message() -> None:
+    """Nor has anything waited before it."""
+    ours, theirs = socket.socketpair()
+    filler, channel, peer = ours.dup(), Connected(), Peer(theirs)
+    transport = adopt(asyncio.get_running_loop(), ours, channel)  # type: ignore[arg-type]
+    filled = 0
+    with contextlib.suppress(BlockingIOError):  # which it raises when it is full
+        while True:
+            filled += filler.send(bytes(1000))
+    task = asyncio.create_task(channel.send(payload(70_000)))
+    await settle()
+    expected = wire.frame(payload(70_000), wire.BINARY, mask=None)
+    assert transport.get_write_buffer_size() == len(expected)
+    assert await peer.receive(filled + len(expected)) == bytes(filled) + expected
+    await task
+    transport.abort()
+    peer.close()
+    filler.close()
 
 
 @pytest.mark.parametrize("reads", [1, 1000, 40_000])
