@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 
 from tests.core.recorder import Recorder, binary, control, finish, frames, text
+from tests.core.test_stream_channel import pair
+from tests.core.transports import settle
+from tests.support.patience import PATIENCE
 from tests.support.wire import BINARY, CLOSE, PING
 from tidegate._core import turns
 from tidegate._core.broadcast import broadcast
@@ -95,6 +98,21 @@ def test_a_large_message_is_inflated_over_several_turns() -> None:
     assert channel.take() == b"next"
     assert channel.controls == [(PING, b"!")]
     assert channel.transport_.reading
+
+
+async def test_a_large_message_whose_end_is_read_into_its_place_is_inflated() -> None:
+    """Over several turns, with no bytes after it that are still to be parsed."""
+    channel, peer, transport = pair()
+    channel._use_deflate(Deflate(False, False, 15, 15))
+    message = LARGE.encode()
+    frame = DeflatingPeer().write(message)
+    await peer.send(frame[:-100_000])
+    await settle()
+    await peer.send(frame[-100_000:])
+    async with asyncio.timeout(PATIENCE):
+        assert await channel.recv() == message
+    transport.abort()
+    peer.close()
 
 
 def test_a_message_that_was_being_inflated_can_be_read_after_the_end() -> None:

@@ -146,10 +146,9 @@ cdef class Channel(Parser):
             self.data_received(buffer[:size])
             return 0
         self.placed = placed
-        if size:
-            self.chunk = buffer
-            self.size = size
-            self.place = 0
+        self.chunk = buffer  # with nothing in it, too: a payload that ends in its place may take several turns to inflate
+        self.size = size
+        self.place = 0
         try:
             self.work(TURN_SECONDS)
         finally:
