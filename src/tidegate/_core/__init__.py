@@ -18,6 +18,10 @@
     counters      what a process counts, in a row
     scoreboard    all rows, in shared memory
     snapshot      one consistent read of it
+    load          connections of a load generator
+    scanner       what their servers send
+    timer         when the next message is due
+    histogram     what it measures
     parent        ends a process after its parent has ended
 
 What must not live here: anything rarer than a message.

@@ -15,6 +15,7 @@
     demo                serve a demo page
     demo_application    the application of the demo
     connect             an interactive WebSocket client
+    bench               generate load and measure a server
     humanize            numbers as people read them
     keyboard            single keys from a terminal
     reference           pages of the guides that are generated from declarations
@@ -56,6 +57,7 @@ COMMANDS = {
     "upgrade": "Replace a daemon's program by the installed one, in place.",
     "demo": "Serve a demo page.",
     "connect": "Talk to a WebSocket server.",
+    "bench": "Measure a WebSocket server.",
 }
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 120}  # of every command

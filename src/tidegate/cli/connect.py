@@ -29,7 +29,7 @@ from ..text import escape_controls
 from ..typing import Data
 from . import CONTEXT, Command, Value
 
-__all__ = ["command", "reason"]
+__all__ = ["command", "header", "reason", "unverified"]
 
 WAIT = 1.0  # seconds: long for a server's answer, short for a person
 WAITS = SECONDS.or_else("none", math.inf)
@@ -194,7 +194,8 @@ def reason(exc: Exception) -> str:
     return f"{text}: {exc.__cause__}" if isinstance(exc, WebSocketException) and exc.__cause__ else text
 
 
-def _header(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> list[tuple[str, str]]:
+def header(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return the values of --header as names and values."""
     headers = []
     for text in given:
         name, colon, value = text.partition(":")
@@ -204,7 +205,8 @@ def _header(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]
     return headers
 
 
-def _insecure() -> ssl.SSLContext:
+def unverified() -> ssl.SSLContext:
+    """Make a TLS context that verifies no certificate."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -214,7 +216,7 @@ def _insecure() -> ssl.SSLContext:
 @click.command("connect", cls=Command, context_settings=CONTEXT)
 @click.argument("uri")
 @click.option(
-    "--header", "headers", multiple=True, metavar="'NAME: VALUE'", callback=_header, help="Header to send. Repeatable."
+    "--header", "headers", multiple=True, metavar="'NAME: VALUE'", callback=header, help="Header to send. Repeatable."
 )
 @click.option("--subprotocol", "subprotocols", multiple=True, metavar="NAME", help="Subprotocol to offer. Repeatable.")
 @click.option("--insecure", is_flag=True, help="Do not verify the server's certificate.")
@@ -243,7 +245,7 @@ def command(
     otherwise; 2 a mistake on the command line; 130 interrupted.
     """
     output = Output()
-    arguments: dict[str, Any] = {"ssl": _insecure()} if insecure and uri.startswith("wss:") else {}
+    arguments: dict[str, Any] = {"ssl": unverified()} if insecure and uri.startswith("wss:") else {}
     try:
         client = connect(
             uri,
