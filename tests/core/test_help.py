@@ -26,13 +26,19 @@ STUBS = sorted(FOLDER.glob("*.pyi"))
 
 
 def names(stub: Path) -> Iterator[str]:
-    """The classes, functions and methods that a stub declares, but for those that Connection defines."""
+    """The classes, functions and methods that a stub declares, but for those that Connection defines.
+
+    A class whose name begins with an underscore is a type that only the stub has.
+    """
     text = stub.read_text(encoding="utf-8").partition("    # Calls out")[0]
     owner = ""
     for line in text.splitlines():
         if found := re.match(r"class (\w+)", line):
             owner = f"{found[1]}."
-            yield found[1]
+            if not owner.startswith("_"):
+                yield found[1]
+        elif owner.startswith("_") and line.startswith(" "):
+            continue
         elif (found := re.match(r"( *)(?:async )?def (\w+)", line)) and not found[2].startswith("__"):
             yield (owner if found[1] else "") + found[2]
 

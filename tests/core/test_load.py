@@ -82,6 +82,7 @@ class Loaded:
         self.lost: list[str] = []
         self.load = Load(in_flight, rate, fan, lambda _, reason: self.lost.append(reason))
         self.peers: list[Peer] = []
+        self.connections: list[LoadConnection] = []
         self.in_flight = in_flight
 
     async def connect(self, data: bytes = b"hello", *, ours: bool = True, compressed: bool = False) -> Peer:
@@ -97,13 +98,13 @@ class Loaded:
         connection.use(Payload(TEXT, data, self.in_flight), compressed)
         peer = Peer(far, connection)
         self.peers.append(peer)
-        self.load.connections.append(connection)
+        self.connections.append(connection)
         await peer.send(b"!")
         return peer
 
     def start(self, begins: int = 0, ends: int | None = None) -> None:
         now = time.monotonic_ns()
-        self.load.start(asyncio.get_running_loop(), begins, now + LATER if ends is None else ends)
+        self.load.start(asyncio.get_running_loop(), self.connections, begins, now + LATER if ends is None else ends)
 
     async def until(self, condition: str) -> None:
         """Wait until an expression of the load is true."""
@@ -360,7 +361,24 @@ def test_mistakes() -> None:
     for in_flight, rate in ((0, 0.0), (1, -1.0), (1, float("nan"))):
         with pytest.raises(ValueError, match="at least 1"):
             Load(in_flight, rate, False, lambda *_: None)
-    loop = asyncio.new_event_loop()
+    with pytest.raises(ValueError, match="at least 1"):
+        Payload(TEXT, b"", 0)
+
+
+async def test_connections_that_cannot_send() -> None:
+    """A load starts once, with connections of its own that have something to send."""
+    loop, load = asyncio.get_running_loop(), Load(1, 0, False, lambda *_: None)
+    connection = LoadConnection(load, Open())
     with pytest.raises(RuntimeError, match="there must be connections"):
-        Load(1, 0, False, lambda *_: None).start(loop, 0, 0)
-    loop.close()
+        load.start(loop, [], 0, 0)
+    with pytest.raises(ValueError, match="nothing to send"):
+        load.start(loop, [connection], 0, 0)
+    connection.use(Payload(TEXT, b"", 1), False)
+    with pytest.raises(ValueError, match="of another load"):
+        Load(1, 0, False, lambda *_: None).start(loop, [connection], 0, 0)
+    for wrong in ([None], [object()]):
+        with pytest.raises(TypeError):
+            load.start(loop, wrong, 0, 0)  # type: ignore[arg-type]
+    load.start(loop, [connection], 0, 0)
+    with pytest.raises(RuntimeError, match="it starts once"):
+        load.start(loop, [connection], 0, 0)

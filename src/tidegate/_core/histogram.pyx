@@ -23,6 +23,14 @@ ERROR = 1 / TG_PARTS
 
 
 cdef class Histogram:
+    """Values and how often each came, to a precision of `ERROR`.
+
+    Attributes:
+        count: how many values there are.
+        total: their sum.
+        maximum: the highest of them; 0 if there is none.
+    """
+
     def __cinit__(self):
         self.counts = <uint64_t *> calloc(TG_BUCKETS, sizeof(uint64_t))
         if self.counts is NULL:

@@ -19,8 +19,8 @@ cdef class Load:
     cdef readonly double rate
     cdef readonly bint fan
     cdef object on_lost
-    cdef readonly list connections
-    cdef public Histogram latencies
+    cdef list connections
+    cdef readonly Histogram latencies
     cdef readonly uint64_t sent
     cdef readonly uint64_t answered
     cdef readonly uint64_t bytes_received

@@ -36,6 +36,8 @@ cdef enum:
     BATCH = 1 << 16  # bytes of frames that are written at once
     TICK = 256  # messages that leave in one look at what is due, before answers are read
 
+cdef double FOREVER = 2.0**60  # nanoseconds; a rate may be as low as it likes
+
 # Opcodes, RFC 6455 section 11.8.
 cdef enum:
     CLOSE = 8
@@ -52,11 +54,13 @@ cdef class Payload:
         in_flight: how many of them a connection may send at once.
     """
 
-    def __init__(self, uint8_t first, bytes data not None, int in_flight):
+    def __cinit__(self, uint8_t first, bytes data not None, int in_flight):
         cdef uint8_t header[14]
         cdef size_t size = tg_build_header(header, first, PyBytes_GET_SIZE(data), 1)
         cdef bytes frame = PyBytes_FromStringAndSize(NULL, size + PyBytes_GET_SIZE(data))
         cdef uint8_t *p = <uint8_t *> PyBytes_AS_STRING(frame)
+        if in_flight < 1:
+            raise ValueError("in_flight must be at least 1")
         new_key(header + size - 4)
         memcpy(p, header, size)
         tg_unmask(p + size, <const uint8_t *> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), header + size - 4, 0)
@@ -75,8 +79,7 @@ cdef class Load:
         on_lost: called with a connection that was lost though it was not closed here, and the reason.
 
     Attributes:
-        connections: those that send, to be filled before it starts; the first is the sender of a fan.
-        latencies: of messages, or rounds, since the histogram was last replaced.
+        latencies: of messages, or rounds, since `take_latencies()`.
         sent: messages that have left, from the start on.
         answered: messages that came within what is measured.
         bytes_received: within what is measured.
@@ -84,18 +87,36 @@ cdef class Load:
         sending: whether it has started, and not ended.
     """
 
-    def __init__(self, int in_flight, double rate, bint fan, on_lost):
+    def __cinit__(self, int in_flight, double rate, bint fan, on_lost):
         if in_flight < 1 or not rate >= 0:
             raise ValueError("in_flight must be at least 1, and rate not below 0")
         self.in_flight, self.rate, self.fan, self.on_lost = in_flight, rate, fan, on_lost
-        self.connections = []
         self.latencies = Histogram()
+        self.connections = []
 
-    def start(self, loop, uint64_t begins, uint64_t ends):
-        """Send from now on, and measure from `begins` until `ends`, which are of time.monotonic_ns()."""
+    def take_latencies(self):
+        """The latencies of messages, or rounds, since this was called before."""
+        cdef Histogram taken = self.latencies
+        self.latencies = Histogram()
+        return taken
+
+    def record(self, uint64_t latency):
+        """Add a latency that was measured elsewhere: that of an opening handshake."""
+        self.latencies.add(latency, 1)
+
+    def start(self, loop, connections, uint64_t begins, uint64_t ends):
+        """Send from now on over these, of which the first is the sender of a fan; measure from `begins` until `ends`.
+
+        The two are of time.monotonic_ns().
+        """
         cdef LoadConnection connection
-        if self.sending or not self.connections:
+        cdef list given = [<LoadConnection?> each for each in connections]
+        if self.connections or not given:
             raise RuntimeError("there must be connections, and it starts once")
+        for connection in given:
+            if connection.load is not self or connection.payload is None:
+                raise ValueError("a connection is of another load, or has nothing to send")
+        self.connections = given
         self.begins, self.ends, self.sending = begins, ends, True
         self.origin = tg_nanoseconds()
         self.stride = len(self.connections)
@@ -161,7 +182,7 @@ cdef class Load:
 
     cdef uint64_t moment(self, uint64_t number) noexcept:
         """When a message, or a round, is due by the rate."""
-        return self.origin + <uint64_t> (<double> number * (<double> TG_SECOND / self.rate))
+        return self.origin + <uint64_t> min(<double> number * (<double> TG_SECOND / self.rate), FOREVER)
 
     cdef int tick(self) except -1:
         """Send what has come due, and come again for the next."""
@@ -254,7 +275,7 @@ cdef class LoadConnection(Scanner):
         failure: what the server did wrong, or None.
     """
 
-    def __init__(self, Load load not None, opening):
+    def __cinit__(self, Load load not None, opening):
         self.load, self.opening = load, opening
         self.times = <uint64_t *> calloc(load.in_flight, sizeof(uint64_t))
         if self.times is NULL:

@@ -72,7 +72,7 @@ class Process:
             self._begins = msgspec.json.decode(line)["begins"]
             await self._until_stopped(self._measured(), orders)
         self._load.stop()
-        if self._load.connections and self._begins:
+        if self._begins:
             self._unanswered = self._load.give_up(min(time.monotonic_ns(), self._last_moment()))
         self._report("final")
         await self._close_all()
@@ -157,8 +157,7 @@ class Process:
         loop = asyncio.get_running_loop()
         await self._sleep_until(self._begins - round(self._plan.warm_up * SECOND))
         if self._plan.mode != "idle" and self._open:
-            self._load.connections.extend(self._open)
-            self._load.start(loop, self._begins, self._ends)
+            self._load.start(loop, self._open, self._begins, self._ends)
         await self._sleep_until(self._begins)
         self._processor = time.process_time()
         while time.monotonic_ns() < self._ends and self._open:
@@ -184,7 +183,7 @@ class Process:
                 since = time.monotonic_ns()
                 connection = await self._open_one()
                 if connection is not None:
-                    self._load.latencies.record(time.monotonic_ns() - since)
+                    self._load.record(time.monotonic_ns() - since)
                     connection.abort()
 
         async def tell() -> None:
@@ -217,7 +216,6 @@ class Process:
 
     def _report(self, stage: str) -> None:
         load = self._load
-        latencies, load.latencies = load.latencies, Histogram()
         storm = self._plan.mode == "handshakes"
         now = time.monotonic_ns()
         report = Report(
@@ -232,7 +230,7 @@ class Process:
             seconds=max(0, min(now, self._ends) - self._begins) / SECOND if self._begins else 0.0,
             processor_seconds=self._processor if stage == "final" else 0.0,
             errors=dict(self._errors),
-            latencies=latencies.dump(),
+            latencies=load.take_latencies().dump(),
             handshakes=self._openings.dump() if stage == "final" else None,
         )
         self._out.write(msgspec.json.encode(report) + b"\n")
