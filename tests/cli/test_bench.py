@@ -124,6 +124,20 @@ async def test_another_library() -> None:
         assert found["bytes_received"] >= (found["messages"] - 50) * 200000
 
 
+async def test_a_server_that_sends_back_each_byte() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+        uri = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        found = await one_round(uri, *QUICK, "--raw", "--in-flight", "4")
+    assert found["messages"] > 0
+    assert (found["connections"], found["unanswered"], found["errors"]) == (5, 0, {})
+    assert found["bytes_received"] >= (found["messages"] - 20) * 70  # frames with their masks
+
+
 async def test_a_stall_is_in_the_latencies_of_a_rate() -> None:
     """The server stands still for 0.5 s: all that was due meanwhile waited, and half of it for 0.25 s or more."""
     stalled = False
@@ -323,6 +337,8 @@ MISTAKES = {
     ("ws://h/", "--metrics", "h:1"): "--metrics must be an http:// or https:// URL, not 'h:1'",
     ("ws://h/", "--size", "2GiB"): "--size must be up to 1073741824 bytes",
     ("ws://h/", "--size", "1GiB", "--in-flight", "10"): "--connections x --in-flight x --size must be up to 4 GiB",
+    ("ws://h/", "--raw", "--compression"): "--raw and --compression exclude each other",
+    ("ws://h/", "--raw", "--handshakes", "9"): "--raw cannot be given with --handshakes",
     ("ws://h/", "--compare", "x"): "x isn't a valid URI",
 }
 

@@ -284,9 +284,14 @@ cdef class LoadConnection(Scanner):
     def __dealloc__(self):
         free(self.times)
 
-    def use(self, Payload payload not None, bint compressed):
-        """Send this; `compressed` tells whether compression was agreed on."""
-        self.payload, self.compressed = payload, compressed
+    def use(self, Payload payload not None, bint compressed, bint raw=False):
+        """Send this, once the opening handshake is done, in which compression may have been agreed on.
+
+        A raw connection has had none: the server sends back what it is sent, byte for byte.
+        """
+        self.payload, self.compressed, self.raw = payload, compressed, raw
+        if raw:
+            self.opening = None
 
     @property
     def is_open(self):

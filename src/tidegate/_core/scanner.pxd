@@ -8,6 +8,7 @@ from tidegate._core.wire cimport tg_frame
 
 cdef class Scanner(Receiver):
     cdef bint compressed  # which was agreed on
+    cdef bint raw  # frames come back as they were sent
     cdef bint broken
 
     # The frame that is being received.

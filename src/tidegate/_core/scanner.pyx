@@ -68,7 +68,7 @@ cdef class Scanner(Receiver):
         """Check a header (RFC 6455 section 5.2): whether its payload may come."""
         cdef tg_frame *frame = &self.incoming
         cdef bint first = frame.opcode in (1, 2)
-        if frame.masked:
+        if frame.masked and not self.raw:
             self.refuse("a masked frame from the server")
         elif frame.rsv & ~(4 if self.compressed and first else 0):
             self.refuse("a frame with a reserved bit that was not agreed on")

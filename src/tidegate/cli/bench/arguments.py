@@ -70,6 +70,9 @@ def _option(name: str, kind: Kind, default: Any, text: str, *, shown: str = "") 
 @_option("--size", SIZE, 64, "Bytes of a message.")
 @click.option("--text/--binary", default=True, help="What messages are.  [default: text]")
 @click.option("--compression", is_flag=True, help="Use permessage-deflate; each message is compressed once, ahead.")
+@click.option(
+    "--raw", is_flag=True, help="Send frames without an opening handshake; the server sends back each byte."
+)
 @_option(
     "--rate", RATE, None, "Messages a second in all, or rounds of --fan; latencies count from when each is due.",
     shown="as fast as they are answered",
@@ -162,8 +165,8 @@ def _mode(ctx: click.Context, given: dict[str, Any]) -> Mode:
 USELESS: dict[Mode, tuple[str, ...]] = {
     "echo": (),
     "idle": ("in_flight", "size", "text", "rate", "warm_up"),
-    "handshakes": ("in_flight", "size", "text", "rate", "warm_up", "ramp_up"),
-    "fan": ("connections", "in_flight", "processes"),
+    "handshakes": ("in_flight", "size", "text", "rate", "warm_up", "ramp_up", "raw"),
+    "fan": ("connections", "in_flight", "processes", "raw"),
 }
 
 
@@ -174,6 +177,8 @@ def _plans(ctx: click.Context, given: dict[str, Any]) -> list[Plan]:
         if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             flag = "--text and --binary" if name == "text" else f"--{name.replace('_', '-')}"
             raise click.UsageError(f"{flag} cannot be given with --{mode}", ctx)
+    if given["raw"] and given["compression"]:
+        raise click.UsageError("--raw and --compression exclude each other", ctx)
     if given["size"] > LARGEST:
         raise click.UsageError(f"--size must be up to {LARGEST} bytes", ctx)
     if given["connections"] * given["in_flight"] * given["size"] > MEMORY * given["processes"]:
@@ -195,6 +200,7 @@ def _plans(ctx: click.Context, given: dict[str, Any]) -> list[Plan]:
             size=given["size"],
             text=given["text"],
             compression=given["compression"],
+            raw=given["raw"],
             rate=given["rate"] or 0.0,
             duration=given["duration"],
             ramp_up=given["ramp_up"],

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..._core.load import Load, LoadConnection, Payload
 from ..._core.stream import adopt
-from ...client import ClientOptions, check_response, generate_key, make_request
+from ...client import Agreed, ClientOptions, check_response, generate_key, make_request
 from ...datastructures import Headers
 from ...exceptions import InvalidHandshake, InvalidMessage, InvalidStatus
 from ...extensions.permessage_deflate import enable_client_permessage_deflate
@@ -85,6 +85,13 @@ class Handshake:
             self.done.set_exception(exc or InvalidMessage("the server ended the connection"))
 
 
+class NoHandshake(Handshake):
+    """That of a server that sends back each byte: there is none."""
+
+    def connected(self, transport: asyncio.WriteTransport) -> None:
+        self.done.set_result(Agreed(None, []))
+
+
 class Opener:
     """Opens connections to one server, whose name is looked up once.
 
@@ -121,7 +128,8 @@ class Opener:
         Raises:
             OSError, InvalidHandshake, TimeoutError: if that fails.
         """
-        handshake = Handshake(self._uri, self._options, self._headers)
+        kind = NoHandshake if self._plan.raw else Handshake
+        handshake = kind(self._uri, self._options, self._headers)
         connection = LoadConnection(self._load, handshake)
         try:
             async with asyncio.timeout(self._plan.timeout):
@@ -141,7 +149,7 @@ class Opener:
                 payload = self._payloads[extension] = make_payload(
                     self._plan.size, self._plan.in_flight, text=self._plan.text, extensions=agreed.extensions
                 )
-            connection.use(payload, extension is not None)
+            connection.use(payload, extension is not None, self._plan.raw)
         return connection
 
     async def _dial(self, connection: LoadConnection) -> None:

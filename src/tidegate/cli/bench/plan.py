@@ -26,6 +26,7 @@ class Plan(msgspec.Struct, kw_only=True, frozen=True):
         size: bytes of a message, before it is compressed.
         text: whether messages are text.
         compression: whether permessage-deflate is offered.
+        raw: whether there are no opening handshakes, and the server sends back what it is sent, byte for byte.
         rate: messages, or rounds of a fan, a second; 0: as fast as they are answered.
         duration: seconds that are measured; handshakes: the most that they may take.
         ramp_up: seconds over which the connections are opened.
@@ -44,6 +45,7 @@ class Plan(msgspec.Struct, kw_only=True, frozen=True):
     size: int = 64
     text: bool = True
     compression: bool = False
+    raw: bool = False
     rate: float = 0.0
     duration: float = 10.0
     ramp_up: float = 0.0
