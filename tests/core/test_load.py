@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from tests.core.transports import settle
 from tests.support.patience import PATIENCE
 from tidegate._core.load import Load, LoadConnection, Payload
 from tidegate._core.stream import adopt
@@ -23,12 +24,12 @@ LATER = 3600 * SECOND
 
 
 class Open:
-    """An opening handshake that is done with the first byte."""
+    """An opening handshake that is done with the first exclamation mark."""
 
     def connected(self, transport: asyncio.WriteTransport) -> None: ...
 
     def feed(self, data: bytes) -> bytes | None:
-        return data[1:]
+        return data.partition(b"!")[2] if b"!" in data else None
 
     def lost(self, exc: BaseException | None) -> None:
         self.exc = exc
@@ -46,16 +47,17 @@ class Peer:
 
     async def frame(self) -> tuple[int, bytes]:
         """The next frame: its first byte, and its payload, which was masked."""
-        head = await self._read(2)
+        head = await self.read(2)
         assert head[1] & 0x80
         size = head[1] & 0x7F
         if size >= 126:
-            size = int.from_bytes(await self._read(2 if size == 126 else 8), "big")
-        key = await self._read(4)
-        data = await self._read(size)
+            size = int.from_bytes(await self.read(2 if size == 126 else 8), "big")
+        key = await self.read(4)
+        data = await self.read(size)
         return head[0], bytes(byte ^ key[i % 4] for i, byte in enumerate(data))
 
-    async def _read(self, size: int) -> bytes:
+    async def read(self, size: int) -> bytes:
+        """So many bytes, as they come."""
         async with asyncio.timeout(PATIENCE):
             while len(self._rest) < size:
                 data = await asyncio.get_running_loop().sock_recv(self._sock, 65536)
@@ -85,7 +87,9 @@ class Loaded:
         self.connections: list[LoadConnection] = []
         self.in_flight = in_flight
 
-    async def connect(self, data: bytes = b"hello", *, ours: bool = True, compressed: bool = False) -> Peer:
+    async def connect(
+        self, data: bytes = b"hello", *, ours: bool = True, compressed: bool = False, raw: bool = False
+    ) -> Peer:
         near, far = socket.socketpair()
         far.setblocking(False)
         connection = LoadConnection(self.load, Open())
@@ -95,11 +99,14 @@ class Loaded:
         else:
             near.setblocking(False)
             await loop.create_connection(lambda: connection, sock=near)
-        connection.use(Payload(TEXT, data, self.in_flight), compressed)
+        connection.use(Payload(TEXT, data, self.in_flight), compressed, raw)
         peer = Peer(far, connection)
         self.peers.append(peer)
         self.connections.append(connection)
-        await peer.send(b"!")
+        if not raw:
+            await peer.send(b"101")
+            await settle()
+            await peer.send(b"!")
         return peer
 
     def start(self, begins: int = 0, ends: int | None = None) -> None:
@@ -146,6 +153,52 @@ async def test_a_message_for_each_answer(ours: bool) -> None:
         assert [await peer.frame(), await peer.frame()] == [(TEXT, b"x" * 300)] * 2
         assert (made.load.sent, made.load.answered, made.load.flying) == (5, 2, 3)
         assert made.load.latencies.count == 2
+
+
+async def test_what_is_echoed_byte_by_byte() -> None:
+    """Without an opening handshake, what comes back is masked, as it was sent."""
+    async with loaded(in_flight=2) as made:
+        peer = await made.connect(b"raw", raw=True)
+        made.start()
+        for _ in range(3):
+            await peer.send(await peer.read(2 + 4 + 3))
+        await made.until("load.answered == 3")
+        assert not made.lost
+        peer.connection.close()
+        await peer.read(2 * (2 + 4 + 3))
+        await peer.send(await peer.read(2 + 4 + 2))
+        async with asyncio.timeout(PATIENCE):
+            while peer.connection.is_open:
+                await asyncio.sleep(0.001)
+        assert not made.lost
+
+
+async def test_answers_while_it_closes() -> None:
+    """They count, and are not followed by another message."""
+    async with loaded() as made:
+        peer = await made.connect()
+        made.start()
+        await peer.frame()
+        peer.connection.close()
+        assert (await peer.frame())[0] == 0x88
+        await peer.send(b"\x81\x00")
+        await made.until("load.answered == 1")
+        assert peer.nothing_came()
+        assert made.load.sent == 1
+
+
+async def test_latencies_of_a_while() -> None:
+    """They are taken once, together with those of opening handshakes, which are measured elsewhere."""
+    async with loaded() as made:
+        peer = await made.connect()
+        made.start()
+        await peer.frame()
+        await peer.send(b"\x81\x00")
+        await made.until("load.answered == 1")
+        made.load.latencies.record(LATER)
+        taken = made.load.take_latencies()
+        assert (taken.count, taken.maximum) == (2, LATER)
+        assert made.load.latencies.count == made.load.take_latencies().count == 0
 
 
 @pytest.mark.parametrize("ours", [True, False])
@@ -330,6 +383,19 @@ async def test_a_fan() -> None:
         made.load.stop()
         assert made.load.flying == 1
         assert made.load.give_up(time.monotonic_ns()) == 1
+
+
+async def test_the_end_of_a_fan() -> None:
+    """When the last round is complete there is no other."""
+    async with loaded(fan=True) as made:
+        sender, receiver = await made.connect(), await made.connect()
+        made.start()
+        await sender.frame()
+        made.load.stop()
+        await receiver.send(b"\x81\x00")
+        await made.until("load.answered == 1")
+        assert (made.load.sent, made.load.flying) == (1, 0)
+        assert sender.nothing_came()
 
 
 async def test_a_fan_by_a_rate() -> None:

@@ -100,15 +100,8 @@ cdef class Load:
         self.latencies = Histogram()
         return taken
 
-    def record(self, uint64_t latency):
-        """Add a latency that was measured elsewhere: that of an opening handshake."""
-        self.latencies.add(latency, 1)
-
     def start(self, loop, connections, uint64_t begins, uint64_t ends):
-        """Send from now on over these, of which the first is the sender of a fan; measure from `begins` until `ends`.
-
-        The two are of time.monotonic_ns().
-        """
+        """Send over these, first the sender of a fan; measure between two moments of time.monotonic_ns()."""
         cdef LoadConnection connection
         cdef list given = [<LoadConnection?> each for each in connections]
         if self.connections or not given:

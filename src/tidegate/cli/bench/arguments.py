@@ -70,9 +70,7 @@ def _option(name: str, kind: Kind, default: Any, text: str, *, shown: str = "") 
 @_option("--size", SIZE, 64, "Bytes of a message.")
 @click.option("--text/--binary", default=True, help="What messages are.  [default: text]")
 @click.option("--compression", is_flag=True, help="Use permessage-deflate; each message is compressed once, ahead.")
-@click.option(
-    "--raw", is_flag=True, help="Send frames without an opening handshake; the server sends back each byte."
-)
+@click.option("--raw", is_flag=True, help="Send frames without an opening handshake; the server sends back each byte.")
 @_option(
     "--rate", RATE, None, "Messages a second in all, or rounds of --fan; latencies count from when each is due.",
     shown="as fast as they are answered",

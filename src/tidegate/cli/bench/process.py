@@ -183,7 +183,7 @@ class Process:
                 since = time.monotonic_ns()
                 connection = await self._open_one()
                 if connection is not None:
-                    self._load.record(time.monotonic_ns() - since)
+                    self._load.latencies.record(time.monotonic_ns() - since)
                     connection.abort()
 
         async def tell() -> None:
