@@ -1,8 +1,12 @@
-"""What an echoed message takes, with several in flight: ``python echo.py COUNT DEPTH [sockets]``.
+"""What an echoed message takes, with DEPTH in flight: ``python echo.py COUNT DEPTH [sockets | lockstep]``.
 
-It prints the processor time that the server took, in nanoseconds a message. Without sockets the server's connection is
-handed its bytes directly, and what it writes goes nowhere: so a program that counts instructions counts the same ones
-each time. With sockets a forked child is the client.
+It prints the processor time that the server took, in nanoseconds a message. A DEPTH of 0 stands for opening handshakes,
+each on a connection that is ended then.
+
+    (nothing)    the server's connection is handed its bytes directly, and what it writes goes nowhere
+    sockets      another process is the client, which sends when it has had all answers
+    lockstep     the same, but it does nothing before the server sleeps: so a program that counts the server's
+                 instructions counts the same ones each time, on a busy machine too
 
 What must not live here: judging the result.
 """
@@ -10,10 +14,14 @@ What must not live here: judging the result.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
 import socket
 import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -95,47 +103,61 @@ async def without_sockets(count: int, depth: int) -> float:
     return took
 
 
-def client(port: int, count: int, depth: int) -> None:
-    with socket.create_connection(("127.0.0.1", port)) as sock:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.sendall(REQUEST)
-        answer = b""
-        while b"\r\n\r\n" not in answer:
-            answer += sock.recv(65536)
-        for _ in range(count // depth):
-            sock.sendall(FRAME * depth)
-            missing = depth * REPLY
-            while missing:
-                missing -= len(sock.recv(missing))
+def until_it_sleeps(pid: int) -> None:
+    """Wait until a process waits for something."""
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+        time.sleep(0.0001)
 
 
-async def with_sockets(count: int, depth: int) -> float:
-    listener = socket.create_server(("127.0.0.1", 0))
-    if os.fork() == 0:
-        try:
-            client(listener.getsockname()[1], count, depth)
-        finally:
-            os._exit(0)
-    gone = asyncio.Event()
+def client(port: int, count: int, depth: int, ready: Callable[[], object]) -> None:
+    """The other end; `ready` waits until it may do something."""
+    for _ in range(1 if depth else count):
+        with socket.create_connection(("127.0.0.1", port)) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            ready()
+            sock.sendall(REQUEST)
+            answer = b""
+            while b"\r\n\r\n" not in answer:
+                answer += sock.recv(65536)
+            for _ in range(count // depth if depth else 0):
+                ready()
+                sock.sendall(FRAME * depth)
+                missing = depth * REPLY
+                while missing:
+                    missing -= len(sock.recv(missing))
+            ready()
+            sock.shutdown(socket.SHUT_WR)
+            assert not sock.recv(1)
+        ready()
+
+
+async def with_sockets(count: int, depth: int, mode: str) -> float:
+    listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+    turns.set_seconds(1e9)
 
     async def handler(websocket: ServerConnection) -> None:
-        try:
+        with contextlib.suppress(ConnectionClosedError):  # it takes no leave
             await echo(websocket)
-        except ConnectionClosedError:  # it takes no leave
-            gone.set()
 
     async with serve(handler, sock=listener, compression=None):
+        port = str(listener.getsockname()[1])
         began = processor_time()
-        await gone.wait()
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, __file__, str(count), str(depth), mode, port),
+        )
+        assert await process.wait() == 0
         return processor_time() - began
 
 
-def main(count: int, depth: int, sockets: bool) -> None:
-    measure = with_sockets if sockets else without_sockets
+def main(count: int, depth: int, mode: str = "", port: str = "") -> None:
+    if port:
+        pid = os.getppid()
+        client(int(port), count, depth, lambda: until_it_sleeps(pid) if mode == "lockstep" else None)
+        return
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        took = runner.run(measure(count, depth))
+        took = runner.run(with_sockets(count, depth, mode) if mode else without_sockets(count, depth))
     print(f"{took / count * 1e9:.0f}")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), "sockets" in sys.argv[3:])
+    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

@@ -68,7 +68,9 @@ def test_counting_costs_little(tmp_path: Path) -> None:
 
 
 def test_the_echo_that_is_measured() -> None:
-    """Both ways of it work, so that what the other test measures is an echo."""
+    """All ways of it work, so that what other tests measure is an echo, or a handshake."""
     source = Path(__file__).parents[2]
     assert float(run(source, [], 320, DEPTH)) >= 0
-    assert float(run(source, [], 320, DEPTH, "sockets")) >= 0
+    for mode in ("sockets", "lockstep"):
+        for count, depth in ((320, DEPTH), (5, 0)):
+            assert float(run(source, [], count, depth, mode)) > 0
