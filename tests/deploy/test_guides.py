@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.benchmarks import compare
 from tests.support.harness import ROOT
 from tidegate import logs
 from tidegate.cli import COMMANDS, Commands, reference, tidegate
@@ -71,11 +72,11 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 
 def options() -> set[str]:
-    """Every option of every command."""
+    """Every option of every command, and of the comparison of servers."""
     group = tidegate
     assert isinstance(group, Commands)
     context = click.Context(group)
-    found = {"--help", "--version"}
+    found = {"--help", "--version", *re.findall(r"--[a-z]+", compare.__doc__ or "")}
     for name in COMMANDS:
         command = group.get_command(context, name)
         assert command is not None
