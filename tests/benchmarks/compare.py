@@ -78,9 +78,9 @@ async def running(name: str, fan: bool) -> AsyncIterator[tuple[int, int]]:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=said,
-            preexec_fn=lambda: os.sched_setaffinity(0, OF_THE_SERVER),
         )
         try:
+            os.sched_setaffinity(process.pid, OF_THE_SERVER)
             assert process.stdout is not None
             async with asyncio.timeout(PATIENCE):
                 line = await process.stdout.readline()
