@@ -109,8 +109,9 @@ class Loaded:
             await peer.send(b"!")
         return peer
 
-    def start(self, begins: int = 0, ends: int | None = None) -> None:
+    def start(self, begins: int | None = None, ends: int | None = None) -> None:
         now = time.monotonic_ns()
+        begins = now if begins is None else begins
         self.load.start(asyncio.get_running_loop(), self.connections, begins, now + LATER if ends is None else ends)
 
     async def until(self, condition: str) -> None:
@@ -345,6 +346,17 @@ async def test_latencies_by_a_rate_count_from_when_messages_were_due() -> None:
         assert latencies.maximum >= 0.3 * SECOND
         assert latencies.minimum >= 0.1 * SECOND  # that of the last, which was due at 0.19 s
         assert latencies.quantile(0.5) >= 0.19 * SECOND
+
+
+async def test_a_rate_that_starts_late() -> None:
+    """What was due since what is measured began is due now, with the time that has passed."""
+    async with loaded(rate=100) as made:
+        await made.connect()
+        now = time.monotonic_ns()
+        made.start(begins=now - SECOND // 2, ends=now)
+        await made.until("load.flying == 50")
+        assert made.load.give_up(time.monotonic_ns()) == 50
+        assert made.load.latencies.maximum >= SECOND // 2
 
 
 async def test_giving_up() -> None:

@@ -111,7 +111,7 @@ cdef class Load:
                 raise ValueError("a connection is of another load, or has nothing to send")
         self.connections = given
         self.begins, self.ends, self.sending = begins, ends, True
-        self.origin = tg_nanoseconds()
+        self.origin = min(tg_nanoseconds(), begins)  # by a rate, all of what is measured has its moment
         self.stride = len(self.connections)
         for place, connection in enumerate(self.connections):
             connection.place = place
@@ -122,7 +122,7 @@ cdef class Load:
             self.pacer.load = self
             self.pacer.arm(self.origin)
         elif self.fan:
-            self.start_round(self.origin)
+            self.start_round(tg_nanoseconds())
         else:
             for connection in self.connections:
                 connection.send(self.in_flight, tg_nanoseconds())
