@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -31,9 +32,25 @@ from tests.cli.terminal import Terminal
 from tests.support.harness import Daemon, free_port
 from tests.support.patience import PATIENCE
 from tidegate.asyncio.server import ServerConnection, broadcast
+from tidegate.cli.bench.opening import Handshake, Wording
 from tidegate.cli.bench.server_metrics import Unreadable, parse
+from tidegate.client import Agreed, ClientOptions, check_response
+from tidegate.datastructures import Headers
+from tidegate.server import accept_key
+from tidegate.uri import parse_uri
 
 QUICK = ("--duration", "0.3", "--warm-up", "0.1", "--connections", "5")
+
+
+class Written(asyncio.WriteTransport):
+    """A transport of which what is written is looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+
+    def write(self, data: Any) -> None:
+        self.writes.append(bytes(data))
 
 
 @contextlib.asynccontextmanager
@@ -201,6 +218,51 @@ async def test_handshakes() -> None:
         found = await one_round(server.uri, "--handshakes", "50", "--connections", "8", "--processes", "2")
     assert found["messages"] == found["connections"] == found["latency"]["count"] == 50
     assert found["rate"] > 0
+
+
+async def test_every_answer_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was right has those after it recognized, if they are right as well: in pieces too, and with frames."""
+    head = "HTTP/1.1 101 Yes\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n"
+    right, other = head + "\r\n", head + "Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n"
+    wording = Wording(parse_uri("ws://h/"), ClientOptions(), Headers({"X-Name": "value"}))
+    checked = 0
+
+    def counted(*arguments: Any) -> Agreed:
+        nonlocal checked
+        checked += 1
+        return check_response(*arguments)
+
+    async def answered(answer: str, *, known: bool, rest: bytes = b"", cut: int = 0) -> bool:
+        """Whether it is right."""
+        transport, handshake = Written(), Handshake(wording)
+        handshake.connected(transport)
+        (request,) = transport.writes
+        assert request.startswith(b"GET / HTTP/1.1\r\nHost: h\r\n")
+        assert b"X-Name: value\r\n" in request
+        key = re.search(rb"Sec-WebSocket-Key: (.+)\r\n", request)
+        assert key is not None
+        keys.add(key[1])
+        before = checked
+        data = answer.format(accept_key(key[1].decode())).encode() + rest
+        assert not cut or handshake.feed(data[:cut]) is None
+        found = handshake.feed(data[cut:])
+        assert (checked == before) is known
+        if handshake.done.exception() is None:
+            assert found == rest
+        return handshake.done.exception() is None
+
+    keys: set[bytes] = set()
+    monkeypatch.setattr("tidegate.cli.bench.opening.check_response", counted)
+    assert await answered(right, known=False)
+    assert await answered(right, known=True)
+    assert await answered(right, known=True, rest=b"\x81\x00")
+    assert await answered(right, known=False, cut=30)
+    assert await answered(other, known=False, rest=b"\x81\x00")
+    assert await answered(other, known=True)
+    assert not await answered(right.replace("{}", "x" * 28), known=False)
+    assert not await answered(right.replace("101", "204"), known=False)
+    assert await answered(other, known=True)
+    assert len(keys) == 9
 
 
 async def test_idle_connections() -> None:

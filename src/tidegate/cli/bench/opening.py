@@ -9,7 +9,7 @@ import asyncio
 import os
 import socket
 import ssl
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..._core.load import Load, LoadConnection, Payload
 from ..._core.stream import adopt
@@ -18,6 +18,7 @@ from ...datastructures import Headers
 from ...exceptions import InvalidHandshake, InvalidMessage, InvalidStatus
 from ...extensions.permessage_deflate import enable_client_permessage_deflate
 from ...http11 import ResponseParser
+from ...server import accept_key
 from ...uri import WebSocketURI, parse_uri
 from ..connect import unverified
 from .payload import make_payload
@@ -45,8 +46,16 @@ def kind_of(exc: BaseException) -> str:
     return f"{type(exc).__name__}: {exc}"
 
 
-class Handshake:
-    """One opening handshake, as a `LoadConnection` asks for it.
+class Answer(NamedTuple):
+    """A response that was right, around the one value that is another in each."""
+
+    before: bytes
+    after: bytes
+    agreed: Agreed
+
+
+class Wording:
+    """What all requests and most responses of a server are, but for the keys: so it is made and checked once.
 
     Parameters:
         uri: where to.
@@ -55,28 +64,68 @@ class Handshake:
     """
 
     def __init__(self, uri: WebSocketURI, options: ClientOptions, headers: Headers) -> None:
+        key = generate_key()
+        self.options = options
+        self._before, _, self._after = make_request(uri, key, options, headers).serialize().partition(key.encode())
+        self._known: Answer | None = None
+
+    def request(self, key: str) -> bytes:
+        """Make a request."""
+        return self._before + key.encode() + self._after
+
+    def learn(self, data: bytes, accept: bytes, agreed: Agreed) -> None:
+        """Remember a response that was right."""
+        before, _, after = data.partition(accept)
+        self._known = Answer(before, after, agreed)
+
+    def recognized(self, data: bytes, accept: bytes) -> tuple[Agreed, bytes] | None:
+        """What is agreed on, and what follows, if `data` begins with the same response, to another key."""
+        known = self._known
+        if known is None or not data.startswith(known.before):
+            return None
+        end = len(known.before) + len(accept)
+        if data[len(known.before) : end] != accept or not data.startswith(known.after, end):
+            return None
+        return known.agreed, data[end + len(known.after) :]
+
+
+class Handshake:
+    """One opening handshake, as a `LoadConnection` asks for it.
+
+    Parameters:
+        wording: what is asked.
+    """
+
+    def __init__(self, wording: Wording) -> None:
+        self._wording = wording
         self._key = generate_key()
-        self._options = options
-        self._request = make_request(uri, self._key, options, headers).serialize()
-        self._parser = ResponseParser()
+        self._accept = accept_key(self._key).encode()
+        self._parser: ResponseParser | None = None  # once there is a piece that is not recognized
         self.done = asyncio.get_running_loop().create_future()
 
     def connected(self, transport: asyncio.WriteTransport) -> None:
         """Ask."""
-        transport.write(self._request)
+        transport.write(self._wording.request(self._key))
 
     def feed(self, data: bytes) -> bytes | None:
         """Take what comes; what is left of it belongs to frames. None: it is not done, or has failed."""
         if self.done.done():
             return None
+        whole = self._parser is None
+        if whole and (found := self._wording.recognized(data, self._accept)):
+            self.done.set_result(found[0])
+            return found[1]
+        self._parser = self._parser or ResponseParser()
         try:
             if not self._parser.feed(data):
                 return None
-            agreed = check_response(self._parser.response(), self._key, self._options)
+            agreed = check_response(self._parser.response(), self._key, self._wording.options)
         except Exception as exc:
             self.done.set_exception(exc)
             return None
         self.done.set_result(agreed)
+        if whole:
+            self._wording.learn(data[: len(data) - len(self._parser.rest)], self._accept, agreed)
         return self._parser.rest
 
     def lost(self, exc: BaseException | None) -> None:
@@ -104,8 +153,8 @@ class Opener:
         self._plan, self._load = plan, load
         self._uri = parse_uri(plan.uri)
         extensions = enable_client_permessage_deflate(None) if plan.compression else None
-        self._options = ClientOptions(subprotocols=plan.subprotocols or None, extensions=extensions)
-        self._headers = Headers(plan.headers)
+        options = ClientOptions(subprotocols=plan.subprotocols or None, extensions=extensions)
+        self._wording = Wording(self._uri, options, Headers(plan.headers))
         self._tls: ssl.SSLContext | None = None
         if self._uri.secure:
             self._tls = unverified() if plan.insecure else ssl.create_default_context()
@@ -128,8 +177,7 @@ class Opener:
         Raises:
             OSError, InvalidHandshake, TimeoutError: if that fails.
         """
-        kind = NoHandshake if self._plan.raw else Handshake
-        handshake = kind(self._uri, self._options, self._headers)
+        handshake = (NoHandshake if self._plan.raw else Handshake)(self._wording)
         connection = LoadConnection(self._load, handshake)
         try:
             async with asyncio.timeout(self._plan.timeout):
