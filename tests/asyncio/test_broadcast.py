@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from websockets.asyncio.client import connect
 
 from tests.asyncio.ends import echo
 from tests.support.patience import PATIENCE
+from tidegate._core import turns
 from tidegate.asyncio.server import Server, ServerConnection, broadcast, serve
 from tidegate.exceptions import ConcurrencyError
 
@@ -91,6 +93,31 @@ async def test_those_that_are_not_open_are_skipped() -> None:
         await one.close()
         broadcast(connections, "tea", raise_exceptions=True)
         assert await other.recv() == "tea"
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+async def test_many_get_everything_in_order(compression: Any) -> None:
+    """More than one turn has time for: what is sent to one of them, and its closing, come after what was broadcast."""
+    before = turns.seconds()
+    turns.set_seconds(0)
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            server, uri = await stack.enter_async_context(running(compression=compression))
+            clients = [await stack.enter_async_context(connect(uri, compression=compression)) for _ in range(60)]
+            for connection in await opened(server, 60):
+                await connection.send("hello")
+            for i in range(3):
+                broadcast(server.connections, f"{i}")
+                time.sleep(0.001)  # noqa: ASYNC251 - the loop must not turn
+            assert any(connection.transport.get_write_buffer_size() for connection in server.connections)
+            for connection in server.connections:
+                await connection.send("own")
+            broadcast(server.connections, "last")
+            server.close()
+            for client in clients:
+                assert [message async for message in client] == ["hello", "0", "1", "2", "own", "last"]
+    finally:
+        turns.set_seconds(before)
 
 
 async def fragments(gate: asyncio.Event) -> AsyncIterator[str]:

@@ -74,7 +74,7 @@ class Scenario:
                 elif self.use == "write_eof":
                     self.made[0].transport.write_eof()
                 elif self.use == "bulk":
-                    self.made[0].transport.writelines([bytes(LARGE)])
+                    self.made[0].transport.writelines([bytes(LARGE // 2)] * 2)
                     with contextlib.suppress(ConnectionError):
                         await self.peers[0].receive(LARGE)
                 await asyncio.gather(*(ask(peer, 1000) for peer in self.peers))

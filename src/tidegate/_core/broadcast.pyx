@@ -1,21 +1,49 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, binding=False, auto_pickle=False
 # cython: embedsignature=True, embedsignature.format=clinic
 """One message to many channels: framed once, compressed once for each set of parameters, the same bytes for all.
 
 A message that is compressed without context can be sent to all connections, if the compressor of each starts anew after it
-(RFC 7692 section 7.2.1): the next message then refers to nothing that a receiver lacks. What must not live here: the
-connections that cannot take it so, which are returned.
+(RFC 7692 section 7.2.1): the next message then refers to nothing that a receiver lacks.
+
+Writing to a socket takes some microseconds, so that a large audience would keep the event loop to itself. `broadcast()`
+writes as long as the budget of a turn lasts (turns.pyx). For the others it puts the message into their write buffers, where
+it is in order with all that follows, and puts them into the backlog, which is written over the next turns; whatever is
+written to one of them meanwhile takes along what is due. What must not live here: the connections that cannot take the
+message so, which are returned.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t
+from cpython.list cimport PyList_GET_SIZE
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
 from tidegate._core.channel cimport Channel
 from tidegate._core.deflate cimport Deflate
-from tidegate._core.counters cimport TG_SENT, tg_count_bytes, tg_count_message
+from tidegate._core.counters cimport TG_SENT, tg_count_bytes, tg_count_message, tg_now
+from tidegate._core.stream cimport Stream
+from tidegate._core.turns cimport TG_GLANCE, TURN_SECONDS, Turns, tg_ticks
 from tidegate._core.wire cimport TG_HEADER_MAX, tg_build_header
 from tidegate._core.writer cimport BINARY, OPEN, TEXT
+
+
+cdef extern from *:
+    """
+    /* Have an object in the cache by the time that it is used: system calls take its place there. */
+    static inline void tg_fetch(const void *object) {
+        for (int i = 0; i < 3; i++) __builtin_prefetch((const char *)object + 64 * i);
+    }
+    """
+    void tg_fetch(const void *object) nogil
+    PyObject *PyList_GET_ITEM(object members, Py_ssize_t i)
+
+
+# Members that a broadcast is written to at once, whether or not the budget is used up; and how long the backlog may be
+# written at a time, in budgets of a turn.
+cdef enum:
+    FEW = 32
+    LONGEST = 16
 
 
 cdef bytes frame(uint8_t first, bytes payload):
@@ -35,26 +63,131 @@ cdef bytes compressed(Deflate deflate, bytes payload):
     return alone.compress(payload)
 
 
+@cython.final
+cdef class Backlog:
+    """The streams of one event loop that have broadcasts to be written."""
+
+    cdef object loop
+    cdef list streams
+    cdef Py_ssize_t next  # the first of them that is not written
+    cdef bint marked  # the loop will call _write()
+    cdef double rested  # tg_now() when it was last written, or began to fill
+
+    @staticmethod
+    cdef Backlog of(Turns turns):
+        """Return the backlog of a loop."""
+        cdef Backlog backlog
+        if turns.backlog is None:
+            backlog = Backlog.__new__(Backlog)
+            backlog.loop = turns.loop
+            backlog.streams = []
+            turns.backlog = backlog
+        return <Backlog> turns.backlog
+
+    cdef int add(self, Stream stream, bytes data) except -1:
+        """Keep data for a stream, to be written in a later turn."""
+        if not self.marked:
+            self.rested = tg_now()
+            self.mark()
+        if not stream.in_backlog:
+            self.streams.append(stream)
+            stream.in_backlog = True
+        stream.due = True
+        return stream.keep(data)
+
+    cdef int mark(self) except -1:
+        self.loop.call_soon(self._write)
+        self.marked = True
+        return 0
+
+    def _write(self):
+        """Called by the loop: write for as long as the loop was with others since the last time, within bounds."""
+        cdef double now = tg_now()
+        cdef double until = now + min(max(now - self.rested, TURN_SECONDS), LONGEST * TURN_SECONDS)
+        cdef uint64_t glanced = tg_ticks()
+        cdef Stream stream
+        self.marked = False
+        if not self.streams:
+            return
+        self.mark()  # before anything can fail
+        while self.next < PyList_GET_SIZE(self.streams):
+            stream = <Stream> self.streams[self.next]
+            self.next += 1
+            stream.in_backlog = False
+            if self.next < PyList_GET_SIZE(self.streams):
+                tg_fetch(PyList_GET_ITEM(self.streams, self.next))
+            try:
+                stream.write_due()
+            except Exception as exc:
+                stream.fail(exc, "Fatal error: a broadcast could not be written.")
+            if tg_ticks() - glanced > TG_GLANCE:
+                glanced = tg_ticks()
+                if tg_now() >= until:
+                    break
+        self.rested = tg_now()
+        if 2 * self.next >= PyList_GET_SIZE(self.streams):
+            del self.streams[:self.next]
+            self.next = 0
+
+
+cdef bint too_slow(Channel channel, Py_ssize_t size):
+    """Return whether so much more is too much for a connection that reads slowly, or that cannot be said here."""
+    if channel.stream is None:
+        return True
+    return 0 <= channel.broadcast_limit < channel.stream.pending_size + size
+
+
+cdef inline Channel member(list members, Py_ssize_t i):
+    """Return a member, with the next ones on their way."""
+    cdef Channel channel = <Channel?> members[i]  # not None either
+    if i + 2 < PyList_GET_SIZE(members):
+        tg_fetch(PyList_GET_ITEM(members, i + 2))
+        if type(members[i + 1]) is type(channel):
+            tg_fetch(<PyObject *> (<Channel> members[i + 1]).stream)
+    return channel
+
+
+cdef int put(Channel channel, bytes data, bint later) except -1:
+    """Give a connection a frame, to be written at once or later."""
+    cdef Stream stream = channel.stream
+    if channel.gather is not NULL:
+        channel.flush()
+    if stream is None:
+        channel.write(data)
+    elif later and stream.pending is None and not stream.lost:
+        Backlog.of(channel.turns).add(stream, data)
+    elif stream.due and stream.pending_size + PyBytes_GET_SIZE(data) <= stream.high:
+        stream.keep(data)
+    else:
+        stream.send(<const uint8_t *> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), data)
+    return 0
+
+
 def broadcast(connections, uint8_t opcode, bytes payload not None):
     """Send a whole message to every open connection that can take it at once.
 
-    Return the open connections that cannot (in the middle of a fragmented message, above `write_limit`, a client, logged
+    Return the open connections that cannot (in the middle of a fragmented message, at `broadcast_limit`, a client, logged
     or with other extensions), and pairs (connection, exception) of those whose transport raised.
     """
     cdef Channel channel
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(payload)
     if opcode != TEXT and opcode != BINARY:
         raise ValueError(f"a message is text (1) or binary (2), not {opcode}")
     cdef bytes plain = frame(0x80 | opcode, payload)
     cdef bytes data
     cdef dict shared = {}
     cdef list rest = [], failures = []
-    for connection in connections:
-        channel = <Channel?> connection  # not None either
+    cdef int count = 0
+    cdef bint later = False
+    cdef list members = list(connections)
+    cdef Py_ssize_t i
+    for i in range(PyList_GET_SIZE(members)):
+        channel = member(members, i)
         if channel._state != OPEN or channel.write is None:
             continue
         channel.check()
-        if channel._sending or channel._slow or channel.client or channel._write_paused:
-            rest.append(connection)
+        if channel._sending or channel._slow or channel.client or (channel._write_paused and too_slow(channel, size)):
+            rest.append(channel)
             continue
         if channel.deflate is None:
             data = plain
@@ -66,15 +199,12 @@ def broadcast(connections, uint8_t opcode, bytes payload not None):
             channel.finish_message()
             channel.deflate.release()
         try:
-            if channel.gather is not NULL:
-                channel.flush()
-            if channel.stream is not None:
-                channel.stream.send(<const uint8_t *> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), data)
-            else:
-                channel.write(data)
+            put(channel, data, later)
         except Exception as exc:
-            failures.append((connection, exc))
+            failures.append((channel, exc))
             continue
-        tg_count_bytes(channel.counts, TG_SENT, PyBytes_GET_SIZE(payload))
-        tg_count_message(channel.counts, TG_SENT, opcode, PyBytes_GET_SIZE(payload))
+        count += 1
+        later = count >= FEW and (later or channel.turns.used_up())
+        tg_count_bytes(channel.counts, TG_SENT, size)
+        tg_count_message(channel.counts, TG_SENT, opcode, size)
     return rest, failures

@@ -34,7 +34,8 @@ cdef class Channel(Parser):
 
     # Called by Connection.
 
-    def _configure(self, loop, bint client, max_message_size, max_fragment_size, queue_high, queue_low, bint slow):
+    def _configure(self, loop, bint client, max_message_size, max_fragment_size, queue_high, queue_low, bint slow,
+                   broadcast_limit=None):
         """Set the loop, the side and the limits, in bytes and frames; None is no limit."""
         self.loop = loop
         self.turns = Turns.of(loop)
@@ -44,6 +45,7 @@ cdef class Channel(Parser):
         self.queue_high = -1 if queue_high is None else queue_high
         self.queue_low = -1 if queue_low is None else queue_low
         self._slow = slow
+        self.broadcast_limit = -1 if broadcast_limit is None else broadcast_limit
 
     def _use_deflate(self, Deflate deflate not None):
         """Compress and decompress messages (RFC 7692)."""

@@ -88,6 +88,7 @@ static inline Py_ssize_t tg_write(int descriptor, const void *data, size_t size)
 
 static inline Py_ssize_t tg_write_pieces(int descriptor, struct iovec *pieces, size_t count) {
     struct msghdr message;
+    if (count == 1) return tg_write(descriptor, pieces->iov_base, pieces->iov_len);
     memset(&message, 0, sizeof message);
     message.msg_iov = pieces;
     message.msg_iovlen = count;

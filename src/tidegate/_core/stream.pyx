@@ -254,11 +254,13 @@ cdef class Stream(WriteBuffer):
     def close(self):
         if self.closing:
             return
+        self.write_due()
         self.closing = True
         if self.pending is None:
             self.finish(None)
 
     def abort(self):
+        self.write_due()
         self.finish(None)
 
     def _connection_lost(self, exception):

@@ -36,6 +36,7 @@ cdef class Turns:
     cdef object __weakref__
     cdef object line  # deque of TurnTaker
     cdef unsigned long thread  # that runs the loop
+    cdef object backlog  # of broadcasts: broadcast.pyx makes it
     cdef uint64_t number  # of the loop's turns, counted only if mark() was called in the turn
     cdef bint marked  # the loop will call _end_turn()
     cdef uint64_t glanced  # tg_ticks() when the clock was last asked

@@ -12,7 +12,8 @@ the loop serves the line once a turn, from its front, for `TURN_SECONDS` in tota
 
 Why 0.5 ms, measured with one attacker and a steady echo beside it: the echo's p99 goes from 0.4 ms to about 1; with 1 ms to
 2; with 0.05 ms, the loop would spend a tenth of its time on its own iterations. A large message is inflated and compressed
-in pieces (deflate.pyx), over several turns; what a handler or broadcast() does with it is never divided.
+in pieces (deflate.pyx), and a broadcast is written to its members over several turns (broadcast.pyx); what a handler does
+is never divided.
 
 What must not live here: what is done in a turn.
 """

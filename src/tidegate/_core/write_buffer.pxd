@@ -16,11 +16,14 @@ cdef class WriteBuffer(Pollable):
     cdef object protocol
 
     # What the socket did not take yet, and the marks of flow control in bytes.
-    cdef object pending  # deque of bytes and memoryviews; None while there is nothing
+    cdef object pending  # the first piece, bytes or a memoryview; None while there is nothing
+    cdef object behind  # deque of the pieces behind it; None while there are none
     cdef Py_ssize_t pending_size
     cdef Py_ssize_t high
     cdef Py_ssize_t low
     cdef bint protocol_paused
+    cdef bint due  # what is pending was kept to be written in a later turn, not because the socket is full
+    cdef bint in_backlog  # of broadcasts: what is due will be written
 
     cdef bint eof_written
     cdef bint closing  # nothing is read any more, and what is pending is written
@@ -32,6 +35,7 @@ cdef class WriteBuffer(Pollable):
     cdef int send(self, const uint8_t *p, Py_ssize_t n, object owner) except -1
     cdef int send_pieces(self, const uint8_t *head, Py_ssize_t size, bytes payload) except -1
     cdef int keep(self, object data) except -1
+    cdef int write_due(self) except -1
     cdef int flush(self) except -1
     cdef Py_ssize_t offer(self, iovec *pieces, size_t *count) except -1
     cdef int drop(self, Py_ssize_t size) except -1

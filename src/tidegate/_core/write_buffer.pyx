@@ -30,6 +30,18 @@ cdef enum:
     USELESS = 5
 
 
+cdef inline Py_ssize_t point_to(iovec *piece, object data) except -1:
+    """Point to bytes, or to a view of bytes, which do not move; return their size."""
+    cdef Py_buffer view
+    if PyBytes_CheckExact(data):
+        piece.iov_base, piece.iov_len = PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data)
+    else:
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        piece.iov_base, piece.iov_len = view.buf, view.len
+        PyBuffer_Release(&view)
+    return piece.iov_len
+
+
 cdef class WriteBuffer(Pollable):
     """The part of a stream that writes."""
 
@@ -69,7 +81,7 @@ cdef class WriteBuffer(Pollable):
         for part in parts:
             if not isinstance(part, (bytes, bytearray, memoryview)):
                 raise TypeError(f"data argument must be a bytes-like object, not {type(part).__name__!r}")
-        if self.pending is None and len(parts) > 1 and not self.lost:
+        if (self.pending is None or self.due) and len(parts) > 1 and not self.lost:
             self.check_writable()
             # As one system call: what waits is kept until then without being copied.
             for part in parts:
@@ -83,6 +95,7 @@ cdef class WriteBuffer(Pollable):
     def write_eof(self):
         if self.closing or self.eof_written:
             return
+        self.write_due()
         self.eof_written = True
         if self.pending is None:
             self.end_writing()
@@ -122,7 +135,7 @@ cdef class WriteBuffer(Pollable):
         elif sent:
             owner = memoryview(owner)[sent:]
         self.keep(owner)
-        return self.pause_protocol()
+        return self.write_due() if self.due else self.pause_protocol()
 
     cdef int send_pieces(self, const uint8_t *head, Py_ssize_t size, bytes payload) except -1:
         """send() for two pieces that follow each other, the second of which is not copied."""
@@ -151,9 +164,19 @@ cdef class WriteBuffer(Pollable):
         if len(data) == 0:
             return 0
         if self.pending is None:
-            self.pending = deque()
-        self.pending.append(data)
+            self.pending = data
+        else:
+            if self.behind is None:
+                self.behind = deque()
+            self.behind.append(data)
         self.pending_size += len(data)
+        return 0
+
+    cdef int write_due(self) except -1:
+        """Write what was kept for a later turn: its turn has come, or something follows it."""
+        if self.due:
+            self.flush()
+            self.pause_protocol()
         return 0
 
     cdef int flush(self) except -1:
@@ -161,6 +184,7 @@ cdef class WriteBuffer(Pollable):
         cdef iovec pieces[64]
         cdef Py_ssize_t sent, offered
         cdef size_t count
+        self.due = False
         while self.pending is not None:
             offered = self.offer(pieces, &count)
             sent = tg_write_pieces(self.descriptor, pieces, count)
@@ -183,17 +207,14 @@ cdef class WriteBuffer(Pollable):
 
     cdef Py_ssize_t offer(self, iovec *pieces, size_t *count) except -1:
         """Point to the first pieces of what is pending; return their size."""
-        cdef Py_buffer view
-        cdef Py_ssize_t size = 0
-        count[0] = 0
-        for data in self.pending:
-            PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-            pieces[count[0]].iov_base, pieces[count[0]].iov_len = view.buf, view.len
-            size += view.len
-            PyBuffer_Release(&view)  # bytes, or a view of bytes: they do not move
-            count[0] += 1
-            if count[0] == TG_PIECES:
-                break
+        cdef Py_ssize_t size = point_to(pieces, self.pending)
+        count[0] = 1
+        if self.behind is not None:
+            for data in self.behind:
+                size += point_to(pieces + count[0], data)
+                count[0] += 1
+                if count[0] == TG_PIECES:
+                    break
         return size
 
     cdef int drop(self, Py_ssize_t size) except -1:
@@ -201,14 +222,14 @@ cdef class WriteBuffer(Pollable):
         cdef Py_ssize_t n
         self.pending_size -= size
         while size:
-            data = self.pending.popleft()
-            n = len(data)
+            n = len(self.pending)
             if size < n:
-                self.pending.appendleft(memoryview(data)[size:])
+                self.pending = memoryview(self.pending)[size:]
                 break
             size -= n
-        if not self.pending:
-            self.pending = None
+            self.pending = self.behind.popleft() if self.behind else None
+        if not self.behind:
+            self.behind = None
         return 0
 
     cdef int pause_protocol(self) except -1:
@@ -263,7 +284,8 @@ cdef class WriteBuffer(Pollable):
         if self.lost or self.descriptor < 0:
             return 0
         self.closing = self.lost = True
-        self.pending = None
+        self.pending = self.behind = None
         self.pending_size = 0
+        self.due = False
         self.loop.call_soon(self._connection_lost, exception)
         return 0

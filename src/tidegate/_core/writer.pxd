@@ -49,15 +49,17 @@ cdef class Writer(Receiver):
 
     cdef Deflate deflate  # permessage-deflate, if it is the only extension
 
+    cdef tg_gather *gather  # only during a read callback
+
     # State (protocol.State), and what rules out the fast way of send().
     cdef public int _state
     cdef public bint _slow  # frames are logged or an extension works on them: Python sees each one
     cdef public bint _sending  # in the middle of a fragmented message
     cdef public bint _write_paused
+    cdef Py_ssize_t broadcast_limit  # bytes that broadcasts may pile up; -1 for no limit
 
     cdef Compression compression  # of a message that is not all compressed
     cdef unsigned int yielded_writers  # tasks that have written and wait for their next turn
-    cdef tg_gather *gather  # only during a read callback
     cdef uint64_t left_at  # tg_ticks() when something of this read callback's left
 
     cdef int count_in(self, Row row) except -1

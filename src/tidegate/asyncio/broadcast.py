@@ -31,6 +31,9 @@ def broadcast(
 ) -> None:
     """Send a message to several connections at once, without waiting: there is no backpressure, but a bound.
 
+    To many connections it is written over several turns of the event loop, so that others need not wait for it. All
+    that is sent to a connection stays in the order of the calls.
+
     What a client does not read piles up in its write buffer. When a broadcast would make that more than
     `broadcast_limit` bytes, the client is closed with code 1013 (try again later) instead.
 

@@ -79,6 +79,7 @@ class Connection(Sender, OlderConnection):
             *settings.max_size,
             *settings.max_queue,
             settings.logger.isEnabledFor(logging.DEBUG),
+            settings.broadcast_limit,
         )
         self._addresses: tuple[Any, Any] | None = None  # of a TLS connection
         self._closing: Closing | None = None
