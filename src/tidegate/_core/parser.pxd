@@ -31,6 +31,7 @@ cdef class Parser(Inbox):
     cdef Inflation inflation  # of a frame that is complete and not yet inflated to its end
     cdef bytes partial  # a payload that comes in pieces, unmasked; longer than what has arrived
     cdef uint64_t partial_size
+    cdef Py_ssize_t partial_room  # what its memory has place for
     cdef uint64_t message_size  # of the frames before this one
 
     cdef int parse(self) except -1

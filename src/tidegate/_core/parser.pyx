@@ -23,6 +23,12 @@ cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject **bytes, Py_ssize_t size) except -1
 
 
+cdef extern from "payloads.h":
+    const Py_ssize_t TG_LARGE, TG_LARGEST
+    bytes tg_payload_new(Py_ssize_t size, Py_ssize_t *room)
+    void tg_payload_keep(object bytes, Py_ssize_t room)
+
+
 # A payload larger than this is allocated as it arrives, so that a header alone cannot claim more memory.
 cdef Py_ssize_t TRUSTED = 1 << 20
 # The first argument of `_fail_received()`: an index into FAILURES (closing.py), which has the error and the close code.
@@ -188,7 +194,7 @@ cdef class Parser(Inbox):
         """Begin a payload that comes in pieces."""
         self.in_payload = True
         self.partial_size = 0
-        self.partial = PyBytes_FromStringAndSize(NULL, min(<Py_ssize_t> self.header.length, TRUSTED))
+        self.partial = tg_payload_new(min(<Py_ssize_t> self.header.length, TRUSTED), &self.partial_room)
         return 0
 
     cdef int extend_partial(self, const uint8_t *p, Py_ssize_t n) except -1:
@@ -216,6 +222,7 @@ cdef class Parser(Inbox):
         cdef PyObject *grown = <PyObject *> self.partial
         Py_INCREF(self.partial)
         self.partial = None
+        self.partial_room = room
         _PyBytes_Resize(&grown, room)
         self.partial = <bytes> grown
         Py_XDECREF(grown)
@@ -224,6 +231,8 @@ cdef class Parser(Inbox):
     cdef int end_partial(self) except -1:
         """Receive a frame whose payload came in pieces."""
         cdef object payload = self.partial
+        if TG_LARGE <= PyBytes_GET_SIZE(payload) <= TG_LARGEST:
+            tg_payload_keep(payload, self.partial_room)
         self.partial = None
         self.in_payload = False
         if self.header.opcode & 8:
