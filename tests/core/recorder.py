@@ -47,6 +47,9 @@ class Loop:
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         self.exceptions.append(context)
 
+    def get_debug(self) -> bool:
+        return False
+
     def turn(self) -> bool:
         """Call what is to be called: whether there was anything."""
         ready, self.ready = self.ready, []

@@ -45,9 +45,6 @@ class SocketLoop(Loop):
     def is_closed(self) -> bool:
         return False
 
-    def get_debug(self) -> bool:
-        return False
-
 
 class Member(Recorder):
     """A channel on a stream, and the socket of its peer."""

@@ -79,6 +79,10 @@ EXCLUDED = {
         "cdef int take_turn(self, double share) except -1:": ABSTRACT,
         "raise NotImplementedError": ABSTRACT,
     },
+    "waiter.h": {
+        'PyErr_Format(PyExc_ImportError, "%s of asyncio.Future is not an attribute in C", name);': "for another Python",
+        "Py_CLEAR(found);": "for another Python",
+    },
     "writer.pyx": {
         "raise MemoryError": NO_MEMORY,
         "cdef bint more_to_handle(self):": ABSTRACT,

@@ -261,7 +261,7 @@ def test_a_broadcast_to_what_is_no_connection(stranger: Any) -> None:
     assert channel.transport_.writes == [b"\x81\x07message"]
 
 
-@pytest.mark.parametrize("module", ["channel", "counters", "deflate", "messages", "scoreboard", "waiter", "writer"])
+@pytest.mark.parametrize("module", ["broadcast", "channel", "counters", "deflate", "messages", "scoreboard", "writer"])
 def test_methods_of_one_type_refuse_another(module: str) -> None:
     """Memory of another layout would be read and written."""
     names = vars(importlib.import_module(f"tidegate._core.{module}"))

@@ -552,55 +552,66 @@ async def test_a_reader_that_was_dropped_while_it_waited_is_not_woken() -> None:
 # As a future
 
 
-async def test_it_is_what_a_task_asks_of_a_future() -> None:
-    loop = asyncio.get_running_loop()
-    channel = Recorder(loop)
-    awaitable = channel.recv()
-    waiter: Any = awaitable.send(None)
-    assert asyncio.isfuture(waiter)
-    assert waiter._asyncio_future_blocking
-    assert waiter._loop is loop
-    assert not waiter.done()
-    assert not waiter.cancelled()
-    with pytest.raises(asyncio.InvalidStateError):
-        waiter.result()
-    with pytest.raises(asyncio.InvalidStateError):
-        waiter.exception()
-    called: list[Any] = []
-    waiter.add_done_callback(called.append)
-    with pytest.raises(asyncio.InvalidStateError):
-        waiter.add_done_callback(called.append)
-    assert waiter.remove_done_callback(print) == 0
-    assert waiter.remove_done_callback(called.append) == 1
-    waiter.add_done_callback(called.append, context=contextvars.copy_context())
-    channel.feed(text("a"))
-    assert waiter.done()
-    assert waiter.result() is None
-    assert waiter.exception() is None
-    assert not waiter.cancel()
+async def test_a_task_waits_for_a_future_of_asyncio() -> None:
+    """The same one again and again, which is never done while the task is woken in callbacks."""
+    channel = Recorder(asyncio.get_running_loop())
+    got: list[Any] = []
+    task = asyncio.create_task(collect(channel, got))
     await settle()
-    assert len(called) == 1
-    assert called[0].result() is None
-    waiter.add_done_callback(called.append)  # it is done: soon
+    future: Any = task._fut_waiter  # type: ignore[attr-defined]
+    assert type(future) is asyncio.Future
+    for _ in range(3):
+        await in_callback(channel.feed, text("a"))
+        assert task._fut_waiter is future  # type: ignore[attr-defined]
+        assert not future.done()
+    channel.feed(text("b"))  # in a task: it is told by the loop
+    assert future.done()
     await settle()
-    assert len(called) == 2
-    with pytest.raises(StopIteration):
-        awaitable.send(None)
+    assert got == ["a"] * 3 + ["b"]
+    assert task._fut_waiter is not future  # type: ignore[attr-defined]
+    channel.lose(well=True)
+    await task
 
 
-async def test_cancelling_it() -> None:
+async def test_others_may_wait_for_it_as_well() -> None:
+    """A debugger, say: then all are told by the loop."""
+    channel = Recorder(asyncio.get_running_loop())
+    task = asyncio.create_task(channel.recv())
+    await settle()
+    future: Any = task._fut_waiter  # type: ignore[attr-defined]
+    told: list[Any] = []
+    future.add_done_callback(told.append)
+    await in_callback(channel.feed, text("a"))
+    await settle()
+    assert told == [future]
+    assert await task == "a"
+
+
+@pytest.mark.parametrize("end", ["throw", "close", "drop"])
+async def test_a_future_that_was_given_up_is_not_waited_for_again(end: str) -> None:
+    """It may be cancelled, and would wake the next reader for nothing, again and again."""
     channel = Recorder(asyncio.get_running_loop())
     awaitable = channel.recv()
-    waiter: Any = awaitable.send(None)
-    called: list[Any] = []
-    waiter.add_done_callback(called.append)
-    assert waiter.cancel("why")
-    assert not waiter.cancel()
-    assert waiter.cancelled()
-    assert waiter.done()
-    for result in (waiter.result, waiter.exception):
-        with pytest.raises(asyncio.CancelledError, match="why"):
-            result()
+    future: Any = awaitable.send(None)
+    assert future.cancel("why")
+    if end == "throw":
+        with pytest.raises(asyncio.CancelledError):
+            awaitable.throw(asyncio.CancelledError)
+    elif end == "close":
+        awaitable.close()
+    del awaitable
+    again = channel.recv()
+    assert again.send(None) is not future
+    again.close()
+
+
+async def test_a_cancelled_reader_is_not_woken() -> None:
+    """Before the task can tell, something arrives: the next reader gets it."""
+    channel = Recorder(asyncio.get_running_loop())
+    task = asyncio.create_task(channel.recv())
     await settle()
-    assert called == [waiter]
-    awaitable.close()
+    task.cancel()
+    await in_callback(channel.feed, text("a"))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await channel.recv() == "a"

@@ -22,6 +22,7 @@ cdef class Awaitable:
     cdef int pass_turn(self, PyObject **result) except -1
     cdef int end_step(self, PyObject **result) except -1
     cdef int delegate(self, object value, PyObject **result) except -1
+    cdef void give_up(self) noexcept
     cdef void end(self) noexcept
 
 

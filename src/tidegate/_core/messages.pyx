@@ -57,7 +57,7 @@ cdef class Awaitable:
             PyExc_RuntimeWarning, 1, "coroutine '%s' was never awaited", NAMES[self.kind]
         ) < 0:
             PyErr_WriteUnraisable(NULL)
-        self.end()
+        self.give_up()
 
     def __repr__(self):
         return f"<coroutine object {self.__qualname__} at {<size_t> <PyObject *> self:#x}>"
@@ -82,7 +82,7 @@ cdef class Awaitable:
 
     @property
     def cr_await(self):
-        return self.channel.waiter if self.stage == WAITING else self.inner
+        return self.channel.waiter.future if self.stage == WAITING else self.inner
 
     cr_frame = None
     cr_code = None
@@ -113,7 +113,7 @@ cdef class Awaitable:
             return self.inner.throw(kind) if value is None and traceback is None else self.inner.throw(kind, value, traceback)
         if self.stage == ENDED:
             raise RuntimeError("cannot reuse already awaited coroutine")
-        self.end()
+        self.give_up()
         if isinstance(kind, type):
             kind = kind() if value is None else value if isinstance(value, kind) else kind(value)
         raise kind.with_traceback(traceback) if traceback is not None else kind
@@ -121,7 +121,7 @@ cdef class Awaitable:
     def close(self):
         """End it."""
         inner = self.inner
-        self.end()
+        self.give_up()
         if inner is not None:
             inner.close()
 
@@ -198,12 +198,10 @@ cdef class Awaitable:
         cdef Channel channel = self.channel
         if channel.waiter is None:
             channel.waiter = Waiter.of(channel.loop)
-        channel.waiter.arm()
+        result[0] = channel.waiter.arm()
         channel.reader = <PyObject *> self
         channel.reader_takes_frames = frames
         self.stage = WAITING
-        Py_INCREF(channel.waiter)
-        result[0] = <PyObject *> channel.waiter
         return 0
 
     cdef int send_step(self, PyObject **result) except -1:
@@ -252,12 +250,10 @@ cdef class Awaitable:
     cdef int pass_turn(self, PyObject **result) except -1:
         """Wait for the next turn, with something written or to be written."""
         cdef Waiter waiter = Waiter.of(self.channel.loop)
-        waiter.arm()
+        result[0] = waiter.arm()
         self.channel.turns.join(waiter)
         self.channel.yielded_writers += 1
         self.stage = WAITING
-        Py_INCREF(waiter)
-        result[0] = <PyObject *> waiter
         return 0
 
     cdef int end_step(self, PyObject **result) except -1:
@@ -279,6 +275,12 @@ cdef class Awaitable:
         Py_INCREF(value)
         result[0] = <PyObject *> value
         return ended
+
+    cdef void give_up(self) noexcept:
+        """End, unless garbage collection has begun to, without having been woken: the future may be cancelled."""
+        if self.channel is not None and self.channel.reader is <PyObject *> self and self.channel.waiter is not None:
+            self.channel.waiter.future = None
+        self.end()
 
     cdef void end(self) noexcept:
         if self.channel is not None and self.channel.reader is <PyObject *> self:

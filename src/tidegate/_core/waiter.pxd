@@ -1,18 +1,15 @@
-"""Declarations of the future-like object that a reading task waits on."""
+"""Declarations of what a reading task waits on."""
+
+from cpython.object cimport PyObject
 
 from tidegate._core.turns cimport TurnTaker
 
 
 cdef class Waiter(TurnTaker):
-    cdef public bint _asyncio_future_blocking
-    cdef readonly object _loop
-    cdef object callback
-    cdef object context
-    cdef bint is_done
-    cdef bint is_cancelled
-    cdef object cancel_message
+    cdef object loop
+    cdef object future  # that a task waits for; None if it is to be a new one
 
     @staticmethod
     cdef Waiter of(object loop)
-    cdef int arm(self) except -1
+    cdef PyObject *arm(self) except NULL
     cdef int finish(self, bint direct) except -1
