@@ -241,6 +241,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
+    if options.rounds < 1 or not options.seconds > 0:
+        parser.error("--rounds must be at least 1, and --seconds above 0")
     here = installed()
     if missing := [name for name in options.servers if name not in here]:
         print(f"not installed: {', '.join(missing)}", file=sys.stderr)
