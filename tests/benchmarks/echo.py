@@ -109,6 +109,14 @@ def until_it_sleeps(pid: int) -> None:
         time.sleep(0.0001)
 
 
+def received(sock: socket.socket, most: int) -> bytes:
+    """What has come: something, or the server has failed."""
+    data = sock.recv(most)
+    if not data:
+        raise EOFError("the server has ended the connection")
+    return data
+
+
 def client(port: int, count: int, depth: int, ready: Callable[[], object]) -> None:
     """The other end; `ready` waits until it may do something."""
     for _ in range(1 if depth else count):
@@ -118,13 +126,14 @@ def client(port: int, count: int, depth: int, ready: Callable[[], object]) -> No
             sock.sendall(REQUEST)
             answer = b""
             while b"\r\n\r\n" not in answer:
-                answer += sock.recv(65536)
+                answer += received(sock, 65536)
+            assert answer.startswith(b"HTTP/1.1 101 "), answer
             for _ in range(count // depth if depth else 0):
                 ready()
                 sock.sendall(FRAME * depth)
                 missing = depth * REPLY
                 while missing:
-                    missing -= len(sock.recv(missing))
+                    missing -= len(received(sock, missing))
             ready()
             sock.shutdown(socket.SHUT_WR)
             assert not sock.recv(1)
