@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.core import rebuild
 from tests.core.faults import SCENARIOS
-from tests.support.harness import ROOT
+from tests.support.harness import ROOT, require
 from tests.support.patience import PATIENCE
 
 # What connection_lost() is told by errno, if that is no plain OSError.
@@ -38,7 +38,7 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rebuild.need_a_compiler()
+    require(shutil.which("gcc"), "gcc")
     path = tmp_path_factory.mktemp("faults") / "faults.so"
     source = Path(__file__).with_name("faults.c")
     subprocess.run(
