@@ -89,7 +89,11 @@ cdef class Stream(WriteBuffer):
 
     def __del__(self):
         if self.descriptor >= 0:
-            warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+            try:
+                warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+            finally:
+                if self.sock is not None:
+                    self.sock.close()  # which would warn, too
 
     def __repr__(self):
         cdef list words = ["closed" if self.descriptor < 0 else "closing" if self.closing else "open"]
