@@ -31,6 +31,7 @@ def made() -> Results:
     return Results(Machine.here(), dict.fromkeys(SERVERS, "1.0"), 2, 1.0, cells)
 
 
+@pytest.mark.slow
 async def test_ours_is_measured() -> None:
     for name in ("echo-1", "idle"):
         found = await one_round(CELLS[name], OURS, SECONDS)

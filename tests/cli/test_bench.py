@@ -127,6 +127,7 @@ async def test_json() -> None:
     assert found["rounds"][0]["handshake"]["count"] == 5
 
 
+@pytest.mark.slow
 async def test_another_library() -> None:
     async def handler(websocket: websockets.ServerConnection) -> None:
         async for message in websocket:
@@ -155,6 +156,7 @@ async def test_a_server_that_sends_back_each_byte() -> None:
     assert found["bytes_received"] >= (found["messages"] - 20) * 70  # frames with their masks
 
 
+@pytest.mark.slow
 async def test_a_stall_is_in_the_latencies_of_a_rate() -> None:
     """The server stands still for 0.5 s: all that was due meanwhile waited, and half of it for 0.25 s or more."""
     stalled = False
@@ -189,6 +191,7 @@ async def test_a_rate_is_kept() -> None:
     assert 98 <= found["latency"]["count"] <= 102
 
 
+@pytest.mark.slow
 async def test_what_is_never_answered() -> None:
     async with serving(idle) as server:
         quick = ("--duration", "0.3", "--warm-up", "0", "--connections", "2", "--timeout", "0.2")
@@ -283,6 +286,7 @@ async def test_ramp_up() -> None:
     assert found["connections"] == 5
 
 
+@pytest.mark.slow
 async def test_comparing() -> None:
     """The rounds of two servers alternate, and the ratios tell which one is faster."""
 
@@ -298,6 +302,7 @@ async def test_comparing() -> None:
     assert found["comparison"]["rate"] > 1 > found["comparison"]["p50"]
 
 
+@pytest.mark.slow
 async def test_over_tls(tmp_path: Path) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -322,6 +327,7 @@ async def test_what_the_server_says_of_itself() -> None:
         assert found["server"]["memory_per_connection"] is not None
 
 
+@pytest.mark.slow
 async def test_errors_by_kind() -> None:
     async def leaving(websocket: ServerConnection) -> None:
         await websocket.recv()
