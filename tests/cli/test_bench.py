@@ -7,9 +7,8 @@ What must not live here: what a connection of load does (tests/core/test_load.py
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import functools
 import json
-import os
 import re
 import resource
 import signal
@@ -17,7 +16,6 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ import websockets
 from tests.asyncio.ends import echo, idle, serving
 from tests.cli.asked import run as run_here
 from tests.cli.asked import words
+from tests.cli.pipes import piped
 from tests.cli.terminal import Terminal
 from tests.support.harness import Daemon, free_port
 from tests.support.patience import PATIENCE
@@ -53,22 +52,7 @@ class Written(asyncio.WriteTransport):
         self.writes.append(bytes(data))
 
 
-@contextlib.asynccontextmanager
-async def bench(*arguments: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The command, with pipes."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tidegate", "bench", *arguments),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, **environment},
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+bench = functools.partial(piped, sys.executable, "-m", "tidegate", "bench")
 
 
 async def result(*arguments: str, status: int = 0, **environment: str) -> dict[str, Any]:

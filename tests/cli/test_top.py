@@ -22,6 +22,7 @@ import pytest
 from tests.asyncio.ends import serving
 from tests.cli.asked import run as run_here
 from tests.cli.asked import words
+from tests.cli.pipes import piped
 from tests.cli.terminal import Terminal
 from tests.support.harness import Daemon, wait_until
 from tests.support.patience import PATIENCE, complaints
@@ -39,29 +40,9 @@ def daemon() -> Iterator[Daemon]:
         yield daemon
 
 
-@contextlib.asynccontextmanager
-async def piped(*arguments: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The command, with pipes."""
-    process = await asyncio.create_subprocess_exec(
-        *COMMAND,
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, **environment},
-        limit=2**24,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
 async def run(*arguments: str, **environment: str) -> tuple[int | None, str, str]:
     """Run the command with pipes: status, standard output, standard error."""
-    async with piped(*arguments, **environment) as process, asyncio.timeout(PATIENCE * 2):
+    async with piped(*COMMAND, *arguments, **environment) as process, asyncio.timeout(PATIENCE * 2):
         out, err = await process.communicate()
     return process.returncode, out.decode(), complaints(err.decode())
 
@@ -102,7 +83,7 @@ async def test_a_table(daemon: Daemon) -> None:
 
 
 async def test_numbers_are_those_of_metrics(daemon: Daemon) -> None:
-    async with clients(daemon, 3, 5), piped("--admin", f"http://{daemon.admin}/", "--json") as process:
+    async with clients(daemon, 3, 5), piped(*COMMAND, "--admin", f"http://{daemon.admin}/", "--json") as process:
         metrics = await asyncio.to_thread(daemon.metrics)
         told: dict[str, Any] = {"totals": {}}
         async with asyncio.timeout(PATIENCE):
@@ -128,7 +109,7 @@ async def test_one_message(daemon: Daemon) -> None:
 
 @pytest.mark.slow
 async def test_messages_until_interrupted(daemon: Daemon) -> None:
-    async with piped("--json", TIDEGATE_ADMIN=daemon.admin) as process, asyncio.timeout(PATIENCE):
+    async with piped(*COMMAND, "--json", TIDEGATE_ADMIN=daemon.admin) as process, asyncio.timeout(PATIENCE):
         assert process.stdout is not None
         messages = [json.loads(await process.stdout.readline()) for _ in range(3)]
         process.send_signal(signal.SIGINT)
@@ -282,7 +263,7 @@ async def test_another_version() -> None:
         status, _, err = await run("--admin", server.uri)
         assert (status, err.count("\n")) == (1, 1)
         assert f"{server.uri} has another version of tidegate than this command: try --json" in err
-        async with piped("--json", "--admin", server.uri) as process:
+        async with piped(*COMMAND, "--json", "--admin", server.uri) as process:
             assert process.stdout is not None
             assert await process.stdout.readline() == b'{"version":"0.0.1"}\n'
 
