@@ -10,11 +10,13 @@ What must not live here: adding up processes (processes.py), what a connection d
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -110,18 +112,10 @@ class Process:
                 if connection is not None:
                     self._open.add(connection)
 
-        async def tell() -> None:
-            while True:
-                await asyncio.sleep(REPORTS)
-                self._report("opening")
-
-        telling = asyncio.create_task(tell())
-        try:
+        with self._reporting("opening"):
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(OPENING, count)):
                     group.create_task(one_after_another())
-        finally:
-            telling.cancel()
 
     async def _open_one(self) -> LoadConnection | None:
         since = time.monotonic_ns()
@@ -186,20 +180,14 @@ class Process:
                     self._load.latencies.record(time.monotonic_ns() - since)
                     connection.abort()
 
-        async def tell() -> None:
-            while True:
-                await asyncio.sleep(REPORTS)
-                self._report("measuring")
-
-        telling = asyncio.create_task(tell())
         try:
-            async with asyncio.timeout(self._plan.duration), asyncio.TaskGroup() as group:
-                for _ in range(min(self._plan.connections, self._plan.handshakes)):
-                    group.create_task(one_after_another())
+            with self._reporting("measuring"):
+                async with asyncio.timeout(self._plan.duration), asyncio.TaskGroup() as group:
+                    for _ in range(min(self._plan.connections, self._plan.handshakes)):
+                        group.create_task(one_after_another())
         except TimeoutError:
             pass
         finally:
-            telling.cancel()
             self._ends = time.monotonic_ns()
             self._processor = time.process_time() - processor
 
@@ -213,6 +201,21 @@ class Process:
             await asyncio.sleep(0.01)
         for connection in self._open:
             connection.abort()
+
+    @contextlib.contextmanager
+    def _reporting(self, stage: str) -> Iterator[None]:
+        """Report every `REPORTS` seconds meanwhile."""
+
+        async def report() -> None:
+            while True:
+                await asyncio.sleep(REPORTS)
+                self._report(stage)
+
+        reporting = asyncio.create_task(report())
+        try:
+            yield
+        finally:
+            reporting.cancel()
 
     def _report(self, stage: str) -> None:
         load = self._load
