@@ -10,6 +10,9 @@ import pytest
 from tidegate import exceptions
 from tidegate.datastructures import Headers
 from tidegate.exceptions import (
+    BusBusy,
+    BusDown,
+    BusError,
     ConcurrencyError,
     ConnectionClosed,
     ConnectionClosedError,
@@ -17,6 +20,7 @@ from tidegate.exceptions import (
     DuplicateParameter,
     HeaderLineTooLong,
     HeadTooLong,
+    InvalidChannel,
     InvalidHandshake,
     InvalidHeader,
     InvalidHeaderFormat,
@@ -34,6 +38,7 @@ from tidegate.exceptions import (
     InvalidStatus,
     InvalidUpgrade,
     InvalidURI,
+    MessageTooBig,
     NegotiationError,
     PayloadTooBig,
     ProtocolError,
@@ -41,6 +46,7 @@ from tidegate.exceptions import (
     RequestLineTooLong,
     SecurityError,
     StatusLineTooLong,
+    TooManyChannels,
     TooManyFragments,
     TooManyHeaders,
     UnexpectedBody,
@@ -104,6 +110,16 @@ SAMPLES: list[tuple[WebSocketException, str]] = [
     (TooManyFragments(4096), "fragmented message exceeds limit of 4096 frames"),
     (InvalidState("already open"), "already open"),
     (ConcurrencyError("already running"), "already running"),
+    (BusError("no bus here"), "no bus here"),
+    (BusBusy("chat:7", 0.5), "chat:7: the queue to the bus was full for 0.5 seconds"),
+    (BusDown("connection refused"), "the bus is down: connection refused"),
+    (
+        BusDown("no answer", 2.0, True),
+        "the bus is down: no answer; what was published may or may not be stored",
+    ),
+    (InvalidChannel(" a", "it begins with a space"), "' a' isn't the name of a channel: it begins with a space"),
+    (MessageTooBig("chat:7", 11, 10), "chat:7: message of 11 bytes exceeds the bus's limit of 10 bytes"),
+    (TooManyChannels(128, "a connection"), "a connection may join at most 128 channels"),
 ]
 
 
@@ -146,6 +162,7 @@ def test_the_tree_is_the_one_drawn() -> None:
 def test_other_bases() -> None:
     assert issubclass(InvalidState, AssertionError)
     assert issubclass(ConcurrencyError, RuntimeError)
+    assert issubclass(InvalidChannel, ValueError)
 
 
 def test_fields() -> None:
@@ -162,6 +179,8 @@ def test_fields() -> None:
     assert (header.name, header.value) == ("Name", "expected comma at 2 in a b")
     assert InvalidOrigin("x").name == "Origin"
     assert TooManyFragments(3).max_fragments == 3
+    down = BusDown("gone", 0.5)
+    assert (down.reason, down.retry_after, down.uncertain) == ("gone", 0.5, False)
 
 
 def test_current_size_can_be_told_later() -> None:

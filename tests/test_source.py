@@ -40,6 +40,7 @@ ROOT_FLOORS = {
             "text",
             "environment",
             "defaults",
+            "channels",
         )
     },
     "grammar": {"exceptions", "uri", "headers", "http11", "proxy", "forwarded", "proxy_protocol", "extensions"},
@@ -56,7 +57,7 @@ MAY_IMPORT = {
     "chapters": {"words", "grammar", "chapters", "_core.counters"},  # limits are called as their counters are
     "_core": {"_core"},
     "asyncio": {"words", "grammar", "chapters", "_core", "asyncio"},
-    "bus": {"words", "_core", "bus"},
+    "bus": {"words", "_core", "bus", "exceptions"},
     "logs": {"logs", "redaction", "text"},  # every process has one
     "process": {"logs", "process"},
     "metrics": {"words", "config", "_core", "process.proc", "metrics"},

@@ -30,15 +30,24 @@ if TYPE_CHECKING:
     from .asyncio.server import broadcast as broadcast
     from .asyncio.server import serve as serve
     from .asyncio.server import unix_serve as unix_serve
+    from .channels import Channel as Channel
+    from .channels import Gap as Gap
+    from .channels import Joined as Joined
+    from .channels import Message as Message
+    from .channels import Position as Position
     from .datastructures import Headers as Headers
     from .datastructures import HeadersLike as HeadersLike
     from .datastructures import MultipleValuesError as MultipleValuesError
+    from .exceptions import BusBusy as BusBusy
+    from .exceptions import BusDown as BusDown
+    from .exceptions import BusError as BusError
     from .exceptions import ConcurrencyError as ConcurrencyError
     from .exceptions import ConnectionClosed as ConnectionClosed
     from .exceptions import ConnectionClosedError as ConnectionClosedError
     from .exceptions import ConnectionClosedOK as ConnectionClosedOK
     from .exceptions import DuplicateParameter as DuplicateParameter
     from .exceptions import HeaderLineTooLong as HeaderLineTooLong
+    from .exceptions import InvalidChannel as InvalidChannel
     from .exceptions import InvalidHandshake as InvalidHandshake
     from .exceptions import InvalidHeader as InvalidHeader
     from .exceptions import InvalidHeaderFormat as InvalidHeaderFormat
@@ -56,6 +65,7 @@ if TYPE_CHECKING:
     from .exceptions import InvalidStatus as InvalidStatus
     from .exceptions import InvalidUpgrade as InvalidUpgrade
     from .exceptions import InvalidURI as InvalidURI
+    from .exceptions import MessageTooBig as MessageTooBig
     from .exceptions import NegotiationError as NegotiationError
     from .exceptions import PayloadTooBig as PayloadTooBig
     from .exceptions import ProtocolError as ProtocolError
@@ -63,6 +73,7 @@ if TYPE_CHECKING:
     from .exceptions import RequestLineTooLong as RequestLineTooLong
     from .exceptions import SecurityError as SecurityError
     from .exceptions import StatusLineTooLong as StatusLineTooLong
+    from .exceptions import TooManyChannels as TooManyChannels
     from .exceptions import TooManyFragments as TooManyFragments
     from .exceptions import TooManyHeaders as TooManyHeaders
     from .exceptions import WebSocketException as WebSocketException
@@ -88,14 +99,16 @@ _HOMES = {
     "asyncio.client": "ClientConnection connect unix_connect",
     "asyncio.router": "Router route unix_route",
     "asyncio.server": "Server ServerConnection basic_auth broadcast serve unix_serve",
+    "channels": "Channel Gap Joined Message Position",
     "datastructures": "Headers HeadersLike MultipleValuesError",
     "exceptions": (
-        "ConcurrencyError ConnectionClosed ConnectionClosedError ConnectionClosedOK DuplicateParameter"
-        " HeaderLineTooLong InvalidHandshake InvalidHeader InvalidHeaderFormat InvalidHeaderValue InvalidMessage"
-        " InvalidMethod InvalidOrigin InvalidParameterName InvalidParameterValue InvalidProtocol InvalidProxy"
-        " InvalidProxyMessage InvalidProxyStatus InvalidState InvalidStatus InvalidURI InvalidUpgrade NegotiationError"
-        " PayloadTooBig ProtocolError ProxyError RequestLineTooLong SecurityError StatusLineTooLong TooManyFragments"
-        " TooManyHeaders WebSocketException"
+        "BusBusy BusDown BusError ConcurrencyError ConnectionClosed ConnectionClosedError ConnectionClosedOK"
+        " DuplicateParameter HeaderLineTooLong InvalidChannel InvalidHandshake InvalidHeader InvalidHeaderFormat"
+        " InvalidHeaderValue InvalidMessage InvalidMethod InvalidOrigin InvalidParameterName InvalidParameterValue"
+        " InvalidProtocol InvalidProxy InvalidProxyMessage InvalidProxyStatus InvalidState InvalidStatus"
+        " InvalidURI InvalidUpgrade MessageTooBig NegotiationError PayloadTooBig ProtocolError ProxyError"
+        " RequestLineTooLong SecurityError StatusLineTooLong TooManyChannels TooManyFragments TooManyHeaders"
+        " WebSocketException"
     ),
     "frames": "Close CloseCode Frame Opcode",
     "http11": "Request Response",

@@ -35,6 +35,12 @@
     * :exc:`TooManyFragments`
     * :exc:`InvalidState` (also :exc:`AssertionError`)
     * :exc:`ConcurrencyError` (also :exc:`RuntimeError`)
+    * :exc:`BusError`
+        * :exc:`BusBusy`
+        * :exc:`BusDown`
+        * :exc:`InvalidChannel` (also :exc:`ValueError`)
+        * :exc:`MessageTooBig`
+        * :exc:`TooManyChannels`
 
 An exception carries fields and ``__str__`` makes the sentence, so that a handler never has to take a message apart.
 Those that frames and messages raise are defined in ``_exceptions``, below what others hold. Nothing here decides what
@@ -68,6 +74,9 @@ if TYPE_CHECKING:
     from .http11 import Response
 
 __all__ = [
+    "BusBusy",
+    "BusDown",
+    "BusError",
     "ConcurrencyError",
     "ConnectionClosed",
     "ConnectionClosedError",
@@ -75,6 +84,7 @@ __all__ = [
     "DuplicateParameter",
     "HeadTooLong",
     "HeaderLineTooLong",
+    "InvalidChannel",
     "InvalidHandshake",
     "InvalidHeader",
     "InvalidHeaderFormat",
@@ -92,6 +102,7 @@ __all__ = [
     "InvalidStatus",
     "InvalidURI",
     "InvalidUpgrade",
+    "MessageTooBig",
     "NegotiationError",
     "PayloadTooBig",
     "ProtocolError",
@@ -99,6 +110,7 @@ __all__ = [
     "RequestLineTooLong",
     "SecurityError",
     "StatusLineTooLong",
+    "TooManyChannels",
     "TooManyFragments",
     "TooManyHeaders",
     "UnexpectedBody",
@@ -388,6 +400,98 @@ class InvalidState(WebSocketException, AssertionError):
 
 class ConcurrencyError(WebSocketException, RuntimeError):
     """Two calls that exclude each other were made at the same time."""
+
+
+# The bus
+
+
+class BusError(WebSocketException):
+    """A call on the bus failed, or is not possible here."""
+
+
+class BusBusy(BusError):
+    """The queue to the engine was full for as long as the call was ready to wait; nothing was published.
+
+    Attributes:
+        channel: where to.
+        wait: seconds.
+    """
+
+    def __init__(self, channel: str, wait: float) -> None:
+        self.channel = channel
+        self.wait = wait
+
+    def __str__(self) -> str:
+        return f"{self.channel}: the queue to the bus was full for {self.wait:g} seconds"
+
+
+class BusDown(BusError):
+    """The engine of the bus is away, or did not answer in time.
+
+    Attributes:
+        reason: what happened.
+        retry_after: seconds after which it makes sense to try again.
+        uncertain: whether what was to be published may be all the same; trying again with the same key is safe.
+    """
+
+    def __init__(self, reason: str, retry_after: float = 1.0, uncertain: bool = False) -> None:
+        self.reason = reason
+        self.retry_after = retry_after
+        self.uncertain = uncertain
+
+    def __str__(self) -> str:
+        known = "; what was published may or may not be stored" if self.uncertain else ""
+        return f"the bus is down: {self.reason}{known}"
+
+
+class InvalidChannel(BusError, ValueError):
+    """The name of a channel is not one.
+
+    Attributes:
+        channel: as it was given.
+        msg: what is wrong with it.
+    """
+
+    def __init__(self, channel: str, msg: str) -> None:
+        self.channel = channel
+        self.msg = msg
+
+    def __str__(self) -> str:
+        return f"{self.channel[:64]!r} isn't the name of a channel: {self.msg}"
+
+
+class MessageTooBig(BusError):
+    """A message is larger than the bus takes.
+
+    Attributes:
+        channel: where to.
+        size: bytes of the message.
+        max_size: the limit, in bytes.
+    """
+
+    def __init__(self, channel: str, size: int, max_size: int) -> None:
+        self.channel = channel
+        self.size = size
+        self.max_size = max_size
+
+    def __str__(self) -> str:
+        return f"{self.channel}: message of {self.size} bytes exceeds the bus's limit of {self.max_size} bytes"
+
+
+class TooManyChannels(BusError):
+    """More channels are joined than the limit.
+
+    Attributes:
+        limit: how many may be.
+        scope: by whom, as "a connection".
+    """
+
+    def __init__(self, limit: int, scope: str) -> None:
+        self.limit = limit
+        self.scope = scope
+
+    def __str__(self) -> str:
+        return f"{self.scope} may join at most {self.limit} channels"
 
 
 if not TYPE_CHECKING:  # type checkers must report wrong names

@@ -1,0 +1,89 @@
+"""Each channel's policy, by the longest declared prefix, and what is checked at the door: names, sizes, keys.
+
+What must not live here: who may join or publish, which the application is asked; counts of what there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from ..channels import RESERVED, Channel, check_channels, name_fault
+from ..exceptions import InvalidChannel, MessageTooBig
+
+__all__ = ["KEY_BYTES", "MESSAGE_BYTES", "Policies", "check_key", "check_name", "check_payload"]
+
+MESSAGE_BYTES: Final = 2**20
+"""Bytes of a message, by default: one over the output limit of an engine would cut off every worker."""
+
+KEY_BYTES: Final = 128
+"""Bytes of a publisher's key in UTF-8: engines keep keys for minutes."""
+
+
+class Policies:
+    """The declared channels.
+
+    Args:
+        channels: a policy for each prefix; the one of "" is the default of the rest, else that is `Channel()`.
+
+    Raises:
+        TypeError, ValueError: what is wrong with them.
+    """
+
+    def __init__(self, channels: Mapping[str, Channel] | None = None) -> None:
+        if channels is not None:
+            check_channels(channels)
+        declared = dict(channels or {})
+        self._default = declared.pop("", Channel())
+        declared[RESERVED] = Channel()  # the bus's own messages are for those who are there
+        self._declared = sorted(declared.items(), key=lambda item: len(item[0]), reverse=True)
+
+    def of(self, channel: str) -> Channel:
+        """Return the policy of a channel."""
+        for prefix, policy in self._declared:
+            if channel.startswith(prefix):
+                return policy
+        return self._default
+
+    def prefix_of(self, channel: str) -> str:
+        """Return the declared prefix that a channel's policy comes from."""
+        return next((prefix for prefix, _ in self._declared if channel.startswith(prefix)), "")
+
+
+def check_name(channel: str) -> None:
+    """Check the name of a channel.
+
+    Raises:
+        TypeError: it is no str.
+        InvalidChannel: what is wrong with it.
+    """
+    if not isinstance(channel, str):
+        raise TypeError(f"the name of a channel must be a str, not {type(channel).__qualname__}")
+    fault = name_fault(channel)
+    if fault is not None:
+        raise InvalidChannel(channel, fault)
+
+
+def check_payload(channel: str, payload: bytes, limit: int = MESSAGE_BYTES) -> None:
+    """Check the size of a message.
+
+    Raises:
+        MessageTooBig: it is larger than the limit.
+    """
+    if len(payload) > limit:
+        raise MessageTooBig(channel, len(payload), limit)
+
+
+def check_key(key: str | None) -> None:
+    """Check the key of a publication.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    if key is None:
+        return
+    if not isinstance(key, str):
+        raise TypeError(f"key must be a str or None, not {type(key).__qualname__}")
+    size = len(key.encode(errors="surrogatepass"))
+    if not 1 <= size <= KEY_BYTES:
+        raise ValueError(f"key must have 1 to {KEY_BYTES} bytes in UTF-8, not {size}")
