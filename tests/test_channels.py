@@ -46,7 +46,7 @@ def test_the_token_of_a_position() -> None:
             "a.\u0661",
             "a.1.2",
         ),
-        *("a" * 33 + ".1", f"a.{2**63}", "a." + "9" * 5000, "a\0.1", "\ud800.1"),
+        *("a.1.2", "a" * 33 + ".1", f"a.{2**63}", "a." + "9" * 5000, "a\0.1", "\ud800.1"),
     ],
 )
 def test_what_is_no_position(text: str) -> None:

@@ -101,7 +101,10 @@ class Presence(NamedTuple):
 
 
 Deliver = Callable[[Sequence[Message]], None]
-"""Takes what came, in the order in which it came; synchronous, raises nothing, never waits for a member."""
+"""Takes what came, in the order in which it came; synchronous, raises nothing, never waits for a member.
+
+It is never called from within itself, nor from within a verb: a member may publish as soon as it is given something.
+"""
 
 Tell = Callable[[State], None]
 """Takes a change of the state; synchronous, raises nothing."""

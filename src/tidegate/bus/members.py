@@ -1,0 +1,104 @@
+"""Who is given a channel's messages: what a member is, and the table of those who are given each as it comes.
+
+This table is of Python objects, for the library and for iterators. What must not live here: order, joins (topic.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from ..channels import Gap, Message
+
+__all__ = ["Member", "MemberTable", "Members"]
+
+
+class Member(Protocol):
+    """Who is given messages. Its methods raise nothing, and may leave or join channels.
+
+    Attributes:
+        sender: what it is called when it publishes.
+    """
+
+    sender: str
+
+    def deliver(self, message: Message) -> bool:
+        """Take a message; return False if it was taken, and there is no room for more.
+
+        When there is, and not before this has returned, `Topics.drained` is to be called. In a channel that recovers
+        the latest message, and while older ones are given, nothing comes until then. In others messages come all the
+        same, and the member has a limit of its own.
+        """
+        ...
+
+    def gap(self, gap: Gap) -> None:
+        """Take a notice that messages are missing."""
+        ...
+
+
+class Members(Protocol):
+    """The members of one channel that are given each message as it comes."""
+
+    def add(self, member: Member) -> None:
+        """Add a member that is not there."""
+        ...
+
+    def discard(self, member: Member) -> bool:
+        """Remove a member; return whether it was there."""
+        ...
+
+    def fan_out(self, message: Message) -> list[Member]:
+        """Give a message to all, but for its sender if that is excluded; return those who have no room for more."""
+        ...
+
+    def tell(self, gap: Gap) -> None:
+        """Give a notice to all."""
+        ...
+
+    def __contains__(self, member: object) -> bool: ...
+
+    def __iter__(self) -> Iterator[Member]: ...
+
+    def __len__(self) -> int: ...
+
+
+class MemberTable:
+    """`Members` in Python; in order of joining."""
+
+    __slots__ = ("_members",)
+
+    def __init__(self) -> None:
+        self._members: dict[Member, None] = {}
+
+    def add(self, member: Member) -> None:
+        """Add a member that is not there."""
+        self._members[member] = None
+
+    def discard(self, member: Member) -> bool:
+        """Remove a member; return whether it was there."""
+        return self._members.pop(member, self) is None
+
+    def fan_out(self, message: Message) -> list[Member]:
+        """Give a message to all, but for its sender if that is excluded; return those who have no room for more."""
+        excluded = message.sender if message.exclude else None
+        # A copy: a member may leave, or make others leave, when it is given something.
+        return [
+            member
+            for member in list(self._members)
+            if member.sender != excluded and member in self._members and not member.deliver(message)
+        ]
+
+    def tell(self, gap: Gap) -> None:
+        """Give a notice to all."""
+        for member in list(self._members):
+            if member in self._members:
+                member.gap(gap)
+
+    def __contains__(self, member: object) -> bool:
+        return member in self._members
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(list(self._members))
+
+    def __len__(self) -> int:
+        return len(self._members)
