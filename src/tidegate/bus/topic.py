@@ -431,7 +431,10 @@ class Topic(Order):
             self._serve(seat, [*messages, *rest])
         elif seat.done is None and messages:
             self._serve(seat, messages)
-        elif seat.tries >= TRIES or (part.messages and part.messages[-1].position != part.top):
+        elif part.messages and part.messages[-1].position != part.top:
+            if place == after:
+                self._miss(seat, (), "trimmed")  # more than one read gives; else the next one begins at its place
+        elif seat.tries >= TRIES:
             self._miss(seat, (), "trimmed")
         else:
             seat.tries += 1

@@ -1,0 +1,123 @@
+"""A worker's topics beside the model's engine, with everything done in turn: for tests of one chapter each.
+
+What must not live here: interleavings (test_topics_machine.py), a real engine (contract.py).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.bus.model import Engine
+from tidegate.bus.base import Broker, State
+from tidegate.bus.policies import Policies
+from tidegate.bus.topics import Read, Request, Subscribe, Topics
+from tidegate.channels import Channel, Gap, Joined, Message, Position
+from tidegate.exceptions import BusError
+
+__all__ = ["Member", "Worker"]
+
+
+def follows(previous: Position, message: Message) -> bool:
+    """What an engine says without its own link."""
+    return Broker.follows(None, previous, message)  # type: ignore[arg-type]
+
+
+class Member:
+    """Writes down what it is given.
+
+    Attributes:
+        got: offsets of messages, or their payloads in a channel without history, and notices.
+        answer: to the join.
+        room: whether it can take more.
+    """
+
+    def __init__(self, sender: str = "me") -> None:
+        self.sender = sender
+        self.got: list[Any] = []
+        self.answer: Joined | BusError | None = None
+        self.room = True
+
+    def done(self, answer: Joined | BusError) -> None:
+        assert self.answer is None
+        self.answer = answer
+
+    def deliver(self, message: Message) -> bool:
+        self.got.append(message.position.offset if message.position else message.payload)
+        return self.room
+
+    def gap(self, gap: Gap) -> None:
+        self.got.append(gap)
+
+    @property
+    def joined(self) -> Joined:
+        assert isinstance(self.answer, Joined)
+        return self.answer
+
+
+class Worker:
+    """Topics and an engine with one channel, "c"."""
+
+    def __init__(self, policy: Channel | None = None, slice_messages: int = 1000, **options: Any) -> None:
+        self.policy = policy or Channel(history=100)
+        policies = {"c": self.policy}
+        self.engine = Engine(policies, [1], slice_messages)
+        self.topics = Topics(Policies(policies), follows, **options)
+        self.now = 100.0
+        self.asked: list[Request] = []
+
+    @property
+    def reads(self) -> list[Read]:
+        return [request for request in self.asked if isinstance(request, Read)]
+
+    def place(self, offset: int) -> Position:
+        return Position(self.engine.channels["c"].epoch, offset)
+
+    def publish(self, count: int = 1, lost: bool = False, **options: Any) -> None:
+        for _ in range(count):
+            self.engine.publish("c", **options)
+        if lost:
+            self.engine.wire = []
+
+    def deliver(self) -> None:
+        wire, self.engine.wire = self.engine.wire, []
+        self.topics.deliver(wire)
+
+    def work(self, seconds: float = 0.0) -> None:
+        """Answer everything that is asked, for a while."""
+        end = self.now + seconds
+        while True:
+            while requests := self.topics.take():
+                self.asked += requests
+                for request in requests:
+                    self.topics.done(request, self.engine.result(request), self.now)
+            deadline = self.topics.deadline()
+            if deadline is None or deadline > end:
+                break
+            self.now = deadline
+            self.topics.tick(self.now)
+        self.now = end
+
+    def wait(self, seconds: float) -> list[Request]:
+        """Let time go by, and return what is asked."""
+        self.now += seconds
+        self.topics.tick(self.now)
+        return self.topics.take()
+
+    def fail(self, requests: list[Request], error: BusError) -> None:
+        for request in requests:
+            self.topics.done(request, error, self.now)
+
+    def join(self, since: Any = None, last: int = 0, member: Member | None = None, work: bool = True) -> Member:
+        member = member or Member()
+        member.answer = None
+        self.topics.join("c", member, member.done, self.now, since, last)
+        if work:
+            self.work()
+        return member
+
+    def subscribes(self) -> int:
+        return sum(isinstance(request, Subscribe) for request in self.asked)
+
+    def again(self) -> None:
+        self.topics.told(State("down", reason="cut"), self.now)
+        self.topics.told(State("again"), self.now)
