@@ -157,6 +157,22 @@ def test_what_is_held_is_bounded_and_what_was_dropped_is_read_again(monkeypatch:
     assert member.got == list(range(1, 25))
 
 
+def test_what_was_dropped_is_read_though_what_is_held_has_no_hole(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Worker(gapless=True)
+    monkeypatch.setattr(order, "HELD_MESSAGES", 3)
+    member = worker.join()
+    worker.publish(1, lost=True)
+    worker.publish()
+    worker.deliver()
+    (read,) = worker.topics.take()
+    part = worker.engine.result(read)
+    worker.publish(10)
+    worker.deliver()
+    worker.topics.done(read, part, worker.now)
+    worker.work()
+    assert member.got == list(range(1, 13))
+
+
 def test_what_is_held_is_bounded_in_bytes() -> None:
     worker = Worker()
     worker.join()

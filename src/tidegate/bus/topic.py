@@ -382,13 +382,10 @@ class Topic(Order):
         self.desk.want(self)
 
     def _check_again(self) -> None:
-        """Admit those who wait for a repair that was read since they came: what the engine knows the topic knows."""
+        """Admit those who wait for a repair: what the engine knows the topic knows, if it was read since they came."""
         for seat in list(self._seats.values()):
             if seat.stage is _Stage.CHECK and self._is_seated(seat):
-                if seat.checked:
-                    self._admit(seat)
-                else:
-                    self.repair()
+                self._admit(seat)
 
     def read_failed(self, wanted: Wanted, now: float, down: bool) -> None:
         """Take it that a read failed; the repair goes on when the engine is back."""
