@@ -290,7 +290,7 @@ def test_every_member_is_given_everything_in_order_once_or_told() -> None:
     checks = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much]
     run_state_machine_as_test(
         Bus,
-        settings=settings(max_examples=250, stateful_step_count=60, deadline=None, suppress_health_check=checks),
+        settings=settings(max_examples=100, stateful_step_count=60, deadline=None, suppress_health_check=checks),
     )
 
 

@@ -2,6 +2,13 @@
 
     base         what an engine promises: nine verbs
     policies     each channel's policy, and what is checked at the door
+    topics       the channels of a worker, above whatever engine: subscriptions, turns to read, checks
+    topic        one of them: members, joins, what was missed
+    order        its messages in order, each once; repairs
+    tail         its last messages
+    members      who is given messages
+    connect      the engine that a URL names
+    memory       memory://, within one process
 
 What must not live here: frames of WebSocket, which members are given (asyncio/), processes.
 """

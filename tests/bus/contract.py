@@ -1,0 +1,406 @@
+"""What every engine promises (bus/base.py), as tests: an engine's test module has a subclass of `Contract`.
+
+    class TestContract(Contract):
+        @pytest.fixture
+        async def connect(self) -> AsyncIterator[Connect]: ...
+
+The fixture gives a function that starts one more broker of the same engine, and closes them all at the end. What must
+not live here: what only one engine promises; topics (test_topic.py), which are above engines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.support.patience import PATIENCE
+from tidegate.bus.base import SLICE_BYTES, SLICE_MESSAGES, Broker, Presence, Publication, State
+from tidegate.bus.policies import Policies
+from tidegate.channels import Channel, Message, Position
+from tidegate.exceptions import BusDown, BusError
+
+__all__ = ["POLICIES", "Connect", "Contract", "Peer", "peers"]
+
+POLICIES: Mapping[str, Channel] = {
+    "h:": Channel(history=20),
+    "many:": Channel(history=3000, history_bytes=2**24),
+    "bytes:": Channel(history=100, history_bytes=1000),
+    "short:": Channel(history=20, keep=0.2),
+    "latest:": Channel(history=1, recover="latest"),
+}
+
+
+class Peer:
+    """A broker, and what it delivers and tells.
+
+    Attributes:
+        messages: in order.
+        states: in order.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.messages: list[Message] = []
+        self.states: list[State] = []
+        self._changed = asyncio.Event()
+        self._delivering = False
+
+    async def start(self) -> None:
+        await self.broker.start(self.deliver, self.states.append)
+
+    def deliver(self, messages: Sequence[Message]) -> None:
+        assert not self._delivering
+        self._delivering = True
+        self.messages += messages
+        self._changed.set()
+        self._delivering = False
+
+    async def until(self, count: int) -> list[Message]:
+        """Wait for that many messages."""
+        async with asyncio.timeout(PATIENCE):
+            while len(self.messages) < count:
+                self._changed.clear()
+                await self._changed.wait()
+        return self.messages
+
+    async def payloads(self, count: int) -> list[bytes]:
+        """Wait for that many messages, and return what is in them."""
+        return [message.payload for message in await self.until(count)]
+
+    async def publish(self, channel: str, *payloads: bytes, wait: float = 5.0) -> list[Position | BusError | None]:
+        """Publish, and return what became of it."""
+        return list(await self.broker.publish([Publication(channel, payload) for payload in payloads], wait))
+
+    async def place(self, channel: str) -> Position:
+        """The channel's position."""
+        (position,) = await self.broker.tops([channel])
+        assert position is not None
+        return position
+
+
+Connect = Callable[[], Awaitable[Peer]]
+
+
+@asynccontextmanager
+async def peers(make: Callable[[Policies], Broker]) -> AsyncIterator[Connect]:
+    """Give a function that starts one more broker, and close them all at the end."""
+    started: list[Peer] = []
+
+    async def connect() -> Peer:
+        peer = Peer(make(Policies(POLICIES)))
+        await peer.start()
+        started.append(peer)
+        return peer
+
+    try:
+        yield connect
+    finally:
+        for peer in started:
+            await peer.broker.close()
+
+
+def payloads(messages: Sequence[Message]) -> list[bytes]:
+    return [message.payload for message in messages]
+
+
+def numbers(first: int, last: int) -> list[bytes]:
+    return [str(number).encode() for number in range(first, last + 1)]
+
+
+class Contract:
+    """What every engine promises."""
+
+    # State.
+
+    async def test_it_is_up_once_it_is_started(self, connect: Connect) -> None:
+        peer = await connect()
+        assert [state.kind for state in peer.states] == ["up"]
+
+    async def test_after_its_end_it_is_down(self, connect: Connect) -> None:
+        peer = await connect()
+        await peer.broker.close()
+        await peer.broker.close()
+        with pytest.raises(BusDown):
+            await peer.broker.subscribe(["h:1"])
+        with pytest.raises(BusDown):
+            await peer.broker.read("h:1", None)
+        with pytest.raises(BusDown):
+            await peer.broker.tops(["h:1"])
+        await peer.broker.unsubscribe(["h:1"])
+
+    # Subscriptions.
+
+    async def test_what_is_published_after_the_confirmation_comes(self, connect: Connect) -> None:
+        one, two = await connect(), await connect()
+        for channel in ("h:1", "plain"):
+            await one.broker.subscribe([channel])
+            await two.publish(channel, b"hello")
+        assert await one.payloads(2) == [b"hello", b"hello"]
+        assert [message.channel for message in one.messages] == ["h:1", "plain"]
+
+    async def test_one_gets_what_it_publishes_itself(self, connect: Connect) -> None:
+        one = await connect()
+        await one.broker.subscribe(["h:1", "plain"])
+        await one.publish("h:1", b"a")
+        await one.publish("plain", b"b")
+        assert sorted(await one.payloads(2)) == [b"a", b"b"]
+
+    async def test_only_what_is_subscribed_comes(self, connect: Connect) -> None:
+        one, two = await connect(), await connect()
+        await one.broker.subscribe(["h:1"])
+        await two.publish("h:2", b"other")
+        await two.publish("h:1", b"mine")
+        assert await one.payloads(1) == [b"mine"]
+
+    async def test_subscribing_twice_is_subscribing_once(self, connect: Connect) -> None:
+        one = await connect()
+        await one.broker.subscribe(["h:1"])
+        await one.broker.subscribe(["h:1"])
+        await one.publish("h:1", b"a", b"b")
+        assert await one.payloads(2) == [b"a", b"b"]
+
+    async def test_nothing_comes_after_unsubscribing(self, connect: Connect) -> None:
+        one, two = await connect(), await connect()
+        await one.broker.subscribe(["h:1", "h:2"])
+        await one.broker.unsubscribe(["h:1", "h:9"])
+        await two.publish("h:1", b"a")
+        await two.publish("h:2", b"b")
+        assert await one.payloads(1) == [b"b"]
+
+    async def test_a_subscription_tells_the_top(self, connect: Connect) -> None:
+        one, two = await connect(), await connect()
+        published = await two.publish("h:1", b"a", b"b")
+        assert await one.broker.subscribe(["h:1", "plain"]) == [published[-1], None]
+
+    async def test_a_channel_keeps_the_epoch_that_it_began_with(self, connect: Connect) -> None:
+        one, two = await connect(), await connect()
+        (top,) = await one.broker.subscribe(["h:1"])
+        assert top is not None
+        assert top.offset == 0
+        (position,) = await two.publish("h:1", b"a")
+        assert isinstance(position, Position)
+        assert position.epoch == top.epoch
+        (message,) = await one.until(1)
+        assert message.position == position
+        assert one.broker.follows(top, message)
+        assert str(Position.parse(str(position))) == str(position)
+
+    async def test_many_subscriptions_at_once(self, connect: Connect) -> None:
+        one, two = await connect(), await connect()
+        channels = [f"h:{number}" for number in range(1000)]
+        tops = await one.broker.subscribe(channels)
+        assert len(tops) == 1000
+        await two.broker.publish([Publication(channel, b"") for channel in channels], 5.0)
+        assert {message.channel for message in await one.until(1000)} == set(channels)
+
+    # Publishing.
+
+    async def test_what_is_published_comes_as_it_was(self, connect: Connect) -> None:
+        one, two = await connect(), await connect()
+        await one.broker.subscribe(["h:ü", "plain ☂"])
+        sent = [
+            Publication("h:ü", "grün".encode(), text=True, sender="w.1", json=True, exclude=True),
+            Publication("h:ü", b"\xff\x00" * 1000, sender="w.2"),
+            Publication("h:ü", b""),
+            Publication("plain ☂", b"{}", text=True, json=True),
+        ]
+        await two.broker.publish(sent, 5.0)
+        got = await one.until(4)
+        for message, publication in zip(sorted(got, key=lambda one: one.channel), sent, strict=True):
+            for name in ("channel", "payload", "text", "sender", "json", "exclude"):
+                assert getattr(message, name) == getattr(publication, name)
+        assert got[0].time == pytest.approx(got[-1].time, abs=PATIENCE)
+        assert got[0].time > 1.7e9
+
+    async def test_publishing_with_history_tells_the_positions(self, connect: Connect) -> None:
+        one = await connect()
+        await one.broker.subscribe(["h:1"])
+        positions = await one.publish("h:1", b"a", b"b", b"c")
+        assert positions == [message.position for message in await one.until(3)]
+        assert positions[-1] == await one.place("h:1")
+        assert await one.publish("plain", b"a", b"b") == [None, None]
+
+    async def test_one_order_for_all(self, connect: Connect) -> None:
+        """However many publish, with history all see one order, in which each publisher's is kept."""
+        all_of_them = [await connect() for _ in range(3)]
+        for peer in all_of_them:
+            await peer.broker.subscribe(["many:1"])
+
+        async def publish(peer: Peer, name: str) -> None:
+            for number in range(50):
+                await peer.publish("many:1", f"{name}{number}".encode())
+
+        await asyncio.gather(*(publish(peer, name) for peer, name in zip(all_of_them, "abc", strict=True)))
+        for peer in all_of_them:
+            messages = await peer.until(150)
+            place = Position(messages[0].position.epoch, 0) if messages[0].position else None
+            for message in messages:
+                assert place is not None
+                assert peer.broker.follows(place, message)
+                place = message.position
+            for name in "abc":
+                mine = [one for one in payloads(messages) if one.startswith(name.encode())]
+                assert mine == [f"{name}{number}".encode() for number in range(50)]
+        assert payloads(all_of_them[0].messages) == payloads(all_of_them[1].messages)
+
+    async def test_a_key_is_published_once(self, connect: Connect) -> None:
+        one, two = await connect(), await connect()
+        await one.broker.subscribe(["h:1"])
+        first = await one.broker.publish([Publication("h:1", b"a", key="k")], 5.0)
+        others = [("h:1", b"b", "k"), ("h:1", b"c", "other"), ("h:2", b"d", "k")]
+        again = await two.broker.publish([Publication(name, what, key=key) for name, what, key in others], 5.0)
+        assert again[0] == first[0]
+        assert again[1] != first[0]
+        assert await one.payloads(2) == [b"a", b"c"]
+        assert payloads((await one.broker.read("h:2", None)).messages) == [b"d"]
+
+    async def test_a_flood_without_waiting_is_busy_or_published(self, connect: Connect) -> None:
+        one = await connect()
+        await one.broker.subscribe(["plain"])
+        results: list[object] = []
+        for _ in range(40):
+            results += await one.publish("plain", bytes(2**19), wait=0.0)
+        published = results.count(None)
+        assert published
+        assert all(result is None or isinstance(result, BusError) for result in results)
+        await one.until(published)
+
+    # Reading.
+
+    async def test_reading_after_a_place(self, connect: Connect) -> None:
+        one, two = await connect(), await connect()
+        positions = await two.publish("h:1", *numbers(1, 5))
+        second = positions[1]
+        assert isinstance(second, Position)
+        part = await one.broker.read("h:1", second)
+        assert (payloads(part.messages), part.top, part.complete) == (numbers(3, 5), positions[-1], True)
+        assert [message.position for message in part.messages] == positions[2:]
+        part = await one.broker.read("h:1", second, 2)
+        assert (payloads(part.messages), part.top, part.complete) == (numbers(3, 4), positions[-1], True)
+        part = await one.broker.read("h:1", part.top)
+        assert (list(part.messages), part.top, part.complete) == ([], positions[-1], True)
+
+    async def test_what_is_read_is_what_came(self, connect: Connect) -> None:
+        one = await connect()
+        (top,) = await one.broker.subscribe(["h:1"])
+        publication = Publication("h:1", b"{}", text=True, sender="w.1", json=True, exclude=True)
+        await one.broker.publish([publication], 5.0)
+        part = await one.broker.read("h:1", top)
+        assert list(part.messages) == await one.until(1)
+
+    async def test_a_place_that_is_trimmed_is_incomplete(self, connect: Connect) -> None:
+        one = await connect()
+        start = await one.place("h:1")
+        positions = [start, *await one.publish("h:1", *numbers(1, 25))]
+        for after, complete in ((0, False), (4, False), (5, True), (6, True)):
+            place = positions[after]
+            assert isinstance(place, Position)
+            part = await one.broker.read("h:1", place)
+            assert (payloads(part.messages), part.complete) == (numbers(max(6, after + 1), 25), complete)
+
+    async def test_a_place_that_is_unknown_is_incomplete(self, connect: Connect) -> None:
+        one = await connect()
+        await one.publish("h:1", *numbers(1, 5))
+        top = await one.place("h:1")
+        for place in (Position("other", 1), Position("other", 10**9), Position(top.epoch, top.offset + 1)):
+            part = await one.broker.read("h:1", place)
+            assert (list(part.messages), part.top, part.complete) == ([], top, False)
+
+    async def test_reading_never_changes_the_epoch(self, connect: Connect) -> None:
+        one = await connect()
+        await one.publish("h:1", b"a")
+        top = await one.place("h:1")
+        await one.broker.read("h:1", Position(top.epoch, top.offset + 100))
+        assert await one.place("h:1") == top
+
+    async def test_reading_the_newest(self, connect: Connect) -> None:
+        one = await connect()
+        positions = await one.publish("h:1", *numbers(1, 25))
+        part = await one.broker.read("h:1", None, 3)
+        assert (payloads(part.messages), part.top) == (numbers(23, 25), positions[-1])
+        before = part.messages[0].position
+        assert payloads((await one.broker.read("h:1", None, 3, before)).messages) == numbers(20, 22)
+        oldest = positions[6]
+        assert isinstance(oldest, Position)
+        assert payloads((await one.broker.read("h:1", None, 3, oldest)).messages) == numbers(6, 6)
+        other = await one.broker.read("h:1", None, 3, Position("other", 5))
+        assert (list(other.messages), other.complete) == ([], False)
+
+    async def test_reading_an_empty_channel(self, connect: Connect) -> None:
+        one = await connect()
+        top = await one.place("h:1")
+        assert await one.broker.read("h:1", top) == ([], top, True)
+        assert list((await one.broker.read("h:1", None)).messages) == []
+
+    async def test_a_read_is_limited_by_number(self, connect: Connect) -> None:
+        one = await connect()
+        start = await one.place("many:1")
+        await one.publish("many:1", *numbers(1, SLICE_MESSAGES + 10))
+        part = await one.broker.read("many:1", start, 10**9)
+        assert payloads(part.messages) == numbers(1, SLICE_MESSAGES)
+        assert part.complete
+
+    async def test_a_read_is_limited_by_bytes_and_gives_one_at_least(self, connect: Connect) -> None:
+        one = await connect()
+        start = await one.place("many:1")
+        await one.publish("many:1", *(bytes(400_000) for _ in range(4)))
+        assert len((await one.broker.read("many:1", start)).messages) == 2
+        assert len((await one.broker.read("many:1", None)).messages) == 2
+        await one.publish("many:1", bytes(SLICE_BYTES))
+        assert len((await one.broker.read("many:1", None)).messages) == 1
+
+    # Limits of history.
+
+    async def test_history_is_limited_by_bytes_and_keeps_the_last_message(self, connect: Connect) -> None:
+        one = await connect()
+        await one.publish("bytes:1", *(bytes(300) for _ in range(10)))
+        assert len((await one.broker.read("bytes:1", None)).messages) == 3
+        await one.publish("bytes:1", bytes(5000))
+        assert [len(message.payload) for message in (await one.broker.read("bytes:1", None)).messages] == [5000]
+
+    async def test_history_is_limited_by_age(self, connect: Connect) -> None:
+        one = await connect()
+        start = await one.place("short:1")
+        (position,) = await one.publish("short:1", b"a")
+        assert isinstance(position, Position)
+        async with asyncio.timeout(PATIENCE):
+            while (await one.broker.read("short:1", None)).messages:
+                await asyncio.sleep(0.05)
+        assert await one.broker.read("short:1", position) == ([], position, True)
+        part = await one.broker.read("short:1", start)
+        assert (list(part.messages), part.top, part.complete) == ([], position, False)
+        (after,) = await one.publish("short:1", b"b")
+        assert isinstance(after, Position)
+        assert after.epoch == position.epoch
+        assert after.offset > position.offset
+
+    async def test_the_latest_message(self, connect: Connect) -> None:
+        one = await connect()
+        await one.publish("latest:1", b"a", b"b", b"c")
+        part = await one.broker.read("latest:1", None, 1)
+        assert payloads(part.messages) == [b"c"]
+
+    async def test_positions_of_many(self, connect: Connect) -> None:
+        one = await connect()
+        channels = [f"h:{number}" for number in range(600)]
+        await one.broker.publish([Publication(channel, b"") for channel in channels], 5.0)
+        tops = await one.broker.tops([*channels, "plain"])
+        assert tops[-1] is None
+        assert all(top is not None and top.offset > 0 for top in tops[:-1])
+
+    # Presence.
+
+    async def test_who_is_in_a_channel(self, connect: Connect) -> None:
+        one, two = await connect(), await connect()
+        await one.broker.beat({"h:1": Presence(3), "h:2": Presence(1, {"ada": b"{}"})})
+        await two.broker.beat({"h:1": Presence(2), "h:2": Presence(1, {"bob": b"1"})})
+        assert await one.broker.present("h:1") == Presence(5)
+        assert await two.broker.present("h:2") == Presence(2, {"ada": b"{}", "bob": b"1"})
+        assert await one.broker.present("h:3") == Presence(0)
+        await one.broker.beat({})
+        assert await two.broker.present("h:1") == Presence(2)
+        await two.broker.close()
+        assert await one.broker.present("h:1") == Presence(0)

@@ -1,0 +1,37 @@
+"""Tests of tidegate.bus.connect."""
+
+from __future__ import annotations
+
+import pytest
+
+from tidegate.bus.connect import connect
+from tidegate.bus.memory import MemoryBroker
+from tidegate.bus.policies import Policies
+
+
+@pytest.mark.parametrize("url", ["memory://", "memory://tests", "memory://a.b-c_1"])
+def test_a_url_names_an_engine(url: str) -> None:
+    assert isinstance(connect(url, Policies()), MemoryBroker)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("", "'' isn't the URL of a bus, such as memory:// or memory://NAME"),
+        ("memory", "'memory' isn't the URL of a bus"),
+        ("memory:", "'memory:' isn't the URL of a bus"),
+        ("kafka://user:secret@host", "there is no bus kafka://, but memory:// or memory://NAME"),
+        ("memory://a/b", "memory:// is followed by what it cannot be: the URL must be memory:// or memory://NAME"),
+        ("memory://user:secret@host", "memory:// is followed by what it cannot be"),
+        ("memory://" + "a" * 65, "memory:// is followed by what it cannot be"),
+    ],
+)
+def test_what_is_no_url_names_what_is_right(url: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        connect(url, Policies())
+    assert "secret" not in str(caught.value)
+
+
+def test_what_is_no_text() -> None:
+    with pytest.raises(TypeError, match="the URL of a bus must be a str, not bytes"):
+        connect(b"memory://", Policies())  # type: ignore[arg-type]
