@@ -9,6 +9,7 @@
     members      who is given messages
     connect      the engine that a URL names
     memory       memory://, within one process
+    envelope     the subprotocol for browsers
 
 What must not live here: frames of WebSocket, which members are given (asyncio/), processes.
 """
