@@ -56,7 +56,7 @@ MAY_IMPORT = {
     "grammar": {"words", "grammar", "_core.deflate"},  # an extension holds what works for it
     "chapters": {"words", "grammar", "chapters", "_core.counters"},  # limits are called as their counters are
     "_core": {"_core"},
-    "asyncio": {"words", "grammar", "chapters", "_core", "asyncio"},
+    "asyncio": {"words", "grammar", "chapters", "_core", "bus", "asyncio"},  # connections are members of channels
     "bus": {"words", "_core", "bus", "exceptions"},
     "logs": {"logs", "redaction", "text"},  # every process has one
     "process": {"logs", "process"},

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .app import App as App
+    from .asyncio.channels import close_members as close_members
+    from .asyncio.channels import history as history
+    from .asyncio.channels import members as members
+    from .asyncio.channels import publish as publish
+    from .asyncio.channels import subscribe as subscribe
     from .asyncio.client import ClientConnection as ClientConnection
     from .asyncio.client import connect as connect
     from .asyncio.client import unix_connect as unix_connect
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
     from .asyncio.server import broadcast as broadcast
     from .asyncio.server import serve as serve
     from .asyncio.server import unix_serve as unix_serve
+    from .bus.bus import Bus as Bus
     from .channels import Channel as Channel
     from .channels import Gap as Gap
     from .channels import Joined as Joined
@@ -96,9 +102,11 @@ if TYPE_CHECKING:
 # Module -> names; the only place that knows where a name of the public surface lives.
 _HOMES = {
     "app": "App",
+    "asyncio.channels": "close_members history members publish subscribe",
     "asyncio.client": "ClientConnection connect unix_connect",
     "asyncio.router": "Router route unix_route",
     "asyncio.server": "Server ServerConnection basic_auth broadcast serve unix_serve",
+    "bus.bus": "Bus",
     "channels": "Channel Gap Joined Message Position",
     "datastructures": "Headers HeadersLike MultipleValuesError",
     "exceptions": (

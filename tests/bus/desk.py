@@ -48,6 +48,9 @@ class Member:
     def gap(self, gap: Gap) -> None:
         self.got.append(gap)
 
+    def close(self, code: int, reason: str) -> None:
+        self.got.append((code, reason))
+
     @property
     def joined(self) -> Joined:
         assert isinstance(self.answer, Joined)

@@ -1,4 +1,5 @@
-"""The asyncio driver: connections, the server, broadcasting. The only place of the package where an event loop runs.
+"""The asyncio driver: connections, the server, broadcasting, channels. Beside the bus the
+only place of the package where an event loop runs.
 
     server               serve(), the server that it returns, and its connections
     listening            accepting connections, with streams of ours or transports of the loop
@@ -16,6 +17,8 @@
     sender               sending what is not one simple frame
     fragments            arguments of send()
     broadcast            broadcast()
+    channels             publish(), subscribe(), history(), members(), close_members()
+    membership           connections as members of channels
     options              settings of connections, checked once
     deadlines            one timer for all connections
     waiters              tasks that wait for one event of a connection

@@ -10,14 +10,15 @@ import asyncio
 import functools
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from types import NoneType, TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast, overload
 
 from .. import defaults
 from .._compat import OlderServer, accepts, give_path, server_arguments
 from ..closing import Closing
 from ..datastructures import Headers
+from ..exceptions import BusError
 from ..extensions.permessage_deflate import enable_server_permessage_deflate
 from ..frames import CloseCode
 from ..http11 import SERVER, Request, Response
@@ -33,8 +34,12 @@ from .server_connection import BaseServerConnection
 if TYPE_CHECKING:
     import re
 
+    from ..bus.bus import Bus
+    from ..bus.sharing import Share
+    from ..channels import Channel, Joined, Position
     from ..extensions.base import ServerExtensionFactory
     from ..typing import LoggerLike, PathLike, Subprotocol
+    from .membership import ConnectionMember, OnGap
 
 __all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "unix_serve"]
 
@@ -55,6 +60,7 @@ class ServerConnection(BaseServerConnection):
         server: the `Server` that accepted it.
         username: set by `basic_auth` when it let the client in.
         handler, handler_kwargs: set by the router.
+        member: the connection as a member of channels; None as long as it has joined none.
 
     Args:
         protocol: settings of the server's connections.
@@ -70,10 +76,84 @@ class ServerConnection(BaseServerConnection):
 
     handler: Handler
     handler_kwargs: dict[str, Any]
+    member: ConnectionMember | None = None
 
     def __init__(self, protocol: ServerSettings, server: Server, **overrides: Any) -> None:
         super().__init__(protocol.overridden(overrides) if overrides else protocol)
         self.server = server
+
+    # Channels.
+
+    @overload
+    async def join(
+        self, channels: str, *, since: Position | str | None = None, last: int = 0, on_gap: OnGap | None = None
+    ) -> Joined: ...
+    @overload
+    async def join(
+        self, channels: Mapping[str, Position | str | None], *, last: int = 0, on_gap: OnGap | None = None
+    ) -> dict[str, Joined]: ...
+
+    async def join(
+        self,
+        channels: str | Mapping[str, Position | str | None],
+        *,
+        since: Position | str | None = None,
+        last: int = 0,
+        on_gap: OnGap | None = None,
+    ) -> Joined | dict[str, Joined]:
+        """Join a channel, or many at once: its messages are sent to the client until the connection closes.
+
+        What the client missed after `since` comes first. Joining a channel again begins anew.
+
+        Args:
+            channels: a name, or names with the place after which the client has missed messages, or None.
+            since: that place, for one channel: a `Position` or its token, whatever the client says it is.
+            last: how many of the last messages to send if there is no such place, or if not all can be sent.
+            on_gap: `f(connection, gap)`, function or coroutine function, called when messages are missing that cannot
+                be sent any more; without it that closes the connection with code 1013 (try again later).
+
+        Returns:
+            How it was joined, or that of each channel.
+
+        Raises:
+            InvalidChannel, TooManyChannels: it is not possible; nothing was joined.
+            BusDown: the engine is away; nothing was joined.
+            BusError: the server has no bus.
+            ConnectionClosed: when the connection is closed.
+        """
+        await self._must_be_open()
+        bus = self.server.bus
+        if self.member is None:
+            from .membership import ConnectionMember
+
+            self.member = ConnectionMember(self, bus)
+        asked = {channels: since} if isinstance(channels, str) else channels
+        try:
+            joined = await self.member.join(asked, last, on_gap)
+        except BusError:
+            await self._must_be_open()  # else that is the reason
+            raise
+        return joined[channels] if isinstance(channels, str) else joined
+
+    async def leave(self, *channels: str) -> None:
+        """Leave channels; what was not joined is left already.
+
+        Args:
+            channels: their names.
+        """
+        if self.member is not None:
+            for channel in channels:
+                self.member.leave(channel)
+
+    def _enter_closing(self) -> None:
+        super()._enter_closing()
+        if self.member is not None:
+            self.member.end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.member is not None:
+            self.member.end()
 
 
 class Server(OlderServer):
@@ -93,6 +173,7 @@ class Server(OlderServer):
         logger: LoggerLike | None,
         create_connection: Callable[..., ServerConnection] | None,
         listen: Listen,
+        bus: tuple[str | Bus, Mapping[str, Channel] | None] | None = None,
     ) -> None:
         self.logger: LoggerLike = logging.getLogger("tidegate.server") if logger is None else logger
         self._registry: ConnectionRegistry[Any] = ConnectionRegistry(self._check_closed, policy.admission)
@@ -107,6 +188,8 @@ class Server(OlderServer):
         self._closing = False
         self._settled = False  # all is closed
         self._closed: asyncio.Future[None]  # done soon after that
+        self._bus_wanted = bus
+        self._share: Share | None = None  # of the bus
 
     @property
     def connections(self) -> set[ServerConnection]:
@@ -117,6 +200,17 @@ class Server(OlderServer):
     def sockets(self) -> tuple[socket.socket, ...]:
         """The listening sockets; empty once the server is closed."""
         return () if self._closing else tuple(cast(Any, self.server).sockets)
+
+    @property
+    def bus(self) -> Bus:
+        """The bus that its connections join channels of.
+
+        Raises:
+            BusError: it has none.
+        """
+        if self._share is None:
+            raise BusError("the server has no bus: give serve() channels=, or bus=")
+        return self._share.bus
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """The event loop of the server."""
@@ -213,11 +307,36 @@ class Server(OlderServer):
             loop = asyncio.get_running_loop()
             self._settings = self._make_settings(loop=loop, deadlines=Deadlines(loop))
             self._closed = loop.create_future()
-            self.server = await self._listen(loop, self._made)
+            if self._bus_wanted is not None:
+                await self._enter_bus(*self._bus_wanted)
+            try:
+                self.server = await self._listen(loop, self._made)
+            except BaseException:
+                await self._leave_bus()
+                raise
             if self.is_serving() and self.logger.isEnabledFor(self._event_level):
                 for sock in self.sockets:
                     self.logger.log(self._event_level, "server listening on %s", _name(sock))
         return self
+
+    async def _enter_bus(self, bus: str | Bus, channels: Mapping[str, Channel] | None) -> None:
+        from ..bus.sharing import share
+        from .membership import ConnectionTable
+
+        found = share(bus, channels, ConnectionTable)
+        await found.enter()
+        self._share = found
+
+    async def _leave_bus(self) -> None:
+        found, self._share = self._share, None
+        if found is not None:
+            await found.leave()
+
+    async def _settle(self) -> None:
+        try:
+            await self._leave_bus()
+        finally:
+            self._closed.set_result(None)
 
     # Connections.
 
@@ -243,6 +362,9 @@ class Server(OlderServer):
         if self._closing and not self._registry.all and not self.handler_tasks and not self._settled:
             self.logger.log(self._event_level, "server closed")
             self._settled = True
+            if self._share is not None:
+                self._settling = self._settings.loop.create_task(self._settle())
+                return
             # Soon: the task that leaves the server's block, which waits after close(), is then the last one to go on.
             self._settings.loop.call_soon(self._closed.set_result, None)
 
@@ -274,6 +396,9 @@ def serve(
     max_queue: int | tuple[int | None, int | None] | None = defaults.MAX_QUEUE,
     write_limit: int | tuple[int, int | None] = defaults.WRITE_LIMIT,
     broadcast_limit: int | None = defaults.BROADCAST_LIMIT,
+    # Channels
+    bus: str | Bus | None = None,
+    channels: Mapping[str, Channel] | None = None,
     # Others
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ServerConnection] | None = None,
@@ -309,6 +434,9 @@ def serve(
         write_limit: bytes in the write buffer above which send() waits, or (high, low) marks.
         broadcast_limit: bytes that `broadcast()` may pile up in the write buffer of a client that does not read; one
             more broadcast closes it with code 1013 (try again later). None for no limit.
+        bus: URL of the bus that connections join channels of, or a `Bus` that was started; "memory://", within this
+            process, if there are `channels`. Servers of one event loop with the same URL share one.
+        channels: policy of the channels with each prefix; "" is the default of the rest.
         logger: logger of the server; "tidegate.server" by default.
         create_connection: `ServerConnection`, a subclass, or a function that makes one.
         kwargs: passed to the event loop's create_server(): ssl, sock, backlog, reuse_port, start_serving, ...
@@ -329,6 +457,10 @@ def serve(
     check_functions(
         process_request=process_request, process_response=process_response, create_connection=create_connection
     )
+    wanted = None
+    if bus is not None or channels is not None:
+        wanted = ("memory://" if bus is None else bus), channels
+        _check_bus(*wanted)
     options = HandshakeOptions(
         origins=origins, subprotocols=subprotocols, select_subprotocol=select_subprotocol, extensions=extensions
     )
@@ -362,7 +494,19 @@ def serve(
         server_header=server_header,
         **limits,
     )
-    return Server(settings, policy, logger, create_connection, listening)
+    return Server(settings, policy, logger, create_connection, listening, wanted)
+
+
+def _check_bus(bus: str | Bus, channels: Mapping[str, Channel] | None) -> None:
+    """Check the arguments of serve() for the bus, before there is a loop."""
+    from ..bus.bus import Bus
+    from ..bus.connect import check_url
+    from ..channels import check_channels
+
+    if channels is not None:
+        check_channels(channels)
+    if not isinstance(bus, Bus):
+        check_url(bus)
 
 
 async def handshakes_done(

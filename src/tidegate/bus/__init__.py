@@ -1,5 +1,8 @@
 """The bus: channels that connections of all workers join, over engines that are chosen by their URL.
 
+    bus          the channels of one process on its event loop
+    sharing      the bus of an event loop
+    subscription     an iterator over a channel's messages
     base         what an engine promises: nine verbs
     policies     each channel's policy, and what is checked at the door
     topics       the channels of a worker, above whatever engine: subscriptions, turns to read, checks

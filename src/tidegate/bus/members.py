@@ -35,6 +35,10 @@ class Member(Protocol):
         """Take a notice that messages are missing."""
         ...
 
+    def close(self, code: int, reason: str) -> None:
+        """End, because somebody closes the members of a channel."""
+        ...
+
 
 class Members(Protocol):
     """The members of one channel that are given each message as it comes."""

@@ -167,9 +167,10 @@ class Topic(Order):
 
     def refuse(self, error: BusError) -> None:
         """Answer all who join that it is not possible now."""
-        seats, self._seats = self._seats, {}
-        for seat in seats.values():
-            self._refuse(seat, error)
+        for seat in [seat for seat in self._seats.values() if seat.done is not None]:
+            if self._is_seated(seat):
+                del self._seats[seat.member]
+                self._refuse(seat, error)
 
     def drained(self, member: Member) -> None:
         """Take it that a member has room for more."""

@@ -238,6 +238,11 @@ class Topics:
         if topic is not None:
             topic.drained(member)
 
+    def end(self, error: BusError) -> None:
+        """Answer all who join that it is over."""
+        for topic in list(self._topics.values()):
+            topic.refuse(error)
+
     def _abandoned(self, topic: _Subscribed, now: float) -> None:
         """Unsubscribe a channel that nobody is in, but not yet."""
         if not len(topic) and topic.leave_at is None:

@@ -1,0 +1,262 @@
+"""Connections as members of channels: joins, leaves, and the messages of channels in their write buffers.
+
+    ConnectionMember    one connection, in all its channels
+    ConnectionTable     the members of one channel, most of which are connections: each message is framed once
+
+What must not live here: order and repairs (bus/), the envelope for browsers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from .._core.broadcast import broadcast as native_broadcast
+from ..bus.members import MemberTable
+from ..channels import Gap, Joined, Message, Position
+from ..exceptions import ConnectionClosed, ProtocolError, TooManyChannels
+from ..frames import CloseCode, Opcode
+from ..protocol import State
+
+if TYPE_CHECKING:
+    from ..bus.bus import Bus
+    from ..bus.members import Member
+    from .connection import Connection
+
+__all__ = ["ConnectionMember", "ConnectionTable", "OnGap"]
+
+CHANNELS: Final = 128
+"""Channels of a connection."""
+
+WAITING_BYTES: Final = 2**20
+"""Bytes that wait for a client to read them, above which a channel's message closes it: it comes back and resumes."""
+
+OnGap = Callable[[Any, Gap], Awaitable[None] | None]
+"""What a handler does about missing messages: called with the connection and the notice."""
+
+
+class ConnectionMember:
+    """A connection as a member of channels.
+
+    Args:
+        connection: an open one.
+        bus: of its server.
+    """
+
+    __slots__ = ("_behind", "_behind_bytes", "_channels", "_tasks", "_waiting", "bus", "connection", "sender")
+
+    def __init__(self, connection: Connection, bus: Bus) -> None:
+        self.connection = connection
+        self.bus = bus
+        self.sender = bus.name_sender()
+        self._channels: dict[str, OnGap | None] = {}
+        self._behind: deque[tuple[str, bytes, bool]] = deque()  # messages that wait for the end of a fragmented one
+        self._behind_bytes = 0
+        self._waiting: dict[str, None] = {}  # channels that wait for room in the write buffer
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The channels that it has joined, or is joining."""
+        return tuple(self._channels)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether messages wait that must come before the next one."""
+        return bool(self._behind)
+
+    async def join(
+        self, channels: Mapping[str, Position | str | None], last: int, on_gap: OnGap | None
+    ) -> dict[str, Joined]:
+        """Join channels; all of them, or none.
+
+        Raises:
+            InvalidChannel, TooManyChannels: it is not possible.
+            BusDown: the engine is away.
+        """
+        new = [channel for channel in channels if channel not in self._channels]
+        if len(self._channels) + len(new) > CHANNELS:
+            raise TooManyChannels(CHANNELS, "a connection")
+        self._channels.update(dict.fromkeys(channels, on_gap))
+        try:
+            return await self.bus.join(self, channels, last)
+        except BaseException:
+            for channel in channels:
+                self._channels.pop(channel, None)
+            raise
+
+    def leave(self, channel: str) -> None:
+        """Leave a channel; one that was not joined is left already."""
+        self._channels.pop(channel, None)
+        self.bus.leave(self, channel)
+
+    def end(self) -> None:
+        """Leave all: the connection is closing."""
+        for channel in list(self._channels):
+            self.leave(channel)
+        for task in self._tasks:
+            task.cancel()
+        self._behind.clear()
+
+    # What a member does.
+
+    def deliver(self, message: Message) -> bool:
+        """Write a message, without waiting; close a client that is too slow."""
+        connection = self.connection
+        if connection.state is not State.OPEN:
+            return True
+        if self._behind or connection._sending:
+            self._put_behind(message)
+            return True
+        size = len(message.payload)
+        if connection.paused and connection.transport.get_write_buffer_size() + size > WAITING_BYTES:
+            self._too_slow(message.channel)
+            return True
+        try:
+            connection.send_broadcast(Opcode.TEXT if message.text else Opcode.BINARY, message.payload)
+        except Exception:
+            connection.logger.error("failed to write a channel's message", exc_info=True)
+            connection.transport.abort()
+            return True
+        if connection.paused:
+            self._waiting[message.channel] = None
+            if len(self._waiting) == 1:
+                self._run(self._wait_for_room())
+            return False
+        return True
+
+    def gap(self, gap: Gap) -> None:
+        """Tell the handler, or close: a client that knows nothing of positions must not believe that it has all."""
+        on_gap = self._channels.get(gap.channel)
+        if on_gap is not None:
+            try:
+                result = on_gap(self.connection, gap)
+            except Exception:
+                self.connection.logger.error("on_gap failed", exc_info=True)
+                return
+            if inspect.isawaitable(result):
+                self._run(self._await(result))
+        elif gap.position is not None:
+            self.close(CloseCode.TRY_AGAIN_LATER, _short(f"missed messages in {gap.channel}"))
+
+    def close(self, code: int, reason: str) -> None:
+        """Close the connection, and do not wait."""
+        try:
+            self.connection.start_closing(code, reason)
+        except ProtocolError as exc:
+            self.connection.logger.warning("members cannot be closed so: %s", exc)
+
+    def _too_slow(self, channel: str) -> None:
+        self.connection.logger.warning("too slow for channels: closed with 1013")
+        self.close(CloseCode.TRY_AGAIN_LATER, _short(f"too slow for {channel}"))
+
+    # What waits.
+
+    def _run(self, work: Any) -> None:
+        task: asyncio.Task[None] = self.connection.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _await(self, result: Awaitable[None]) -> None:
+        try:
+            await result
+        except Exception:
+            self.connection.logger.error("on_gap failed", exc_info=True)
+
+    async def _wait_for_room(self) -> None:
+        try:
+            await self.connection._drain()
+        except ConnectionClosed:
+            return
+        waiting, self._waiting = self._waiting, {}
+        for channel in waiting:
+            self.bus.drained(self, channel)
+
+    def _put_behind(self, message: Message) -> None:
+        """Keep a message until the fragmented one that is being sent ends."""
+        self._behind_bytes += len(message.payload)
+        if self._behind_bytes > WAITING_BYTES:
+            self._too_slow(message.channel)
+            return
+        self._behind.append((message.channel, message.payload, message.text))
+        if len(self._behind) == 1:
+            self._run(self._catch_up())
+
+    async def _catch_up(self) -> None:
+        try:
+            while self._behind:
+                channel, payload, text = self._behind[0]
+                if channel in self._channels:
+                    await self.connection.send(payload, text=text)
+                self._behind.popleft()
+                self._behind_bytes -= len(payload)
+        except ConnectionClosed:
+            return
+
+
+class ConnectionTable:
+    """The members of one channel. Connections that can take a message at once get the same bytes from native code."""
+
+    __slots__ = ("_connections", "_others")
+
+    def __init__(self) -> None:
+        self._connections: dict[ConnectionMember, Connection] = {}
+        self._others = MemberTable()
+
+    def add(self, member: Member) -> None:
+        """Add a member that is not there."""
+        if isinstance(member, ConnectionMember):
+            self._connections[member] = member.connection
+        else:
+            self._others.add(member)
+
+    def discard(self, member: Member) -> bool:
+        """Remove a member; return whether it was there."""
+        if isinstance(member, ConnectionMember):
+            return self._connections.pop(member, None) is not None
+        return self._others.discard(member)
+
+    def fan_out(self, message: Message) -> list[Member]:
+        """Give a message to all, but for its sender if that is excluded; return those who have no room for more."""
+        excluded = message.sender if message.exclude else None
+        members: dict[Connection, ConnectionMember] = {}
+        slowly: list[ConnectionMember] = []
+        for member, connection in self._connections.items():
+            if member.sender == excluded:
+                continue
+            if member.is_behind:
+                slowly.append(member)
+            else:
+                members[connection] = member
+        rest, failed = native_broadcast(members, Opcode.TEXT if message.text else Opcode.BINARY, message.payload)
+        for connection, reason in failed:
+            connection.logger.warning("failed to write a channel's message: %s", reason)
+        slowly += [members[connection] for connection in rest]
+        full: list[Member] = [
+            member for member in slowly if member in self._connections and not member.deliver(message)
+        ]
+        return full + self._others.fan_out(message) if len(self._others) else full
+
+    def tell(self, gap: Gap) -> None:
+        """Give a notice to all."""
+        for member in list(self._connections):
+            member.gap(gap)
+        self._others.tell(gap)
+
+    def __contains__(self, member: object) -> bool:
+        return member in self._connections or member in self._others
+
+    def __iter__(self) -> Iterator[Member]:
+        yield from list(self._connections)
+        yield from self._others
+
+    def __len__(self) -> int:
+        return len(self._connections) + len(self._others)
+
+
+def _short(reason: str) -> str:
+    """Return a reason that fits a close frame."""
+    return reason.encode()[:120].decode(errors="ignore")

@@ -1,0 +1,542 @@
+"""`Bus`: the channels of one process on its event loop; asks the engine what topics.py wants to know.
+
+One object for all: servers, handlers and other programs publish, subscribe and ask here, whatever the engine. What must
+not live here: order, joins, repairs (topics.py), engines, connections (asyncio/membership.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import itertools
+import logging
+import random
+import secrets
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import msgspec
+
+from ..channels import Channel, Gap, Joined, Message, Position
+from ..exceptions import BusDown, BusError
+from .base import SLICE_MESSAGES, Presence, Publication, State
+from .connect import connect
+from .members import MemberTable
+from .policies import MESSAGE_BYTES, Policies, check_key, check_name, check_payload
+from .subscription import Subscription
+from .topics import Read, Request, Subscribe, Topics, Tops, Unsubscribe
+
+if TYPE_CHECKING:
+    from .members import Member, Members
+    from .order import Counts
+    from .topic import Done
+
+__all__ = ["Bus"]
+
+DEADLINE: Final = 6.0
+"""Seconds for a verb of an engine; engines have a shorter deadline of their own."""
+
+CONTROL: Final = "tg:control"
+"""Channel of what processes tell each other about members."""
+
+BEAT: Final = 10.0
+"""Seconds between two snapshots of who is in which channel, though nothing changed."""
+
+BEAT_SOON: Final = 0.25
+"""Seconds after a change of that, as long as there are not more than so many channels."""
+BEAT_SOON_CHANNELS: Final = 1000
+
+
+class _Order(msgspec.Struct, omit_defaults=True):
+    """What processes tell each other."""
+
+    close: str | None = None  # a channel, whose members are to be closed
+    code: int = 1000
+    reason: str = ""
+
+
+class Bus:
+    """The channels of one process, over the engine that a URL names.
+
+        async with Bus("memory://", channels={"chat:": Channel(history=200)}) as bus:
+            await bus.publish("chat:7", "hello")
+
+    Parameters:
+        url: of the engine.
+        channels: policy of the channels with each prefix, as for `App`.
+        message_limit: bytes of a message at most.
+        members: makes the table of a channel's members.
+        logger: "tidegate.bus" by default.
+
+    Raises:
+        TypeError, ValueError: at once, for a wrong URL or wrong channels.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        channels: Mapping[str, Channel] | None = None,
+        message_limit: int = MESSAGE_BYTES,
+        members: Callable[[], Members] = MemberTable,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        self._policies = Policies(channels)
+        self.url = url
+        self.channels = dict(channels or {})
+        self.message_limit = message_limit
+        self.logger = logging.getLogger("tidegate.bus") if logger is None else logger
+        self._broker = connect(url, self._policies)
+        self._topics = Topics(
+            self._policies,
+            self._broker.follows,
+            gapless=self._broker.gapless,
+            members=members,
+            random=random.random,
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._name = secrets.token_urlsafe(6)
+        self._serials = itertools.count(1)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._publishing = 0
+        self._flushed = asyncio.Event()
+        self._subscriptions: set[Subscription] = set()
+        self._snapshot: dict[str, int] = {}  # as it was told last
+        self._changed = asyncio.Event()
+        self.state = State("down", reason="it is not started")
+
+    def __repr__(self) -> str:
+        return f"<Bus {self.url.partition('://')[0]}:// {self.state.kind}>"
+
+    @property
+    def counts(self) -> Counts:
+        """What happened to the channels of this process."""
+        return self._topics.counts
+
+    # Its life.
+
+    async def start(self) -> None:
+        """Connect to the engine.
+
+        Raises:
+            BusDown: it is not there.
+            BusError: it cannot be used, or this was started before.
+        """
+        if self._loop is not None:
+            raise BusError("the bus was started before: make another one")
+        self._loop = asyncio.get_running_loop()
+        try:
+            await self._broker.start(self._delivered, self._told)
+            await self.join(_Control(self), {CONTROL: None})
+        except BaseException:
+            await self.close()
+            raise
+        self._run(self._beat())
+
+    async def close(self) -> None:
+        """Wait until what was published has got to the engine, and disconnect; closing again does nothing."""
+        if self._closed or self._loop is None:
+            return
+        try:
+            async with asyncio.timeout(DEADLINE):
+                await self.flush()
+        except TimeoutError:
+            self.logger.warning("%d publications had not got to the bus when it was closed", self._publishing)
+        self._closed = True
+        self.state = State("down", reason="it is closed")
+        error = BusError("the bus is closed")
+        for subscription in list(self._subscriptions):
+            subscription.end(error)
+        self._topics.end(error)
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._broker.close()
+
+    async def flush(self) -> None:
+        """Wait until all that is being published has got to the engine, or failed."""
+        while self._publishing:
+            self._flushed.clear()
+            await self._flushed.wait()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _open(self) -> asyncio.AbstractEventLoop:
+        if self._closed:
+            raise BusError("the bus is closed")
+        if self._loop is None:
+            raise BusError("the bus is not started: use it within `async with`")
+        return self._loop
+
+    # Publishing.
+
+    def name_sender(self) -> str:
+        """Return a name for one that publishes: of this process, and never used again."""
+        return f"{self._name}.{next(self._serials)}"
+
+    async def publish(
+        self,
+        channel: str,
+        message: Any,
+        *,
+        exclude: Any = None,
+        key: str | None = None,
+        json: bool = False,
+        wait: float = 5.0,
+    ) -> Position | None:
+        """Publish a message to all members of a channel, in all processes.
+
+        With history it returns once the message is stored, without once it is on its way.
+
+        Args:
+            channel: its name.
+            message: str for a text, bytes-like for a binary message; anything else becomes a text of JSON.
+            exclude: a connection or another member that is not to get it.
+            key: makes publishing again within 5 minutes have no effect: the position of the first is returned.
+            json: whether a str or bytes are JSON, for members that take that apart.
+            wait: seconds to wait for the engine; 0 does not wait for a place in its queue.
+
+        Returns:
+            The message's position, or None in a channel without history.
+
+        Raises:
+            InvalidChannel, MessageTooBig: it cannot be published.
+            BusBusy: the queue was full for too long; nothing was published.
+            BusDown: the engine is away; with `uncertain`, it may have stored the message.
+            TypeError, ValueError: for another wrong argument.
+        """
+        self._open()
+        check_name(channel)
+        check_key(key)
+        if isinstance(wait, bool) or not isinstance(wait, int | float) or not wait >= 0:
+            raise ValueError(f"wait must be a number of seconds, not {wait!r}")
+        payload, text, json = _encode(message, json)
+        check_payload(channel, payload, self.message_limit)
+        sender = ""
+        if exclude is not None:
+            sender = getattr(exclude, "sender", None) or _wrong_exclude(exclude)
+        return await self._publish(Publication(channel, payload, text, sender, json, bool(sender), key), wait)
+
+    async def _publish(self, publication: Publication, wait: float) -> Position | None:
+        self._publishing += 1
+        try:
+            (result,) = await self._broker.publish([publication], wait)
+        finally:
+            self._publishing -= 1
+            if not self._publishing:
+                self._flushed.set()
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    # Members.
+
+    async def join(
+        self, member: Member, channels: Mapping[str, Position | str | None], last: int = 0
+    ) -> dict[str, Joined]:
+        """Make somebody a member of channels, and return how each was joined; all of them, or none.
+
+        Args:
+            member: who; one who is a member already begins anew.
+            channels: names, each with the place after which it has missed messages, or None.
+            last: how many of the last messages it is to get if it is new, or if not all can be given that it missed.
+
+        Raises:
+            InvalidChannel, TooManyChannels: it is not possible.
+            BusDown: the engine is away.
+        """
+        loop = self._open()
+        answers: dict[str, asyncio.Future[Joined]] = {}
+        try:
+            for channel, since in channels.items():
+                answers[channel] = loop.create_future()
+                self.start_join(member, channel, functools.partial(_answer, answers[channel]), since, last)
+            return {channel: await answer for channel, answer in answers.items()}
+        except BaseException:
+            for channel, answer in answers.items():
+                self.leave(member, channel)
+                if answer.done() and not answer.cancelled():
+                    answer.exception()  # one of them is told
+            raise
+
+    def start_join(
+        self, member: Member, channel: str, done: Done, since: Position | str | None = None, last: int = 0
+    ) -> None:
+        """Make somebody a member of a channel, without waiting: `done` takes the answer, before the first message.
+
+        Args:
+            member, channel, since, last: as for `join()`.
+            done: called with a `Joined` or a `BusError`, perhaps before this returns.
+
+        Raises:
+            InvalidChannel, TooManyChannels: it is not possible.
+        """
+        loop = self._open()
+        if channel != CONTROL:
+            check_name(channel)
+        self._topics.join(channel, member, done, loop.time(), since, last)
+        self._membership_changed()
+
+    def leave(self, member: Member, channel: str) -> None:
+        """Make somebody a member of a channel no more, if it is one."""
+        if self._loop is not None and self._topics.leave(channel, member, self._loop.time()):
+            self._membership_changed()
+
+    def drained(self, member: Member, channel: str) -> None:
+        """Take it that a member, whose `deliver` returned False, has room for more."""
+        if not self._closed:
+            self._topics.drained(channel, member)
+            self._soon()
+
+    def _membership_changed(self) -> None:
+        self._changed.set()
+        self._soon()
+
+    def subscribe(self, channel: str, since: Position | str | None = None, last: int = 0) -> Subscription:
+        """Return an iterator over a channel's messages, to be entered with `async with`.
+
+        Args:
+            channel: its name.
+            since: the place after which messages were missed.
+            last: how many of the last messages to begin with, if there is no such place or not all can be given.
+        """
+        check_name(channel)
+        return Subscription(self, channel, since, last, self._policies.of(channel))
+
+    def enter(self, subscription: Subscription) -> None:
+        """Take note of a subscription, to end it with the bus."""
+        self._open()
+        self._subscriptions.add(subscription)
+
+    def exit(self, subscription: Subscription) -> None:
+        """Forget a subscription."""
+        self._subscriptions.discard(subscription)
+        self.leave(subscription, subscription.channel)
+
+    async def close_members(self, channel: str, code: int = 1000, reason: str = "") -> None:
+        """Close all members of a channel, in all processes.
+
+        Args:
+            channel: its name.
+            code: close code of their connections.
+            reason: text of at most 123 bytes in UTF-8.
+
+        Raises:
+            InvalidChannel, TypeError, ValueError: for a wrong argument.
+            BusDown, BusBusy: they cannot be told.
+        """
+        self._open()
+        check_name(channel)
+        if not isinstance(code, int) or not 1000 <= code < 5000:
+            raise ValueError(f"code must be a close code, 1000 to 4999, not {code!r}")
+        if len(reason.encode()) > 123:
+            raise ValueError("reason must have at most 123 bytes in UTF-8")
+        payload = msgspec.json.encode(_Order(channel, int(code), reason))
+        await self._publish(Publication(CONTROL, payload, True), 5.0)
+
+    def obey(self, message: Message) -> None:
+        """Do what another process, or this one, tells all of them."""
+        try:
+            order = msgspec.json.decode(message.payload, type=_Order)
+        except msgspec.MsgspecError as exc:
+            self.logger.warning("an order of the bus makes no sense: %s", exc)
+            return
+        if order.close is not None:
+            for member in self._topics.members_of(order.close):
+                member.close(order.code, order.reason)
+
+    # What there is.
+
+    async def history(self, channel: str, *, limit: int = 50, before: Position | str | None = None) -> list[Message]:
+        """Return what is stored of a channel, newest first.
+
+        Args:
+            channel: its name.
+            limit: messages at most, up to 1,000; there may be fewer, of 1 MiB at most.
+            before: the position of the last one of the page before; a page that is not known any more is empty.
+
+        Raises:
+            InvalidChannel, ValueError: for a wrong argument.
+            BusError: the channel has no history.
+            BusDown: the engine is away.
+        """
+        self._open()
+        check_name(channel)
+        if not isinstance(limit, int) or not 1 <= limit <= SLICE_MESSAGES:
+            raise ValueError(f"limit must be 1 to {SLICE_MESSAGES} messages, not {limit!r}")
+        if not self._policies.of(channel).history:
+            raise BusError(f"{channel} has no history: declare a Channel(history=...) for its prefix")
+        if before is not None:
+            try:
+                before = Position.parse(str(before))
+            except ValueError:
+                return []
+        part = await self._broker.read(channel, None, limit, before)
+        return list(reversed(part.messages))
+
+    async def members(self, channel: str) -> int:
+        """Return how many members a channel has in all processes; those of others as they were at most 10 s ago.
+
+        Raises:
+            InvalidChannel: it is no channel.
+            BusDown: the engine is away.
+        """
+        self._open()
+        check_name(channel)
+        present = await self._broker.present(channel)
+        here = self._topics.members(channel) - self._snapshot.get(channel, 0)
+        return max(0, present.connections + here)
+
+    async def _beat(self) -> None:
+        """Tell who is in which channel, from time to time and soon after changes."""
+        while True:
+            if len(self._topics) > BEAT_SOON_CHANNELS:
+                await asyncio.sleep(BEAT)
+            else:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(BEAT):
+                        await self._changed.wait()
+                await asyncio.sleep(BEAT_SOON)
+            self._changed.clear()
+            snapshot = self._topics.snapshot()
+            try:
+                await self._broker.beat({channel: Presence(count) for channel, count in snapshot.items()})
+            except BusDown:
+                continue  # those of others end by themselves
+            self._snapshot = snapshot
+
+    # The engine.
+
+    def _delivered(self, messages: Sequence[Message]) -> None:
+        self._topics.deliver(messages)
+        self._soon()
+
+    def _told(self, state: State) -> None:
+        assert self._loop is not None
+        if state.kind != self.state.kind:
+            level = logging.WARNING if state.kind == "down" else logging.INFO
+            self.logger.log(level, "the bus is %s%s", state.kind, f": {state.reason}" if state.reason else "")
+        self.state = state
+        self._topics.told(state, self._loop.time())
+        self._soon()
+
+    def _soon(self) -> None:
+        """Ask the engine what is wanted, once for all that happens in this turn of the loop."""
+        if not self._scheduled and not self._closed and self._loop is not None:
+            self._scheduled = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._scheduled = False
+        if self._closed or self._loop is None:
+            return
+        for request in self._topics.take():
+            self._run(self._ask(request))
+        deadline = self._topics.deadline()
+        if self._timer is not None and self._timer.when() != deadline:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None and deadline is not None:
+            self._timer = self._loop.call_at(deadline, self._tick)
+
+    def _tick(self) -> None:
+        assert self._loop is not None
+        self._timer = None
+        self._topics.tick(self._loop.time())
+        self._soon()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._open().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _ask(self, request: Request) -> None:
+        assert self._loop is not None
+        result: Any
+        try:
+            async with asyncio.timeout(DEADLINE):
+                result = await self._verb(request)
+        except TimeoutError:
+            result = BusDown("no answer in time")
+        except BusError as exc:
+            result = exc
+        except Exception as exc:
+            self.logger.error("a request to the bus failed", exc_info=True)
+            result = BusDown(f"a request failed: {exc!r}")
+        self._topics.done(request, result, self._loop.time())
+        self._soon()
+
+    async def _verb(self, request: Request) -> Any:
+        broker = self._broker
+        match request:
+            case Subscribe():
+                return await broker.subscribe(request.channels)
+            case Unsubscribe():
+                return await broker.unsubscribe(request.channels)
+            case Read():
+                return await broker.read(request.channel, request.after, request.limit)
+            case Tops():
+                return await broker.tops(request.channels)
+
+
+class _Control:
+    """The member of the channel in which processes tell each other what to do."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.sender = ""
+        self._bus = bus
+
+    def deliver(self, message: Message) -> bool:
+        self._bus.obey(message)
+        return True
+
+    def gap(self, gap: Gap) -> None:
+        """Nothing can be done about it."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Nobody closes it."""
+
+
+def _answer(future: asyncio.Future[Joined], answer: Joined | BusError) -> None:
+    if future.done():
+        return
+    if isinstance(answer, BusError):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
+
+
+def _encode(message: Any, json: bool) -> tuple[bytes, bool, bool]:
+    """Return the bytes of a message, whether they are a text, and whether they are JSON."""
+    if isinstance(message, str):
+        payload, text = message.encode(), True
+    elif isinstance(message, bytes | bytearray | memoryview):
+        payload, text = bytes(message), False
+    else:
+        return msgspec.json.encode(message), True, True
+    if json:
+        try:
+            msgspec.json.decode(payload)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
+            raise ValueError(f"json=True, and the message isn't JSON: {exc}") from None
+        text = True
+    return payload, text, json
+
+
+def _wrong_exclude(exclude: Any) -> str:
+    raise TypeError(f"exclude must be a connection that has joined a channel, or another member, not {exclude!r}")
