@@ -182,6 +182,7 @@ async def test_a_member_that_drained_is_given_the_rest(bus: Bus) -> None:
 
 
 async def test_leaving(bus: Bus) -> None:
+    """What comes after it is not given any more, and leaving twice does nothing."""
     reader = Reader(bus)
     await bus.join(reader, {"plain": None})
     bus.leave(reader, "plain")

@@ -449,18 +449,10 @@ def serve(
         extensions = enable_server_permessage_deflate(extensions)
     elif compression is not None:
         raise ValueError(f"unsupported compression: {compression}")
-    if not isinstance(server_header, (str, NoneType)):
-        raise TypeError(f"server_header must be a str or None, not {type(server_header).__name__}")
-    Headers(Server=server_header or "")  # raises for what no header can hold
-    if not callable(handler):
-        raise TypeError(f"handler must be a coroutine function of one connection, not {handler!r}")
+    _check_handler(handler, server_header)
     check_functions(
         process_request=process_request, process_response=process_response, create_connection=create_connection
     )
-    wanted = None
-    if bus is not None or channels is not None:
-        wanted = ("memory://" if bus is None else bus), channels
-        _check_bus(*wanted)
     options = HandshakeOptions(
         origins=origins, subprotocols=subprotocols, select_subprotocol=select_subprotocol, extensions=extensions
     )
@@ -494,19 +486,34 @@ def serve(
         server_header=server_header,
         **limits,
     )
-    return Server(settings, policy, logger, create_connection, listening, wanted)
+    return Server(settings, policy, logger, create_connection, listening, _bus_wanted(bus, channels))
 
 
-def _check_bus(bus: str | Bus, channels: Mapping[str, Channel] | None) -> None:
-    """Check the arguments of serve() for the bus, before there is a loop."""
+def _check_handler(handler: Any, server_header: Any) -> None:
+    if not isinstance(server_header, (str, NoneType)):
+        raise TypeError(f"server_header must be a str or None, not {type(server_header).__name__}")
+    Headers(Server=server_header or "")  # raises for what no header can hold
+    if not callable(handler):
+        raise TypeError(f"handler must be a coroutine function of one connection, not {handler!r}")
+
+
+def _bus_wanted(
+    bus: str | Bus | None, channels: Mapping[str, Channel] | None
+) -> tuple[str | Bus, Mapping[str, Channel] | None] | None:
+    """Check the arguments of serve() for the bus, before there is a loop, and complete them; None without a bus."""
+    if bus is None and channels is None:
+        return None
     from ..bus.bus import Bus
     from ..bus.connect import check_url
     from ..channels import check_channels
 
     if channels is not None:
         check_channels(channels)
+    if bus is None:
+        bus = "memory://"
     if not isinstance(bus, Bus):
         check_url(bus)
+    return bus, channels
 
 
 async def handshakes_done(

@@ -249,7 +249,7 @@ class Bus:
     async def join(
         self, member: Member, channels: Mapping[str, Position | str | None], last: int = 0
     ) -> dict[str, Joined]:
-        """Make somebody a member of channels, and return how each was joined; all of them, or none.
+        """Add a member to channels, and return how each was joined; all of them, or none.
 
         Args:
             member: who; one who is a member already begins anew.
@@ -277,7 +277,7 @@ class Bus:
     def start_join(
         self, member: Member, channel: str, done: Done, since: Position | str | None = None, last: int = 0
     ) -> None:
-        """Make somebody a member of a channel, without waiting: `done` takes the answer, before the first message.
+        """Add a member to a channel, without waiting: `done` takes the answer, before the first message.
 
         Args:
             member, channel, since, last: as for `join()`.
@@ -293,7 +293,7 @@ class Bus:
         self._membership_changed()
 
     def leave(self, member: Member, channel: str) -> None:
-        """Make somebody a member of a channel no more, if it is one."""
+        """Remove a member from a channel, if it is one."""
         if self._loop is not None and self._topics.leave(channel, member, self._loop.time()):
             self._membership_changed()
 
@@ -509,7 +509,7 @@ class _Control:
         """Nothing can be done about it."""
 
     def close(self, code: int, reason: str) -> None:
-        """Nobody closes it."""
+        """It ends with the bus."""
 
 
 def _answer(future: asyncio.Future[Joined], answer: Joined | BusError) -> None:

@@ -302,7 +302,7 @@ def _object(fields: Mapping[str, Any]) -> bytes:
 def message_frame(message: Message) -> tuple[bytes, bool]:
     """Return the frame of a message, and whether it is a text.
 
-    What was published as JSON is embedded as it is; whoever published it has checked it.
+    What was published as JSON is embedded as it is; the publisher has checked it.
     """
     head = b'{"c":' + _encode(message.channel)
     if message.position is not None:

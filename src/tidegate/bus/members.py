@@ -36,7 +36,7 @@ class Member(Protocol):
         ...
 
     def close(self, code: int, reason: str) -> None:
-        """End, because somebody closes the members of a channel."""
+        """End: the members of a channel are closed."""
         ...
 
 

@@ -28,7 +28,7 @@ QUEUE_BYTES: Final = 2**23
 """Bytes on their way to the members; more are published once those have got there."""
 
 REMEMBERED: Final = 2**16
-"""Channels of which nothing is stored and that nobody has subscribed, and whose numbers go on all the same."""
+"""Channels without stored messages and subscribers, whose numbers go on all the same."""
 
 KEY_SECONDS: Final = 300.0
 KEYS: Final = 1000

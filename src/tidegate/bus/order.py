@@ -1,4 +1,4 @@
-"""One channel's messages in order: each once, and what was lost on the way read again before anybody notices.
+"""One channel's messages in order: each once, and what was lost on the way read again before members notice.
 
     Desk      what the channels of a worker share
     Counts    what happened
@@ -142,7 +142,7 @@ class Order:
             self.accept(message)
             return
         if self.position is None:
-            # Somebody else declares a history for the channel, and this worker has yet to be told.
+            # Another process declares a history for the channel, and this one has yet to be told.
             self.position = place_before(message)
             self.tail = Tail(self.position)
             self._advance(message)

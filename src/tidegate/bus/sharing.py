@@ -36,7 +36,7 @@ class Share:
         self._starting: asyncio.Task[None] | None = None
 
     async def enter(self) -> None:
-        """Use the bus, and start it if nobody has.
+        """Use the bus, and start it if it is not.
 
         Raises:
             BusError: it cannot be started.

@@ -3,7 +3,7 @@
     Joining     asks to become a member
     Topic       `Order` with members
 
-Members proper are in a table, which is given each message as it comes. Everybody else has a seat: who waits for the
+Members proper are in a table, which is given each message as it comes. All others have a seat: who waits for the
 subscription or for a read, and who has no room for more. A seat has a place of its own in the channel, and gets to the
 table when that is the topic's position. What waits for it is in the tail, or is read again: there is no queue per
 member. What must not live here: subscriptions, turns to read (topics.py), the order of messages (order.py).
@@ -123,7 +123,7 @@ class Topic(Order):
     def __contains__(self, member: object) -> bool:
         return member in self._seats or member in self.members
 
-    def everybody(self) -> list[Member]:
+    def joined(self) -> list[Member]:
         """Return who has joined: whether or not it has room for more."""
         return [*self.members, *(seat.member for seat in self._seats.values() if seat.done is None)]
 

@@ -96,7 +96,7 @@ class _Subscribed(Topic):
 
     Attributes:
         state: "subscribing", "subscribed" or "unsubscribing".
-        leave_at: when it is unsubscribed, if nobody joins.
+        leave_at: when it is unsubscribed, if no member joins.
         reading: the read under way.
         queued: whether it waits for a turn to read.
         ahead: what the engine had when it was checked, and when that must have come.
@@ -179,7 +179,7 @@ class Topics:
     def members_of(self, channel: str) -> list[Member]:
         """Return the members of a channel in this worker that have joined."""
         topic = self._topics.get(channel)
-        return [] if topic is None else topic.everybody()
+        return [] if topic is None else topic.joined()
 
     def snapshot(self) -> dict[str, int]:
         """Return how many members each channel has in this worker, where there are any."""
@@ -196,7 +196,7 @@ class Topics:
         since: Position | str | None = None,
         last: int = 0,
     ) -> None:
-        """Make somebody a member of a channel; one who is already begins anew.
+        """Make a listener a member of a channel; one that is already begins anew.
 
         Args:
             channel: its name, which is checked already.
@@ -225,7 +225,7 @@ class Topics:
         self._abandoned(topic, now)
 
     def leave(self, channel: str, member: Member, now: float) -> bool:
-        """Make somebody a member no more; return whether it was one."""
+        """Remove a member; return whether it was one."""
         topic = self._topics.get(channel)
         if topic is None or not topic.leave(member):
             return False
@@ -244,7 +244,7 @@ class Topics:
             topic.refuse(error)
 
     def _abandoned(self, topic: _Subscribed, now: float) -> None:
-        """Unsubscribe a channel that nobody is in, but not yet."""
+        """Unsubscribe a channel without members, but not yet."""
         if not len(topic) and topic.leave_at is None:
             topic.leave_at = now + LINGER * (0.8 + 0.4 * self._desk.random())
             self._later(topic.leave_at, topic)
@@ -350,7 +350,7 @@ class Topics:
     def _not_subscribed(self, request: Subscribe, error: BusError, now: float) -> None:
         for topic in request.topics:
             topic.refuse(error)
-            if len(topic):  # somebody has joined since, because of the answer
+            if len(topic):  # a member has joined since, because of the answer
                 self._subscribing.append(topic)
             else:
                 self._topics.pop(topic.channel, None)
@@ -361,7 +361,7 @@ class Topics:
                 topics.pop(topic, None)
             if self._topics.pop(topic.channel, None) is None or not len(topic):
                 continue
-            # Somebody joined in the meantime: it is another subscription, with its own beginning.
+            # A member joined in the meantime: it is another subscription, with its own beginning.
             again = _Subscribed(topic.channel, topic.policy, self._desk, self._members(), topic.slot)
             again.take_seats(topic)
             self._topics[topic.channel] = again
