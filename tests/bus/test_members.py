@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from tests.bus.desk import Member
 from tidegate.bus.members import MemberTable
 from tidegate.channels import Gap, Message
@@ -37,6 +39,16 @@ def test_members_come_and_go() -> None:
     assert members.discard(one)
     assert not members.discard(one)
     assert (one in members, two in members, list(members), len(members)) == (False, True, [two], 1)
+
+
+def test_a_room_that_was_full_costs_no_more_than_one_that_was_not() -> None:
+    """A dict does not shrink by itself, and going through it takes as long as when it was large."""
+    members = [Member() for _ in range(10_000)]
+    made = table(*members)
+    for member in members[1:]:
+        made.discard(member)
+    assert list(made) == members[:1]
+    assert sys.getsizeof(made._members) < 10_000
 
 
 def test_who_leaves_while_a_message_is_given_gets_nothing() -> None:

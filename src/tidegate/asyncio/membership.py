@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from .._core.broadcast import broadcast as native_broadcast
-from ..bus.members import MemberTable
+from ..bus.members import GONE, MemberTable
 from ..channels import Gap, Joined, Message, Position
 from ..exceptions import ConnectionClosed, ProtocolError, TooManyChannels
 from ..frames import CloseCode, Opcode
@@ -200,9 +200,10 @@ class ConnectionMember:
 class ConnectionTable:
     """The members of one channel. Connections that can take a message at once get the same bytes from native code."""
 
-    __slots__ = ("_connections", "_others")
+    __slots__ = ("_connections", "_gone", "_others")
 
     def __init__(self) -> None:
+        self._gone = 0
         self._connections: dict[ConnectionMember, Connection] = {}
         self._others = MemberTable()
 
@@ -216,7 +217,12 @@ class ConnectionTable:
     def discard(self, member: Member) -> bool:
         """Remove a member; return whether it was there."""
         if isinstance(member, ConnectionMember):
-            return self._connections.pop(member, None) is not None
+            if self._connections.pop(member, None) is None:
+                return False
+            self._gone += 1
+            if self._gone > GONE + len(self._connections):
+                self._connections, self._gone = dict(self._connections), 0
+            return True
         return self._others.discard(member)
 
     def fan_out(self, message: Message) -> list[Member]:

@@ -6,11 +6,15 @@ This table is of Python objects, for the library and for iterators. What must no
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Final, Protocol
 
 from ..channels import Gap, Message
 
-__all__ = ["Member", "MemberTable", "Members"]
+__all__ = ["GONE", "Member", "MemberTable", "Members"]
+
+GONE: Final = 64
+"""Members that leave, beyond as many as stay, before a dict of them is made anew: it never shrinks by itself, and going
+through one that was large takes as long as when it was."""
 
 
 class Member(Protocol):
@@ -69,10 +73,11 @@ class Members(Protocol):
 class MemberTable:
     """`Members` in Python; in order of joining."""
 
-    __slots__ = ("_members",)
+    __slots__ = ("_gone", "_members")
 
     def __init__(self) -> None:
         self._members: dict[Member, None] = {}
+        self._gone = 0
 
     def add(self, member: Member) -> None:
         """Add a member that is not there."""
@@ -80,7 +85,12 @@ class MemberTable:
 
     def discard(self, member: Member) -> bool:
         """Remove a member; return whether it was there."""
-        return self._members.pop(member, self) is None
+        if self._members.pop(member, self) is self:
+            return False
+        self._gone += 1
+        if self._gone > GONE + len(self._members):
+            self._members, self._gone = dict(self._members), 0
+        return True
 
     def fan_out(self, message: Message) -> list[Member]:
         """Give a message to all, but for its sender if that is excluded; return those who have no room for more."""

@@ -30,12 +30,14 @@ class Tail:
 
     def __init__(self, start: Position) -> None:
         self.start = start
-        self._messages: deque[Message] = deque()
+        self._messages: deque[Message] | None = None  # an empty one takes 600 bytes, and most channels are idle
         self._bytes = 0
 
     def append(self, message: Message) -> None:
         """Add the message that follows the last one."""
         messages = self._messages
+        if messages is None:
+            messages = self._messages = deque()
         messages.append(message)
         self._bytes += len(message.payload) + OVERHEAD
         while len(messages) > TAIL_MESSAGES or (self._bytes > TAIL_BYTES and len(messages) > 1):
@@ -48,13 +50,14 @@ class Tail:
         """Return all that came after a place, or None if some of it is gone."""
         if place.epoch != self.start.epoch or place.offset < self.start.offset:
             return None
-        return [message for message in self._messages if offset_of(message) > place.offset]
+        return [message for message in self._messages or () if offset_of(message) > place.offset]
 
     def last(self, count: int) -> list[Message] | None:
         """Return the last messages, or None if there may be more of them that are wanted."""
-        if len(self._messages) < count and self.start.offset:
+        messages = self._messages or ()
+        if len(messages) < count and self.start.offset:
             return None
-        return list(self._messages)[-count:]
+        return list(messages)[-count:]
 
 
 def offset_of(message: Message) -> int:
