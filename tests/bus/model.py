@@ -184,14 +184,22 @@ class Listener:
             assert answer.position is None
 
     def check_answer(self, answer: Joined) -> None:
-        if answer.resumed == "full":
+        stored = self.engine.channels[self.channel]
+        if answer.resumed == "full" and self.policy.recover == "latest":
+            assert isinstance(self.since, Position)
+            assert answer.position is not None
+            assert answer.position.epoch == self.since.epoch
+            assert answer.position.offset >= self.since.offset
+        elif answer.resumed == "full":
             assert str(answer.position) == str(self.since)
         elif answer.resumed == "failed" and answer.retry_after is None and isinstance(self.since, Position):
-            stored = self.engine.channels[self.channel]
-            if self.since.epoch == stored.epoch and self.since.offset <= stored.top.offset:
-                missed = self.engine.between(self.since, None, "")
-                needless = all(self.engine.has(message) for message in missed)
-                assert not needless or len(missed) > self.engine.slice_messages
+            if self.since.epoch != stored.epoch or self.since.offset > stored.top.offset:
+                return
+            missed = self.engine.between(self.since, None, "")
+            if self.policy.recover == "latest":
+                missed = missed[-1:]
+            needless = all(self.engine.has(message) for message in missed)
+            assert not needless or len(missed) > self.engine.slice_messages
 
     def deliver(self, message: Message) -> bool:
         self.log.append(message)

@@ -210,6 +210,12 @@ def test_texts(message: Message, expected: str) -> None:
     assert (encoded.decode(), text) == (expected, True)
 
 
+def test_the_whole_position() -> None:
+    """Where messages are skipped, and with them the notice of another epoch."""
+    encoded, _ = message_frame(Message("a", b"7", True, AT, json=True), whole=True)
+    assert frame(encoded) == {"c": "a", "at": "Kd83aQ2f.1041", "d": 7}
+
+
 def test_a_binary_message_follows_its_head() -> None:
     encoded, text = message_frame(Message("chat:7", b"\xff\x00", position=AT))
     head = b'{"c":"chat:7","o":1041}'

@@ -265,6 +265,71 @@ def test_a_resume_from_an_unknown_place_gets_the_latest_and_is_failed(price: Wor
     assert member.got == [5]
 
 
+def test_what_is_older_than_the_latest_need_not_come(price: Worker) -> None:
+    """Neither a read nor a notice, and the newest at once."""
+    member = price.join(price.place(5))
+    reads = len(price.reads)
+    price.publish(2, lost=True)
+    price.publish()
+    price.deliver()
+    assert member.got == [8]
+    price.publish(2, lost=True)
+    price.again()
+    price.work()
+    assert member.got == [8, 10]
+    assert len(price.reads) == reads + 1
+    assert price.topics.counts.told == 0
+
+
+def test_a_latest_that_is_not_stored_any_more_is_failed(price: Worker) -> None:
+    price.engine.channels["c"].first = 5
+    assert summary(price.join(price.place(3))) == ("failed", 5, 0)
+    assert summary(price.join()) == ("new", 5, 0)
+
+
+def test_an_epoch_that_ends_while_the_latest_is_read_is_failed(price: Worker) -> None:
+    price.join()
+    price.topics.leave("c", price.topics.members_of("c")[0], price.now)
+    price.work(60.0)
+    since = price.place(3)
+    member = price.join(since, work=False)
+    (subscribe,) = price.topics.take()
+    price.topics.done(subscribe, price.engine.result(subscribe), price.now)
+    price.engine.lose_history("c")
+    price.publish()
+    price.deliver()
+    price.work()
+    assert summary(member) == ("failed", 0, 1)
+    assert member.got == [1]
+
+
+def test_a_latest_that_is_read_before_it_comes_is_given_to_all(price: Worker) -> None:
+    first = price.join()
+    price.topics.leave("c", first, price.now)
+    price.work(60.0)
+    member = price.join(price.place(5), work=False)
+    other = price.join(work=False)
+    (subscribe,) = price.topics.take()
+    price.topics.done(subscribe, price.engine.result(subscribe), price.now)
+    price.publish()
+    price.work()
+    assert summary(other) == ("new", 5, 1)
+    assert (member.got, other.got) == ([6], [6])
+    price.deliver()
+    assert (member.got, other.got) == ([6], [6])
+
+
+def test_another_epoch_is_told_though_only_the_latest_matters(price: Worker) -> None:
+    member = price.join(price.place(5))
+    before = price.place(5)
+    price.engine.lose_history("c")
+    price.publish(3)
+    price.deliver()
+    price.work()
+    assert member.got[0] == Gap("c", before, price.place(0), "epoch")
+    assert member.got[-1] == 3
+
+
 def test_who_is_slow_gets_only_the_newest(price: Worker) -> None:
     member = price.join(price.place(5))
     other = price.join(price.place(5))

@@ -114,8 +114,36 @@ def test_a_subscription_that_fails_is_told_to_who_joins() -> None:
     for member in members:
         assert isinstance(member.answer, BusDown)
         assert member.answer.retry_after == 3.0
+    worker.work()
     assert len(worker.topics) == 0
     assert worker.join().joined.resumed == "new"
+
+
+def test_a_subscription_that_came_too_late_is_ended() -> None:
+    """The engine did it, and the answer was lost."""
+    worker = Worker()
+    worker.join(work=False)
+    (request,) = worker.topics.take()
+    worker.engine.result(request)
+    worker.topics.done(request, BusDown("no answer"), worker.now)
+    again = worker.join(work=False)
+    (request,) = worker.topics.take()
+    assert isinstance(request, Unsubscribe)
+    worker.topics.done(request, worker.engine.result(request), worker.now)
+    assert worker.engine.subscribed == set()
+    worker.work()
+    assert again.joined.resumed == "new"
+    assert worker.engine.subscribed == {"c"}
+
+
+def test_a_channel_that_is_left_and_joined_all_the_time_has_one_timer() -> None:
+    worker = Worker(gapless=True)
+    for _ in range(1000):
+        worker.topics.leave("c", worker.join(), worker.now)
+        worker.now += 0.001
+    assert len(worker.topics._timers) == 1
+    assert kinds(worker.wait(module.LINGER - 0.5)) == []
+    assert kinds(worker.wait(1.0)) == ["Unsubscribe"]
 
 
 def test_who_joins_again_from_within_the_failure_is_subscribed() -> None:

@@ -24,7 +24,7 @@ from tests.bus.model import Engine, Listener
 from tidegate.bus import order, tail, topic
 from tidegate.bus.base import Broker, State
 from tidegate.bus.policies import Policies
-from tidegate.bus.topics import Request, Subscribe, Topics
+from tidegate.bus.topics import Request, Topics
 from tidegate.channels import Channel, Position
 from tidegate.exceptions import BusDown
 
@@ -159,14 +159,12 @@ class Bus(RuleBasedStateMachine):
     def fail(self, index: int) -> None:
         self.topics.done(self.asked.pop(index % len(self.asked)), BusDown("late"), self.now)
 
-    @precondition(lambda self: any(not isinstance(request, Subscribe) for request, _ in self.answers))
+    @precondition(lambda self: self.answers)
     @rule(index=INDEX)
     def come_too_late(self, index: int) -> None:
         """The engine did it, and nobody heard of it."""
-        late = [one for one in self.answers if not isinstance(one[0], Subscribe)]
-        answer = late[index % len(late)]
-        self.answers = [one for one in self.answers if one is not answer]
-        self.topics.done(answer[0], BusDown("late"), self.now)
+        request, _ = self.answers.pop(index % len(self.answers))
+        self.topics.done(request, BusDown("late"), self.now)
 
     @rule()
     def work(self) -> None:
@@ -255,6 +253,7 @@ class Bus(RuleBasedStateMachine):
         for listener in self.listeners:
             listener.check_complete()
         assert self.topics._reading == 0
+        assert self.engine.subscribed >= {one.channel for one in self.listeners if one.present}
 
     def settle(self) -> None:
         """Let everything come that is to come: the engine is up, and nothing is lost any more."""

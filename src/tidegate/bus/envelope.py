@@ -299,14 +299,19 @@ def _object(fields: Mapping[str, Any]) -> bytes:
     return _encode({key: value for key, value in fields.items() if value is not None})
 
 
-def message_frame(message: Message) -> tuple[bytes, bool]:
+def message_frame(message: Message, whole: bool = False) -> tuple[bytes, bool]:
     """Return the frame of a message, and whether it is a text.
 
-    What was published as JSON is embedded as it is; the publisher has checked it.
+    The offset is of the epoch that the client knows; where another one begins it is told by a gap before, unless only
+    the latest message matters: then the frame has the `whole` position. What was published as JSON is embedded as it
+    is; the publisher has checked it.
     """
     head = b'{"c":' + _encode(message.channel)
     if message.position is not None:
-        head += b',"o":%d' % message.position.offset
+        if whole:
+            head += b',"at":' + _encode(str(message.position))
+        else:
+            head += b',"o":%d' % message.position.offset
     if not message.text:
         return _joined(head + b"}", message.payload), False
     data = message.payload if message.json else _encode(message.payload.decode(errors="replace"))

@@ -76,17 +76,19 @@ class Order:
         channel: its name.
         position: the place of the last message that was given to members; None without history.
         tail: the last messages.
+        latest: whether only the newest message matters: what is before it need not come.
         repairing: whether the engine is to be read from `position` on.
         active: whether something came since it was set to False.
     """
 
     __slots__ = (
         *("_asked", "_attempts", "_failures", "_held", "_held_bytes", "_known", "_overflow", "_retry_at"),
-        *("active", "channel", "desk", "position", "repairing", "tail"),
+        *("active", "channel", "desk", "latest", "position", "repairing", "tail"),
     )
 
-    def __init__(self, channel: str, desk: Desk) -> None:
+    def __init__(self, channel: str, desk: Desk, latest: bool = False) -> None:
         self.channel = channel
+        self.latest = latest
         self.desk = desk
         self.position: Position | None = None
         self.tail: Tail | None = None
@@ -151,7 +153,7 @@ class Order:
             if place.offset <= self.position.offset:
                 self.desk.counts.duplicates += 1
                 return
-            if self.desk.follows(self.position, message):
+            if self.latest or self.desk.follows(self.position, message):
                 self._advance(message)
                 if self._held:
                     self._drain()
@@ -166,10 +168,12 @@ class Order:
         self.accept(message)
 
     def _skip(self, place: Position, reason: str) -> None:
-        """Go on at a place that does not follow, and tell it."""
+        """Go on at a place that does not follow, and tell it, unless only the newest message matters."""
         gap = Gap(self.channel, self.position, place, reason)
         self.position = place
         self.tail = Tail(place)
+        if self.latest and reason != "epoch":
+            return
         self.desk.counts.told += 1
         self.tell(gap)
 
@@ -183,7 +187,7 @@ class Order:
         for message in sorted((one for one in held if one.position and one.position.epoch == epoch), key=offset_of):
             if offset_of(message) <= self.position.offset:
                 self.desk.counts.duplicates += 1
-            elif self.desk.follows(self.position, message):
+            elif self.latest or self.desk.follows(self.position, message):
                 self._advance(message)
             else:
                 self.hold(message)
@@ -307,6 +311,10 @@ class Order:
         self._retry_at = None
         if repaired:
             self.desk.counts.repaired += 1
+
+    def next_wake(self) -> float | None:
+        """Return when `wake` is to be called next."""
+        return self._retry_at
 
     def wake(self, now: float) -> None:
         """Do what is due."""

@@ -78,11 +78,25 @@ class Joining:
         done: takes the answer.
     """
 
-    __slots__ = ("at", "checked", "done", "expires", "last", "member", "pending", "since", "stage", "tries", "verdict")
+    __slots__ = (
+        "at",
+        "checked",
+        "done",
+        "expires",
+        "last",
+        "member",
+        "pending",
+        "place",
+        "since",
+        "stage",
+        "tries",
+        "verdict",
+    )
 
     def __init__(self, member: Member, since: Position | str | None, last: int, done: Done | None) -> None:
         self.member = member
         self.since = since
+        self.place: Position | None = None  # that `since` stands for
         self.last = last
         self.done = done
         self.stage = _Stage.SUBSCRIPTION
@@ -105,17 +119,12 @@ class Topic(Order):
     __slots__ = ("_expiry", "_pause", "_seats", "members", "policy")
 
     def __init__(self, channel: str, policy: Channel, desk: Desk, members: Members) -> None:
-        super().__init__(channel, desk)
+        super().__init__(channel, desk, policy.recover == "latest")
         self.policy = policy
         self.members = members
         self._seats: dict[Member, Joining] = {}
         self._expiry: float | None = None  # when to look for joins that have waited too long
         self._pause: float | None = None  # until when nothing is read for seats, after a read that failed
-
-    @property
-    def latest(self) -> bool:
-        """Whether only the newest message matters."""
-        return self.policy.recover == "latest"
 
     def __len__(self) -> int:
         return len(self.members) + len(self._seats)
@@ -178,6 +187,11 @@ class Topic(Order):
         if seat is not None and seat.stage is _Stage.ROOM:
             self._go_on(seat)
 
+    def next_wake(self) -> float | None:
+        """Return when `wake` is to be called next."""
+        times = [when for when in (self._retry_at, self._pause, self._expiry) if when is not None]
+        return min(times, default=None)
+
     def wake(self, now: float) -> None:
         """Do what is due."""
         super().wake(now)
@@ -220,7 +234,7 @@ class Topic(Order):
         if since is None:
             self._give_last(seat, "new")
             return
-        place = _parse(since)
+        place = seat.place = _parse(since)
         if place is None:
             self._give_last(seat, "failed")
         elif place.epoch != position.epoch or place.offset > position.offset:
@@ -230,6 +244,8 @@ class Topic(Order):
             else:
                 seat.stage = _Stage.CHECK
                 self.repair()
+        elif self.latest and place != position:
+            self._give_last(seat, "full")
         else:
             messages = self.tail.after(place)
             if messages is not None:
@@ -251,7 +267,10 @@ class Topic(Order):
             self._answer_last(seat, verdict, messages)
 
     def _answer_last(self, seat: Joining, verdict: Resumed, messages: Sequence[Message]) -> None:
-        if verdict == "partial" and not messages:
+        epoch = self.position.epoch if self.position is not None else None
+        if verdict == "full" and (not messages or seat.place is None or seat.place.epoch != epoch):
+            verdict = "failed"  # nothing is stored, or the epoch ended while it was read
+        elif verdict == "partial" and not messages:
             verdict = "failed"
         self._answer(seat, verdict, place_before(messages[0]) if messages else self.position, messages)
 
@@ -343,7 +362,8 @@ class Topic(Order):
         """Tell a member that is given what it missed that it cannot be, and go on at a place."""
         gap = Gap(self.channel, seat.at, place, reason)
         seat.at, seat.pending = place, ()
-        seat.member.gap(gap)
+        if not self.latest or reason == "epoch":
+            seat.member.gap(gap)
 
     # Reads.
 
@@ -465,8 +485,12 @@ class Topic(Order):
 
     def _take_last(self, seat: Joining, part: Slice) -> None:
         """Give a member the last messages, as they were read."""
+        assert self.position is not None
+        if self.latest and part.top.epoch == self.position.epoch:
+            for message in part.messages:  # what is newer than the topic is so for all
+                if offset_of(message) > self.position.offset:
+                    self.arrive(message)
         position = self.position
-        assert position is not None
         assert self.tail is not None
         messages: list[Message] = []
         rest: Sequence[Message] | None = None

@@ -101,9 +101,10 @@ class _Subscribed(Topic):
         queued: whether it waits for a turn to read.
         ahead: what the engine had when it was checked, and when that must have come.
         slot: the round of checks in which it is checked even if it is idle.
+        wake_at: when its timer is due.
     """
 
-    __slots__ = ("ahead", "leave_at", "queued", "reading", "slot", "state")
+    __slots__ = ("ahead", "leave_at", "queued", "reading", "slot", "state", "wake_at")
 
     def __init__(self, channel: str, policy: Any, desk: Desk, members: Members, slot: int) -> None:
         super().__init__(channel, policy, desk, members)
@@ -113,6 +114,12 @@ class _Subscribed(Topic):
         self.queued = False
         self.ahead: tuple[float, Position] | None = None
         self.slot = slot
+        self.wake_at: float | None = None
+
+    def next_wake(self) -> float | None:
+        """Return when `wake` is to be called next."""
+        times = [super().next_wake(), self.leave_at, None if self.ahead is None else self.ahead[0]]
+        return min((when for when in times if when is not None), default=None)
 
 
 class Topics:
@@ -148,7 +155,7 @@ class Topics:
         self._unsubscribing: list[_Subscribed] = []
         self._readers: deque[_Subscribed] = deque()  # that wait for a turn
         self._reading = 0
-        self._timers: list[tuple[float, int, Order]] = []
+        self._timers: list[tuple[float, int, _Subscribed]] = []
         self._number = itertools.count()
         self._state = State("up")
         self._links = 0  # how often it was up again
@@ -220,6 +227,9 @@ class Topics:
             topic = _Subscribed(channel, self._policies.of(channel), self._desk, self._members(), slot)
             self._topics[channel] = topic
             self._subscribing.append(topic)
+        if topic.state == "unsubscribing" and self._state.kind == "down":
+            done(BusDown(self._state.reason, self._state.retry_after))
+            return
         topic.leave_at = None
         topic.join(Joining(member, since, last, done), topic.state == "subscribed", now)
         self._abandoned(topic, now)
@@ -349,11 +359,10 @@ class Topics:
 
     def _not_subscribed(self, request: Subscribe, error: BusError, now: float) -> None:
         for topic in request.topics:
+            # The engine may have subscribed it, and the answer be lost: it is unsubscribed before anything else.
+            topic.state = "unsubscribing"
+            self._unsubscribing.append(topic)
             topic.refuse(error)
-            if len(topic):  # a member has joined since, because of the answer
-                self._subscribing.append(topic)
-            else:
-                self._topics.pop(topic.channel, None)
 
     def _are_unsubscribed(self, request: Unsubscribe) -> None:
         for topic in request.topics:
@@ -434,7 +443,11 @@ class Topics:
     # Time.
 
     def _later(self, when: float, topic: Order) -> None:
-        heapq.heappush(self._timers, (when, next(self._number), topic))
+        """Wake a topic at a time; each has one timer, that of the first thing that is due."""
+        assert isinstance(topic, _Subscribed)
+        if topic.wake_at is None or when < topic.wake_at:
+            topic.wake_at = when
+            heapq.heappush(self._timers, (when, next(self._number), topic))
 
     def deadline(self) -> float | None:
         """Return when `tick()` is to be called, or None."""
@@ -444,10 +457,13 @@ class Topics:
     def tick(self, now: float) -> None:
         """Do what is due."""
         while self._timers and self._timers[0][0] <= now:
-            topic = heapq.heappop(self._timers)[2]
-            assert isinstance(topic, _Subscribed)
-            if self._topics.get(topic.channel) is topic:
+            when, _, topic = heapq.heappop(self._timers)
+            if topic.wake_at == when and self._topics.get(topic.channel) is topic:
+                topic.wake_at = None
                 self._wake(topic, now)
+                after = topic.next_wake()
+                if after is not None:
+                    self._later(after, topic)
         if self._check_at is not None and self._check_at <= now:
             self._check_at = None
             self._check_round(now)
