@@ -79,7 +79,6 @@ def test_any_text_is_a_position_or_a_value_error(text: str) -> None:
         ({"keep": "600"}, TypeError, "keep must be a number of seconds, not '600'"),
         ({"history": 1, "recover": "last"}, ValueError, "recover must be 'all' or 'latest', not 'last'"),
         ({"recover": "latest"}, ValueError, "recover='latest' needs history=1 or more"),
-        ({"presence": 1}, TypeError, "presence must be True or False, not 1"),
     ],
 )
 def test_a_policy_names_what_is_wrong(options: dict[str, Any], error: type[Exception], words: str) -> None:
@@ -88,7 +87,7 @@ def test_a_policy_names_what_is_wrong(options: dict[str, Any], error: type[Excep
 
 
 def test_a_policy_stores_nothing_unless_it_says_so() -> None:
-    assert (Channel().history, Channel().recover, Channel().presence) == (0, "all", False)
+    assert (Channel().history, Channel().recover) == (0, "all")
 
 
 @pytest.mark.parametrize("name", ["chat:7", "a", "ä" * 127, "a b", "tg", "日本"])

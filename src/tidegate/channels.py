@@ -82,7 +82,6 @@ class Channel:
         history_bytes: bytes of each channel's messages that are stored; the last message is, whatever its size.
         recover: `"all"` gives a member each message; `"latest"` the last one at every join, and only the newest of
             those that it was too slow for.
-        presence: whether members are listed and announced.
 
     Raises:
         TypeError, ValueError: a parameter is not what it must be.
@@ -93,7 +92,6 @@ class Channel:
     keep: float = 600.0
     history_bytes: int = 2**18
     recover: Literal["all", "latest"] = "all"
-    presence: bool = False
 
     def __post_init__(self) -> None:
         for name in ("history", "history_bytes"):
@@ -112,8 +110,6 @@ class Channel:
             raise ValueError(f"recover must be 'all' or 'latest', not {self.recover!r}")
         if self.recover == "latest" and not self.history:
             raise ValueError("recover='latest' needs history=1 or more: the last message is what a member gets")
-        if not isinstance(self.presence, bool):
-            raise TypeError(f"presence must be True or False, not {self.presence!r}")
 
 
 _UNITS = {"history": "messages", "history_bytes": "bytes"}

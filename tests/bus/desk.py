@@ -67,6 +67,7 @@ class Worker:
         self.topics = Topics(Policies(policies), follows, **options)
         self.now = 100.0
         self.asked: list[Request] = []
+        self.turns = 0  # of the event loop, that were not enough
 
     @property
     def reads(self) -> list[Read]:
@@ -89,7 +90,8 @@ class Worker:
         """Answer everything that is asked, for a while."""
         end = self.now + seconds
         while True:
-            while requests := self.topics.take():
+            while (more := self.topics.serve()) | bool(requests := self.topics.take()):
+                self.turns += more
                 self.asked += requests
                 for request in requests:
                     self.topics.done(request, self.engine.result(request), self.now)

@@ -122,6 +122,11 @@ class Engine:
             and not (message.exclude and message.sender == sender)
         ]
 
+    def gave(self, place: Position) -> bool:
+        """Whether a client can have got a place: it is the beginning, or that of a message."""
+        past = self.past.get(place.epoch)
+        return past is not None and (not place.offset or any(one.position == place for one in past.messages))
+
     def has(self, message: Message) -> bool:
         """Whether a message is stored."""
         stored = self.channels[message.channel]
@@ -145,7 +150,7 @@ class Listener:
         self.policy = engine.policies[channel]
         self.since: Position | str | None = None
         self.last = 0
-        self.answers = 0
+        self.was_given = False  # `since` is a place that the engine had when it was asked for
         self.present = False
         self.joined: Joined | None = None
         self.at: Position | None = None
@@ -158,6 +163,7 @@ class Listener:
     def join(self, since: Position | str | None, last: int, now: float) -> None:
         self.since, self.last, self.present, self.joined = since, last, True, None
         self.value = None
+        self.was_given = isinstance(since, Position) and self.engine.gave(since)
         self.log.append(("join", since, last))
         self.topics.join(self.channel, self, self.done, now, since, last)
 
@@ -192,8 +198,9 @@ class Listener:
             assert answer.position.offset >= self.since.offset
         elif answer.resumed == "full":
             assert str(answer.position) == str(self.since)
-        elif answer.resumed == "failed" and answer.retry_after is None and isinstance(self.since, Position):
-            if self.since.epoch != stored.epoch or self.since.offset > stored.top.offset:
+        elif answer.resumed == "failed" and answer.retry_after is None and self.was_given:
+            assert isinstance(self.since, Position)
+            if self.since.epoch != stored.epoch:
                 return
             missed = self.engine.between(self.since, None, "")
             if self.policy.recover == "latest":

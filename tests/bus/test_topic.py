@@ -9,6 +9,7 @@ import pytest
 from tests.bus.desk import Member, Worker
 from tidegate.bus import topic
 from tidegate.bus.base import State
+from tidegate.bus.order import TURN
 from tidegate.channels import Channel, Gap, Message, Position
 from tidegate.exceptions import BusDown, BusError
 
@@ -149,6 +150,28 @@ def test_resumes_of_many_are_two_reads() -> None:
     assert all(member.got == list(range(51 + number % 50, 101)) for number, member in enumerate(members))
     assert len(worker.reads) <= 2
     assert worker.subscribes() == 1
+
+
+def test_resumes_of_many_take_turns() -> None:
+    """In each turn of the event loop only so many messages are given, and what comes meanwhile is given last."""
+    worker = Worker(Channel(history=200))
+    worker.publish(100)
+    members = [worker.join(worker.place(0), work=False) for _ in range(50)]
+    (subscribe,) = worker.topics.take()
+    worker.topics.done(subscribe, worker.engine.result(subscribe), worker.now)
+    (read,) = worker.topics.take()
+    worker.topics.serve()
+    worker.topics.done(read, worker.engine.result(read), worker.now)
+    assert sum(len(member.got) for member in members) == TURN
+    worker.topics.leave("c", members.pop(20), worker.now)
+    assert worker.topics.serve()
+    assert sum(len(member.got) for member in members) == 2 * TURN
+    worker.publish(2)
+    worker.deliver()
+    worker.work()
+    assert all(member.got == list(range(1, 103)) for member in members)
+    assert worker.turns > 5
+    assert not worker.topics.serve()
 
 
 def test_more_than_a_read_gives_is_failed() -> None:

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from tests.bus.model import Engine, Listener
-from tidegate.bus import order, tail, topic
+from tidegate.bus import order, tail, topic, topics
 from tidegate.bus.base import Broker, State
 from tidegate.bus.policies import Policies
 from tidegate.bus.topics import Request, Topics
@@ -137,6 +137,7 @@ class Bus(RuleBasedStateMachine):
 
     @rule()
     def ask(self) -> None:
+        self.topics.serve()
         self.asked += self.topics.take()
 
     @precondition(lambda self: self.asked)
@@ -279,6 +280,7 @@ class Bus(RuleBasedStateMachine):
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits that a short run reaches."""
     monkeypatch.setattr(tail, "TAIL_MESSAGES", 4)
+    monkeypatch.setattr(topics, "TURN", 3)
     monkeypatch.setattr(order, "HELD_MESSAGES", 5)
     monkeypatch.setattr(order, "SLICE_MESSAGES", SLICE)
     monkeypatch.setattr(topic, "SLICE_MESSAGES", SLICE)

@@ -93,7 +93,7 @@ class Presence(NamedTuple):
 
     Attributes:
         connections: how many.
-        members: names and what is known of them, as JSON, where the channel's policy lists them.
+        members: names and what is known of them, as JSON, where members are listed.
     """
 
     connections: int

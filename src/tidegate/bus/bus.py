@@ -445,6 +445,8 @@ class Bus:
         self._scheduled = False
         if self._closed or self._loop is None:
             return
+        if self._topics.serve():
+            self._soon()
         for request in self._topics.take():
             self._run(self._ask(request))
         deadline = self._topics.deadline()

@@ -10,6 +10,7 @@ members and joins (topic.py), subscriptions, and when which channel may read (to
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -21,7 +22,7 @@ from .tail import OVERHEAD, Tail, offset_of, place_before
 if TYPE_CHECKING:
     from .base import Slice
 
-__all__ = ["FAILURES", "RETRY", "Counts", "Desk", "Order"]
+__all__ = ["FAILURES", "RETRY", "TURN", "Counts", "Desk", "Order"]
 
 HELD_MESSAGES: Final = SLICE_MESSAGES
 HELD_BYTES: Final = SLICE_BYTES
@@ -34,6 +35,11 @@ FAILURES: Final = 5
 
 RETRY: Final = 0.2
 """Seconds before the second read; twice as long before each one after that."""
+
+
+TURN: Final = 500
+"""Messages that were missed and are given in one turn of the event loop, of all channels: some milliseconds. When all
+clients resume at once, others do not wait until they have."""
 
 
 @dataclass(slots=True)
@@ -60,6 +66,8 @@ class Desk:
         later: asks to be woken at a time.
         random: returns a number from 0 to 1, so that workers do not do the same at the same moment.
         counts: what happened.
+        turn: messages that were missed and may still be given in this turn of the event loop.
+        turns: what waits for the next one, to be called.
     """
 
     follows: Callable[[Position, Message], bool]
@@ -67,6 +75,8 @@ class Desk:
     later: Callable[[float, Order], None]
     random: Callable[[], float]
     counts: Counts = field(default_factory=Counts)
+    turn: int = TURN
+    turns: deque[Callable[[], None]] = field(default_factory=deque)
 
 
 class Order:

@@ -12,6 +12,7 @@ member. What must not live here: subscriptions, turns to read (topics.py), the o
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
@@ -66,6 +67,7 @@ class _Stage(enum.Enum):
     READ = enum.auto()  # what comes after its place
     LAST = enum.auto()  # the last messages
     ROOM = enum.auto()  # until the member can take more
+    TURN = enum.auto()  # of the event loop, for others had this one
 
 
 class Joining:
@@ -311,6 +313,11 @@ class Topic(Order):
         while True:
             pending = seat.pending
             for number, message in enumerate(pending):
+                if self.desk.turn <= 0:
+                    seat.stage = _Stage.TURN
+                    self.desk.turns.append(functools.partial(self._take_turn, seat))
+                    return
+                self.desk.turn -= 1
                 seat.at = message.position
                 seat.pending = pending[number + 1 :] if number + 1 < len(pending) else ()
                 if message.exclude and message.sender == seat.member.sender:
@@ -335,6 +342,10 @@ class Topic(Order):
             if not messages:
                 seat.at = self.position
             seat.pending = messages
+
+    def _take_turn(self, seat: Joining) -> None:
+        if self._is_seated(seat) and seat.stage is _Stage.TURN:
+            self._go_on(seat)
 
     # What comes.
 

@@ -3,8 +3,9 @@
     Topics        takes joins, messages, changes of the engine's state, results and the time
     Subscribe, Unsubscribe, Read, Tops      what it asks of the engine, and takes the results of
 
-No I/O: `take()` gives what is to be asked of the engine, `done()` takes each result, time is an argument. What must not
-live here: one channel's members and order (topic.py), asking the engine (bus.py).
+No I/O: `take()` gives what is to be asked of the engine, `done()` takes each result, `serve()` is called once a turn of
+the event loop, time is an argument. What must not live here: one channel's members and order (topic.py), asking the
+engine (bus.py).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ..channels import Gap, Message, Position
 from ..exceptions import BusDown, BusError, TooManyChannels
 from .base import Slice, State
 from .members import MemberTable
-from .order import Counts, Desk, Order
+from .order import TURN, Counts, Desk, Order
 from .topic import Done, Joining, Topic, Wanted
 
 if TYPE_CHECKING:
@@ -316,6 +317,18 @@ class Topics:
                 self._out.append(topic.reading)
         out, self._out = self._out, []
         return out
+
+    def serve(self) -> bool:
+        """Give members what they missed, as much as one turn of the event loop is to take.
+
+        Returns:
+            Whether there is more: then it is to be called again in the next turn, and in any case once a turn.
+        """
+        desk = self._desk
+        desk.turn = TURN
+        while desk.turns and desk.turn > 0:
+            desk.turns.popleft()()
+        return bool(desk.turns)
 
     def done(self, request: Request, result: Any, now: float) -> None:
         """Take the result of a request, or the exception that it raised; each request has one result.
