@@ -15,6 +15,7 @@ import pytest
 import tidegate
 from tests.support.patience import PATIENCE
 from tidegate import Bus, Channel, ConnectionClosed, Gap, Joined, Position, ServerConnection, connect, serve
+from tidegate.asyncio.membership import ConnectionTable
 from tidegate.exceptions import BusError, InvalidChannel, ProtocolError, TooManyChannels
 
 CHANNELS = {
@@ -248,6 +249,7 @@ async def test_a_bus_of_ones_own_outlives_the_server() -> None:
     async with Bus("memory://", channels=CHANNELS) as bus:
         async with served(bus=bus, channels=None) as url, connect(f"{url}/h:1") as client:
             await client.recv()
+            assert isinstance(bus._topics._topics["h:1"].members, ConnectionTable)
             await bus.publish("h:1", "hello")
             assert await received(client, 1) == ["hello"]
         assert [message.data for message in await bus.history("h:1")] == ["hello"]

@@ -253,6 +253,16 @@ async def test_members_are_closed_in_all_processes(bus: Bus) -> None:
             await bus.close_members("h:1", 4001, "x" * 124)
 
 
+async def test_members_are_closed_though_the_link_was_lost(bus: Bus) -> None:
+    reader = Reader(bus)
+    await bus.join(reader, {"user:42": None})
+    bus._told(State("down", reason="cut"))
+    bus._broker._store.subscribers["tg:control"].clear()  # type: ignore[attr-defined, union-attr]
+    await bus.close_members("user:42", 4001)
+    bus._told(State("again", 2))
+    assert (4001, "") in await reader.until(2)
+
+
 async def test_an_order_that_makes_no_sense_is_logged(bus: Bus, caplog: pytest.LogCaptureFixture) -> None:
     bus.obey(Message("tg:control", b"nonsense"))
     bus.obey(Message("tg:control", b'{"later": 1}'))

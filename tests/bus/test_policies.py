@@ -23,7 +23,11 @@ def test_without_a_declaration_nothing_is_stored() -> None:
 
 
 def test_the_bus_own_channels_have_no_history_whatever_the_default_is() -> None:
-    assert Policies({"": REST}).of("tg:control") == Channel()
+    assert Policies({"": REST}).of("tg:x") == Channel()
+
+
+def test_what_processes_are_told_is_not_lost_with_a_link() -> None:
+    assert Policies().of("tg:control").history > 0
 
 
 def test_a_declaration_is_checked() -> None:

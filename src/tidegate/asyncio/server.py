@@ -60,7 +60,7 @@ class ServerConnection(BaseServerConnection):
         server: the `Server` that accepted it.
         username: set by `basic_auth` when it let the client in.
         handler, handler_kwargs: set by the router.
-        member: the connection as a member of channels; None as long as it has joined none.
+        member: the connection as a member of channels; None as long as it has joined none, and at the end.
 
     Args:
         protocol: settings of the server's connections.
@@ -154,6 +154,7 @@ class ServerConnection(BaseServerConnection):
         super().connection_lost(exc)
         if self.member is not None:
             self.member.end()
+            self.member = None  # they refer to each other
 
 
 class Server(OlderServer):
@@ -444,6 +445,7 @@ def serve(
     Raises:
         TypeError, ValueError, InvalidHeaderValue: at once, for wrong arguments.
         OSError: on awaiting, if the address cannot be bound.
+        BusDown: on awaiting, if the engine of the bus is not there.
     """
     if compression == "deflate":
         extensions = enable_server_permessage_deflate(extensions)

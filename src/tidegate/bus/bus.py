@@ -24,7 +24,7 @@ from ..exceptions import BusDown, BusError
 from .base import SLICE_MESSAGES, Presence, Publication, State
 from .connect import connect
 from .members import MemberTable
-from .policies import MESSAGE_BYTES, Policies, check_key, check_name, check_payload
+from .policies import CONTROL, MESSAGE_BYTES, Policies, check_key, check_name, check_payload
 from .subscription import Subscription
 from .topics import Read, Request, Subscribe, Topics, Tops, Unsubscribe
 
@@ -37,9 +37,6 @@ __all__ = ["Bus"]
 
 DEADLINE: Final = 6.0
 """Seconds for a verb of an engine; engines have a shorter deadline of their own."""
-
-CONTROL: Final = "tg:control"
-"""Channel of what processes tell each other about members."""
 
 BEAT: Final = 10.0
 """Seconds between two snapshots of who is in which channel, though nothing changed."""
@@ -182,6 +179,14 @@ class Bus:
         if self._loop is None:
             raise BusError("the bus is not started: use it within `async with`")
         return self._loop
+
+    def use_table(self, members: Callable[[], Members]) -> None:
+        """Have other tables of members from now on.
+
+        Args:
+            members: makes the table of a channel's members.
+        """
+        self._topics.make_members = members
 
     # Publishing.
 

@@ -11,7 +11,10 @@ from typing import Final
 from ..channels import RESERVED, Channel, check_channels, name_fault
 from ..exceptions import InvalidChannel, MessageTooBig
 
-__all__ = ["KEY_BYTES", "MESSAGE_BYTES", "Policies", "check_key", "check_name", "check_payload"]
+__all__ = ["CONTROL", "KEY_BYTES", "MESSAGE_BYTES", "Policies", "check_key", "check_name", "check_payload"]
+
+CONTROL: Final = f"{RESERVED}control"
+"""Channel of what processes tell each other about members."""
 
 MESSAGE_BYTES: Final = 2**20
 """Bytes of a message, by default: one over the output limit of an engine would cut off every worker."""
@@ -35,7 +38,9 @@ class Policies:
             check_channels(channels)
         declared = dict(channels or {})
         self._default = declared.pop("", Channel())
-        declared[RESERVED] = Channel()  # the bus's own messages are for those who are there
+        # The bus's own messages are for those who are there; what processes are told is not lost with a link.
+        declared[RESERVED] = Channel()
+        declared[CONTROL] = Channel(history=256, keep=60.0)
         self._declared = sorted(declared.items(), key=lambda item: len(item[0]), reverse=True)
 
     def of(self, channel: str) -> Channel:

@@ -79,6 +79,7 @@ def share(bus: str | Bus, channels: Mapping[str, Channel] | None, members: Calla
     found = _SHARES.get(asyncio.get_running_loop(), {}).get(bus)
     if found is None:
         if isinstance(bus, Bus):
+            bus.use_table(members)
             found = Share(bus, owned=False)
         else:
             return Share(Bus(bus, channels=channels, members=members), owned=True)

@@ -126,6 +126,9 @@ class _Subscribed(Topic):
 class Topics:
     """The channels of one worker.
 
+    Attributes:
+        make_members: makes the table of a channel's members.
+
     Args:
         policies: the channels' policies.
         follows: `Broker.follows` of the engine.
@@ -147,7 +150,7 @@ class Topics:
     ) -> None:
         self._policies = policies
         self._gapless = gapless
-        self._members = members
+        self.make_members = members
         self._limit = limit
         self._desk = Desk(follows, self._want, self._later, random)
         self._topics: dict[str, _Subscribed] = {}
@@ -225,7 +228,7 @@ class Topics:
             if len(self._topics) >= self._limit:
                 raise TooManyChannels(self._limit, "a worker")
             slot = next(self._number) % IDLE_ROUNDS
-            topic = _Subscribed(channel, self._policies.of(channel), self._desk, self._members(), slot)
+            topic = _Subscribed(channel, self._policies.of(channel), self._desk, self.make_members(), slot)
             self._topics[channel] = topic
             self._subscribing.append(topic)
         if topic.state == "unsubscribing" and self._state.kind == "down":
@@ -384,7 +387,7 @@ class Topics:
             if self._topics.pop(topic.channel, None) is None or not len(topic):
                 continue
             # A member joined in the meantime: it is another subscription, with its own beginning.
-            again = _Subscribed(topic.channel, topic.policy, self._desk, self._members(), topic.slot)
+            again = _Subscribed(topic.channel, topic.policy, self._desk, self.make_members(), topic.slot)
             again.take_seats(topic)
             self._topics[topic.channel] = again
             self._subscribing.append(again)
