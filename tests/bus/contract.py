@@ -170,6 +170,18 @@ class Contract:
         await two.publish("h:2", b"b")
         assert await one.payloads(1) == [b"b"]
 
+    async def test_what_is_on_its_way_does_not_come_after_unsubscribing(self, connect: Connect) -> None:
+        one, two = await connect(), await connect()
+        await one.broker.subscribe(["plain", "h:2"])
+        await two.publish("plain", b"a")
+        await one.broker.unsubscribe(["plain"])
+        before = payloads(one.messages)
+        await two.publish("h:2", b"b")
+        async with asyncio.timeout(PATIENCE):
+            while b"b" not in payloads(one.messages):
+                await one.until(len(one.messages) + 1)
+        assert payloads(one.messages) == [*before, b"b"]
+
     async def test_a_subscription_tells_the_top(self, connect: Connect) -> None:
         one, two = await connect(), await connect()
         published = await two.publish("h:1", b"a", b"b")

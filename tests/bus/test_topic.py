@@ -205,6 +205,14 @@ def test_a_read_that_fails_is_a_join_that_may_be_tried_again(worker: Worker) -> 
     assert summary(again) == ("full", 25, 75)
 
 
+def test_reads_that_fail_are_not_made_again_at_once(worker: Worker) -> None:
+    worker.join(worker.place(25), work=False)
+    worker.fail(worker.topics.take(), BusDown("no answer"))
+    worker.join(worker.place(25), work=False)
+    assert worker.topics.take() == []
+    assert len(worker.wait(1.0)) == 1
+
+
 def test_a_join_does_not_wait_for_ever(worker: Worker) -> None:
     members = [worker.join(worker.place(25), work=False), worker.join("other.1", work=False)]
     worker.topics.take()

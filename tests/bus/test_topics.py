@@ -74,6 +74,19 @@ def test_a_channel_that_nobody_is_in_is_unsubscribed() -> None:
     assert (len(worker.topics), worker.engine.subscribed) == (0, set())
 
 
+def test_nothing_is_left_of_a_channel_that_is_unsubscribed() -> None:
+    worker = Worker()
+    member = worker.join()
+    worker.publish()
+    worker.deliver()
+    worker.again()
+    worker.topics.leave("c", member, worker.now)
+    worker.work(2 * module.LINGER)
+    topics = worker.topics
+    assert (len(topics), topics._timers, topics._suspects, topics._active) == (0, [], {}, {})
+    assert not any(topics._slots)
+
+
 def test_the_moment_of_unsubscribing_is_not_the_same_everywhere() -> None:
     moments = []
     for random in (0.0, 1.0):
