@@ -184,10 +184,10 @@ async def test_a_table_has_connections_and_others() -> None:
         other = Member()
         table.add(other)
         assert (len(table), other in table, connection in table, list(table)) == (2, True, True, [connection, other])
-        assert table.fan_out(Message("plain", b"hello", True)) == []
+        assert table.fan_out(Message("plain", b"hello", True), False) == []
         assert await received(client, 1) == ["hello"]
         other.room = False
-        assert table.fan_out(Message("plain", b"", sender=connection.sender, exclude=True)) == [other]
+        assert table.fan_out(Message("plain", b"", sender=connection.sender, exclude=True), False) == [other]
         assert table.discard(other)
         assert table.discard(connection)
         assert not table.discard(connection)

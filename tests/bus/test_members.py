@@ -21,15 +21,15 @@ def table(*members: Member) -> MemberTable:
 def test_a_message_goes_to_all_and_those_without_room_are_returned() -> None:
     one, two = Member(), Member()
     two.room = False
-    assert table(one, two).fan_out(HELLO) == [two]
+    assert table(one, two).fan_out(HELLO, False) == [two]
     assert one.got == two.got == [b"hello"]
 
 
 def test_the_sender_is_left_out_if_it_is_to_be() -> None:
     one, two = Member("w.1"), Member("w.2")
     members = table(one, two)
-    members.fan_out(Message("c", b"a", sender="w.1"))
-    members.fan_out(Message("c", b"b", sender="w.1", exclude=True))
+    members.fan_out(Message("c", b"a", sender="w.1"), False)
+    members.fan_out(Message("c", b"b", sender="w.1", exclude=True), False)
     assert (one.got, two.got) == ([b"a"], [b"a", b"b"])
 
 
@@ -63,7 +63,7 @@ def test_who_leaves_while_a_message_is_given_gets_nothing() -> None:
 
     one, two, three = Leaver(), Member(), Member()
     members = table(one, two, three)
-    members.fan_out(HELLO)
+    members.fan_out(HELLO, False)
     gap = Gap("c", None, None, "link")
     members.tell(gap)
     assert (one.got, two.got, three.got) == ([b"hello", gap], [], [b"hello"])

@@ -14,6 +14,7 @@
     waiter        the future that a reading task waits on
     deflate       permessage-deflate of one connection
     broadcast     one message to many connections
+    members       the connections in a channel of the bus
     wire          masking keys; and headers, masking, UTF-8 for native code
     counters      what a process counts, in a row
     scoreboard    all rows, in shared memory

@@ -29,13 +29,6 @@ from tidegate._core.writer cimport BINARY, OPEN, TEXT
 
 
 cdef extern from *:
-    """
-    /* Have an object in the cache by the time that it is used: system calls take its place there. */
-    static inline void tg_fetch(const void *object) {
-        for (int i = 0; i < 3; i++) __builtin_prefetch((const char *)object + 64 * i);
-    }
-    """
-    void tg_fetch(const void *object) nogil
     PyObject *PyList_GET_ITEM(object members, Py_ssize_t i)
 
 
@@ -130,13 +123,6 @@ cdef class Backlog:
             self.next = 0
 
 
-cdef bint too_slow(Channel channel, Py_ssize_t size):
-    """Return whether so much more is too much for a connection that reads slowly, or that cannot be said here."""
-    if channel.stream is None:
-        return True
-    return 0 <= channel.broadcast_limit < channel.stream.pending_size + size
-
-
 cdef inline Channel member(list members, Py_ssize_t i):
     """Return a member, with the next ones on their way."""
     cdef Channel channel = <Channel?> members[i]  # not None either
@@ -145,6 +131,13 @@ cdef inline Channel member(list members, Py_ssize_t i):
         if type(members[i + 1]) is type(channel):
             tg_fetch(<PyObject *> (<Channel> members[i + 1]).stream)
     return channel
+
+
+cdef bint too_slow(Channel channel, Py_ssize_t size, Py_ssize_t limit):
+    """Return whether so much more is too much for a connection that reads slowly, or that cannot be said here."""
+    if channel.stream is None:
+        return True
+    return 0 <= limit < channel.stream.pending_size + size
 
 
 cdef int put(Channel channel, bytes data, bint later) except -1:
@@ -163,48 +156,70 @@ cdef int put(Channel channel, bytes data, bint later) except -1:
     return 0
 
 
+cdef class Cast:
+    """One message, on its way to many channels."""
+
+    @staticmethod
+    cdef Cast of(uint8_t opcode, bytes payload):
+        """Frame a message."""
+        if opcode != TEXT and opcode != BINARY:
+            raise ValueError(f"a message is text (1) or binary (2), not {opcode}")
+        cdef Cast cast = Cast.__new__(Cast)
+        cast.payload = payload
+        cast.size = PyBytes_GET_SIZE(payload)
+        cast.opcode = opcode
+        cast.plain = frame(0x80 | opcode, payload)
+        cast.shared = {}
+        cast.failures = []
+        return cast
+
+    cdef bytes frame_for(self, Channel channel):
+        """Return the compressed frame for a channel, whose compressor starts anew after it."""
+        key = (channel.deflate.local_max_window_bits, id(channel.deflate.compress_settings))
+        data = self.shared.get(key)
+        if data is None:
+            data = self.shared[key] = frame(0xC0 | self.opcode, compressed(channel.deflate, self.payload))
+        channel.finish_message()
+        channel.deflate.release()
+        return <bytes> data
+
+    cdef int give(self, Channel channel, Py_ssize_t limit) except -1:
+        """Send the message to a channel, unless that is not open, or cannot take it at once.
+
+        `limit` is how many bytes may wait for a connection that reads slowly; -1 for no limit.
+        """
+        if channel._state != OPEN or channel.write is None:
+            return SKIPPED
+        channel.check()
+        if channel._sending or channel._slow or channel.client:
+            return HANDED_BACK
+        if channel._write_paused and too_slow(channel, self.size, limit):
+            return HANDED_BACK
+        cdef bytes data = self.plain if channel.deflate is None else self.frame_for(channel)
+        try:
+            put(channel, data, self.later)
+        except Exception as exc:
+            self.failures.append((channel, exc))
+            return FAILED
+        self.count += 1
+        self.later = self.count >= FEW and (self.later or channel.turns.used_up())
+        tg_count_bytes(channel.counts, TG_SENT, self.size)
+        tg_count_message(channel.counts, TG_SENT, self.opcode, self.size)
+        return GIVEN
+
+
 def broadcast(connections, uint8_t opcode, bytes payload not None):
     """Send a whole message to every open connection that can take it at once.
 
     Return the open connections that cannot (in the middle of a fragmented message, at `broadcast_limit`, a client, logged
     or with other extensions), and pairs (connection, exception) of those whose transport raised.
     """
+    cdef Cast cast = Cast.of(opcode, payload)
     cdef Channel channel
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(payload)
-    if opcode != TEXT and opcode != BINARY:
-        raise ValueError(f"a message is text (1) or binary (2), not {opcode}")
-    cdef bytes plain = frame(0x80 | opcode, payload)
-    cdef bytes data
-    cdef dict shared = {}
-    cdef list rest = [], failures = []
-    cdef int count = 0
-    cdef bint later = False
-    cdef list members = list(connections)
+    cdef list rest = [], members = list(connections)
     cdef Py_ssize_t i
     for i in range(PyList_GET_SIZE(members)):
         channel = member(members, i)
-        if channel._state != OPEN or channel.write is None:
-            continue
-        channel.check()
-        if channel._sending or channel._slow or channel.client or (channel._write_paused and too_slow(channel, size)):
+        if cast.give(channel, channel.broadcast_limit) == HANDED_BACK:
             rest.append(channel)
-            continue
-        if channel.deflate is None:
-            data = plain
-        else:
-            key = (channel.deflate.local_max_window_bits, id(channel.deflate.compress_settings))
-            data = shared.get(key)
-            if data is None:
-                data = shared[key] = frame(0xC0 | opcode, compressed(channel.deflate, payload))
-            channel.finish_message()
-            channel.deflate.release()
-        try:
-            put(channel, data, later)
-        except Exception as exc:
-            failures.append((channel, exc))
-            continue
-        count += 1
-        later = count >= FEW and (later or channel.turns.used_up())
-        tg_count_bytes(channel.counts, TG_SENT, size)
-        tg_count_message(channel.counts, TG_SENT, opcode, size)
-    return rest, failures
+    return rest, cast.failures

@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from .._core.broadcast import broadcast as native_broadcast
-from ..bus.members import GONE, MemberTable
+from .._core.members import Participant, Table
+from ..bus.members import MemberTable
 from ..channels import Gap, Joined, Message, Position
 from ..exceptions import ConnectionClosed, ProtocolError, TooManyChannels
 from ..frames import CloseCode, Opcode
@@ -38,7 +38,7 @@ OnGap = Callable[[Any, Gap], Awaitable[None] | None]
 """What a handler does about missing messages: called with the connection and the notice."""
 
 
-class ConnectionMember:
+class ConnectionMember(Participant):
     """A connection as a member of channels.
 
     Args:
@@ -46,12 +46,14 @@ class ConnectionMember:
         bus: of its server.
     """
 
-    __slots__ = ("_behind", "_behind_bytes", "_channels", "_tasks", "_waiting", "bus", "connection", "sender")
+    __slots__ = ("_behind", "_behind_bytes", "_channels", "_tasks", "_waiting", "bus")
+
+    if TYPE_CHECKING:
+        connection: Connection
 
     def __init__(self, connection: Connection, bus: Bus) -> None:
-        self.connection = connection
+        super().__init__(connection, bus.name_sender(), WAITING_BYTES)
         self.bus = bus
-        self.sender = bus.name_sender()
         self._channels: dict[str, OnGap | None] = {}
         self._behind: deque[tuple[str, bytes, bool]] = deque()  # messages that wait for the end of a fragmented one
         self._behind_bytes = 0
@@ -62,11 +64,6 @@ class ConnectionMember:
     def channels(self) -> tuple[str, ...]:
         """The channels that it has joined, or is joining."""
         return tuple(self._channels)
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether messages wait that must come before the next one."""
-        return bool(self._behind)
 
     async def join(
         self, channels: Mapping[str, Position | str | None], last: int, on_gap: OnGap | None
@@ -108,11 +105,11 @@ class ConnectionMember:
         connection = self.connection
         if connection.state is not State.OPEN:
             return True
-        if self._behind or connection._sending:
+        if self.is_behind or connection._sending:
             self._put_behind(message)
             return True
         size = len(message.payload)
-        if connection.paused and connection.transport.get_write_buffer_size() + size > WAITING_BYTES:
+        if connection.paused and connection.transport.get_write_buffer_size() + size > self.limit:
             self._too_slow(message.channel)
             return True
         try:
@@ -122,11 +119,15 @@ class ConnectionMember:
             connection.transport.abort()
             return True
         if connection.paused:
-            self._waiting[message.channel] = None
-            if len(self._waiting) == 1:
-                self._run(self._wait_for_room())
+            self.wait_for_room(message.channel)
             return False
         return True
+
+    def wait_for_room(self, channel: str) -> None:
+        """Tell the bus when there is room for more of a channel."""
+        self._waiting[channel] = None
+        if len(self._waiting) == 1:
+            self._run(self._wait_for_room())
 
     def gap(self, gap: Gap) -> None:
         """Tell the handler, or close: a client that knows nothing of positions must not believe that it has all."""
@@ -178,11 +179,12 @@ class ConnectionMember:
     def _put_behind(self, message: Message) -> None:
         """Keep a message until the fragmented one that is being sent ends."""
         self._behind_bytes += len(message.payload)
-        if self._behind_bytes > WAITING_BYTES:
+        if self._behind_bytes > self.limit:
             self._too_slow(message.channel)
             return
         self._behind.append((message.channel, message.payload, message.text))
-        if len(self._behind) == 1:
+        if not self.is_behind:
+            self.is_behind = True
             self._run(self._catch_up())
 
     async def _catch_up(self) -> None:
@@ -193,62 +195,50 @@ class ConnectionMember:
                     await self.connection.send(payload, text=text)
                 self._behind.popleft()
                 self._behind_bytes -= len(payload)
+            self.is_behind = False
         except ConnectionClosed:
             return
 
 
 class ConnectionTable:
-    """The members of one channel. Connections that can take a message at once get the same bytes from native code."""
+    """The members of one channel. Connections that can take a message at once get it from native code."""
 
-    __slots__ = ("_connections", "_gone", "_others")
+    __slots__ = ("_connections", "_others")
 
     def __init__(self) -> None:
-        self._gone = 0
-        self._connections: dict[ConnectionMember, Connection] = {}
+        self._connections: Table[ConnectionMember] = Table()
         self._others = MemberTable()
 
     def add(self, member: Member) -> None:
         """Add a member that is not there."""
         if isinstance(member, ConnectionMember):
-            self._connections[member] = member.connection
+            self._connections.add(member)
         else:
             self._others.add(member)
 
     def discard(self, member: Member) -> bool:
         """Remove a member; return whether it was there."""
         if isinstance(member, ConnectionMember):
-            if self._connections.pop(member, None) is None:
-                return False
-            self._gone += 1
-            if self._gone > GONE + len(self._connections):
-                self._connections, self._gone = dict(self._connections), 0
-            return True
+            return self._connections.discard(member)
         return self._others.discard(member)
 
-    def fan_out(self, message: Message) -> list[Member]:
+    def fan_out(self, message: Message, latest: bool) -> list[Member]:
         """Give a message to all, but for its sender if that is excluded; return those who have no room for more."""
+        opcode = Opcode.TEXT if message.text else Opcode.BINARY
         excluded = message.sender if message.exclude else None
-        members: dict[Connection, ConnectionMember] = {}
-        slowly: list[ConnectionMember] = []
-        for member, connection in self._connections.items():
-            if member.sender == excluded:
-                continue
-            if member.is_behind:
-                slowly.append(member)
-            else:
-                members[connection] = member
-        rest, failed = native_broadcast(members, Opcode.TEXT if message.text else Opcode.BINARY, message.payload)
+        connections = self._connections
+        taken, slowly, failed = connections.give(opcode, message.payload, excluded, latest)
         for connection, reason in failed:
             connection.logger.warning("failed to write a channel's message: %s", reason)
-        slowly += [members[connection] for connection in rest]
-        full: list[Member] = [
-            member for member in slowly if member in self._connections and not member.deliver(message)
-        ]
-        return full + self._others.fan_out(message) if len(self._others) else full
+        for member in taken:
+            member.wait_for_room(message.channel)
+        full: list[Member] = [*taken]
+        full += [member for member in slowly if member in connections and not member.deliver(message)]
+        return full + self._others.fan_out(message, latest) if len(self._others) else full
 
     def tell(self, gap: Gap) -> None:
         """Give a notice to all."""
-        for member in list(self._connections):
+        for member in self._connections:
             member.gap(gap)
         self._others.tell(gap)
 
@@ -256,7 +246,7 @@ class ConnectionTable:
         return member in self._connections or member in self._others
 
     def __iter__(self) -> Iterator[Member]:
-        yield from list(self._connections)
+        yield from self._connections
         yield from self._others
 
     def __len__(self) -> int:

@@ -55,8 +55,11 @@ class Members(Protocol):
         """Remove a member; return whether it was there."""
         ...
 
-    def fan_out(self, message: Message) -> list[Member]:
-        """Give a message to all, but for its sender if that is excluded; return those who have no room for more."""
+    def fan_out(self, message: Message, latest: bool) -> list[Member]:
+        """Give a message to all, but for its sender if that is excluded; return those who have no room for more.
+
+        Only in a channel that recovers the latest message somebody has to know them all.
+        """
         ...
 
     def tell(self, gap: Gap) -> None:
@@ -92,7 +95,7 @@ class MemberTable:
             self._members, self._gone = dict(self._members), 0
         return True
 
-    def fan_out(self, message: Message) -> list[Member]:
+    def fan_out(self, message: Message, latest: bool) -> list[Member]:
         """Give a message to all, but for its sender if that is excluded; return those who have no room for more."""
         excluded = message.sender if message.exclude else None
         # A copy: a member may leave, or make others leave, when it is given something.

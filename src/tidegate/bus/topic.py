@@ -351,9 +351,9 @@ class Topic(Order):
 
     def accept(self, message: Message) -> None:
         """Give a message to the members."""
-        full = self.members.fan_out(message)
+        full = self.members.fan_out(message, self.latest)
         self.desk.counts.delivered += len(self.members)
-        if full and self.latest:
+        if self.latest:
             for member in full:
                 if self.members.discard(member):
                     seat = Joining(member, None, 0, None)

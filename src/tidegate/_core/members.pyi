@@ -1,0 +1,23 @@
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
+
+from .messages import MessageChannel
+
+_Member = TypeVar("_Member", bound=Participant)
+
+class Participant:
+    connection: Any  # ConnectionMember knows more
+    sender: str
+    limit: int
+    is_behind: bool
+    def __init__(self, connection: MessageChannel, sender: str, limit: int) -> None: ...
+
+class Table(Generic[_Member]):
+    def add(self, member: _Member) -> None: ...
+    def discard(self, member: _Member) -> bool: ...
+    def give(
+        self, opcode: int, payload: bytes, excluded: str | None = None, latest: bool = False
+    ) -> tuple[list[_Member], list[_Member], list[tuple[Any, Exception]]]: ...
+    def __contains__(self, member: object) -> bool: ...
+    def __iter__(self) -> Iterator[_Member]: ...
+    def __len__(self) -> int: ...
