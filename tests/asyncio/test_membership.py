@@ -66,6 +66,57 @@ async def test_a_slow_client_of_the_latest_gets_the_newest_and_stays() -> None:
         assert await received(slow, 1) == ["after"]
 
 
+async def test_what_else_waits_for_a_slow_client_keeps_the_latest_back() -> None:
+    """It is replaced for as long as there is no room, and nobody is closed for it."""
+    full = asyncio.Event()
+
+    async def handler(websocket: ServerConnection) -> None:
+        await websocket.join("latest:1")
+        await websocket.send("joined")
+        sending = asyncio.create_task(websocket.send(bytes(8 << 20)))
+        await asyncio.sleep(0)
+        assert websocket.paused
+        full.set()
+        await sending
+        await websocket.wait_closed()
+
+    async with served(handler, compression=None) as url, connect(url, max_queue=1, max_size=None) as slow:
+        await full.wait()
+        for number in range(50):
+            await tidegate.publish("latest:1", str(number))
+        assert await received(slow, 2) == ["joined", bytes(8 << 20)]
+        assert await received(slow, 1) == ["49"]
+        await tidegate.publish("latest:1", "after")
+        assert await received(slow, 1) == ["after"]
+
+
+async def test_many_channels_of_the_latest_do_not_close_a_slow_client() -> None:
+    """Each is given when there is room, and not all at once."""
+    channels = [f"latest:{number}" for number in range(8)]
+
+    async def handler(websocket: ServerConnection) -> None:
+        await websocket.join(dict.fromkeys(channels))
+        await websocket.send("joined")
+        await websocket.wait_closed()
+
+    async with served(handler, compression=None) as url, connect(url, max_queue=1, max_size=None) as slow:
+        assert await received(slow, 1) == ["joined"]
+        (connection,) = connections("latest:0")
+        for number in range(10):
+            for channel in channels:
+                await tidegate.publish(channel, f"{channel} {number} ".ljust(900_000))
+        await asyncio.sleep(0)
+        assert connection.transport.get_write_buffer_size() < 3 * 900_000
+        last: set[str] = set()
+        while len(last) < len(channels):
+            (message,) = await received(slow, 1)
+            assert isinstance(message, str)
+            channel, number_, _ = message.split(" ", 2)
+            if number_ == "9":
+                assert channel not in last
+                last.add(channel)
+
+
 async def test_what_was_missed_is_sent_as_the_client_reads() -> None:
     async with served(compression=None) as url:
         start = await tidegate.publish("h:1", b"")
@@ -102,6 +153,53 @@ async def test_messages_wait_for_the_end_of_a_fragmented_one() -> None:
         for number in range(3, 6):
             await tidegate.publish("h:1", str(number))
         assert await received(client, 7) == ["one message", "0", "1", "2", "3", "4", "5"]
+
+
+async def test_the_latest_waits_alone_for_the_end_of_a_fragmented_one() -> None:
+    """Also behind what waits of other channels."""
+    go, begun = asyncio.Event(), asyncio.Event()
+
+    async def fragments() -> AsyncIterator[str]:
+        yield "one "
+        begun.set()
+        await go.wait()
+        yield "message"
+
+    async def handler(websocket: ServerConnection) -> None:
+        await websocket.join({"latest:1": None, "h:1": None})
+        await websocket.send(fragments())
+        await websocket.wait_closed()
+
+    async with served(handler) as url, connect(url) as client:
+        await begun.wait()
+        await tidegate.publish("latest:1", "1")
+        await tidegate.publish("h:1", "a")
+        for number in range(2, 6):
+            await tidegate.publish("latest:1", str(number))
+        await asyncio.sleep(0)
+        go.set()
+        assert await received(client, 3) == ["one message", "a", "5"]
+        await tidegate.publish("latest:1", "6")
+        assert await received(client, 1) == ["6"]
+
+
+async def test_those_who_read_slowly_are_written_to_by_native_code() -> None:
+    """Up to their limit, nothing is to be done for each."""
+    async with served(compression=None) as url, connect(f"{url}/h:1", max_queue=1, max_size=None) as slow:
+        await slow.recv()
+        (connection,) = connections("h:1")
+        assert connection.member is not None
+        table = current()._topics._topics["h:1"].members
+        sent = 0
+        while (waiting := connection.transport.get_write_buffer_size()) < 100_000:
+            table.fan_out(Message("h:1", bytes(100_000)), False)
+            sent += 1
+        for number in range(3):
+            assert table.fan_out(Message("h:1", bytes(100_000)), False) == {}
+            assert connection.transport.get_write_buffer_size() == waiting + (number + 1) * 100_010
+            sent += 1
+        assert not connection.member._tasks
+        assert await received(slow, sent) == [bytes(100_000)] * sent
 
 
 async def test_what_waits_for_the_end_of_a_fragmented_one_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,10 +282,10 @@ async def test_a_table_has_connections_and_others() -> None:
         other = Member()
         table.add(other)
         assert (len(table), other in table, connection in table, list(table)) == (2, True, True, [connection, other])
-        assert table.fan_out(Message("plain", b"hello", True), False) == []
+        assert table.fan_out(Message("plain", b"hello", True), False) == {}
         assert await received(client, 1) == ["hello"]
         other.room = False
-        assert table.fan_out(Message("plain", b"", sender=connection.sender, exclude=True), False) == [other]
+        assert table.fan_out(Message("plain", b"", sender=connection.sender, exclude=True), False) == {other: True}
         assert table.discard(other)
         assert table.discard(connection)
         assert not table.discard(connection)

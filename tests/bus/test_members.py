@@ -21,7 +21,7 @@ def table(*members: Member) -> MemberTable:
 def test_a_message_goes_to_all_and_those_without_room_are_returned() -> None:
     one, two = Member(), Member()
     two.room = False
-    assert table(one, two).fan_out(HELLO, False) == [two]
+    assert table(one, two).fan_out(HELLO, False) == {two: True}
     assert one.got == two.got == [b"hello"]
 
 

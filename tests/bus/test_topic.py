@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.bus.desk import Member, Worker
 from tidegate.bus import topic
 from tidegate.bus.base import State
+from tidegate.bus.members import MemberTable
 from tidegate.bus.order import TURN
 from tidegate.channels import Channel, Gap, Message, Position
 from tidegate.exceptions import BusDown, BusError
@@ -310,6 +312,35 @@ def test_what_is_older_than_the_latest_need_not_come(price: Worker) -> None:
     assert member.got == [8, 10]
     assert len(price.reads) == reads + 1
     assert price.topics.counts.told == 0
+
+
+class PassingOver(MemberTable):
+    """Does not give messages to those without room."""
+
+    def fan_out(self, message: Message, latest: bool) -> dict[Any, bool]:
+        return {member: False for member in self if not (member.room and member.deliver(message))}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("table", "got"), [(MemberTable, [6, 9]), (PassingOver, [9])])
+def test_who_has_no_room_gets_the_latest_when_there_is(table: Callable[[], MemberTable], got: list[int]) -> None:
+    """Whether or not it has taken the one that found no room; once."""
+    worker = Worker(Channel(history=1, recover="latest"), members=table)
+    worker.publish(5)
+    member, other = worker.join(worker.place(5)), worker.join(worker.place(5))
+    member.room = False
+    worker.publish(4)
+    worker.deliver()
+    assert member.got == got[:-1]
+    before = worker.topics.counts.delivered
+    assert before == 4 + len(got) - 1
+    member.room = True
+    worker.topics.drained("c", member)
+    worker.topics.drained("c", member)
+    assert (member.got, other.got) == (got, [6, 7, 8, 9])
+    worker.publish()
+    worker.deliver()
+    assert (member.got[-1], other.got[-1]) == (10, 10)
+    assert worker.topics.counts.delivered == before + 3
 
 
 def test_a_latest_that_is_not_stored_any_more_is_failed(price: Worker) -> None:

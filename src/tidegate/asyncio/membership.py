@@ -46,7 +46,7 @@ class ConnectionMember(Participant):
         bus: of its server.
     """
 
-    __slots__ = ("_behind", "_behind_bytes", "_channels", "_tasks", "_waiting", "bus")
+    __slots__ = ("_behind", "_behind_bytes", "_catching_up", "_channels", "_tasks", "_waiting", "_waiting_task", "bus")
 
     if TYPE_CHECKING:
         connection: Connection
@@ -57,7 +57,9 @@ class ConnectionMember(Participant):
         self._channels: dict[str, OnGap | None] = {}
         self._behind: deque[tuple[str, bytes, bool]] = deque()  # messages that wait for the end of a fragmented one
         self._behind_bytes = 0
+        self._catching_up: asyncio.Task[None] | None = None
         self._waiting: dict[str, None] = {}  # channels that wait for room in the write buffer
+        self._waiting_task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -108,8 +110,7 @@ class ConnectionMember(Participant):
         if self.is_behind or connection._sending:
             self._put_behind(message)
             return True
-        size = len(message.payload)
-        if connection.paused and connection.transport.get_write_buffer_size() + size > self.limit:
+        if not self.has_room(message):
             self._too_slow(message.channel)
             return True
         try:
@@ -123,11 +124,20 @@ class ConnectionMember(Participant):
             return False
         return True
 
+    def has_room(self, message: Message) -> bool:
+        """Return whether a message can be written now, and the client is not too slow for it."""
+        connection = self.connection
+        if self.is_behind or connection._sending:
+            return False
+        return not connection.paused or (
+            connection.transport.get_write_buffer_size() + len(message.payload) <= self.limit
+        )
+
     def wait_for_room(self, channel: str) -> None:
         """Tell the bus when there is room for more of a channel."""
         self._waiting[channel] = None
-        if len(self._waiting) == 1:
-            self._run(self._wait_for_room())
+        if self._waiting_task is None:
+            self._waiting_task = self._run(self._wait_for_room())
 
     def gap(self, gap: Gap) -> None:
         """Tell the handler, or close: a client that knows nothing of positions must not believe that it has all."""
@@ -156,10 +166,11 @@ class ConnectionMember(Participant):
 
     # What waits.
 
-    def _run(self, work: Any) -> None:
+    def _run(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = self.connection.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _await(self, result: Awaitable[None]) -> None:
         try:
@@ -168,13 +179,22 @@ class ConnectionMember(Participant):
             self.connection.logger.error("on_gap failed", exc_info=True)
 
     async def _wait_for_room(self) -> None:
+        connection = self.connection
         try:
-            await self.connection._drain()
+            while self._waiting:
+                # One by one: what a channel is given may take the room of the next one.
+                if self._catching_up is not None:
+                    await asyncio.wait({self._catching_up})
+                while connection._send_done is not None:
+                    await asyncio.shield(connection._send_done)
+                await connection._drain()
+                channel = next(iter(self._waiting))
+                del self._waiting[channel]
+                self.bus.drained(self, channel)
         except ConnectionClosed:
             return
-        waiting, self._waiting = self._waiting, {}
-        for channel in waiting:
-            self.bus.drained(self, channel)
+        finally:
+            self._waiting_task = None
 
     def _put_behind(self, message: Message) -> None:
         """Keep a message until the fragmented one that is being sent ends."""
@@ -185,7 +205,7 @@ class ConnectionMember(Participant):
         self._behind.append((message.channel, message.payload, message.text))
         if not self.is_behind:
             self.is_behind = True
-            self._run(self._catch_up())
+            self._catching_up = self._run(self._catch_up())
 
     async def _catch_up(self) -> None:
         try:
@@ -222,7 +242,7 @@ class ConnectionTable:
             return self._connections.discard(member)
         return self._others.discard(member)
 
-    def fan_out(self, message: Message, latest: bool) -> list[Member]:
+    def fan_out(self, message: Message, latest: bool) -> dict[Member, bool]:
         """Give a message to all, but for its sender if that is excluded; return those who have no room for more."""
         opcode = Opcode.TEXT if message.text else Opcode.BINARY
         excluded = message.sender if message.exclude else None
@@ -232,9 +252,18 @@ class ConnectionTable:
             connection.logger.warning("failed to write a channel's message: %s", reason)
         for member in taken:
             member.wait_for_room(message.channel)
-        full: list[Member] = [*taken]
-        full += [member for member in slowly if member in connections and not member.deliver(message)]
-        return full + self._others.fan_out(message, latest) if len(self._others) else full
+        full: dict[Member, bool] = dict.fromkeys(taken, True)
+        for member in slowly:
+            if member not in connections:
+                continue
+            if latest and not member.has_room(message):
+                member.wait_for_room(message.channel)
+                full[member] = False
+            elif not member.deliver(message):
+                full[member] = True
+        if len(self._others):
+            full |= self._others.fan_out(message, latest)
+        return full
 
     def tell(self, gap: Gap) -> None:
         """Give a notice to all."""

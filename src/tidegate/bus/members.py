@@ -55,10 +55,11 @@ class Members(Protocol):
         """Remove a member; return whether it was there."""
         ...
 
-    def fan_out(self, message: Message, latest: bool) -> list[Member]:
+    def fan_out(self, message: Message, latest: bool) -> dict[Member, bool]:
         """Give a message to all, but for its sender if that is excluded; return those who have no room for more.
 
-        Only in a channel that recovers the latest message somebody has to know them all.
+        With each it says whether the message was taken. In a channel that recovers the latest message, one without room
+        need not take it; `Topics.drained` is to be called when there is. Others need not be returned.
         """
         ...
 
@@ -95,15 +96,15 @@ class MemberTable:
             self._members, self._gone = dict(self._members), 0
         return True
 
-    def fan_out(self, message: Message, latest: bool) -> list[Member]:
+    def fan_out(self, message: Message, latest: bool) -> dict[Member, bool]:
         """Give a message to all, but for its sender if that is excluded; return those who have no room for more."""
         excluded = message.sender if message.exclude else None
         # A copy: a member may leave, or make others leave, when it is given something.
-        return [
-            member
+        return {
+            member: True
             for member in list(self._members)
             if member.sender != excluded and member in self._members and not member.deliver(message)
-        ]
+        }
 
     def tell(self, gap: Gap) -> None:
         """Give a notice to all."""

@@ -351,13 +351,14 @@ class Topic(Order):
 
     def accept(self, message: Message) -> None:
         """Give a message to the members."""
-        full = self.members.fan_out(message, self.latest)
-        self.desk.counts.delivered += len(self.members)
-        if self.latest:
-            for member in full:
+        latest = self.latest and message.position is not None
+        full = self.members.fan_out(message, latest)
+        self.desk.counts.delivered += len(self.members) - sum(not taken for taken in full.values())
+        if latest:
+            for member, taken in full.items():
                 if self.members.discard(member):
                     seat = Joining(member, None, 0, None)
-                    seat.stage, seat.at = _Stage.ROOM, self.position
+                    seat.stage, seat.at = _Stage.ROOM, self.position if taken else place_before(message)
                     self._seats[member] = seat
 
     def tell(self, gap: Gap) -> None:
