@@ -130,6 +130,50 @@ async def test_what_was_missed_is_sent_as_the_client_reads() -> None:
             assert sorted(map(len, messages))[1:] == [20_000] * 50
 
 
+async def test_who_joins_is_not_closed_for_what_waits_by_then() -> None:
+    async def handler(websocket: ServerConnection) -> None:
+        tidegate.broadcast([websocket], bytes(8 << 20))
+        assert websocket.paused
+        assert websocket.request is not None
+        await websocket.join("h:1", since=websocket.request.path.rpartition("?")[2])
+        await websocket.wait_closed()
+
+    async with served(handler, compression=None) as url:
+        start = await tidegate.publish("h:1", "first")
+        await tidegate.publish("h:1", "missed")
+        async with connect(f"{url}/?{start}", max_size=None) as client:
+            assert await received(client, 2) == [bytes(8 << 20), "missed"]
+
+
+async def test_what_was_missed_is_sent_in_turns_behind_a_fragmented_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what was missed no more waits than of one turn."""
+    monkeypatch.setattr(membership, "WAITING_BYTES", 100_000)
+    go, begun = asyncio.Event(), asyncio.Event()
+
+    async def fragments() -> AsyncIterator[str]:
+        yield "one "
+        begun.set()
+        await go.wait()
+        yield "message"
+
+    async def handler(websocket: ServerConnection) -> None:
+        sending = asyncio.create_task(websocket.send(fragments()))
+        await begun.wait()
+        assert websocket.request is not None
+        joined = await websocket.join("h:1", since=websocket.request.path.rpartition("?")[2])
+        assert (joined.resumed, joined.missed) == ("full", 10)
+        go.set()
+        await sending
+        await websocket.wait_closed()
+
+    async with served(handler, compression=None) as url:
+        start = await tidegate.publish("h:1", "first")
+        for _ in range(10):
+            await tidegate.publish("h:1", bytes(30_000))
+        async with connect(f"{url}/?{start}") as client:
+            assert await received(client, 11) == ["one message"] + [bytes(30_000)] * 10
+
+
 async def test_messages_wait_for_the_end_of_a_fragmented_one() -> None:
     go, begun = asyncio.Event(), asyncio.Event()
 

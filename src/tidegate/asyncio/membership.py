@@ -109,7 +109,8 @@ class ConnectionMember(Participant):
             return True
         if self.is_behind or connection._sending:
             self._put_behind(message)
-            return True
+            self.wait_for_room(message.channel)
+            return False
         if not self.has_room(message):
             self._too_slow(message.channel)
             return True

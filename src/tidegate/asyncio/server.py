@@ -121,6 +121,7 @@ class ServerConnection(BaseServerConnection):
             BusError: the server has no bus.
             ConnectionClosed: when the connection is closed.
         """
+        await self._drain()  # a client that reads slowly is not closed for what it missed
         await self._must_be_open()
         bus = self.server.bus
         if self.member is None:
