@@ -25,7 +25,7 @@ from tests.support.patience import LONG
 LAZY = {"asyncio", "click", "httptools", "msgspec", "prometheus_client", "rich", "setproctitle", "uvloop", "werkzeug"}
 
 SOURCES = {".pyx", ".pxd", ".h"}
-SHIPPED = {".py", ".pyi", ".html", ".typed"}
+SHIPPED = {".py", ".pyi", ".html", ".js", ".typed"}
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .app import App as App
+    from .asyncio.channel_handler import channel_handler as channel_handler
+    from .asyncio.channel_handler import javascript as javascript
     from .asyncio.channels import close_members as close_members
     from .asyncio.channels import history as history
     from .asyncio.channels import members as members
@@ -102,6 +104,7 @@ if TYPE_CHECKING:
 # Module -> names; the only place that knows where a name of the public surface lives.
 _HOMES = {
     "app": "App",
+    "asyncio.channel_handler": "channel_handler javascript",
     "asyncio.channels": "close_members history members publish subscribe",
     "asyncio.client": "ClientConnection connect unix_connect",
     "asyncio.router": "Router route unix_route",

@@ -78,14 +78,14 @@ def test_members_come_and_go() -> None:
     one, two, three = Member(), Member(), Member()
     members = table(one, two, three)
     members.add(one)
-    assert (len(members), list(members)) == (3, [one, two, three])
+    assert (len(members), list(members), members.first) == (3, [one, two, three], one)
     assert members.discard(one)
     assert not members.discard(one)
     assert (one in members, two in members, three in members, "x" in members) == (False, True, True, False)
     assert set(members) == {two, three}
     assert members.discard(three)
     assert members.discard(two)
-    assert (len(members), list(members)) == (0, [])
+    assert (len(members), list(members), members.first) == (0, [], None)
 
 
 def test_tables_and_members_agree_whatever_the_order() -> None:

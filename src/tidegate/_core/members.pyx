@@ -107,6 +107,11 @@ cdef class Table:
     def __iter__(self):
         return iter(list(self.members))
 
+    @property
+    def first(self):
+        """A member, or None if there is none."""
+        return self.members[0] if self.members else None
+
     def add(self, Participant member not None):
         """Add a member that is not there."""
         if member.connection is None:

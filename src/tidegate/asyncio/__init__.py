@@ -19,6 +19,8 @@ only place of the package where an event loop runs.
     broadcast            broadcast()
     channels             publish(), subscribe(), history(), members(), close_members()
     membership           connections as members of channels
+    enveloped            members that use the subprotocol for browsers
+    channel_handler      channel_handler(), javascript() and tidegate.js
     options              settings of connections, checked once
     deadlines            one timer for all connections
     waiters              tasks that wait for one event of a connection

@@ -3,7 +3,7 @@
     ConnectionMember    one connection, in all its channels
     ConnectionTable     the members of one channel, most of which are connections: each message is framed once
 
-What must not live here: order and repairs (bus/), the envelope for browsers.
+What must not live here: order and repairs (bus/), the envelope for browsers (enveloped.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import asyncio
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from .._core.members import Participant, Table
 from ..bus.members import MemberTable
@@ -44,7 +44,12 @@ class ConnectionMember(Participant):
     Args:
         connection: an open one.
         bus: of its server.
+
+    Attributes:
+        enveloped: whether the client is sent frames of the subprotocol instead of what was published.
     """
+
+    enveloped: ClassVar[bool] = False
 
     __slots__ = ("_behind", "_behind_bytes", "_catching_up", "_channels", "_tasks", "_waiting", "_waiting_task", "bus")
 
@@ -55,7 +60,7 @@ class ConnectionMember(Participant):
         super().__init__(connection, bus.name_sender(), WAITING_BYTES)
         self.bus = bus
         self._channels: dict[str, OnGap | None] = {}
-        self._behind: deque[tuple[str, bytes, bool]] = deque()  # messages that wait for the end of a fragmented one
+        self._behind: deque[tuple[str, Opcode, bytes]] = deque()  # messages that wait for the end of a fragmented one
         self._behind_bytes = 0
         self._catching_up: asyncio.Task[None] | None = None
         self._waiting: dict[str, None] = {}  # channels that wait for room in the write buffer
@@ -104,35 +109,42 @@ class ConnectionMember(Participant):
 
     def deliver(self, message: Message) -> bool:
         """Write a message, without waiting; close a client that is too slow."""
+        return self.write(message.channel, *self.frame(message))
+
+    def frame(self, message: Message) -> tuple[Opcode, bytes]:
+        """Return what a client is sent for a message; the same for all of its kind."""
+        return Opcode.TEXT if message.text else Opcode.BINARY, message.payload
+
+    def write(self, channel: str, opcode: Opcode, payload: bytes) -> bool:
+        """Write a message of a channel, or one that is of none (""); return False if there is no room for more."""
         connection = self.connection
         if connection.state is not State.OPEN:
             return True
-        if self.is_behind or connection._sending:
-            self._put_behind(message)
-            self.wait_for_room(message.channel)
-            return False
-        if not self.has_room(message):
-            self._too_slow(message.channel)
+        if self._behind or connection._sending:
+            self._put_behind(channel, opcode, payload)
+        elif not self._fits(payload):
+            self._too_slow(channel)
             return True
-        try:
-            connection.send_broadcast(Opcode.TEXT if message.text else Opcode.BINARY, message.payload)
-        except Exception:
-            connection.logger.error("failed to write a channel's message", exc_info=True)
-            connection.transport.abort()
-            return True
-        if connection.paused:
-            self.wait_for_room(message.channel)
-            return False
-        return True
+        else:
+            try:
+                connection.send_broadcast(opcode, payload)
+            except Exception:
+                connection.logger.error("failed to write a channel's message", exc_info=True)
+                connection.transport.abort()
+                return True
+            if not connection.paused:
+                return True
+        if channel:
+            self.wait_for_room(channel)
+        return False
 
-    def has_room(self, message: Message) -> bool:
+    def has_room(self, payload: bytes) -> bool:
         """Return whether a message can be written now, and the client is not too slow for it."""
+        return not self.is_behind and not self.connection._sending and self._fits(payload)
+
+    def _fits(self, payload: bytes) -> bool:
         connection = self.connection
-        if self.is_behind or connection._sending:
-            return False
-        return not connection.paused or (
-            connection.transport.get_write_buffer_size() + len(message.payload) <= self.limit
-        )
+        return not connection.paused or connection.transport.get_write_buffer_size() + len(payload) <= self.limit
 
     def wait_for_room(self, channel: str) -> None:
         """Tell the bus when there is room for more of a channel."""
@@ -163,7 +175,7 @@ class ConnectionMember(Participant):
 
     def _too_slow(self, channel: str) -> None:
         self.connection.logger.warning("too slow for channels: closed with 1013")
-        self.close(CloseCode.TRY_AGAIN_LATER, _short(f"too slow for {channel}"))
+        self.close(CloseCode.TRY_AGAIN_LATER, _short(f"too slow for {channel}" if channel else "too slow"))
 
     # What waits.
 
@@ -197,90 +209,106 @@ class ConnectionMember(Participant):
         finally:
             self._waiting_task = None
 
-    def _put_behind(self, message: Message) -> None:
+    def _put_behind(self, channel: str, opcode: Opcode, payload: bytes) -> None:
         """Keep a message until the fragmented one that is being sent ends."""
-        self._behind_bytes += len(message.payload)
+        self._behind_bytes += len(payload)
         if self._behind_bytes > self.limit:
-            self._too_slow(message.channel)
+            self._too_slow(channel)
             return
-        self._behind.append((message.channel, message.payload, message.text))
-        if not self.is_behind:
-            self.is_behind = True
+        self._behind.append((channel, opcode, payload))
+        self._mark()
+        if len(self._behind) == 1:
             self._catching_up = self._run(self._catch_up())
 
     async def _catch_up(self) -> None:
         try:
             while self._behind:
-                channel, payload, text = self._behind[0]
-                if channel in self._channels:
-                    await self.connection.send(payload, text=text)
+                channel, opcode, payload = self._behind[0]
+                if not channel or channel in self._channels:
+                    await self.connection.send(payload, text=opcode == Opcode.TEXT)
                 self._behind.popleft()
                 self._behind_bytes -= len(payload)
-            self.is_behind = False
+            self._mark()
         except ConnectionClosed:
             return
+
+    def _mark(self) -> None:
+        """Have tables know whether something waits that must come before the next message."""
+        self.is_behind = bool(self._behind)
 
 
 class ConnectionTable:
     """The members of one channel. Connections that can take a message at once get it from native code."""
 
-    __slots__ = ("_connections", "_others")
+    __slots__ = ("_enveloped", "_others", "_plain")
 
     def __init__(self) -> None:
-        self._connections: Table[ConnectionMember] = Table()
+        self._plain: Table[ConnectionMember] = Table()
+        self._enveloped: Table[ConnectionMember] = Table()
         self._others = MemberTable()
+
+    def _table_of(self, member: Member) -> Table[Any] | MemberTable:
+        if isinstance(member, ConnectionMember):
+            return self._enveloped if member.enveloped else self._plain
+        return self._others
 
     def add(self, member: Member) -> None:
         """Add a member that is not there."""
-        if isinstance(member, ConnectionMember):
-            self._connections.add(member)
-        else:
-            self._others.add(member)
+        self._table_of(member).add(member)
 
     def discard(self, member: Member) -> bool:
         """Remove a member; return whether it was there."""
-        if isinstance(member, ConnectionMember):
-            return self._connections.discard(member)
-        return self._others.discard(member)
+        return self._table_of(member).discard(member)
 
     def fan_out(self, message: Message, latest: bool) -> dict[Member, bool]:
         """Give a message to all, but for its sender if that is excluded; return those who have no room for more."""
-        opcode = Opcode.TEXT if message.text else Opcode.BINARY
-        excluded = message.sender if message.exclude else None
-        connections = self._connections
-        taken, slowly, failed = connections.give(opcode, message.payload, excluded, latest)
-        for connection, reason in failed:
-            connection.logger.warning("failed to write a channel's message: %s", reason)
-        for member in taken:
-            member.wait_for_room(message.channel)
-        full: dict[Member, bool] = dict.fromkeys(taken, True)
-        for member in slowly:
-            if member not in connections:
-                continue
-            if latest and not member.has_room(message):
-                member.wait_for_room(message.channel)
-                full[member] = False
-            elif not member.deliver(message):
-                full[member] = True
+        full: dict[Member, bool] = {}
+        for table in (self._plain, self._enveloped):
+            if table.first is not None:
+                full |= _give(table, table.first, message, latest)
         if len(self._others):
             full |= self._others.fan_out(message, latest)
         return full
 
     def tell(self, gap: Gap) -> None:
         """Give a notice to all."""
-        for member in self._connections:
-            member.gap(gap)
+        for table in (self._plain, self._enveloped):
+            for member in table:
+                member.gap(gap)
         self._others.tell(gap)
 
     def __contains__(self, member: object) -> bool:
-        return member in self._connections or member in self._others
+        return member in self._plain or member in self._enveloped or member in self._others
 
     def __iter__(self) -> Iterator[Member]:
-        yield from self._connections
+        yield from self._plain
+        yield from self._enveloped
         yield from self._others
 
     def __len__(self) -> int:
-        return len(self._connections) + len(self._others)
+        return len(self._plain) + len(self._enveloped) + len(self._others)
+
+
+def _give(
+    table: Table[ConnectionMember], first: ConnectionMember, message: Message, latest: bool
+) -> dict[Member, bool]:
+    """Give a message to members that are sent the same; see `Members.fan_out()`."""
+    opcode, payload = first.frame(message)
+    taken, slowly, failed = table.give(opcode, payload, message.sender if message.exclude else None, latest)
+    for connection, reason in failed:
+        connection.logger.warning("failed to write a channel's message: %s", reason)
+    for member in taken:
+        member.wait_for_room(message.channel)
+    full: dict[Member, bool] = dict.fromkeys(taken, True)
+    for member in slowly:
+        if member not in table:
+            continue
+        if latest and not member.has_room(payload):
+            member.wait_for_room(message.channel)
+            full[member] = False
+        elif not member.deliver(message):
+            full[member] = True
+    return full
 
 
 def _short(reason: str) -> str:

@@ -180,6 +180,10 @@ class Bus:
             raise BusError("the bus is not started: use it within `async with`")
         return self._loop
 
+    def policy_of(self, channel: str) -> Channel:
+        """Return the policy of a channel."""
+        return self._policies.of(channel)
+
     def use_table(self, members: Callable[[], Members]) -> None:
         """Have other tables of members from now on.
 
