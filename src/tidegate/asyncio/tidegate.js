@@ -7,10 +7,8 @@
  * Events, each with a `detail`: open; close {code, reason, final}; joined {channel, at, resumed, missed}; failed, the
  * same: messages were missed while away; gap {channel, from, to, at, why}: some were missed while connected;
  * left {channel, why}; error {error}. Nothing that belongs to one page must live here. */
-
-/** @typedef {(data: any, message: {channel: string, position: string | null}) => void} Callback */
-/** @typedef {{callback: Callback, last: number, state: "new" | "asked" | "joined", at: string | null}} Member */
-
+/** @typedef {(data: any, message: {channel: string, position: string | null}) => void} Callback
+ * @typedef {{callback: Callback, last: number, state: "new" | "asked" | "joined", at: string | null}} Member */
 export class Tidegate extends EventTarget {
   /** @param {string | URL} url  http: and a path do, too; `positions` keeps places: a Map, or what wraps sessionStorage
    * @param {{positions?: Pick<Map<string, string>, "get" | "set">, timeout?: number}} options  ms for publish() */
@@ -32,8 +30,7 @@ export class Tidegate extends EventTarget {
   }
   leave(/** @type {string} */ name) { if (this.members.delete(name)) this.send(JSON.stringify({ leave: [name] })); }
   /** Publish bytes, or what JSON can say. If the socket breaks it is sent again, and with history stored once.
-   * @param {string} channel @param {any} data @param {{key?: string}} options
-   * @returns {Promise<string | null>} the position; null in a channel without history */
+   * @param {string} channel @param {any} data @param {{key?: string}} options @returns {Promise<string?>} position */
   publish(channel, data, { key = `${this.name}-${this.serial}` } = {}) {
     return new Promise((resolve, reject) => {
       if (this.ended || this.sent.size >= 100) return reject(new Error(this.ended ? "closed" : "busy"));
@@ -64,9 +61,8 @@ export class Tidegate extends EventTarget {
   }
   end(/** @type {number} */ code, /** @type {string} */ reason) {
     if (!this.ended) this.tell("close", { code, reason, final: (this.ended = true) });
-    for (const id of this.sent.keys()) this.settle(id, "closed");
+    this.sent.forEach((_, id) => this.settle(id, "closed"));
   }
-  again(/** @type {Member} */ member) { if (member.state === "asked") member.state = "new", this.sendJoins(); }
   sendJoins() {
     if (this.socket?.readyState !== 1) return;
     const all = [...this.members].filter(([, member]) => member.state === "new");
@@ -78,8 +74,7 @@ export class Tidegate extends EventTarget {
   }
   send(/** @type {any} */ message) { if (this.socket?.readyState === 1) this.socket.send(message); }
   settle(/** @type {number} */ id, /** @type {string | undefined} */ error, /** @type {string | null} */ at = null) {
-    if (error) this.sent.get(id)?.reject(new Error(error)); else this.sent.get(id)?.resolve(at);
-    this.sent.delete(id);
+    error ? this.sent.get(id)?.reject(new Error(error)) : this.sent.get(id)?.resolve(at), this.sent.delete(id);
   }
   take(/** @type {string | ArrayBuffer} */ data) {
     const { c, o, d, at, id, joined, gap, left, error, from, to, why } = parse(data);
@@ -97,24 +92,25 @@ export class Tidegate extends EventTarget {
     const member = this.members.get(channel);
     if (member?.state !== "asked") return;
     if (retry || ["busy", "down", "failed"].includes(error)) // later, from the same place
-      return setTimeout(() => this.again(member), 1000 * (retry ?? 1) * (1 + Math.random()));
+      return setTimeout(() => { member.state = "new", this.sendJoins(); }, 1000 * (retry ?? 1) * (1 + Math.random()));
     if (error) return this.members.delete(channel), this.tell("left", { channel, why: error });
     member.state = "joined";
     this.keep(channel, member, at);
     this.tell("joined", { channel, at, resumed, missed });
-    if (resumed === "failed" || resumed === "partial") this.tell("failed", { channel, at, resumed, missed });
+    if (["failed", "partial"].includes(resumed)) this.tell("failed", { channel, at, resumed, missed });
   }
   keep(/** @type {string} */ name, /** @type {any} */ member, /** @type {any} */ at) {
     if (at && member) this.positions.set(name, (member.at = at));
   }
   tell(/** @type {string} */ type, /** @type {any} */ detail) { this.dispatchEvent(new CustomEvent(type, { detail })); }
 }
-function pack(/** @type {any} */ command, /** @type {any} */ data) {
-  if (data instanceof ArrayBuffer) data = new Uint8Array(data);
-  if (!ArrayBuffer.isView(data)) return JSON.stringify({ ...command, data: data ?? null });
-  const head = new TextEncoder().encode(JSON.stringify(command)), { length } = head; // before it: that as a varint
-  const size = length < 128 ? [length] : [(length & 127) | 128, length >> 7];
-  return new Uint8Array([...size, ...head, ...new Uint8Array(data.buffer, data.byteOffset, data.byteLength)]);
+function pack(/** @type {any} */ head, /** @type {any} */ data) {
+  const binary = data instanceof ArrayBuffer || ArrayBuffer.isView(data);
+  if (!binary) return JSON.stringify({ ...head, data: data ?? null });
+  const text = new TextEncoder().encode(JSON.stringify(head)), n = text.length; // which is before it as a varint
+  const size = n < 128 ? [n] : [(n & 127) | 128, n >> 7];
+  const bytes = "buffer" in data ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength) : new Uint8Array(data);
+  return new Uint8Array([...size, ...text, ...bytes]);
 }
 function parse(/** @type {string | ArrayBuffer} */ message) {
   if (typeof message === "string") return JSON.parse(message);
