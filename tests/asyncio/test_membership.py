@@ -242,7 +242,7 @@ async def test_those_who_read_slowly_are_written_to_by_native_code() -> None:
             assert table.fan_out(Message("h:1", bytes(100_000)), False) == {}
             assert connection.transport.get_write_buffer_size() == waiting + (number + 1) * 100_010
             sent += 1
-        assert not connection.member._tasks
+        assert connection.member._tasks is None
         assert await received(slow, sent) == [bytes(100_000)] * sent
 
 

@@ -60,12 +60,13 @@ class ConnectionMember(Participant):
         super().__init__(connection, bus.name_sender(), WAITING_BYTES)
         self.bus = bus
         self._channels: dict[str, OnGap | None] = {}
-        self._behind: deque[tuple[str, Opcode, bytes]] = deque()  # messages that wait for the end of a fragmented one
+        # Most never need these, and they are larger than all the rest.
+        self._behind: deque[tuple[str, Opcode, bytes]] | None = None  # waits for the end of a fragmented message
         self._behind_bytes = 0
         self._catching_up: asyncio.Task[None] | None = None
         self._waiting: dict[str, None] = {}  # channels that wait for room in the write buffer
         self._waiting_task: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] | None = None
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -101,9 +102,9 @@ class ConnectionMember(Participant):
         """Leave all: the connection is closing."""
         for channel in list(self._channels):
             self.leave(channel)
-        for task in self._tasks:
+        for task in self._tasks or ():
             task.cancel()
-        self._behind.clear()
+        self._behind = None
 
     # What a member does.
 
@@ -181,6 +182,8 @@ class ConnectionMember(Participant):
 
     def _run(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = self.connection.loop.create_task(work)
+        if self._tasks is None:
+            self._tasks = set()
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -215,18 +218,20 @@ class ConnectionMember(Participant):
         if self._behind_bytes > self.limit:
             self._too_slow(channel)
             return
+        if self._behind is None:
+            self._behind = deque()
         self._behind.append((channel, opcode, payload))
         self._mark()
         if len(self._behind) == 1:
-            self._catching_up = self._run(self._catch_up())
+            self._catching_up = self._run(self._catch_up(self._behind))
 
-    async def _catch_up(self) -> None:
+    async def _catch_up(self, behind: deque[tuple[str, Opcode, bytes]]) -> None:
         try:
-            while self._behind:
-                channel, opcode, payload = self._behind[0]
+            while behind:
+                channel, opcode, payload = behind[0]
                 if not channel or channel in self._channels:
                     await self.connection.send(payload, text=opcode == Opcode.TEXT)
-                self._behind.popleft()
+                behind.popleft()
                 self._behind_bytes -= len(payload)
             self._mark()
         except ConnectionClosed:
