@@ -187,7 +187,10 @@ class _Conversation:
                 self._member.drop(channel)  # it may have been allowed before
         allowed = {channel: since for channel, since in command.channels.items() if channel not in refused}
         if self._websocket.state is State.OPEN:
-            self._member.start_join(allowed, command.last, command.id, refused)
+            # Waiting keeps the order: what a client publishes after it has joined gets to it, too.
+            told = self._websocket.loop.create_future()
+            self._member.start_join(allowed, command.last, command.id, refused, told)
+            await told
 
     async def _ask_all(self, channels: Sequence[str], since: dict[str, str | None]) -> list[bool]:
         return await asyncio.gather(*(self._ask_join(channel, since[channel]) for channel in channels))
