@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -62,7 +63,7 @@ class Client:
     async def closed(self) -> tuple[int | None, str | None]:
         """Read until the connection is closed; the code and the reason."""
         async with asyncio.timeout(PATIENCE):
-            with pytest.raises(ConnectionClosed):
+            with contextlib.suppress(ConnectionClosed):
                 while True:
                     await self.connection.recv()
         return self.connection.close_code, self.connection.close_reason
@@ -312,6 +313,47 @@ async def test_hooks_that_fail_or_take_too_long_deny(
     assert "may_publish failed, which denies" in log.text
 
 
+async def test_what_a_hook_returns_and_cannot_be_published_is_denied_and_logged_once(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    async with channels(may_publish=lambda *_: {"a": object()}) as url, client_of(url) as client:
+        for number in range(3):
+            assert await client.ask({"publish": "h:1", "data": 1, "id": number}) == {"id": number, "error": "denied"}
+    assert log.text.count("may_publish returned what cannot be published") == 1
+
+
+@pytest.mark.parametrize("answer", [1, "yes", [True]])
+async def test_only_true_lets_join(answer: Any, log: pytest.LogCaptureFixture) -> None:
+    async with channels(may_join=lambda *_: answer) as url, client_of(url) as client:
+        assert (await client.ask({"join": {"h:1": None}}))["joined"] == {"h:1": {"error": "denied"}}
+    assert "may_join must return a bool, not" in log.text
+
+
+async def test_a_handler_may_join_channels_for_the_client_before() -> None:
+    channels_of = channel_handler(may_join=yes)
+
+    async def handler(websocket: ServerConnection) -> None:
+        await websocket.join("h:user")
+        await channels_of(websocket)
+
+    async with (
+        served(handler, select_subprotocol=channels_of.select_subprotocol) as url,
+        client_of(url) as client,
+    ):
+        assert "h:user" in (await client.next())["joined"]
+        assert "h:1" in (await client.ask({"join": {"h:1": None}}))["joined"]
+        await tidegate.publish("h:user", "hello")
+        assert (await client.next())["d"] == "hello"
+
+
+async def test_messages_come_in_order_after_the_join_of_their_own_sender() -> None:
+    async with channels() as url, client_of(url) as client:
+        await client.send({"join": {"h:1": None}, "id": 1})
+        await client.send({"publish": "h:1", "data": "mine"})
+        assert (await client.next())["id"] == 1
+        assert (await client.next())["d"] == "mine"
+
+
 async def test_who_is_denied_a_channel_it_had_leaves_it() -> None:
     allowed = True
 
@@ -412,23 +454,31 @@ COMMANDS = st.one_of(
 
 
 async def obeyed(commands: list[str | bytes]) -> None:
-    """Send commands: each of those with an id is answered once, in order, or the connection is closed with a code."""
-    async with channels(may_join=lambda websocket, channel, since: channel != "denied") as url:
-        async with client_of(url) as client:
+    """Send commands, and see that the last is answered, or that the connection is closed with a code that says why."""
+    last = 2**52 + 1
+    async with (
+        channels(may_join=lambda websocket, channel, since: channel != "denied") as url,
+        client_of(url) as client,
+    ):
+        with contextlib.suppress(ConnectionClosed):
             for command in commands:
                 await client.send(command)
-            await client.send({"leave": [], "id": 2**52 + 1})
-            ids = []
-            with contextlib.suppress(ConnectionClosed):
-                while 2**52 + 1 not in ids:
-                    ids.append((await client.next()).get("id"))
-            assert 2**52 + 1 in ids or client.connection.close_code in (1007, 1008)
+            await client.send({"leave": [], "id": last})
+        ids = []
+        with contextlib.suppress(ConnectionClosed):
+            while last not in ids:
+                ids.append((await client.next()).get("id"))
+        assert last in ids or client.connection.close_code in (1007, 1008)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(COMMANDS, max_size=8))
-def test_whatever_clients_send_is_answered_or_closes(commands: list[str | bytes]) -> None:
-    asyncio.run(obeyed(commands))
+@pytest.mark.parametrize("new_event_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(commands=st.lists(COMMANDS, max_size=8))
+def test_whatever_clients_send_is_answered_or_closes(
+    new_event_loop: Callable[[], asyncio.AbstractEventLoop], commands: list[str | bytes]
+) -> None:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(obeyed(commands))
 
 
 # The script.

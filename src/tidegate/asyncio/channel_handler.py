@@ -36,7 +36,7 @@ from ..frames import CloseCode
 from ..http11 import Response
 from ..protocol import State
 from ..typing import Subprotocol
-from .enveloped import EnvelopedMember
+from .enveloped import EnvelopedMember, make_member
 
 if TYPE_CHECKING:
     from .server import ServerConnection
@@ -49,6 +49,9 @@ COMMAND_BURST: Final = 100
 
 HOOK_TIMEOUT: Final = 10.0
 """Seconds for a hook; then it is no."""
+
+COMPLAIN_EVERY: Final = 1.0
+"""Seconds between two lines of one connection about its hooks in the log."""
 
 DENIED: Final = "denied"
 
@@ -108,7 +111,10 @@ class ChannelHandler:
     async def __call__(self, websocket: ServerConnection) -> None:
         """Do what a client asks, one command after another, until the connection closes."""
         if websocket.subprotocol == SUBPROTOCOL:
-            await _Conversation(websocket, self._may_join, self._may_publish).run()
+            if websocket.member is None:
+                websocket.member = make_member(websocket, websocket.server.bus)
+            assert isinstance(websocket.member, EnvelopedMember)
+            await _Conversation(websocket, websocket.member, self._may_join, self._may_publish).run()
         elif self._then is not None:
             await self._then(websocket)
         else:
@@ -118,20 +124,25 @@ class ChannelHandler:
 class _Conversation:
     """One client's commands, and the answers."""
 
-    def __init__(self, websocket: ServerConnection, may_join: MayJoin | None, may_publish: MayPublish | None) -> None:
+    def __init__(
+        self,
+        websocket: ServerConnection,
+        member: EnvelopedMember,
+        may_join: MayJoin | None,
+        may_publish: MayPublish | None,
+    ) -> None:
         self._websocket = websocket
-        self._bus = websocket.server.bus
-        self._member = EnvelopedMember(websocket, self._bus)
+        self._bus = member.bus
+        self._member = member
         self._may_join = may_join
         self._may_publish = may_publish
         self._tokens = float(COMMAND_BURST)
         self._updated = websocket.loop.time()
+        self._complained: dict[str, float] = {}
 
     async def run(self) -> None:
         """Read commands and do them."""
         websocket = self._websocket
-        if websocket.state is State.OPEN:
-            websocket.member = self._member
         try:
             while True:
                 message = await websocket.recv()
@@ -198,7 +209,7 @@ class _Conversation:
     async def _ask_join(self, channel: str, since: str | None) -> bool:
         answer = await self._ask("may_join", self._may_join, channel, since)
         if not isinstance(answer, bool | None):
-            self._websocket.logger.error("may_join must return a bool, not %.100r", answer)
+            self._complain("may_join", f"must return a bool, not {answer!r:.100}")
         return answer is True
 
     async def _ask(self, name: str, hook: Callable[..., Any] | None, channel: str, argument: Any) -> Any:
@@ -211,9 +222,16 @@ class _Conversation:
                 async with asyncio.timeout(HOOK_TIMEOUT):
                     answer = await answer
         except Exception:
-            self._websocket.logger.error("%s failed, which denies", name, exc_info=True)
+            self._complain(name, "failed, which denies", exc_info=True)
             return None
         return answer
+
+    def _complain(self, hook: str, what: str, exc_info: bool = False) -> None:
+        """Log what is wrong with a hook: once a second, however often the client has it called."""
+        now = self._websocket.loop.time()
+        if now - self._complained.get(hook, -COMPLAIN_EVERY) >= COMPLAIN_EVERY:
+            self._complained[hook] = now
+            self._websocket.logger.error("%s %s", hook, what, exc_info=exc_info)
 
     # Publications.
 
@@ -223,17 +241,7 @@ class _Conversation:
         if fault is not None:
             self._fail(command.id, InvalidChannel(command.channel, fault))
             return
-        key = None if command.key is None else CLIENT_KEYS + command.key
-        try:
-            check_key(key)
-        except ValueError:
-            raise InvalidEnvelope(CloseCode.POLICY_VIOLATION, "the key is too long") from None
-        data: Any = command.data
-        if command.json:
-            try:
-                data = msgspec.json.decode(command.data)
-            except (msgspec.MsgspecError, RecursionError, UnicodeError):
-                raise InvalidEnvelope(CloseCode.INVALID_DATA, "the data isn't JSON") from None
+        key, data = _key_and_data(command)
         answer = await self._ask("may_publish", self._may_publish, command.channel, data)
         if answer is True:
             answer = command.data
@@ -241,13 +249,17 @@ class _Conversation:
             command = msgspec.structs.replace(command, json=False)
         else:
             if not isinstance(answer, bool | None):
-                self._websocket.logger.error("may_publish must return a bool, or what to publish, not %.100r", answer)
+                self._complain("may_publish", f"must return a bool, or what to publish, not {answer!r:.100}")
             self._fail(command.id, DENIED)
             return
         try:
             position = await self._bus.publish(command.channel, answer, key=key, json=command.json)
         except BusError as exc:
             self._fail(command.id, exc)
+            return
+        except (TypeError, ValueError):
+            self._complain("may_publish", "returned what cannot be published, which denies", exc_info=True)
+            self._fail(command.id, DENIED)
             return
         if command.id is not None:
             self._member.send_frame(published_frame(command.id, position))
@@ -265,6 +277,25 @@ class _Conversation:
             self._fail(command.id, exc)
         else:
             self._member.send_frame(presence_frame(command.id, count, None))
+
+
+def _key_and_data(command: Publish) -> tuple[str | None, Any]:
+    """Return the key of a publication on the bus, and its data as a hook is given them.
+
+    Raises:
+        InvalidEnvelope: one of them is not possible.
+    """
+    key = None if command.key is None else CLIENT_KEYS + command.key
+    try:
+        check_key(key)
+    except ValueError:
+        raise InvalidEnvelope(CloseCode.POLICY_VIOLATION, "the key is too long") from None
+    if not command.json:
+        return key, command.data
+    try:
+        return key, msgspec.json.decode(command.data)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        raise InvalidEnvelope(CloseCode.INVALID_DATA, "the data isn't JSON") from None
 
 
 # The script.

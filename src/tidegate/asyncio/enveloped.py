@@ -2,6 +2,7 @@
 
     EnvelopedMember    one connection, in all its channels
     FrameCache         frames of messages, each made once for all members
+    make_member        the member that a connection is, by its subprotocol
 
 What must not live here: what clients ask for and who may (channel_handler.py), how frames look (bus/envelope.py).
 """
@@ -14,17 +15,18 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Final
 from weakref import WeakKeyDictionary
 
-from ..bus.envelope import gap_frame, joined_frame, left_frame, message_frame
+from ..bus.envelope import SUBPROTOCOL, gap_frame, joined_frame, left_frame, message_frame
 from ..channels import Gap, Joined, Message, Position
 from ..exceptions import BusError, TooManyChannels
 from ..frames import Opcode
+from ..protocol import State
 from .membership import CHANNELS, ConnectionMember, OnGap
 
 if TYPE_CHECKING:
     from ..bus.bus import Bus
     from .connection import Connection
 
-__all__ = ["EnvelopedMember", "FrameCache"]
+__all__ = ["EnvelopedMember", "FrameCache", "make_member"]
 
 CACHED_FRAMES: Final = 256
 CACHED_BYTES: Final = 2**20
@@ -164,7 +166,8 @@ class EnvelopedMember(ConnectionMember):
         """Leave a channel that the client did not ask to leave: it is told."""
         if channel in self._channels:
             self.drop(channel)
-            self.send_frame(left_frame(channel, "left"))
+            if self.connection.state is State.OPEN:
+                self.send_frame(left_frame(channel, "left"))
 
     def drop(self, channel: str) -> None:
         """Leave a channel that the client asked to leave."""
@@ -222,3 +225,9 @@ class EnvelopedMember(ConnectionMember):
 
     def _mark(self) -> None:
         self.is_behind = bool(self._behind or self._untold)
+
+
+def make_member(connection: Connection, bus: Bus) -> ConnectionMember:
+    """Return a connection as a member of channels: with the subprotocol it is sent frames, else what is published."""
+    kind = EnvelopedMember if connection.subprotocol == SUBPROTOCOL else ConnectionMember
+    return kind(connection, bus)

@@ -125,9 +125,9 @@ class ServerConnection(BaseServerConnection):
         await self._must_be_open()
         bus = self.server.bus
         if self.member is None:
-            from .membership import ConnectionMember
+            from .enveloped import make_member
 
-            self.member = ConnectionMember(self, bus)
+            self.member = make_member(self, bus)
         asked = {channels: since} if isinstance(channels, str) else channels
         try:
             joined = await self.member.join(asked, last, on_gap)

@@ -7,6 +7,9 @@
                 {"id": 2, "at": "Kd83aQ2f.1043"}        {"id": 2, "error": "denied"}
                 {"left": "chat:7", "why": "denied"}     {"in": "chat:7", "m": "u1", "i": {}}
 
+A join is answered channel by channel: in one frame, or, where messages of a channel cannot wait for the others, in
+several with the same id. Each answer comes before the first message of its channel.
+
 Each is a JSON object in a text message. A binary payload travels in a binary message: the length of the object as a
 varint, the object, the payload. Unknown keys are ignored both ways, so that either side may be newer. `decode_command`
 takes whatever a client sends: it returns a command or raises `InvalidEnvelope` with a close code, and nothing else.
