@@ -309,8 +309,9 @@ def test_it_waits_longer_and_longer(page: Page, servers: Servers) -> None:
         }"""
     )
     servers.stop(1012)
-    page.wait_for_function("() => waits.length >= 8")
-    assert page.evaluate("() => waits.slice(0, 8)") == [2000, 4000, 8000, 16000, 30000, 30000, 30000, 30000]
+    # Chromium itself delays sockets to where others have failed.
+    until(page, "waits.length >= 6")
+    assert page.evaluate("() => waits.slice(0, 6)") == [2000, 4000, 8000, 16000, 30000, 30000]
 
 
 def test_a_channel_that_was_left_gives_nothing(page: Page, servers: Servers) -> None:
@@ -331,6 +332,26 @@ def test_a_callback_that_fails_does_not_get_the_message_again(page: Page, server
     servers.close_connections(1001)
     servers.publish("h:1", 2)
     assert messages(until(page, f"{count('message', 2)} && {count('joined', 2)}")) == [1, 2]
+
+
+def test_joining_again_before_the_answer_gives_each_message_once(page: Page, servers: Servers) -> None:
+    join(page, "h:1")
+    servers.publish("h:1", 1)
+    at = until(page, count("message", 1))[-1]["position"]
+    page.evaluate(
+        """async (since) => {
+            for (let number = 2; number < 12; number++) {
+                client.join("h:1", take, { since });
+                await Promise.resolve();
+                client.publish("h:1", number);
+            }
+        }""",
+        at,
+    )
+    until(page, "log.some(({data}) => data === 11)")
+    page.evaluate("() => client.publish('h:1', 'end')")
+    log = until(page, "log.some(({data}) => data === 'end')")
+    assert messages(log) == [*range(1, 12), "end"]
 
 
 def test_close_is_final(page: Page, servers: Servers) -> None:

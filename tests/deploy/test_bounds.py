@@ -86,6 +86,19 @@ BOUNDS: dict[str, tuple[str, bool]] = {
         True,
     ),
     "bytes that wait for a client: `broadcast()`": (setting("broadcast_limit"), True),
+    "bytes that wait for a member of channels": (size(membership.WAITING_BYTES), True),
+    "channels of a connection": (f"{membership.CHANNELS}", True),
+    "a command of the subprotocol `tidegate.v1`": (
+        f"{size(envelope.COMMAND_BYTES)} without data, {size(policies.MESSAGE_BYTES)} of data,"
+        f" {envelope.COMMAND_CHANNELS} channels",
+        True,
+    ),
+    "commands of a connection": (
+        f"{channel_handler.COMMAND_RATE:g} a second, {channel_handler.COMMAND_BURST} after a rest",
+        True,
+    ),
+    "time of a hook of `channel_handler()`": (f"{channel_handler.HOOK_TIMEOUT:g} s", True),
+    "frames that members share": (f"{enveloped.CACHED_FRAMES}, {size(enveloped.CACHED_BYTES)}", True),
     "pongs that a client does not read": ("the last one", True),
     "silence of a client": (f"{setting('ping_interval')} and {setting('ping_timeout')}", True),
     "time of a closing handshake": (setting("close_timeout"), True),

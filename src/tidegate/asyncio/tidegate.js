@@ -8,7 +8,7 @@
  * same: messages were missed while away; gap {channel, from, to, at, why}: some were missed while connected;
  * left {channel, why}; error {error}. Nothing that belongs to one page must live here. */
 /** @typedef {(data: any, message: {channel: string, position: string | null}) => void} Callback
- * @typedef {{callback: Callback, last: number, state: "new" | "asked" | "joined", at: string | null}} Member */
+ * @typedef {{callback: Callback, last: number, state: "new" | "joined" | number, at: string | null}} Member */
 export class Tidegate extends EventTarget {
   /** @param {string | URL} url  http: and a path do, too; `positions` keeps places: a Map, or what wraps sessionStorage
    * @param {{positions?: Pick<Map<string, string>, "get" | "set">, timeout?: number}} options  ms for publish() */
@@ -44,9 +44,7 @@ export class Tidegate extends EventTarget {
   connect() { // what follows is for this class alone
     const begun = Date.now(), socket = (this.socket = new WebSocket(this.url, "tidegate.v1"));
     socket.binaryType = "arraybuffer";
-    socket.onopen = () => {
-      this.sendJoins(), this.sent.forEach(({ message }) => this.send(message)), this.tell("open", {});
-    };
+    socket.onopen = () => { this.sendJoins(), this.sent.forEach((p) => this.send(p.message)), this.tell("open", {}); };
     socket.onmessage = ({ data }) => this.ended || this.take(data);
     socket.onclose = ({ code, reason }) => {
       for (const member of this.members.values()) member.state = "new";
@@ -67,10 +65,12 @@ export class Tidegate extends EventTarget {
     if (this.socket?.readyState !== 1) return;
     const all = [...this.members].filter(([, member]) => member.state === "new");
     for (const last of new Set(all.map(([, member]) => member.last))) {
-      const some = all.filter(([, member]) => member.last === last).map(([name, { at }]) => [name, at]);
-      while (some.length) this.send(JSON.stringify({ join: Object.fromEntries(some.splice(0, 100)), last }));
+      for (const some = all.filter(([, member]) => member.last === last); some.length; ) {
+        const id = this.serial++;
+        const part = some.splice(0, 100).map(([name, member]) => [name, (member.state = id, member.at)]);
+        this.send(JSON.stringify({ join: Object.fromEntries(part), last, id }));
+      }
     }
-    all.forEach(([, member]) => (member.state = "asked"));
   }
   send(/** @type {any} */ message) { if (this.socket?.readyState === 1) this.socket.send(message); }
   settle(/** @type {number} */ id, /** @type {string | undefined} */ error, /** @type {string | null} */ at = null) {
@@ -82,15 +82,15 @@ export class Tidegate extends EventTarget {
     if (c && member?.state === "joined") {
       this.keep(c, member, position); // before the callback: what fails there must not come again
       member.callback(d, { channel: c, position });
-    } else if (joined) Object.entries(joined).forEach(([channel, answer]) => this.answered(channel, answer));
+    } else if (joined) Object.entries(joined).forEach(([channel, answer]) => this.answered(id, channel, answer));
     else if (gap) this.keep(gap, member, at), this.tell("gap", { channel: gap, from, to, at, why });
     else if (left) this.members.delete(left) && this.tell("left", { channel: left, why });
     else if (id !== undefined) this.settle(id, error, at);
     else if (error) this.tell("error", { error });
   }
-  answered(/** @type {string} */ channel, /** @type {any} */ { at = null, resumed, missed = 0, error, retry }) {
-    const member = this.members.get(channel);
-    if (member?.state !== "asked") return;
+  answered(/** @type {any} */ id, /** @type {any} */ channel, /** @type {any} */ answer) {
+    const { at = null, resumed, missed = 0, error, retry } = answer, member = this.members.get(channel);
+    if (!member || member.state !== id) return; // left, or joined anew since
     if (retry || ["busy", "down", "failed"].includes(error)) // later, from the same place
       return setTimeout(() => { member.state = "new", this.sendJoins(); }, 1000 * (retry ?? 1) * (1 + Math.random()));
     if (error) return this.members.delete(channel), this.tell("left", { channel, why: error });
