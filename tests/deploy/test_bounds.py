@@ -16,7 +16,8 @@ from tidegate._core import turns
 from tidegate.admin import admission as admin_admission
 from tidegate.admin import feed
 from tidegate.admin import main as admin
-from tidegate.asyncio import admission, server_connection
+from tidegate.asyncio import admission, channel_handler, enveloped, membership, server_connection
+from tidegate.bus import envelope, policies
 from tidegate.client import MAX_REDIRECTS
 from tidegate.config.schema import settings
 from tidegate.config.types import SIZE, SLOTS
