@@ -25,6 +25,7 @@ from tidegate import exceptions
 # Modules whose names programs import: whatever can be called says all about it.
 PUBLIC = [
     "app",
+    "asyncio.channel_handler",
     "asyncio.client",
     "asyncio.connection",
     "asyncio.router",

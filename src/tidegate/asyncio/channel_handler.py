@@ -69,7 +69,7 @@ def channel_handler(
     """Return a handler for clients that use channels by the subprotocol `tidegate.v1`, such as `tidegate.js`.
 
         handler = channel_handler(may_join=lambda websocket, channel, since: channel.startswith("chat:"))
-        app = App(handler, select_subprotocol=handler.select_subprotocol, channels={"chat:": Channel(history=200)})
+        serve(handler, ..., select_subprotocol=handler.select_subprotocol, channels={"chat:": Channel(history=200)})
 
     The hooks are functions or coroutine functions. One that is missing, fails or takes longer than 10 s denies.
 
@@ -86,7 +86,14 @@ def channel_handler(
 
 
 class ChannelHandler:
-    """What `channel_handler()` returns: a handler, with the function that chooses its subprotocol."""
+    """What `channel_handler()` returns: a handler, with the function that chooses its subprotocol.
+
+    Parameters:
+        may_join, may_publish, then: as for `channel_handler()`.
+
+    Raises:
+        TypeError: an argument is no function.
+    """
 
     def __init__(self, may_join: MayJoin | None, may_publish: MayPublish | None, then: Then | None) -> None:
         for name, hook in (("may_join", may_join), ("may_publish", may_publish), ("then", then)):
@@ -98,6 +105,10 @@ class ChannelHandler:
 
     def select_subprotocol(self, connection: Any, subprotocols: Sequence[str]) -> Subprotocol | None:
         """Choose `tidegate.v1` if the client offers it: for `select_subprotocol` of `App` and `serve()`.
+
+        Args:
+            connection: is not looked at.
+            subprotocols: that the client offers.
 
         Raises:
             NegotiationError: it does not, and there is no `then`.
