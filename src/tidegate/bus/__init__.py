@@ -4,6 +4,10 @@
     sharing      the bus of an event loop
     subscription     an iterator over a channel's messages
     base         what an engine promises: nine verbs
+    local        the engine of one machine: a link to the hub
+    link         the frames between the hub and those who are linked to it; link_protocol, how they come and go
+    link_protocol    a link on an event loop
+    link_state       channels and calls of a link
     policies     each channel's policy, and what is checked at the door
     topics       the channels of a worker, above whatever engine: subscriptions, turns to read, checks
     topic        one of them: members, joins, what was missed
