@@ -13,7 +13,7 @@ import pytest
 from tests.admin.process import Admin
 from tests.support.patience import PATIENCE
 from tidegate.admin import main
-from tidegate.admin.main import LEFT_TO_SUPERVISOR
+from tidegate.process.forks import LEFT_TO_SUPERVISOR
 
 
 def test_title(admin: Admin) -> None:

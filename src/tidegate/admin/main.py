@@ -38,19 +38,6 @@ ASK_SECONDS = 1.0
 CLOSE_SECONDS = 1.0
 """How long a client that reads its answer slowly may delay the end."""
 
-# Signals that a terminal or an operator may send to the whole process group: the supervisor alone acts on them.
-LEFT_TO_SUPERVISOR = (
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGWINCH,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-)
-
-
 CLOSE_TIMEOUT = 5.0
 """Seconds for the rest of an answer, and for a closing handshake."""
 
@@ -77,9 +64,7 @@ def run(
     logs.set_role("admin", access=False)
     logs.show_stacks()
     signal.set_wakeup_fd(-1)  # of the supervisor
-    for number in LEFT_TO_SUPERVISOR:
-        signal.signal(number, signal.SIG_IGN)
-        forks.handled(number)
+    forks.leave_signals_to_supervisor()
     if pipe is not None:
         forks.keep(pipe.fileno())
     forks.on_application_fork(partial(forks.release, forks.addresses(sockets)))

@@ -64,6 +64,7 @@ class Command(msgspec.Struct, frozen=True, omit_defaults=True, rename={"stop": "
         adopt: accept, besides its own, the connections of a slot that has no worker; its listening sockets come along.
         release: the slot has a worker again, or is gone: close the sockets that were adopted for it.
         sockets: how many sockets come along.
+        link: the socket that comes along is a link between a worker and the hub.
         reopen: reopen the log's file, which has been moved.
     """
 
@@ -74,6 +75,7 @@ class Command(msgspec.Struct, frozen=True, omit_defaults=True, rename={"stop": "
     adopt: int | None = None
     release: int | None = None
     sockets: int = 0
+    link: bool = False
     reopen: bool = False
 
 

@@ -6,6 +6,7 @@ the end of a worker from clients; and it has signal handlers by which nothing wo
 
     own                    around a fork by which the daemon makes a process of its own, which inherits everything
     handled                mark the present handler of a signal as the daemon's
+    leave_signals_to_supervisor    in a process that has no application
     keep, closed           mark a descriptor as the daemon's, or no longer
     on_application_fork    what else to call in such a child
     release                in the child: close sockets by their address, and descriptors that are the daemon's
@@ -34,10 +35,32 @@ from setproctitle import setproctitle
 from .. import logs
 from . import streams
 
-__all__ = ["Address", "addresses", "closed", "handled", "keep", "on_application_fork", "own", "release"]
+__all__ = [
+    "Address",
+    "addresses",
+    "closed",
+    "handled",
+    "keep",
+    "leave_signals_to_supervisor",
+    "on_application_fork",
+    "own",
+    "release",
+]
 
 Address: TypeAlias = "tuple[socket.AddressFamily, str, int]"
 """Family, host or path, port."""
+
+# Signals that a terminal or an operator may send to the whole process group: the supervisor alone acts on them.
+LEFT_TO_SUPERVISOR = (
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGWINCH,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
 
 _ANY = ("0.0.0.0", "::")
 
@@ -63,6 +86,13 @@ def own() -> Iterator[None]:
 def handled(number: int) -> None:
     """Mark the present handler of this signal as the daemon's, which an application's child must not have."""
     _handlers[number] = signal.getsignal(number)
+
+
+def leave_signals_to_supervisor() -> None:
+    """Ignore, in a process without an application, what a terminal or an operator sends to all processes."""
+    for number in LEFT_TO_SUPERVISOR:
+        signal.signal(number, signal.SIG_IGN)
+        handled(number)
 
 
 def keep(number: int) -> None:

@@ -1,0 +1,194 @@
+"""The hub's life, from the fork to its end: attach the journal, take links, pass messages on, flush and end at SIGTERM.
+
+Links of workers are socket pairs, of which the supervisor sends this process one end each; the end of a link is the end
+of the file. Other processes of the same user connect to a listening Unix socket. There is no event loop and no code of
+an application: the switch is the loop, and wakes up once a second to report that it turns.
+
+What must not live here: what frames ask for (requests.py), the path of a message (_core/switch.pyx), who makes the
+links (supervisor).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterable
+from types import FrameType
+
+from setproctitle import setproctitle
+
+from .. import logs
+from .._core.journal import Journal, JournalError
+from ..ipc.pipe import Command, Pipe, Report
+from ..process import forks
+from ..process.peer import credentials
+from .requests import Party, Requests
+
+__all__ = ["Hub", "attach", "run"]
+
+logger = logging.getLogger("tidegate.hub")
+
+TICK = 1.0
+"""Seconds between two reports, by which the supervisor knows that it does not hang."""
+
+PREDECESSOR_SECONDS = 10.0
+"""How long the hub before this one, which still writes the journal, may take to end."""
+
+SWEPT = 20_000
+"""Channels of each tick that are looked through for what is too old."""
+
+OUTSIDE = 256
+"""Processes other than workers that may be linked at once."""
+
+
+def run(
+    journal: int, links: list[socket.socket], pipe: socket.socket | None = None, listener: socket.socket | None = None
+) -> int:
+    """Be the hub until SIGTERM, or until the other end of `pipe` closes; return the exit status.
+
+    Parameters:
+        journal: descriptor of the journal's file, which the supervisor has, too.
+        links: to workers that there are already; more come by the pipe.
+        pipe: its end of the supervisor's socket pair.
+        listener: where other processes connect.
+
+    Called in a forked child, whose signals may still be masked.
+    """
+    setproctitle("tidegate: hub")
+    logs.set_role("hub", access=False)
+    logs.show_stacks()
+    signal.set_wakeup_fd(-1)  # of the supervisor
+    forks.leave_signals_to_supervisor()
+    hub = Hub(attach(journal), links, pipe, listener)
+    hub.live()
+    return 0
+
+
+def attach(file: int, patience: float = PREDECESSOR_SECONDS) -> Journal:
+    """Attach the journal, once no other process writes it; one that cannot be gone on with begins anew.
+
+    Raises:
+        BlockingIOError: another process writes it all the time.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            try:
+                journal = Journal.attach(file)
+            except JournalError as error:
+                logger.warning("%s: it begins anew, and no position from before can be resumed", error)
+                journal = Journal.attach(file, anew=True)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            logger.info("the journal has %s", journal.found)
+            return journal
+
+
+class Hub:
+    """The process; `live()` returns at its end.
+
+    Parameters:
+        journal, links, pipe, listener: see `run()`.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        links: Iterable[socket.socket] = (),
+        pipe: socket.socket | None = None,
+        listener: socket.socket | None = None,
+    ) -> None:
+        self.journal = journal
+        self.requests = Requests(journal)
+        self.switch = self.requests.switch
+        self._stopping = False
+        self._supervisor = Pipe(pipe, Command) if pipe is not None else None
+        self._listener = listener
+        self._alarm, self._waker = socket.socketpair()
+        self._readers = {self._alarm.fileno(): self._on_alarm}
+        if self._supervisor is not None:
+            self._readers[self._supervisor.fileno()] = self._on_supervisor
+        if listener is not None:
+            listener.setblocking(False)
+            self._readers[listener.fileno()] = self._on_connect
+        for number in self._readers:
+            self.switch.watch(number)
+        for link in links:
+            self._link(link)
+
+    def stop(self, number: int = 0, frame: FrameType | None = None) -> None:
+        """End after this turn; a handler of signals."""
+        self._stopping = True
+
+    def live(self) -> None:
+        """Take turns until the end."""
+        for sock in (self._alarm, self._waker):
+            sock.setblocking(False)
+        # Without it, a signal that comes just before the switch waits would be late.
+        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, self.stop)
+        forks.handled(signal.SIGTERM)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        next_tick = 0.0
+        while not self._stopping:
+            now = time.monotonic()
+            if now >= next_tick:
+                self._tick()
+                next_tick = now + TICK
+            for number in self.switch.turn(max(0.0, next_tick - now)):
+                self._readers[number]()
+        self.close()
+
+    def close(self) -> None:
+        """Send what the links take now, and leave the journal whole."""
+        signal.set_wakeup_fd(-1)
+        self.switch.close()
+        self.journal.close()
+        self._alarm.close()
+        self._waker.close()
+
+    def _tick(self) -> None:
+        if self._supervisor is not None:
+            # It may fail: the supervisor is gone, which the reader notices, or is stopped, with a full pipe.
+            self._supervisor.send(Report("ready"))
+        self.journal.sweep(SWEPT)
+
+    def _on_alarm(self) -> None:
+        self._alarm.recv(4096)
+
+    def _on_supervisor(self) -> None:
+        """Take links, reopen the log on command, and end with the supervisor. To stop, the supervisor sends SIGTERM."""
+        assert self._supervisor is not None
+        for command in self._supervisor.receive():
+            if command.sockets:
+                for sock in self._supervisor.receive_sockets(command.sockets):
+                    self._link(sock)
+            if command.reopen:
+                logs.reopen()
+        if self._supervisor.ended:
+            self.stop()
+
+    def _link(self, sock: socket.socket) -> None:
+        self.switch.add(sock.detach(), Party(worker=True))
+
+    def _on_connect(self) -> None:
+        """Accept another process, if it is of this process's user or of root, and there are not too many."""
+        assert self._listener is not None
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:  # it has gone away, or no descriptor is left
+            return
+        user = credentials(sock).uid
+        outside = sum(not link.data.worker for link in self.switch.links.values())
+        if user not in (0, os.geteuid()) or outside >= OUTSIDE:
+            why = f"of user {user}" if outside < OUTSIDE else f"besides {OUTSIDE} others"
+            logger.warning("a process %s is not linked", why)
+            sock.close()
+            return
+        self.switch.add(sock.detach(), Party(worker=False))

@@ -1,0 +1,251 @@
+"""What frames other than a publish ask the hub for: channels, reads, where a channel stands, who is in it.
+
+    Requests    the links' frames, and what is known of the processes at their other ends
+
+A frame that makes no sense raises ValueError: its link ends, and is told why. What can be asked and cannot be granted
+is refused. What must not live here: publishes (_core/switch.pyx), sockets and time (main.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from .._core.hub_link import Link
+from .._core.journal import Journal, JournalError
+from .._core.switch import Switch
+from .._core.topic import Topic
+from ..bus.link import (
+    NAME_LIMIT,
+    VERSION,
+    Count,
+    Flag,
+    Hello,
+    Kind,
+    LinkError,
+    Policy,
+    Search,
+    Snapshot,
+    Top,
+    Welcome,
+    pack_json,
+    unpack_json,
+)
+
+__all__ = ["Party", "Requests"]
+
+logger = logging.getLogger("tidegate.hub")
+
+MESSAGES = 1000
+"""Messages of an excerpt."""
+
+EXCERPT_BYTES = 1 << 20
+"""Bytes of an excerpt, but for one message."""
+
+SNAPSHOT_BYTES = 64 << 20
+"""Bytes of one process's snapshot, in all its frames."""
+
+LEASE = 30.0
+"""Seconds for which a snapshot is in force."""
+
+NO_POLICY = Policy()
+
+
+@dataclass
+class Party:
+    """The process at the other end of a link.
+
+    Attributes:
+        worker: whether it is one of the daemon's, by whose policies the hub goes.
+        snapshot: who of it is where.
+        beaten_at: when it said so.
+        building: the frames of the next snapshot, so far.
+        size: their bytes.
+    """
+
+    worker: bool
+    snapshot: dict[str, Count] = field(default_factory=dict)
+    beaten_at: float = 0.0
+    building: dict[str, Count] | None = None
+    size: int = 0
+
+
+class Requests:
+    """The frames of all links of a switch.
+
+    Parameters:
+        journal: where messages are stored.
+        message_limit: bytes that one may have.
+
+    Attributes:
+        switch: the links.
+    """
+
+    def __init__(self, journal: Journal, message_limit: int = 1 << 20) -> None:
+        self.switch = Switch(journal, self.on_frame, self.on_end, message_limit)
+        self._journal = journal
+        self._generation = -1
+        self._policies: list[tuple[str, Policy]] | None = None  # the longest prefix first
+        self._actions: dict[int, Callable[[Link, int, int, int, int, bytes], None]] = {
+            Kind.OPEN: self._open,
+            Kind.SHUT: self._shut,
+            Kind.SUBSCRIBE: self._subscribe,
+            Kind.UNSUBSCRIBE: self._unsubscribe,
+            Kind.READ: self._read,
+            Kind.LOOK: self._look,
+            Kind.BEAT: self._beat,
+            Kind.COUNT: self._count,
+        }
+
+    def on_frame(
+        self, link: Link, kind: int, flags: int, channel: int, offset: int, sequence: int, payload: bytes
+    ) -> None:
+        """Do what a frame asks for; unknown kinds are skipped."""
+        if not link.greeted:
+            self._hello(link, kind, payload)
+            return
+        action = self._actions.get(kind)
+        if action is not None:
+            action(link, flags, channel, offset, sequence, payload)
+
+    def on_end(self, link: Link) -> None:
+        """Tell the log of a link that has ended for a reason."""
+        if link.ended:
+            logger.warning("the link to %s ends: %s", link.name or "a process", link.ended)
+
+    # The first frame, and policies.
+
+    def _hello(self, link: Link, kind: int, payload: bytes) -> None:
+        if kind != Kind.HELLO:
+            raise LinkError(f"the first frame must be HELLO ({Kind.HELLO:d}), not kind {kind}")
+        hello = unpack_json(payload, Hello)
+        party: Party = link.data
+        if party.worker and hello.channels is not None:
+            self._declare(hello.generation, hello.channels)
+        if self._policies is None:
+            raise LinkError("no worker has said yet which channels there are; try again")
+        for other in self.switch.links.values():
+            if other.publisher is not None and other.publisher.id == hello.publisher:
+                other.end("its process has another link")  # which came first: the end of this one is still to be read
+                self.switch.touch(other)
+        link.name = hello.name
+        link.greet(self._journal.publisher(hello.publisher))
+        link.send(Kind.WELCOME, payload=pack_json(Welcome(VERSION, 1, self.switch.message_limit)))
+
+    def _declare(self, generation: int, channels: dict[str, Policy]) -> None:
+        """Go by the policies of the newest generation, for channels that there are as well."""
+        policies = sorted(channels.items(), key=lambda item: len(item[0]), reverse=True)
+        if generation < self._generation or policies == self._policies:
+            return
+        self._generation, self._policies = generation, policies
+        for topic in list(self._journal.topics.values()):
+            if topic.name is not None:
+                before = topic.epoch
+                self._set_policy(topic)
+                if topic.epoch != before:
+                    self.switch.announce(topic, Kind.TOP, _top(topic))
+
+    def _set_policy(self, topic: Topic) -> None:
+        assert topic.name is not None
+        assert self._policies is not None
+        name = topic.name
+        policy = next((policy for prefix, policy in self._policies if name.startswith(prefix)), NO_POLICY)
+        self._journal.set_policy(topic, policy.history, int(policy.keep * 1e6), policy.history_bytes)
+
+    # Channels.
+
+    def _open(self, link: Link, flags: int, channel: int, offset: int, sequence: int, payload: bytes) -> None:
+        try:
+            name = payload.decode()
+        except UnicodeDecodeError:
+            raise LinkError("the name of a channel must be UTF-8") from None
+        if not 0 < len(payload) <= NAME_LIMIT:
+            raise LinkError(f"the name of a channel must have 1 to {NAME_LIMIT} bytes, not {len(payload)}")
+        try:
+            topic = self._journal.topic(name)
+        except JournalError as error:  # requests for it will be refused
+            logger.warning("%s cannot open a channel: %s", link.name, error)
+            return
+        if not topic.users:
+            self._set_policy(topic)
+        link.open(channel, topic)
+
+    def _shut(self, link: Link, flags: int, channel: int, offset: int, sequence: int, payload: bytes) -> None:
+        link.shut(channel)
+
+    def _subscribe(self, link: Link, flags: int, channel: int, offset: int, sequence: int, payload: bytes) -> None:
+        if self._topic(link, channel, sequence) is not None:
+            _answer(link, channel, sequence, link.subscribe(channel))
+
+    def _unsubscribe(self, link: Link, flags: int, channel: int, offset: int, sequence: int, payload: bytes) -> None:
+        link.unsubscribe(channel)
+        link.send(Kind.DONE, 0, channel, 0, sequence)
+
+    def _look(self, link: Link, flags: int, channel: int, offset: int, sequence: int, payload: bytes) -> None:
+        topic = self._topic(link, channel, sequence)
+        if topic is not None:
+            _answer(link, channel, sequence, topic)
+
+    def _read(self, link: Link, flags: int, channel: int, offset: int, sequence: int, payload: bytes) -> None:
+        search = Search.unpack(payload)
+        topic = self._topic(link, channel, sequence)
+        if topic is not None:
+            size = min(search.size, EXCERPT_BYTES)
+            found = topic.read(channel, offset, min(search.messages, MESSAGES), size, bool(flags & Flag.BACKWARD))
+            link.send(Kind.EXCERPT, 0, channel, 0, sequence, _top(topic) + found)
+
+    def _topic(self, link: Link, channel: int, sequence: int) -> Topic | None:
+        """Return a channel by its number; refuse the request if there is none."""
+        topic = link.topic(channel)
+        if topic is None:
+            link.send(Kind.REFUSED, 0, channel, 0, sequence, f"channel number {channel} is not open".encode())
+        return topic
+
+    # Who is where.
+
+    def _beat(self, link: Link, flags: int, channel: int, offset: int, sequence: int, payload: bytes) -> None:
+        party: Party = link.data
+        if flags & Flag.FIRST or party.building is None:
+            party.building, party.size = {}, 0
+        party.size += len(payload)
+        if party.size > SNAPSHOT_BYTES:
+            raise LinkError(f"a snapshot has at most {SNAPSHOT_BYTES} bytes")
+        party.building.update(unpack_json(payload, Snapshot).channels)
+        if flags & Flag.LAST:
+            party.snapshot, party.building = party.building, None
+            party.beaten_at = time.monotonic()
+
+    def _count(self, link: Link, flags: int, channel: int, offset: int, sequence: int, payload: bytes) -> None:
+        try:
+            name = payload.decode()
+        except UnicodeDecodeError:
+            raise LinkError("the name of a channel must be UTF-8") from None
+        link.send(Kind.COUNTED, 0, channel, 0, sequence, pack_json(self.count(name)))
+
+    def count(self, name: str) -> Count:
+        """Return who is in a channel, by all snapshots that are in force."""
+        since = time.monotonic() - LEASE
+        connections = 0
+        members: dict[str, msgspec.Raw] | None = None
+        for link in self.switch.links.values():
+            party: Party = link.data
+            found = party.snapshot.get(name)
+            if found is None or party.beaten_at < since:
+                continue
+            connections += found.connections
+            if found.members is not None:
+                members = {**(members or {}), **found.members}
+        return Count(connections, members)
+
+
+def _top(topic: Topic) -> bytes:
+    return Top(topic.epoch, topic.top, topic.first).pack()
+
+
+def _answer(link: Link, channel: int, sequence: int, topic: Topic) -> None:
+    """Answer with where a channel stands."""
+    link.send(Kind.TOP, 0, channel, topic.top, sequence, _top(topic))

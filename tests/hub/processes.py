@@ -1,0 +1,94 @@
+"""A hub in a process of its own, as the supervisor makes it: with a journal, a pipe, and links that come by the pipe.
+
+What must not live here: tests.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+
+from tidegate._core.journal import make_memory
+from tidegate.hub.main import Hub, attach, run
+from tidegate.ipc.pipe import Command, Pipe, Report
+
+JOURNAL_BYTES = 16 << 20
+
+
+class Hubs:
+    """One hub after the other, over one journal.
+
+    Parameters:
+        journal: descriptor of the journal's file.
+        listener: where other processes connect.
+    """
+
+    def __init__(self, journal: int | None = None, listener: socket.socket | None = None) -> None:
+        self.journal = make_memory(JOURNAL_BYTES) if journal is None else journal
+        self.listener = listener
+        self.pid = 0
+        self.pipe: Pipe[Report]
+
+    def start(self, fault: int = -1) -> None:
+        """Fork a hub; with `fault`, it is killed after so many more bytes of records."""
+        ours, theirs = socket.socketpair()
+        self.pid = os.fork()
+        if not self.pid:
+            status = 70
+            try:
+                keep = {self.journal, theirs.fileno(), *([self.listener.fileno()] if self.listener is not None else [])}
+                for number in map(int, os.listdir("/proc/self/fd")):
+                    if number > 2 and number not in keep:
+                        with suppress(OSError):
+                            os.close(number)
+                # Those of pytest had numbers of their own, which will be links'.
+                sys.stdout = sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+                if fault < 0:
+                    status = run(self.journal, [], theirs, self.listener)
+                else:
+                    hub = Hub(attach(self.journal), [], theirs, self.listener)
+                    hub.journal.fault = fault
+                    hub.live()
+            finally:
+                os._exit(status)
+        theirs.close()
+        self.pipe = Pipe(ours, Report)
+
+    def link(self) -> socket.socket:
+        """Return one end of a link; the hub gets the other one."""
+        ours, theirs = socket.socketpair()
+        sent = self.pid and self.pipe.send(Command(sockets=1, link=True), [theirs])
+        theirs.close()
+        if not sent:
+            ours.close()
+            raise OSError("there is no hub")
+        return ours
+
+    async def connect(self) -> socket.socket:
+        """Give a broker a link."""
+        return self.link()
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send it a signal, if it runs, and return its exit status, negative for a signal."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Return its exit status once it has ended."""
+        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        self.pid = 0
+        self.pipe.close()
+        return status
+
+    def ended(self) -> bool:
+        """Whether it has ended, which does not reap it."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def close(self) -> None:
+        if self.pid:
+            self.end(signal.SIGKILL)
+        os.close(self.journal)
