@@ -58,6 +58,7 @@ MAY_IMPORT = {
     "_core": {"_core"},
     "asyncio": {"words", "grammar", "chapters", "_core", "bus", "asyncio"},  # connections are members of channels
     "bus": {"words", "_core", "bus", "exceptions"},
+    "hub": {"words", "process", "logs", "ipc", "_core", "bus.link", "hub"},  # no engine
     "logs": {"logs", "redaction", "text"},  # every process has one
     "process": {"logs", "process"},
     "metrics": {"words", "config", "_core", "process.proc", "metrics"},
@@ -73,7 +74,7 @@ MAY_IMPORT = {
     "supervisor": {"words", "config", "ipc", "logs", "process", "_core", "supervisor"},  # given its children's lives
     "cli": {
         *("words", "config", "ipc", "logs", "process", "grammar", "_core", "asyncio", "metrics", "admin"),
-        *("supervisor", "worker", "cli", "front"),
+        *("supervisor", "worker", "hub", "cli", "front"),
         *("client", "server"),  # bench makes its own opening handshakes
     },
     "front": {"words", "cli"},
@@ -138,6 +139,10 @@ TESTED_IN = {
     "cli.bench.payload": "tests/cli/test_bench_results.py",
     "cli.bench.results": "tests/cli/test_bench_results.py",
     "cli.bench.report": "tests/cli/test_bench_results.py",
+    "_core.topic": "tests/core/test_journal.py",
+    "_core.hub_link": "tests/core/test_switch.py",
+    "bus.link_protocol": "tests/bus/test_local.py",
+    "bus.link_state": "tests/bus/test_local.py",
     "cli.demo_application": "tests/browser/test_demo.py",
     "supervisor.sockets.listener": "tests/supervisor/sockets/test_listeners.py",
 }

@@ -23,6 +23,11 @@
     scanner       what their servers send
     timer         when the next message is due
     histogram     what it measures
+    topic         a channel in the hub: where its messages are, who is subscribed
+    journal       the history of all channels, in a file that outlives its writer
+    hub_link      a link of the hub to one process: its buffers
+    switch        messages from link to link, through the journal
+    link_reader   frames of the hub as they come in a worker
     parent        ends a process after its parent has ended
 
 What must not live here: anything rarer than a message.

@@ -1,0 +1,362 @@
+"""The engine local:// with a hub in another process: verbs, what a link's end leaves, what a hub's death leaves.
+
+What must not live here: links' frames (test_link.py), the hub's requests (tests/hub/).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.hub.processes import Hubs
+from tests.support.patience import PATIENCE
+from tidegate.bus.base import Presence, Publication, State
+from tidegate.bus.local import LocalBroker, at_path
+from tidegate.channels import Channel, Message, Position
+from tidegate.exceptions import BusBusy, BusDown, BusError
+
+CHANNELS = {"h:": Channel(history=100_000, history_bytes=1 << 23), "one:": Channel(history=1), "": Channel()}
+
+
+class Worker:
+    """A broker, and what it has been given."""
+
+    def __init__(self, broker: LocalBroker) -> None:
+        self.broker = broker
+        self.messages: list[Message] = []
+        self.states: list[State] = []
+        self.changed = asyncio.Event()
+
+    def deliver(self, messages: Sequence[Message]) -> None:
+        self.messages += messages
+        self.changed.set()
+
+    def tell(self, state: State) -> None:
+        self.states.append(state)
+        self.changed.set()
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Return once a condition holds, which is looked at after each delivery and each change of the state."""
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def publish(self, channel: str, *payloads: bytes, wait: float = PATIENCE) -> list[Position | BusError | None]:
+        return list(await self.broker.publish([Publication(channel, payload) for payload in payloads], wait))
+
+    @property
+    def payloads(self) -> list[bytes]:
+        return [message.payload for message in self.messages]
+
+
+class Workers:
+    def __init__(self, hubs: Hubs) -> None:
+        self.hubs = hubs
+        self.all: list[Worker] = []
+
+    async def start(self, channels: dict[str, Channel] | None = CHANNELS) -> Worker:
+        worker = Worker(LocalBroker(self.hubs.connect, channels, f"worker {len(self.all)}"))
+        self.all.append(worker)
+        await worker.broker.start(worker.deliver, worker.tell)
+        return worker
+
+
+@pytest.fixture
+def hubs() -> Iterator[Hubs]:
+    hubs = Hubs()
+    hubs.start()
+    yield hubs
+    hubs.close()
+
+
+@pytest.fixture
+async def workers(hubs: Hubs) -> AsyncIterator[Workers]:
+    workers = Workers(hubs)
+    yield workers
+    for worker in workers.all:
+        await worker.broker.close()
+
+
+async def test_a_message_goes_to_all_in_one_order(workers: Workers) -> None:
+    one, two = await workers.start(), await workers.start()
+    (top,) = await one.broker.subscribe(["h:1"])
+    assert await two.broker.subscribe(["h:1", "plain"]) == [top, None]
+    assert top is not None
+    assert top.offset == 0
+    assert await one.publish("h:1", b"1", b"2") == [Position(top.epoch, 1), Position(top.epoch, 2)]
+    assert await two.publish("h:1", b"3") == [Position(top.epoch, 3)]
+    for worker in (one, two):
+        await worker.until(lambda worker=worker: len(worker.messages) == 3)  # type: ignore[misc]
+        assert worker.payloads == [b"1", b"2", b"3"]
+        assert [message.position for message in worker.messages] == [Position(top.epoch, n) for n in (1, 2, 3)]
+    assert one.states == [State("up", 1)]
+
+
+async def test_a_message_is_what_was_published(workers: Workers) -> None:
+    one = await workers.start()
+    await one.broker.subscribe(["h:1", "plain"])
+    published = [
+        Publication("h:1", b"text", text=True),
+        Publication("h:1", b"{}", text=True, sender="w1.7", json=True, exclude=True),
+        Publication("h:1", b"\xff", key="k" * 100),
+        Publication("plain", b"", sender="x"),
+    ]
+    results = await one.broker.publish(published, PATIENCE)
+    await one.until(lambda: len(one.messages) == 4)
+    assert [message.position for message in one.messages] == results
+    assert results[3] is None
+    for message, publication in zip(one.messages, published, strict=True):
+        for name in ("channel", "payload", "text", "sender", "json", "exclude"):
+            assert getattr(message, name) == getattr(publication, name), name
+        assert message.time > 1_700_000_000
+    # One with the same key is the same message.
+    assert await one.broker.publish([Publication("h:1", b"again", key="k" * 100)], PATIENCE) == [results[2]]
+    top = results[2]
+    assert isinstance(top, Position)
+    part = await one.broker.read("h:1", Position(top.epoch, 0))
+    assert list(part.messages) == one.messages[:3]
+
+
+async def test_reads(workers: Workers) -> None:
+    """What is stored after a place or before it, subscribed or not, and whether anything is missing."""
+    one = await workers.start()
+    results = await one.publish("h:1", *(b"%d" % n for n in range(1, 11)))
+    epoch = results[0].epoch  # type: ignore[union-attr]
+    await one.publish("one:1", b"1", b"2", b"3")
+    (last,) = await one.broker.tops(["one:1"])
+    assert last is not None
+
+    async def read(after: Position | None, limit: int = 1000, before: Position | None = None) -> tuple[list[int], bool]:
+        part = await one.broker.read("h:1", after, limit, before)
+        assert part.top == Position(epoch, 10)
+        return [message.position.offset for message in part.messages if message.position], part.complete
+
+    assert await read(Position(epoch, 0)) == ([*range(1, 11)], True)
+    assert await read(Position(epoch, 7)) == ([8, 9, 10], True)
+    assert await read(Position(epoch, 7), 2) == ([8, 9], True)
+    assert await read(Position(epoch, 10)) == ([], True)
+    assert await read(Position(epoch, 11)) == ([], False)
+    assert await read(Position("AAAAAAAA", 7)) == ([], False)
+    assert await read(None, 3) == ([8, 9, 10], False)
+    assert await read(None) == ([*range(1, 11)], True)
+    assert await read(None, 3, Position(epoch, 8)) == ([5, 6, 7], False)
+    assert await read(None, 3, Position(epoch, 3)) == ([1, 2], True)
+    assert await read(None, 3, Position(epoch, 1)) == ([], True)
+    assert await read(None, 3, Position("AAAAAAAA", 8)) == ([], False)
+    for offset, complete in ((0, False), (1, False), (2, True), (3, True)):
+        assert (await one.broker.read("one:1", Position(last.epoch, offset))).complete is complete
+    with pytest.raises(BusError, match="plain: the channel has no history"):
+        await one.broker.read("plain", None)
+
+
+async def test_unsubscribing(workers: Workers) -> None:
+    """Nothing is delivered after it."""
+    one, two = await workers.start(), await workers.start()
+    await one.broker.subscribe(["h:1", "plain"])
+    await one.broker.subscribe(["h:1"])
+    await one.broker.unsubscribe(["h:1", "never subscribed"])
+    await two.publish("h:1", b"unheard")
+    await two.publish("plain", b"heard")
+    await one.until(lambda: one.messages)
+    assert one.payloads == [b"heard"]
+    assert (await one.broker.subscribe(["h:1"]))[0].offset == 1  # type: ignore[union-attr]
+
+
+async def test_who_is_where(workers: Workers) -> None:
+    one, two = await workers.start(), await workers.start()
+    many = {f"c{n}": Presence(1) for n in range(5000)}
+    await one.broker.beat({**many, "h:1": Presence(2, {"ann": b'{"a":1}', "bob": b"{}"})})
+    await two.broker.beat({"h:1": Presence(1, {"ann": b'{"a":1}'}), "c7": Presence(4), "big": Presence(5, {})})
+    await one.broker.tops(["h:1"])  # the hub has read what came before
+    await two.broker.tops(["h:1"])
+    assert await one.broker.present("h:1") == Presence(3, {"ann": b'{"a":1}', "bob": b"{}"})
+    assert await one.broker.present("c7") == Presence(5)
+    assert await one.broker.present("c4999") == Presence(1)
+    assert await one.broker.present("nobody") == Presence(0)
+    assert await two.broker.present("big") == Presence(5, {})
+
+
+async def test_after_the_death_of_the_hub_all_is_as_before(workers: Workers, hubs: Hubs) -> None:
+    one, two = await workers.start(), await workers.start()
+    (top,) = await one.broker.subscribe(["h:1"])
+    await one.broker.subscribe(["plain"])
+    await one.broker.beat({"h:1": Presence(3)})
+    await two.publish("h:1", b"before")
+    assert top is not None
+    hubs.end(signal.SIGKILL)
+    for worker in (one, two):
+        await worker.until(lambda worker=worker: worker.states[-1].kind == "down")  # type: ignore[misc]
+    for verb in (
+        one.broker.subscribe(["h:2"]),
+        one.broker.tops(["h:1"]),
+        one.broker.read("h:1", None),
+        one.broker.present("h:1"),
+        one.broker.beat({}),
+    ):
+        with pytest.raises(BusDown):
+            await verb
+    await one.broker.unsubscribe(["plain"])
+    (down,) = await two.publish("plain", b"nobody hears")
+    assert isinstance(down, BusDown)
+    assert not down.uncertain
+    kept = asyncio.create_task(two.publish("h:1", b"meanwhile"))
+    await asyncio.sleep(0)  # it has begun
+    (uncertain,) = await two.publish("h:1", b"uncertain", wait=0.01)
+    assert isinstance(uncertain, BusDown)
+    assert uncertain.uncertain
+    hubs.start()
+    assert await kept == [Position(top.epoch, 2)]
+    await one.until(lambda: one.states[-1].kind == "again")
+    part = await one.broker.read("h:1", top)
+    assert [message.payload for message in part.messages] == [b"before", b"meanwhile", b"uncertain"]
+    assert part.complete
+    # What was stored before this link had subscribed is read, not sent; the rest is sent.
+    await two.publish("h:1", b"after")
+    await one.until(lambda: one.payloads[-1] == b"after")
+    assert set(one.payloads) <= {b"before", b"meanwhile", b"uncertain", b"after"}
+    await two.publish("plain", b"not subscribed any more")
+    assert await two.broker.tops(["h:1"]) == [Position(top.epoch, 4)]
+    assert await two.broker.present("h:1") == Presence(3)
+    assert [state.kind for state in one.states] == ["up", "down", "again"]
+    assert [state.generation for state in one.states] == [1, 1, 2]
+    assert one.payloads[-1] == b"after"
+
+
+@pytest.mark.parametrize("rounds", [6, pytest.param(200, marks=pytest.mark.slow)])
+async def test_a_lost_answer_is_no_message_lost_or_doubled(workers: Workers, hubs: Hubs, rounds: int) -> None:
+    """The hub is killed at bytes of records that a seed decides, and publishers go on."""
+    seed = int(os.environ.get("SEED", random.randrange(1 << 32)))
+    print(f"SEED={seed}")
+    chance = random.Random(seed)
+    one, two = await workers.start(), await workers.start()
+    (top,) = await one.broker.subscribe(["h:1"])
+    assert top is not None
+    number = 0
+    for _ in range(rounds):
+        hubs.end(signal.SIGKILL)
+        hubs.start(fault=chance.randrange(2000))
+        tasks = []
+        while not hubs.ended():
+            number += 1
+            tasks.append(asyncio.create_task(two.publish("h:1", b"%d" % number)))
+            await asyncio.wait(tasks, timeout=0.002)
+        hubs.wait()
+        hubs.start()
+        positions = [(await task)[0] for task in tasks]
+        assert all(isinstance(position, Position) for position in positions), positions
+        assert [position.offset for position in positions] == [*range(number - len(tasks) + 1, number + 1)]  # type: ignore[union-attr]
+    await one.until(lambda: one.states[-1].kind == "again")
+    first = await one.broker.read("h:1", top)
+    stored = list(first.messages)
+    while stored[-1].position != first.top:
+        stored += (await one.broker.read("h:1", stored[-1].position)).messages
+    assert [message.payload for message in stored] == [b"%d" % n for n in range(1, number + 1)]
+    assert first.complete
+    # What came live is in order and once, too; what a dead hub had stored and not sent, a reader reads.
+    offsets = [message.position.offset for message in one.messages if message.position]
+    assert offsets == sorted(set(offsets))
+
+
+async def test_a_hub_that_is_stopped_fills_the_queue_and_nothing_else(workers: Workers, hubs: Hubs) -> None:
+    one = await workers.start()
+    os.kill(hubs.pid, signal.SIGSTOP)
+    message = bytes(1 << 19)
+    results: list[Position | BusError | None] = []
+    while not results or not isinstance(results[-1], BusBusy):
+        results += await one.publish("h:1", message, wait=0.01)
+    uncertain = results[:-1]
+    assert len(uncertain) == 16
+    assert all(isinstance(result, BusDown) and result.uncertain for result in uncertain)
+    plain: list[Position | BusError | None] = [None]
+    while plain[-1] is None:
+        plain = await one.publish("plain", message, wait=0.01)
+    assert isinstance(plain[-1], BusBusy)
+    waiting = asyncio.create_task(one.publish("h:1", b"at last"))
+    os.kill(hubs.pid, signal.SIGCONT)
+    ((position,)) = await waiting
+    assert isinstance(position, Position)
+    assert position.offset == 17
+
+
+async def test_a_worker_that_does_not_read_is_told_that_it_has_lost_messages(workers: Workers, hubs: Hubs) -> None:
+    """It is another process's socket that is not read: here, a link whose loop does not run."""
+    slow = Worker(LocalBroker(hubs.connect, CHANNELS))
+    one = await workers.start()
+    await slow.broker.start(slow.deliver, slow.tell)
+    await slow.broker.subscribe(["plain"])
+    link = slow.broker._link
+    assert link is not None
+    assert link._transport is not None
+    link._transport.pause_reading()
+    for _ in range(60):
+        await one.publish("plain", bytes(1 << 19))
+        await one.broker.tops(["plain"])
+    link._transport.resume_reading()
+    await slow.until(lambda: slow.states[-1].kind == "again")
+    assert len(slow.messages) < 60
+    assert slow.states[-1].generation == 2
+    await slow.broker.close()
+
+
+async def test_another_process_publishes_by_a_path(tmp_path: Path) -> None:
+    path = str(tmp_path / "hub")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    hubs = Hubs(listener=listener)
+    hubs.start()
+    outside = Worker(LocalBroker(at_path(path)))
+    with pytest.raises(BusDown, match="no worker has said yet which channels there are"):
+        await outside.broker.start(outside.deliver, outside.tell)
+    inside = await Workers(hubs).start()
+    await outside.broker.start(outside.deliver, outside.tell)
+    await inside.broker.subscribe(["h:1", "plain"])
+    ((position,), plain) = await outside.publish("h:1", b"1"), await outside.publish("plain", b"2")
+    assert isinstance(position, Position)
+    assert plain == [None]
+    await inside.until(lambda: len(inside.messages) == 2)
+    for worker in (inside, outside):
+        await worker.broker.close()
+    hubs.close()
+    listener.close()
+    with pytest.raises(BusDown):
+        await outside.broker.start(outside.deliver, outside.tell)
+
+
+async def test_closing_waits_for_what_is_not_acknowledged(workers: Workers, hubs: Hubs) -> None:
+    one, two = await workers.start(), await workers.start()
+    os.kill(hubs.pid, signal.SIGSTOP)
+    task = asyncio.create_task(one.publish("h:1", *[b"%d" % n for n in range(100)]))
+    plain = await one.publish("plain", b"")
+    closing = asyncio.create_task(one.broker.close())
+    await asyncio.wait([closing], timeout=0.01)
+    assert not closing.done()
+    os.kill(hubs.pid, signal.SIGCONT)
+    await closing
+    await one.broker.close()
+    assert plain == [None]
+    assert all(isinstance(result, Position) for result in await task)
+    assert (await two.broker.tops(["h:1"]))[0].offset == 100  # type: ignore[union-attr]
+    with pytest.raises(BusDown):
+        await one.broker.tops(["h:1"])
+
+
+async def test_numbers_of_channels_are_taken_back(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidegate.bus.link_state.IDLE_CHANNELS", 10)
+    one, two = await workers.start(), await workers.start()
+    await two.broker.subscribe(["plain:7", "h:99"])
+    for n in range(100):
+        await one.publish(f"plain:{n}", b"%d" % n)
+        await one.publish(f"h:{n}", b"%d" % n)
+    await two.until(lambda: len(two.messages) == 2)
+    assert two.payloads == [b"7", b"99"]
+    assert len(list(one.broker._numbers)) == 10
+    assert max(channel.number for channel in one.broker._numbers) <= 11
