@@ -143,6 +143,7 @@ TESTED_IN = {
     "_core.hub_link": "tests/core/test_switch.py",
     "bus.link_protocol": "tests/bus/test_local.py",
     "bus.link_state": "tests/bus/test_local.py",
+    "bus.links": "tests/bus/test_local.py",
     "cli.demo_application": "tests/browser/test_demo.py",
     "supervisor.sockets.listener": "tests/supervisor/sockets/test_listeners.py",
 }

@@ -17,10 +17,13 @@ def test_a_url_names_an_engine(url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("", "'' isn't the URL of a bus, such as memory:// or memory://NAME"),
+        (
+            "",
+            "'' isn't the URL of a bus, such as local:// in a worker, or local:///PATH of a daemon's socket, memory://",
+        ),
         ("memory", "'memory' isn't the URL of a bus"),
         ("memory:", "'memory:' isn't the URL of a bus"),
-        ("kafka://user:secret@host", "there is no bus kafka://, but memory:// or memory://NAME"),
+        ("kafka://user:secret@host", "there is no bus kafka://, but local:// in a worker"),
         ("memory://a/b", "memory:// is followed by what it cannot be: the URL must be memory:// or memory://NAME"),
         ("memory://user:secret@host", "memory:// is followed by what it cannot be"),
         ("memory://" + "a" * 65, "memory:// is followed by what it cannot be"),

@@ -15,14 +15,25 @@ from pathlib import Path
 
 import pytest
 
+from tests.bus.contract import Connect, peers
+from tests.bus.contract import Contract as EngineContract
 from tests.hub.processes import Hubs
 from tests.support.patience import PATIENCE
 from tidegate.bus.base import Presence, Publication, State
-from tidegate.bus.local import LocalBroker, at_path
+from tidegate.bus.links import Links, provide
+from tidegate.bus.local import LocalBroker
+from tidegate.bus.policies import Policies
 from tidegate.channels import Channel, Message, Position
 from tidegate.exceptions import BusBusy, BusDown, BusError
 
 CHANNELS = {"h:": Channel(history=100_000, history_bytes=1 << 23), "one:": Channel(history=1), "": Channel()}
+
+
+class TestContract(EngineContract):
+    @pytest.fixture
+    async def connect(self, hubs: Hubs) -> AsyncIterator[Connect]:
+        async with peers(lambda policies: LocalBroker("local://", policies, hubs.connect)) as connect:
+            yield connect
 
 
 class Worker:
@@ -62,8 +73,8 @@ class Workers:
         self.hubs = hubs
         self.all: list[Worker] = []
 
-    async def start(self, channels: dict[str, Channel] | None = CHANNELS) -> Worker:
-        worker = Worker(LocalBroker(self.hubs.connect, channels, f"worker {len(self.all)}"))
+    async def start(self, channels: dict[str, Channel] = CHANNELS) -> Worker:
+        worker = Worker(LocalBroker("local://", Policies(channels), self.hubs.connect))
         self.all.append(worker)
         await worker.broker.start(worker.deliver, worker.tell)
         return worker
@@ -288,7 +299,7 @@ async def test_a_hub_that_is_stopped_fills_the_queue_and_nothing_else(workers: W
 
 async def test_a_worker_that_does_not_read_is_told_that_it_has_lost_messages(workers: Workers, hubs: Hubs) -> None:
     """It is another process's socket that is not read: here, a link whose loop does not run."""
-    slow = Worker(LocalBroker(hubs.connect, CHANNELS))
+    slow = Worker(LocalBroker("local://", Policies(CHANNELS), hubs.connect))
     one = await workers.start()
     await slow.broker.start(slow.deliver, slow.tell)
     await slow.broker.subscribe(["plain"])
@@ -313,7 +324,7 @@ async def test_another_process_publishes_by_a_path(tmp_path: Path) -> None:
     listener.listen()
     hubs = Hubs(listener=listener)
     hubs.start()
-    outside = Worker(LocalBroker(at_path(path)))
+    outside = Worker(LocalBroker(f"local://{path}", Policies()))
     with pytest.raises(BusDown, match="no worker has said yet which channels there are"):
         await outside.broker.start(outside.deliver, outside.tell)
     inside = await Workers(hubs).start()
@@ -360,3 +371,39 @@ async def test_numbers_of_channels_are_taken_back(workers: Workers, monkeypatch:
     assert two.payloads == [b"7", b"99"]
     assert len(list(one.broker._numbers)) == 10
     assert max(channel.number for channel in one.broker._numbers) <= 11
+
+
+async def test_a_worker_is_given_its_links(hubs: Hubs) -> None:
+    """One after the other; what nobody has taken is closed."""
+    asked: list[bool] = []
+    links = Links("worker 0", lambda: asked.append(True))
+    broker = LocalBroker("local://", Policies(CHANNELS))
+    with pytest.raises(BusError, match="local:// is the bus of an application that tidegate serves"):
+        await broker.start(lambda messages: None, lambda state: None)
+    provide(links)
+    try:
+        worker = Worker(broker)
+        starting = asyncio.create_task(broker.start(worker.deliver, worker.tell))
+        await asyncio.sleep(0)
+        assert asked == [True]
+        second = LocalBroker("local://", Policies(CHANNELS))
+        with pytest.raises(BusError, match="this worker has one bus on local:// already"):
+            await second.start(lambda messages: None, lambda state: None)
+        unused = hubs.link()
+        links.offer(unused)
+        links.offer(hubs.link())
+        assert unused.fileno() == -1
+        await starting
+        hubs.end(signal.SIGKILL)
+        await worker.until(lambda: worker.states[-1].kind == "down")
+        hubs.start()
+        links.offer(hubs.link())
+        await worker.until(lambda: worker.states[-1].kind == "again")
+        assert asked == [True]
+        await broker.close()
+        left = hubs.link()
+        links.offer(left)
+        links.close()
+        assert left.fileno() == -1
+    finally:
+        provide(None)

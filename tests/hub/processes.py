@@ -15,7 +15,7 @@ from tidegate._core.journal import make_memory
 from tidegate.hub.main import Hub, attach, run
 from tidegate.ipc.pipe import Command, Pipe, Report
 
-JOURNAL_BYTES = 16 << 20
+JOURNAL_BYTES = 64 << 20  # in which a message of 1 MiB has room
 
 
 class Hubs:

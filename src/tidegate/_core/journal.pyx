@@ -5,7 +5,7 @@
     Journal        the file, and the index of it, which is rebuilt from it
     Publisher      who publishes, and the last sequence that is stored
     JournalError   a file that cannot be used, and why
-    make_memory    a file in memory for it, which somebody else holds
+    make_memory    a file in memory for it, which another process holds
 
 The layout, and what a process that is killed leaves behind, is in journal.h. It is a ring: what is over the limits of
 its channel is forgotten by the index, and written over when the ring comes around, whatever the limits say.
@@ -268,7 +268,7 @@ cdef class Journal:
         topic.id = id
         topic.memory = self.memory
         topic.log = self.log
-        topic.history = 0xffffffff  # until somebody says
+        topic.history = 0xffffffff  # until set_policy() says
         self.topics[id] = topic
         self.line.append(topic)
         return topic
@@ -427,7 +427,7 @@ cdef class Journal:
         return 0
 
     def sweep(self, Py_ssize_t topics):
-        """Forget what is too old in so many channels, the next ones each time, and channels that nobody needs."""
+        """Forget what is too old in so many channels, the next ones each time, and channels without users."""
         cdef Topic topic
         cdef uint64_t now = <uint64_t>(clock.time() * 1e6)
         for _ in range(min(topics, len(self.line))):

@@ -5,7 +5,7 @@ a turn.
 
     Switch    the links, and the turn
 
-A message is stored before it is acknowledged or sent to anybody. Kinds of frames other than PUBLISH are given to Python.
+A message is stored before it is acknowledged or sent to any link. Kinds of frames other than PUBLISH are given to Python.
 What must not live here: what those ask for (hub/), buffers of a link (hub_link.pyx), how a message is kept (journal.pyx).
 """
 
@@ -17,6 +17,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
+from posix.unistd cimport close
 
 import os
 
@@ -105,7 +106,7 @@ cdef class Switch:
     def __dealloc__(self):
         PyMem_RawFree(self.buffer)
         if self.epoll >= 0:
-            os.close(self.epoll)
+            close(self.epoll)
 
     cdef int _control(self, int operation, int fd, uint32_t events) except -1:
         cdef epoll_event event
@@ -277,7 +278,7 @@ cdef class Switch:
             self._touch(link)
 
     cdef int _refuse(self, Link link, uint64_t sequence, str why) except -1:
-        """Say why a message was not taken, if anybody wants to hear it."""
+        """Say why a message was not taken, if its publisher wants to know."""
         if sequence:
             link.send(TG_LINK_REFUSED, 0, 0, 0, sequence, why.encode())
         return 0

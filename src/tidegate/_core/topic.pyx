@@ -26,7 +26,7 @@ cdef enum:
 cdef class Topic:
     """A channel: made by a journal, and used within the process that has it.
 
-    `id` is its number in the journal, `name` its name, None until somebody has opened it, and `users` counts who has it
+    `id` is its number in the journal, `name` its name, None until a link has opened it, and `users` counts who has it
     open. `epoch`, 0 without history, and `top` are the newest position. `history`, `keep` in microseconds and
     `history_bytes` are how much of it is kept, `count` and `size` how much there is. `subscribed` links listen to it.
     """

@@ -8,6 +8,7 @@
     link         the frames between the hub and those who are linked to it; link_protocol, how they come and go
     link_protocol    a link on an event loop
     link_state       channels and calls of a link
+    links            where links come from
     policies     each channel's policy, and what is checked at the door
     topics       the channels of a worker, above whatever engine: subscriptions, turns to read, checks
     topic        one of them: members, joins, what was missed

@@ -31,6 +31,9 @@ class _Engine(NamedTuple):
 
 
 ENGINES: Final = {
+    "local": _Engine(
+        "local LocalBroker", "local:// in a worker, or local:///PATH of a daemon's socket", re.compile(r"(/[^?#]+)?")
+    ),
     "memory": _Engine("memory MemoryBroker", "memory:// or memory://NAME", re.compile(r"[\w.-]{0,64}", re.ASCII)),
 }
 

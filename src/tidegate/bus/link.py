@@ -83,7 +83,7 @@ class Kind(IntEnum):
     PUBLISH = 6  # sequence: of this publisher, growing, where it wants to hear that the message is stored
     READ = 7  # request: Search; answered by EXCERPT
     LOOK = 8  # request: answered by TOP
-    BEAT = 9  # Snapshot: who of this process is where; replaces the last one
+    BEAT = 9  # Snapshot: who of this process is where, in place of the last one; request: answered by DONE
     COUNT = 10  # request: payload: name of a channel; answered by COUNTED
     # From the hub.
     WELCOME = 32  # Welcome; the first frame

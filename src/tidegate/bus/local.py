@@ -5,23 +5,24 @@
 What is published is written once a turn of the event loop. A message with history is kept until the hub has
 acknowledged it, and sent again on the next link with the same sequence, by which the hub stores it once. When a link
 ends, the broker asks for another, opens its channels, subscribes again, repeats what is not acknowledged, and tells
-that messages may be missing. Members of this process get a message from the hub like everybody else, in the same order.
+that messages may be missing. Members of this process get a message from the hub like all others, in the same order.
 
 What must not live here: the layout of frames (link.py), how bytes come and go (link_protocol.py), numbers of
-channels (link_state.py), who makes links (worker, supervisor).
+channels (link_state.py), where links come from (links.py).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import random
 import secrets
-import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -50,14 +51,13 @@ from .link import (
 )
 from .link_protocol import LinkProtocol, RawFrame
 from .link_state import Call, NumberedChannel, Numbers, Unacknowledged, give_up
+from .links import Connect, Links
+from .links import find as links_to_hub
 from .policies import Policies
 
-__all__ = ["Connect", "LocalBroker", "at_path"]
+__all__ = ["LocalBroker"]
 
 logger = logging.getLogger("tidegate.bus")
-
-Connect = Callable[[], Awaitable[socket.socket]]
-"""Gives a connected socket to the hub, when there is one; raises OSError if there will be none soon."""
 
 DEADLINE: Final = 5.0
 """Seconds for an answer, and for a link that begins."""
@@ -81,41 +81,24 @@ RETRY: Final = (0.05, 2.0)
 """Seconds between attempts to connect: at first, and at most."""
 
 
-def at_path(path: str) -> Connect:
-    """Return what connects to the hub that listens at a path."""
-
-    async def connect() -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX)
-        try:
-            sock.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(sock, path)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
-    return connect
-
-
 class LocalBroker(Broker):
     """The engine local:// of one process.
 
     Parameters:
-        connect: gives links to the hub.
-        channels: the policies; None: this process does not know them, and goes by the workers'.
-        name: what operators call this process.
-        generation: of the policies.
+        url: local:// in a worker, or local:///PATH of a daemon's socket in another process, which goes by the policies
+            that workers have declared.
+        policies: of a worker's channels.
+        connect: gives links to the hub, in place of what the URL says.
     """
 
     gapless = True
 
-    def __init__(
-        self, connect: Connect, channels: Mapping[str, Channel] | None = None, name: str = "", generation: int = 0
-    ) -> None:
+    def __init__(self, url: str, policies: Policies, connect: Connect | None = None) -> None:
+        self._path = unquote(urlsplit(url).path)
         self._connect = connect
-        self._policies = Policies(channels) if channels is not None else None
-        declared = {prefix: _policy(channel) for prefix, channel in channels.items()} if channels is not None else None
-        self._hello = Hello(VERSION, secrets.randbits(32), name, generation, declared)
+        self._links: Links | None = None
+        self._policies = policies if not self._path else None
+        self._hello = Hello(VERSION, secrets.randbits(32))
         # Greater than that of any earlier process that had the same number.
         self._sequence = time.time_ns() // 1000
         self._request = itertools.count(1)
@@ -148,19 +131,34 @@ class LocalBroker(Broker):
 
     async def start(self, deliver: Deliver, tell: Tell) -> None:
         self._deliver, self._tell = deliver, tell
-        try:
-            async with asyncio.timeout(DEADLINE):
-                link = await self._begin()
-        except (OSError, LinkError, TimeoutError) as error:
-            self._down(str(error) or self._reason)
-            raise BusDown(self._reason) from None
-        self._life = asyncio.get_running_loop().create_task(self._live(link), name="link to the hub")
+        if self._connect is None:
+            self._connect, self._links = links_to_hub(self._path)
+        if self._policies is not None:
+            channels = {prefix: _policy(channel) for prefix, channel in self._policies.declared.items()}
+            self._hello = msgspec.structs.replace(self._hello, channels=channels)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + DEADLINE
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    link = await self._begin()
+                    break
+            except (OSError, LinkError, TimeoutError) as error:
+                self._down(str(error) or self._reason)
+                # A worker is given another link if the hub has just ended; at a path, there may never be one.
+                if self._path or loop.time() + RETRY[0] > deadline:
+                    raise BusDown(self._reason) from None
+            await asyncio.sleep(RETRY[0])
+        self._life = loop.create_task(self._live(link), name="link to the hub")
 
     async def close(self) -> None:
         deadline = time.monotonic() + DEADLINE
         if self._unacknowledged and self._life is not None:
             self._flushed = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._flushed], timeout=DEADLINE)
+        if self._snapshot:
+            with contextlib.suppress(BusDown):
+                await self.beat({})
         if self._link is not None:
             await self._link.drain(max(0.0, deadline - time.monotonic()))
         await self._end()
@@ -196,12 +194,16 @@ class LocalBroker(Broker):
 
     async def _begin(self) -> LinkProtocol:
         """Return the next link, once the hub has confirmed on it what was subscribed before."""
+        assert self._connect is not None
         sock = await self._connect()
         sock.setblocking(False)
         link = LinkProtocol(self._on_frames, self._fail_requests, QUEUE_BYTES)
         try:
             async with asyncio.timeout(DEADLINE):
                 await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=sock)
+                if self._links is not None:
+                    name, generation = self._links.name, self._links.generation
+                    self._hello = msgspec.structs.replace(self._hello, name=name, generation=generation)
                 link.send(Kind.HELLO, payload=pack_json(self._hello))
                 self._greeting = asyncio.get_running_loop().create_future()
                 link.on_end(self._greeting)
@@ -325,7 +327,7 @@ class LocalBroker(Broker):
     def _settle(self, frame: Frame, result: Frame | BusError) -> None:
         """Give a request its answer."""
         channel, batch, index = self._requests.pop(frame.sequence, (None, None, 0))
-        if batch is None:  # which nobody has waited for
+        if batch is None:  # for which no call waits
             return
         if channel is not None:
             self._release(channel)
@@ -413,10 +415,8 @@ class LocalBroker(Broker):
             for channel in known:
                 self._release(self._channel(channel.name))
             return
-        try:
+        with contextlib.suppress(BusDown):
             await self._answers(self._ask(Kind.UNSUBSCRIBE, known))
-        except BusDown:
-            pass
 
     async def tops(self, channels: Sequence[str]) -> Sequence[Position | None]:
         answers = await self._about(Kind.LOOK, channels)
@@ -524,27 +524,35 @@ class LocalBroker(Broker):
     async def beat(self, snapshot: Mapping[str, Presence]) -> None:
         link = self._linked()
         self._snapshot = snapshot
-        self._send_snapshot(link)
+        call = self._call()
+        self._send_snapshot(link, call[0])
+        await self._answers(call[1])
 
-    def _send_snapshot(self, link: LinkProtocol) -> None:
+    def _call(self) -> tuple[int, Call]:
+        """Return the number of a request about no channel, and what its answer settles."""
+        call = Call(1)
+        call.missing = 1
+        request = next(self._request)
+        self._requests[request] = (None, call, 0)
+        return request, call
+
+    def _send_snapshot(self, link: LinkProtocol, request: int = 0) -> None:
         channels = iter(self._snapshot.items())
         flags = int(Flag.FIRST)
         while True:
             part = {name: _count(presence) for name, presence in itertools.islice(channels, SNAPSHOT_CHANNELS)}
             last = len(part) < SNAPSHOT_CHANNELS
-            link.send(Kind.BEAT, flags | (Flag.LAST if last else 0), payload=pack_json(Snapshot(part)))
             if last:
+                link.send(Kind.BEAT, flags | Flag.LAST, sequence=request, payload=pack_json(Snapshot(part)))
                 return
+            link.send(Kind.BEAT, flags, payload=pack_json(Snapshot(part)))
             flags = 0
 
     async def present(self, channel: str) -> Presence:
         link = self._linked()
-        batch = Call(1)
-        batch.missing = 1
-        request = next(self._request)
-        self._requests[request] = (None, batch, 0)
+        request, call = self._call()
         link.send(Kind.COUNT, sequence=request, payload=channel.encode())
-        (frame,) = await self._answers(batch)
+        (frame,) = await self._answers(call)
         count = unpack_json(frame.payload, Count)
         members = {name: bytes(info) for name, info in count.members.items()} if count.members is not None else None
         return Presence(count.connections, members)

@@ -43,6 +43,11 @@ class Policies:
         declared[CONTROL] = Channel(history=256, keep=60.0)
         self._declared = sorted(declared.items(), key=lambda item: len(item[0]), reverse=True)
 
+    @property
+    def declared(self) -> dict[str, Channel]:
+        """The policy of each prefix, that of the rest and of the bus's own channels included."""
+        return {**dict(self._declared), "": self._default}
+
     def of(self, channel: str) -> Channel:
         """Return the policy of a channel."""
         for prefix, policy in self._declared:

@@ -218,6 +218,8 @@ class Requests:
         if flags & Flag.LAST:
             party.snapshot, party.building = party.building, None
             party.beaten_at = time.monotonic()
+            if sequence:
+                link.send(Kind.DONE, sequence=sequence)
 
     def _count(self, link: Link, flags: int, channel: int, offset: int, sequence: int, payload: bytes) -> None:
         try:
