@@ -145,6 +145,7 @@ TESTED_IN = {
     "bus.link_state": "tests/bus/test_local.py",
     "bus.links": "tests/bus/test_local.py",
     "cli.demo_application": "tests/browser/test_demo.py",
+    "supervisor.hub": "tests/process/test_bus.py",
     "supervisor.sockets.listener": "tests/supervisor/sockets/test_listeners.py",
 }
 

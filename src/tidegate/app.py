@@ -11,12 +11,13 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from ._compat import takes_path
+from .channels import Channel, check_channels
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -53,6 +54,7 @@ class App:
         create_connection: the class of connections, or a function that makes one.
         logger: where connections log.
         ssl: a TLS context, for ``wss://`` instead of ``ws://``.
+        channels: policy of the channels with each prefix, which connections of all workers may join; see ``Channel``.
 
     Raises:
         TypeError: a parameter is not what it must be; the message names it and says what would be right.
@@ -70,6 +72,7 @@ class App:
     create_connection: Callable[..., Any] | None = None
     logger: Any = None
     ssl: SSLContext | None = None
+    channels: Mapping[str, Channel] | None = None
 
     def __post_init__(self) -> None:
         if is_map(self.handler):
@@ -88,6 +91,8 @@ class App:
             raise TypeError(f"create_connection must be a class or a function, not {_found(self.create_connection)}")
         if self.ssl is not None and not hasattr(self.ssl, "wrap_bio"):
             raise TypeError(f"ssl must be an ssl.SSLContext, not {_found(self.ssl)}")
+        if self.channels is not None:
+            check_channels(self.channels)
 
     def serve_options(self) -> dict[str, Any]:
         """Return the arguments of ``serve()`` that were given here, by name."""

@@ -148,7 +148,7 @@ class Stage:
         logs.begin("supervisor", "debug")
         signals = Signals()
         signals.catch()
-        self.main = Supervisor(self.config(), signals, worker=self._live, admin=_no_admin, load=self.load)
+        self.main = Supervisor(self.config(), signals, worker=self._live, admin=_no_admin, hub=_no_hub, load=self.load)
         outcome = self.main.run()
         if not isinstance(outcome, int):
             os._exit(outcome())
@@ -161,6 +161,10 @@ class Stage:
 
 def _no_admin(*_: Any) -> int:
     raise AssertionError("without an admin address there is no admin process")
+
+
+def _no_hub(*_: Any) -> int:
+    raise AssertionError("no worker here asks for a hub")
 
 
 def replace(owner: Any, name: str, value: Any) -> None:

@@ -21,6 +21,7 @@ import time
 from typing import Any
 
 import click
+import msgspec
 
 from ..config import prerequisites
 from ..config.schema import Config
@@ -100,7 +101,8 @@ def start(config: Config, *, takes_over: bool = False) -> int:
             if identity is not None:
                 privileges.drop(identity)
             end_with_parent(parent, math.ceil(config.boot_timeout + config.graceful_timeout + LAST_WORDS))
-            return worker.run(config, 0, [listener], scoreboard.row(row), theirs)
+            alone = msgspec.structs.replace(config, bus="memory://")  # there is no hub that it could be linked to
+            return worker.run(alone, 0, [listener], scoreboard.row(row), theirs)
     theirs.close()
     listener.close()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(UNEXPECTED))

@@ -82,6 +82,7 @@ def run(config: Config, load: Callable[[], Config], file: str | None = None) -> 
     from ..admin import main as admin
     from ..admin.status import status
     from ..config import prerequisites
+    from ..hub import main as hub
     from ..ipc import handover_state
     from ..metrics.application import count_as
     from ..process.working_directory import WorkingDirectory
@@ -115,6 +116,7 @@ def run(config: Config, load: Callable[[], Config], file: str | None = None) -> 
         signals,
         worker=worker.run,
         admin=admin.run,
+        hub=hub.run,
         load=lambda: prerequisites.decide(load()),
         file=file,
         service=Service(config, preload_counted, directory, identity),

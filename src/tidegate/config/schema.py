@@ -26,11 +26,13 @@ from .types import (
     ADDRESS,
     ADMIN,
     APPLICATION,
+    BUS,
     CIPHERS,
     DURATION,
     FRAMES,
     HEADER,
     HOST,
+    JOURNAL,
     NETWORK,
     OPEN_FILES,
     ORIGIN,
@@ -478,6 +480,25 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             fixed=True,
         ),
     ] = False
+    bus: Annotated[
+        str,
+        Setting(
+            BUS,
+            "What carries messages of channels between workers: local:// is a process of the daemon, the hub, which"
+            " keeps the history of channels in memory that outlives it, or in the file local:///PATH; with memory://"
+            " each worker has channels of its own. It starts if the application declares channels.",
+            fixed=True,
+        ),
+    ] = "local://"
+    bus_memory: Annotated[
+        int,
+        Setting(
+            JOURNAL,
+            "Size of the history of all channels on local://; the oldest messages are overwritten. Memory is used as"
+            " it fills.",
+            fixed=True,
+        ),
+    ] = 64 * 1024 * 1024
     open_files: Annotated[
         int | None,
         Setting(

@@ -157,6 +157,13 @@ def _read_size(text: str) -> int:
     return int(size)
 
 
+def _read_journal(text: str) -> int:
+    size = _read_size(text)
+    if not 2**25 <= size <= 2**34:  # in less, messages of 1 MiB have no room
+        raise ValueError
+    return size
+
+
 def _write_size(size: int) -> str:
     for unit in ("GiB", "MiB", "KiB"):
         if size % _BYTES[unit] == 0:
@@ -212,6 +219,12 @@ def _read_application(text: str) -> str:
     if module.endswith(".py"):
         raise ValueError(f"a module has no .py at its end: {module.removesuffix('.py')}:{attribute or 'handler'}")
     if not all(name.isidentifier() for name in (*module.split("."), *attribute.split("."))):
+        raise ValueError
+    return text
+
+
+def _read_bus(text: str) -> str:
+    if not re.fullmatch(r"(local://(/.+)?|memory://)", text):
         raise ValueError
     return text
 
@@ -312,7 +325,9 @@ SWITCH = Kind("true|false", "true or false", _read_switch, lambda on: str(on).lo
 SECONDS = Kind("SECONDS", "seconds, such as 10, 0.5, 500ms or 2m", _read_seconds, write_number, bare=(int, float))
 DURATION = replace(SECONDS, allowed="seconds above 0, such as 10, 0.5, 500ms or 2m", read=_read_positive_seconds)
 TIMEOUT = replace(SECONDS, allowed="seconds from 1 up, such as 30, 2.5 or 2m", read=_read_timeout)
+BUS = Kind("URL", "local://, local:///PATH of a file that keeps the history, or memory://", _read_bus)
 SIZE = Kind("SIZE", "bytes, such as 65536, 64KiB or 1MiB", _read_size, _write_size, bare=(int,))
+JOURNAL = replace(SIZE, allowed="bytes, from 32MiB to 16GiB", read=_read_journal)
 FRAMES = count(1, 1_000_000)
 HEADER = Kind("TEXT", "printable ASCII", _read_header)
 HOST = Kind("NAME", "a host name, such as status.example.com", _read_host)

@@ -46,7 +46,7 @@ _CHILD = {"stop_mode": "ordered", "stopping_since": "ordered_at"}
 
 
 class ChildState(msgspec.Struct, frozen=True, kw_only=True, rename=_CHILD):
-    """A child process; see `Handle`. `line` is the beginning of its next report."""
+    """A child process; see `Handle`. `line` is the beginning of its next report, `link` whether it wants one."""
 
     pid: int
     pipe: int
@@ -60,10 +60,11 @@ class ChildState(msgspec.Struct, frozen=True, kw_only=True, rename=_CHILD):
     failure: Report | None = None
     born: float
     ready_at: float | None
+    link: bool = False
 
 
 class SlotState(msgspec.Struct, frozen=True, kw_only=True):
-    """A slot; see `Slot`. `index` is None for the slot of the admin process."""
+    """A slot; see `Slot`. `index` is None for the slots of the admin process and of the hub."""
 
     index: int | None
     current: ChildState | None
@@ -108,6 +109,7 @@ class HandoverState(msgspec.Struct, frozen=True, kw_only=True, rename={"drained"
         control: the control socket.
         clients: connections of the control socket that wait for the end of the upgrade.
         metrics: the folder of the application's metrics.
+        hub, journal: the slot of the hub, and the descriptor of its journal, if there is one.
     """
 
     version: str
@@ -124,11 +126,14 @@ class HandoverState(msgspec.Struct, frozen=True, kw_only=True, rename={"drained"
     control: ListenerState | None = None
     clients: list[int] = []
     metrics: str | None = None
+    hub: SlotState | None = None
+    journal: int | None = None
 
     def descriptors(self) -> list[int]:
         """Return every descriptor that must stay open."""
         found = [self.scoreboard, *self.admin_sockets, *self.clients]
-        for slot in (*self.slots, *self.retired, self.admin):
+        found += [self.journal] if self.journal is not None else []
+        for slot in (*self.slots, *self.retired, self.admin, *([self.hub] if self.hub is not None else [])):
             found += [child.pipe for child in (slot.current, *slot.leaving) if child is not None]
         for listener in (*self.listeners, *([self.control] if self.control is not None else [])):
             found += listener.sockets.values()

@@ -46,11 +46,13 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
         stage: the stage that it has reached.
         error: why it ends, in full, if that is a failure.
         exit: the status with which the daemon should end, were this its only worker.
+        link: whether it needs a link to the hub, from now on.
     """
 
     stage: Stage
     error: str | None = None
     exit: int | None = None
+    link: bool = False
 
 
 class Command(msgspec.Struct, frozen=True, omit_defaults=True, rename={"stop": "end", "drain": "rest"}):
@@ -65,6 +67,7 @@ class Command(msgspec.Struct, frozen=True, omit_defaults=True, rename={"stop": "
         release: the slot has a worker again, or is gone: close the sockets that were adopted for it.
         sockets: how many sockets come along.
         link: the socket that comes along is a link between a worker and the hub.
+        generation: of the worker at that link.
         reopen: reopen the log's file, which has been moved.
     """
 
@@ -76,6 +79,7 @@ class Command(msgspec.Struct, frozen=True, omit_defaults=True, rename={"stop": "
     release: int | None = None
     sockets: int = 0
     link: bool = False
+    generation: int = 0
     reopen: bool = False
 
 

@@ -105,7 +105,7 @@ class HealthMonitor:
         self._looked = now
         if self._pool.stop_mode:
             return
-        slots = (*self._pool.workers, self._pool.admin)
+        slots = (*self._pool.workers, self._pool.admin, self._pool.hub.slot)
         found = [handle for slot in slots for handle in (slot.current, slot.successor) if handle is not None]
         serving = [handle for handle in found if handle.stage == "ready" and not handle.stop_mode and not handle.hung]
         self._notes = {handle: self._notes.get(handle) or _Note() for handle in serving}
@@ -130,7 +130,7 @@ class HealthMonitor:
         handle.silent = note.silence >= SILENT
         if limit is None:
             return
-        if handle.slot.role is Role.ADMIN:
+        if handle.slot.role is not Role.WORKER:
             limit = max(limit, ADMIN_PATIENCE)
         if note.silence >= limit:
             self._end(handle, note.silence)
@@ -147,7 +147,7 @@ class HealthMonitor:
     def _beat(self, handle: Handle) -> float:
         """Return a child's last heartbeat; 0.0 before the first."""
 
-        if handle.slot.role is Role.ADMIN:
+        if handle.slot.role is not Role.WORKER:
             return handle.last_report_at
         return self._pool.scoreboard.row(handle.row).heartbeat if handle.row is not None else 0.0
 

@@ -34,12 +34,13 @@ from ..ipc.handover_state import HandoverState, SlotState
 from ..ipc.pipe import Command, Report, StopMode
 from ..process.working_directory import WorkingDirectory
 from .event_loop import EventLoop
+from .hub import Hub
 from .signals import Signals
 from .sockets.accept_queues import AcceptQueues
 from .sockets.addresses import AddressError
 from .sockets.listeners import Listeners
 from .system import cpu_affinity
-from .worker_handle import AdminMain, Child, Generation, Handle, Role, Slot, WorkerMain
+from .worker_handle import AdminMain, Child, Generation, Handle, HubMain, Role, Slot, WorkerMain
 
 __all__ = ["Forked", "WorkerPool"]
 
@@ -69,6 +70,7 @@ class WorkerPool:
         directory: the working directory.
         worker: the life of a worker.
         admin: the life of the admin process.
+        hub: the life of the hub.
         on_change: a child has reported something, or ended.
         on_end: this child has been reaped.
         on_failure: the daemon cannot go on: with which exit status, and why.
@@ -79,6 +81,7 @@ class WorkerPool:
         workers: the slots of the workers, in order of their numbers as far as none was retired.
         retired: slots that are being removed, until no connection waits in their queues.
         admin: the slot of the admin process, which is filled if there is an admin address.
+        hub: the hub, which there is once a worker has asked for it.
         listeners: the addresses that workers accept from.
         admin_sockets: those of the admin process.
         scoreboard: where its processes count; there is none before `create_scoreboard()` or `restore()`.
@@ -99,6 +102,7 @@ class WorkerPool:
         *,
         worker: WorkerMain,
         admin: AdminMain,
+        hub: HubMain,
         on_change: Callable[[], None],
         on_end: Callable[[Handle], None],
         on_failure: Callable[[int, str], None],
@@ -110,6 +114,7 @@ class WorkerPool:
         self.workers = [Slot(index, self.generation) for index in range(config.workers)]
         self.retired: list[Slot] = []
         self.admin = Slot(0, self.generation, Role.ADMIN)
+        self.hub = Hub(self.generation, self.fill, self.working)
         self.listeners = Listeners()
         self.admin_sockets: list[socket.socket] = []
         self.foreign: dict[int, int | None] = {}
@@ -117,7 +122,7 @@ class WorkerPool:
         self.stop_mode = StopMode.NONE
         self.served = False
         self._queues = AcceptQueues(self.listeners)
-        self._worker_main, self._admin_main = worker, admin
+        self._worker_main, self._admin_main, self._hub_main = worker, admin, hub
         self._on_change, self._on_reaped, self._on_failure = on_change, on_end, on_failure
         self._close_in_child = close_in_child
         self._failure: str | None = None  # the reason that a failing child reported last
@@ -140,6 +145,8 @@ class WorkerPool:
         yield from self.retired
         if self.config.admin is not None:
             yield self.admin
+        if self.hub.journal is not None:
+            yield self.hub.slot
 
     def children(self) -> Iterator[Handle]:
         """Yield every child that has not been reaped."""
@@ -182,6 +189,7 @@ class WorkerPool:
         self.workers = [self._restore_slot(slot) for slot in state.slots]
         self.retired = [self._restore_slot(slot) for slot in state.retired]
         self.admin = self._restore_slot(state.admin, Role.ADMIN)
+        self.hub.restore(state, self._restore_slot(state.hub, Role.HUB) if state.hub is not None else None)
         scoreboard.desired = len(self.workers)
         self.drained = scoreboard.draining = state.drained
         self.served = True
@@ -221,6 +229,7 @@ class WorkerPool:
         self.listeners.close()
         for sock in self.admin_sockets:
             sock.close()
+        self.hub.close()
 
     # Fill a slot.
 
@@ -275,10 +284,19 @@ class WorkerPool:
         """Close, in a child, what is the supervisor's; then live the child's life."""
         slot = handle.slot
         self._close_others(slot if slot.role is Role.WORKER else None)
+        if slot.role is not Role.HUB:
+            self.hub.close()
         if slot.role is Role.ADMIN:
             sockets = self.admin_sockets
             before = [other.pid for other in slot.children]
             life = partial(self._admin_main, self.scoreboard, sockets, pipe, self.config.admin_access, before)
+        elif slot.role is Role.HUB:
+            assert self.hub.journal is not None
+            sockets = []
+            for sock in self.admin_sockets:
+                sock.close()
+            life = partial(self._hub_main, self.hub.journal, [], pipe)
+            self.scoreboard.close()
         else:
             assert handle.row is not None
             for sock in self.admin_sockets:
@@ -298,6 +316,7 @@ class WorkerPool:
     def close_in_child(self) -> None:
         """Close all that is the pool's, in a child that fills no slot."""
         self._close_others()
+        self.hub.close()
         for sock in self.admin_sockets:
             sock.close()
 
@@ -355,6 +374,7 @@ class WorkerPool:
             self.loop.remove_reader(handle.pipe.fileno())
             # Its pipe has ended; the process must end as well.
             handle.timers.append(self.loop.call_later(LAST_WORDS, partial(handle.kill, signal.SIGKILL)))
+        self.hub.tend(self.config)
         self._on_change()
 
     def _on_booted(self, handle: Handle) -> None:
@@ -401,10 +421,13 @@ class WorkerPool:
         handle.close()
         vacant = handle.slot.current is handle
         handle.slot.remove(handle)
+        if vacant and handle.slot.role is Role.HUB:
+            self.hub.unlink()
         self._on_reaped(handle)
         self._log_failure(handle)
         if self.stop_mode or handle.stop_mode:
-            expected = handle.ended in (0, -signal.SIGTERM) and (handle.ended_well or handle.slot.role is Role.ADMIN)
+            well = handle.ended_well or handle.slot.role is not Role.WORKER
+            expected = handle.ended in (0, -signal.SIGTERM) and well
             logger.log(logging.INFO if expected else logging.WARNING, "%s %s", handle, handle.end)
         elif vacant and handle.slot not in self.retired:
             self._replace(handle)
@@ -516,13 +539,21 @@ class WorkerPool:
         if (old := self.admin.current) is not None:
             self.admin.step_down(old)
             self.fill(self.admin)
-            self.end_admin(old)
+            self.end_helper(old)
 
-    def end_admin(self, admin: Handle) -> None:
-        """Let an admin process end."""
-        admin.stop_mode = StopMode.GRACEFUL
-        admin.kill(signal.SIGTERM)
-        admin.timers.append(self.loop.call_later(ADMIN_GRACE, partial(admin.kill, signal.SIGKILL)))
+    def renew_hub(self) -> None:
+        """Replace the hub, if there is one: the next one waits until this one has left the journal."""
+        if (old := self.hub.slot.current) is not None:
+            self.hub.slot.step_down(old)
+            self.hub.unlink()
+            self.end_helper(old)
+            self.fill(self.hub.slot)
+
+    def end_helper(self, helper: Handle) -> None:
+        """Let an admin process or a hub end."""
+        helper.stop_mode = StopMode.GRACEFUL
+        helper.kill(signal.SIGTERM)
+        helper.timers.append(self.loop.call_later(ADMIN_GRACE, partial(helper.kill, signal.SIGKILL)))
 
     def reopen_logs(self) -> None:
         """Let every child reopen the log's file."""

@@ -8,7 +8,7 @@ in here, what concerns a child in the pool.
     open         sockets first, then the scoreboard, then a child for each slot
     signals      SIGTERM and SIGINT: a graceful stop, then close, then abort; SIGQUIT: abort; others: an operation
     readiness    the daemon serves, and is complete
-    shutdown     commands to the workers; the admin process ends last
+    shutdown     commands to the workers; then the hub ends, the admin process last
 
 What must not live here: slots and what becomes of children (pool.py), what a reload or a change of scale consists of
 (operations.py), WebSocket, the application, an event loop, threads, network input.
@@ -46,7 +46,7 @@ from .signals import Signals, has_terminal, name_of
 from .sockets.addresses import AddressError, bind_admin
 from .system.daemon import Service, ServiceError, Stopped
 from .upgrade import Upgrade
-from .worker_handle import AdminMain, Child, Handle, WorkerMain
+from .worker_handle import AdminMain, Child, Handle, HubMain, WorkerMain
 
 __all__ = ["Supervisor"]
 
@@ -63,6 +63,7 @@ class Supervisor:
         signals: the signals, being caught already.
         worker: the life of a worker.
         admin: the life of the admin process.
+        hub: the life of the hub.
         service: the daemon towards the system.
         handover: the state of the program before this one, in an upgrade in place.
         describe: makes the status that the control socket sends, of a read of the scoreboard.
@@ -77,6 +78,7 @@ class Supervisor:
         *,
         worker: WorkerMain,
         admin: AdminMain,
+        hub: HubMain,
         load: Callable[[], Config] | None = None,
         file: str | None = None,
         service: Service | None = None,
@@ -93,6 +95,7 @@ class Supervisor:
             self.service.directory,
             worker=worker,
             admin=admin,
+            hub=hub,
             on_change=self._on_change,
             on_end=self._on_child_end,
             on_failure=self._fail,
@@ -187,6 +190,7 @@ class Supervisor:
         self._on_signals()
         _freeze()
         self.auto_reload.open(self.pool.config)
+        self.pool.renew_hub()
         self._tick()
         self.operations.request("upgrade", on_progress, before=state.version)
 
@@ -199,6 +203,7 @@ class Supervisor:
         self.counters.update()
         logs.catch_up()
         self.pool.tend_queues()
+        self.pool.hub.tend(self.pool.config)
         self.service.tick(self.pool.scoreboard, self.pool.working())
         self.loop.call_later(interval, self._tick)
 
@@ -335,12 +340,12 @@ class Supervisor:
             self.pool.listeners.close()  # no worker accepts any more: clients are refused, another daemon may bind
         if workers:
             return
-        # The admin process ends last: until now it answers how far the drain is.
-        admin = self.pool.admin.current
-        if admin is None:
+        # The hub ends when no worker publishes; the admin process last: until now it answers how far the drain is.
+        helper = self.pool.hub.slot.current or self.pool.admin.current
+        if helper is None:
             self.over = True
-        elif not admin.stop_mode:
-            self.pool.end_admin(admin)
+        elif not helper.stop_mode:
+            self.pool.end_helper(helper)
 
 
 def _freeze() -> None:

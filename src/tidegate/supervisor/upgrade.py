@@ -161,6 +161,8 @@ class Upgrade:
             control=control,
             clients=clients,
             metrics=self._multiproc_dir.folder,
+            hub=pool.hub.slot.state() if pool.hub.journal is not None else None,
+            journal=pool.hub.journal,
         )
 
     def execute(self) -> None:

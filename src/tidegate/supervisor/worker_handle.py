@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .._core.counters import Row
     from .._core.scoreboard import Scoreboard
 
-__all__ = ["AdminMain", "Backoff", "Child", "Generation", "Handle", "Role", "Slot", "WorkerMain"]
+__all__ = ["AdminMain", "Backoff", "Child", "Generation", "Handle", "HubMain", "Role", "Slot", "WorkerMain"]
 
 _STAGES: Final[tuple[Stage, ...]] = ("starting", "booted", "ready", "draining", "gone")
 
@@ -75,6 +75,12 @@ class AdminMain(Protocol):
     ) -> int: ...
 
 
+class HubMain(Protocol):
+    """The life of a hub, likewise."""
+
+    def __call__(self, journal: int, links: list[socket.socket], pipe: socket.socket, /) -> int: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Generation:
     """Workers with the same settings, and the application as it was when they started.
@@ -109,6 +115,8 @@ class Handle:
         ended: None while it runs, then its exit status, or the number of the signal that killed it, negative.
         cpu_seconds: the processor time that it took, with the programs that it ran; 0.0 while it runs.
         timers: what is done about it if it has not ended by then.
+        wants_link: whether it has asked for a link to the hub.
+        is_linked: whether it was given one to the present hub.
     """
 
     def __init__(self, slot: Slot, generation: Generation, row: int | None) -> None:
@@ -129,6 +137,7 @@ class Handle:
         self.ended: int | None = None
         self.cpu_seconds = 0.0
         self.timers: list[Timer] = []
+        self.wants_link = self.is_linked = False
         self.born = time.monotonic()
         self.ready_at: float | None = None
 
@@ -183,6 +192,7 @@ class Handle:
             failure=self.failure,
             born=self.born,
             ready_at=self.ready_at,
+            link=self.wants_link,
         )
 
     @classmethod
@@ -191,7 +201,7 @@ class Handle:
         handle = cls(slot, generation, state.row)
         handle.pid, handle.stage, handle.stop_mode, handle.why = state.pid, state.stage, state.stop_mode, state.why
         handle.failure, handle.born, handle.ready_at = state.failure, state.born, state.ready_at
-        handle.stopping_since = state.stopping_since
+        handle.stopping_since, handle.wants_link = state.stopping_since, state.link
         os.set_inheritable(state.pipe, False)
         handle.pipe = Pipe(socket.socket(fileno=state.pipe), Report, state.line)
         with contextlib.suppress(AttributeError, OSError):
@@ -226,6 +236,7 @@ class Handle:
             self.last_report_at = time.monotonic()
             if report.error is not None or report.exit:
                 self.failure = report
+            self.wants_link = self.wants_link or report.link
             if _STAGES.index(report.stage) > _STAGES.index(self.stage):
                 self.stage = report.stage
                 if report.stage == "ready":
@@ -273,7 +284,7 @@ class Handle:
         """
         if self.ended is None or self.ended < 0:
             return self.ended == -signal.SIGTERM and self.stop_mode is not StopMode.NONE
-        if self.slot.role is Role.ADMIN:  # it does not report its end
+        if self.slot.role is not Role.WORKER:  # it does not report its end
             return self.stop_mode is not StopMode.NONE
         return self.stage == "gone" and (self.ended == 0 or self.stop_mode is not StopMode.NONE)
 

@@ -17,7 +17,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,7 @@ from ..app import App, is_map
 from ..asyncio.admission import Admission
 from ..asyncio.options import ProcessPolicy
 from ..asyncio.server import Server, serve, unix_serve
+from ..bus.links import Links, provide
 from ..config.schema import Config
 from ..ipc.exit_status import LAST_WORDS, NOT_BOUND, NOT_LOADED, STOPPED, UNEXPECTED
 from ..ipc.pipe import Command, Pipe, Report, Stage, StopMode
@@ -165,6 +167,9 @@ class Worker:
         self._servers: list[Server] = []
         self._adopted: dict[int, list[Server]] = {}  # by the slot whose sockets they serve
         self._adopting = asyncio.Lock()  # commands are carried out in their order
+        self._links: Links | None = None  # to the hub
+        self._link = -1  # the descriptor of the last one
+        self._bus_url = config.bus.partition("://")[0] + "://"
         self._tasks: set[asyncio.Task[None]] = set()
         self._due = 0.0
         self._ticks = 0
@@ -198,7 +203,7 @@ class Worker:
         In one task: lifespans may use task-bound context managers (anyio's cancel scopes).
         """
         try:
-            async with self.app.make_lifespan():
+            async with self._bus(), self.app.make_lifespan():
                 self._report("booted")
                 await self._serving.wait()
                 self._servers = [await self._serve(sock) for sock in self.sockets]
@@ -217,6 +222,27 @@ class Worker:
             return self._failed(error)
         return STOPPED
 
+    @asynccontextmanager
+    async def _bus(self) -> AsyncIterator[None]:
+        """Have the bus of the application's channels, for its lifespan and all servers."""
+        if self.app.channels is None:
+            yield
+            return
+        from ..asyncio.membership import ConnectionTable
+        from ..bus.sharing import share
+
+        self._links = Links(f"worker process {os.getpid()}", self._ask_for_link)
+        provide(self._links)
+        bus = share(self._bus_url, self.app.channels, ConnectionTable)
+        await bus.enter()
+        try:
+            yield
+        finally:
+            await bus.leave()
+
+    def _ask_for_link(self) -> None:
+        self.supervisor.send(Report("starting", link=True), wait=True)
+
     async def _wait(self) -> None:
         """Serve until the worker is told to stop, or the lifespan ends: a task of a group in it has failed, say."""
         try:
@@ -229,6 +255,8 @@ class Worker:
         """Make a server on one of the sockets, to be awaited."""
         options = {**self.config.serve_options(), **self.app.serve_options()}
         options |= {"backlog": self.config.backlog, "policy": self._policy}
+        if self.app.channels is not None:
+            options["bus"] = self._bus_url
         create, create_unix = _creators(self.app)
         if options.pop("ssl", None) is not None or self.admission.tls is not None:  # which TransportSetup begins
             options |= {"ssl": True} if is_map(self.app.handler) else {}
@@ -303,6 +331,8 @@ class Worker:
             self._serving.set()
         if command.adopt is not None:
             self._start_task(self._adopt(command.adopt, self.supervisor.receive_sockets(command.sockets)))
+        if command.link:
+            self._take_link(command)
         if command.release is not None:
             self._start_task(self._release(command.release))
         if command.drain:
@@ -310,6 +340,17 @@ class Worker:
         if command.stop:
             self._stop_request.leave_queue = command.leave_queue
             self._stop(command.stop)
+
+    def _take_link(self, command: Command) -> None:
+        """Take a link to the hub, whose end must not be hidden from the hub by a child of the application."""
+        for sock in self.supervisor.receive_sockets(command.sockets):
+            forks.closed(self._link)
+            self._link = sock.fileno()
+            forks.keep(self._link)
+            if self._links is None:
+                sock.close()
+            else:
+                self._links.offer(sock, command.generation)
 
     def _close_in_child(self, addresses: set[forks.Address]) -> None:
         """Close what is the worker's, in a child that a handler has forked, which must not go on as a worker."""
