@@ -17,8 +17,10 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
-from tests.support.harness import APPLICATIONS, Daemon, wait_until
+from tests.support.harness import APPLICATIONS, ECHO, Daemon, wait_until
 from tests.support.patience import PATIENCE
+from tidegate.bus.bus import Bus
+from tidegate.exceptions import BusDown
 
 ROOM = APPLICATIONS / "room.py"
 AWAY = (ConnectionClosed, InvalidHandshake, InvalidMessage, OSError, EOFError)
@@ -173,6 +175,32 @@ async def test_a_message_reaches_members_on_every_worker() -> None:
         assert "hub" in "".join(daemon.titles().values())
         assert daemon.stop() == 0
         assert "Error" not in daemon.log
+
+
+async def test_another_process_publishes_by_the_socket_beside_the_control_socket(tmp_path: Path) -> None:
+    path = tmp_path / "control.hub"
+    options = ("--control", str(tmp_path / "control.sock"))
+    with Daemon(ROOM, *options, target="application:app", workers=2, drain=0.2) as daemon:
+        assert path.stat().st_mode & 0o777 == 0o600
+        async with members(daemon, "h:1", 4) as clients, Bus(f"local://{path}") as bus:
+            for number, event in enumerate((None, kill_hub, reload, upgrade), 1):
+                if event is not None:
+                    await asyncio.to_thread(event, daemon)
+                while True:
+                    try:
+                        position = await bus.publish("h:1", str(number), key=str(number))
+                        break
+                    except BusDown:
+                        await asyncio.sleep(0.01)
+                assert position is not None
+                assert position.offset == number
+            for client in clients:
+                await client.until(lambda client: len(client.log) == 4)
+                assert client.log == ["1", "2", "3", "4"]
+        assert await asyncio.to_thread(daemon.stop) == 0
+        assert not path.exists()
+    with Daemon(ECHO, *options, workers=1), pytest.raises(BusDown):
+        await Bus(f"local://{path}").start()
 
 
 async def test_there_is_no_hub_where_nobody_has_channels() -> None:

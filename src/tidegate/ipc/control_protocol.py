@@ -156,6 +156,11 @@ def encode(word: Request | Answer) -> bytes:
     return msgspec.json.encode(word) + b"\n"
 
 
+def hub_path(control: str) -> str:
+    """Return where the hub listens, by the path of the control socket: beside it."""
+    return control.removesuffix(".sock") + ".hub"
+
+
 def socket_path(setting: str | None, environment: Mapping[str, str]) -> str | None:
     """Return the socket's path by the value of the setting; None: there is to be no socket."""
 

@@ -110,6 +110,7 @@ class HandoverState(msgspec.Struct, frozen=True, kw_only=True, rename={"drained"
         clients: connections of the control socket that wait for the end of the upgrade.
         metrics: the folder of the application's metrics.
         hub, journal: the slot of the hub, and the descriptor of its journal, if there is one.
+        hub_socket: where other processes connect to it.
     """
 
     version: str
@@ -128,6 +129,7 @@ class HandoverState(msgspec.Struct, frozen=True, kw_only=True, rename={"drained"
     metrics: str | None = None
     hub: SlotState | None = None
     journal: int | None = None
+    hub_socket: ListenerState | None = None
 
     def descriptors(self) -> list[int]:
         """Return every descriptor that must stay open."""
@@ -135,7 +137,7 @@ class HandoverState(msgspec.Struct, frozen=True, kw_only=True, rename={"drained"
         found += [self.journal] if self.journal is not None else []
         for slot in (*self.slots, *self.retired, self.admin, *([self.hub] if self.hub is not None else [])):
             found += [child.pipe for child in (slot.current, *slot.leaving) if child is not None]
-        for listener in (*self.listeners, *([self.control] if self.control is not None else [])):
+        for listener in (*self.listeners, *(each for each in (self.control, self.hub_socket) if each is not None)):
             found += listener.sockets.values()
             found += [listener.lock] if listener.lock is not None else []
         return found

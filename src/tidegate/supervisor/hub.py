@@ -17,12 +17,19 @@ import socket
 from collections.abc import Callable
 
 from .._core.journal import make_memory
+from ..config.bind import Unix
 from ..config.schema import Config
+from ..ipc.control_protocol import hub_path
 from ..ipc.handover_state import HandoverState
 from ..ipc.pipe import Command
+from .sockets.addresses import AddressError, reason_of
+from .sockets.listener import UnixListener
 from .worker_handle import Generation, Handle, Role, Slot
 
 __all__ = ["Hub"]
+
+BACKLOG = 64
+"""Connections of other processes that wait to be accepted."""
 
 logger = logging.getLogger("tidegate.supervisor")
 
@@ -38,6 +45,7 @@ class Hub:
     Attributes:
         slot: where the hub is.
         journal: descriptor of the journal's file; None as long as no worker has asked for a link.
+        listener: where other processes of the daemon's user connect to the hub, beside the control socket, if any.
     """
 
     def __init__(
@@ -45,7 +53,38 @@ class Hub:
     ) -> None:
         self.slot = Slot(0, generation, Role.HUB)
         self.journal: int | None = None
+        self.listener: UnixListener | None = None
         self._fill, self._workers = fill, workers
+
+    def open(self, control: str | None, user: int | None = None) -> None:
+        """Bind the socket for other processes, which can connect once there is a hub; as `user` later.
+
+        Raises:
+            AddressError: it cannot be bound.
+        """
+        if control is None:
+            return
+        path = hub_path(os.path.abspath(control))
+        listener = UnixListener(path)
+        mask = os.umask(0o177)
+        try:
+            listener.bind(user)
+        except OSError as error:
+            listener.close()
+            raise AddressError(Unix(path), reason_of(error)) from None
+        finally:
+            os.umask(mask)
+        self.listener = listener
+
+    def chown(self, uid: int, gid: int) -> None:
+        """Give the socket's file to the user that root is about to switch to."""
+        if self.listener is not None:
+            self.listener.chown(uid, gid)
+
+    @property
+    def socket(self) -> socket.socket | None:
+        """What a hub accepts from."""
+        return self.listener.at(0) if self.listener is not None else None
 
     def tend(self, config: Config) -> None:
         """Give each worker that has asked for a link one that leads to the present hub; fork the first hub for them."""
@@ -58,6 +97,8 @@ class Hub:
             except OSError as error:
                 logger.error("there is no journal, hence no bus: %s", error)
                 return
+            if self.listener is not None:
+                self.listener.listen(0, BACKLOG)
             self._fill(self.slot)
         hub = self.slot.current
         if hub is not None and hub.stage == "ready" and not hub.stop_mode:
@@ -74,9 +115,25 @@ class Hub:
         if state.journal is not None and slot is not None:
             os.set_inheritable(state.journal, False)
             self.journal, self.slot = state.journal, slot
+        if state.hub_socket is not None:
+            self.listener = UnixListener(str(state.hub_socket.place[0]))
+            self.listener.restore(state.hub_socket)
 
     def close(self) -> None:
-        """Close the journal's file."""
+        """Close the journal's file, and the socket, whose file is removed."""
+        if self.listener is not None:
+            self.listener.close()
+            self.listener = None
+        self._close_journal()
+
+    def close_in_child(self, *, is_hub: bool = False) -> None:
+        """Close, in a child, what is not its own: a hub has the journal, and the socket."""
+        if self.listener is not None:
+            self.listener.close_in_child(0 if is_hub else None)
+        if not is_hub:
+            self._close_journal()
+
+    def _close_journal(self) -> None:
         if self.journal is not None:
             os.close(self.journal)
             self.journal = None

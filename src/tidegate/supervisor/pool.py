@@ -284,8 +284,7 @@ class WorkerPool:
         """Close, in a child, what is the supervisor's; then live the child's life."""
         slot = handle.slot
         self._close_others(slot if slot.role is Role.WORKER else None)
-        if slot.role is not Role.HUB:
-            self.hub.close()
+        self.hub.close_in_child(is_hub=slot.role is Role.HUB)
         if slot.role is Role.ADMIN:
             sockets = self.admin_sockets
             before = [other.pid for other in slot.children]
@@ -295,7 +294,7 @@ class WorkerPool:
             sockets = []
             for sock in self.admin_sockets:
                 sock.close()
-            life = partial(self._hub_main, self.hub.journal, [], pipe)
+            life = partial(self._hub_main, self.hub.journal, [], pipe, self.hub.socket)
             self.scoreboard.close()
         else:
             assert handle.row is not None
@@ -316,7 +315,7 @@ class WorkerPool:
     def close_in_child(self) -> None:
         """Close all that is the pool's, in a child that fills no slot."""
         self._close_others()
-        self.hub.close()
+        self.hub.close_in_child()
         for sock in self.admin_sockets:
             sock.close()
 

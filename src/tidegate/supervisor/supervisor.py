@@ -161,7 +161,8 @@ class Supervisor:
         listeners.bind(config.bind, len(self.pool.workers), user)
         self.pool.admin_sockets = bind_admin(config.admin, listeners.socket_addresses)
         self.control.open(control_protocol.socket_path(config.control, os.environ), user)
-        self.service.bound(listeners, self.control)
+        self.pool.hub.open(self.control.path, user)
+        self.service.bound(listeners, self.control, self.pool.hub)
         if config.admin is not None:
             self.multiproc_dir.make()
         forks.on_application_fork(self._close_in_foreign_child)

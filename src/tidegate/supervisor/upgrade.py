@@ -163,6 +163,7 @@ class Upgrade:
             metrics=self._multiproc_dir.folder,
             hub=pool.hub.slot.state() if pool.hub.journal is not None else None,
             journal=pool.hub.journal,
+            hub_socket=pool.hub.listener.state() if pool.hub.listener is not None else None,
         )
 
     def execute(self) -> None:
@@ -225,7 +226,7 @@ def check(config: Config, state: HandoverState) -> None:
         if now.get(name, text) != text:
             raise HandoverError(f"{settings()[name].flag} cannot change from {text} to {now[name]} in a running daemon")
     # A fault that is found later, in the daemon's own process, would end it.
-    for found in (*state.listeners, *([state.control] if state.control is not None else [])):
+    for found in (*state.listeners, *(each for each in (state.control, state.hub_socket) if each is not None)):
         listener.check(found)
 
 

@@ -78,7 +78,9 @@ class AdminMain(Protocol):
 class HubMain(Protocol):
     """The life of a hub, likewise."""
 
-    def __call__(self, journal: int, links: list[socket.socket], pipe: socket.socket, /) -> int: ...
+    def __call__(
+        self, journal: int, links: list[socket.socket], pipe: socket.socket, listener: socket.socket | None, /
+    ) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
