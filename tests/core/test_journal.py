@@ -136,9 +136,11 @@ def test_sweeping_forgets_what_is_old_and_channels_that_nobody_needs() -> None:
 
 def test_where_a_channel_stands_outlives_its_messages(file: int) -> None:
     journal = attach(file)
-    quiet, loud = opened(journal, "quiet"), opened(journal, "loud")
+    quiet, loud, off = opened(journal, "quiet"), opened(journal, "loud"), opened(journal, "off")
     for n in range(3):
         journal.append(quiet, b"%d" % n)
+        journal.append(off, b"")
+    journal.set_policy(off, 0, 0, 0)
     for _ in range(300):
         journal.append(loud, bytes(1000))
     assert (quiet.top, quiet.first) == (3, 4)
@@ -306,6 +308,63 @@ def test_names_with_the_same_number_are_told_apart() -> None:
     topic.name = "b"  # as if
     with pytest.raises(JournalError, match="channel 'a' has the same number as 'b'"):
         journal.topic("a")
+
+
+def test_a_record_that_the_table_does_not_know_of_counts(file: int) -> None:
+    """As after a kill between the two."""
+    journal = attach(file)
+    topic = opened(journal, "c")
+    table = os.pread(file, 4096, 4096)
+    journal.append(topic, b"Hello")
+    assert os.pread(file, 4096, 4096) != table
+    os.pwrite(file, table, 4096)
+    assert texts(opened(attach(file), "c")) == {1: b"Hello"}
+    assert os.pread(file, 4096, 4096)[16:24] == os.pread(file, 4096, 4096)[16:24]
+    assert attach(file).topic("c").top == 1
+
+
+def test_a_record_that_cannot_be_one_ends_its_segment() -> None:
+    """Whatever its checksum: it has no offset."""
+    number = make_memory(71680)
+    journal = attach(number)
+    topic = opened(journal, "c")
+    journal.append(topic, b"one")
+    topic_bytes = os.pread(number, 64 + 8, 71680 - 16 * 4096 + 64)
+    head = bytearray(topic_bytes[:64])
+    head[56:64] = (int.from_bytes(head[56:64], "little") + 72).to_bytes(8, "little")
+    head[32:40] = bytes(8)
+    payload = b"one"
+    head[:4] = crc32c(bytes(head[4:]) + payload).to_bytes(4, "little")
+    os.pwrite(number, bytes(head) + payload, 71680 - 16 * 4096 + 64 + 72)
+    assert texts(opened(attach(number), "c")) == {1: b"one"}
+
+
+def crc32c(data: bytes) -> int:
+    """The sum of RFC 3720, bit by bit."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def test_channels_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "TOPICS", 2)
+    journal = Journal.attach(make_memory(SMALL))
+    for name in ("a", "b", "a"):
+        journal.topic(name)
+    with pytest.raises(JournalError, match="there are 2 channels already"):
+        journal.topic("c")
+
+
+def test_a_fault_that_is_not_due_changes_nothing(file: int) -> None:
+    journal = attach(file)
+    topic = opened(journal, "c")
+    journal.fault = 1000
+    journal.append(topic, b"Hello")
+    assert journal.fault == 1000 - RECORD - 5
+    assert texts(opened(attach(file), "c")) == {1: b"Hello"}
 
 
 def test_more_channels_than_the_table_has_room_for(file: int) -> None:

@@ -31,6 +31,14 @@ ABSTRACT = "every class of this kind that is used has its own"
 # What runs all of it; tests with sockets add minutes and nothing else.
 TESTS = ("tests/core", "tests/fuzz", "tests/extensions", "tests/asyncio/test_broadcast.py")
 
+PLAIN_SUM = (
+    "static inline uint32_t tg_crc32c_plain(uint32_t crc, const uint8_t *p, size_t n) {",
+    "while (n--) {",
+    "crc ^= *p++;",
+    "crc = table[crc & 15] ^ (crc >> 4);",
+    "return crc;",
+)
+
 # File -> the text of a line -> why no test runs it.
 EXCLUDED = {
     "wire.pyx": {
@@ -75,6 +83,24 @@ EXCLUDED = {
         "return NULL if task is None else <PyObject *> task": "for Python 3.14",
         "cdef int take_turn(self, double share) except -1:": ABSTRACT,
         "raise NotImplementedError": ABSTRACT,
+    },
+    "crc32c.h": dict.fromkeys(PLAIN_SUM, "for processors without the instruction"),
+    "hub_link.pyx": {
+        "raise MemoryError": NO_MEMORY,
+    },
+    "journal.pyx": {
+        "raise MemoryError": NO_MEMORY,
+        "except (OSError, ValueError):": "for systems without /proc",
+        "return 0": "for systems without /proc",
+        "memcpy(record, PyBytes_AS_STRING(whole), self.fault)": FORKED,
+        "os.kill(os.getpid(), signal.SIGKILL)": FORKED,
+    },
+    "switch.pyx": {
+        "raise MemoryError": NO_MEMORY,
+        "raise OSError(errno, os.strerror(errno))": "of epoll, for which there is always a descriptor here",
+    },
+    "topic.pyx": {
+        "raise MemoryError": NO_MEMORY,
     },
     "waiter.h": {
         'PyErr_Format(PyExc_ImportError, "%s of asyncio.Future is not an attribute in C", name);': "for another Python",

@@ -7,6 +7,7 @@ the process (tests/hub/).
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.patience import PATIENCE
 from tidegate._core.hub_link import Link
 from tidegate._core.journal import Journal, make_memory
 from tidegate._core.switch import Switch
@@ -325,7 +327,9 @@ def test_who_does_not_read_loses_messages_and_is_told_how_many(bench: Bench) -> 
 def test_who_does_not_read_answers_is_not_read_either(bench: Bench) -> None:
     """Until it does; then what it had asked is answered, in order."""
     one = bench.peer(c=1)
+    one.link.open(2, bench.topic("h_c", 10))
     ask = b"".join(encode(Frame(Kind.READ, offset=200, sequence=n, payload=bytes(10_000))) for n in range(1, 41))
+    ask += encode(Frame(Kind.PUBLISH, channel=2, sequence=41))
     while ask:
         try:
             ask = ask[one.socket.send(ask) :]
@@ -336,12 +340,13 @@ def test_who_does_not_read_answers_is_not_read_either(bench: Bench) -> None:
     assert QUEUE < one.link.waiting < QUEUE + PAYLOAD_LIMIT
     assert len(bench.frames) < 20
     answers = []
-    while len(answers) < 40:
+    while len(answers) < 41:
         if ask:
             ask = ask[one.socket.send(ask) :]
         bench.turns(1)
         answers += one.receive()
-    assert [frame.sequence for frame in answers] == [*range(1, 41)]
+    assert [frame.sequence for frame in answers if frame.kind == Kind.EXCERPT] == [*range(1, 41)]
+    assert [each.sequence for each in acknowledgements(answers[-1].payload)] == [41]
 
 
 def test_many_who_publish_at_once_have_each_their_order(bench: Bench) -> None:
@@ -359,6 +364,45 @@ def test_many_who_publish_at_once_have_each_their_order(bench: Bench) -> None:
     assert [offset for offset, _, _ in found[0]] == [*range(1, 1001)]
     for peer in peers:
         assert [data for _, who, data in found[0] if who == peer.publisher] == [b"%d" % n for n in range(200)]
+
+
+def test_news_of_a_channel_go_to_who_is_subscribed(bench: Bench) -> None:
+    one, two, three = bench.peer(c=1), bench.peer(c=2), bench.peer(other=1)
+    bench.switch.announce(bench.topic("c"), Kind.TOP, b"news")
+    bench.turns(1)
+    found = [peer.receive() for peer in (one, two, three)]
+    assert found == [[Frame(Kind.TOP, channel=1, payload=b"news")], [Frame(Kind.TOP, channel=2, payload=b"news")], []]
+
+
+def test_a_link_whose_socket_fails_ends(bench: Bench) -> None:
+    """It is closed with something unread, or before something is sent."""
+    one, two = bench.peer(), bench.peer()
+    one.link.send(Kind.DONE)
+    bench.switch.touch(one.link)
+    bench.turns(1)
+    one.socket.close()
+    bench.turns()
+    two.socket.close()
+    two.link.send(Kind.DONE)
+    bench.switch.touch(two.link)
+    bench.switch.close()
+    bench.turns(1)
+    assert bench.endings == [("data", ""), ("data", "")]
+
+
+def test_a_signal_ends_a_turn() -> None:
+    """Its handler has run then."""
+    bench = Bench()
+    ran: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, frame: ran.append(number))
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        while not ran:
+            assert bench.switch.turn(PATIENCE) == []
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert bench.switch.journal is bench.journal
+    assert bench.switch.message_limit == 1 << 20
 
 
 def test_other_descriptors_are_watched(bench: Bench) -> None:
