@@ -276,6 +276,18 @@ async def test_a_hub_that_hangs_is_replaced() -> None:
             assert f"hub (pid {stopped}) has hung" in daemon.log
 
 
+async def test_a_hub_that_is_killed_while_workers_drain_is_replaced() -> None:
+    """They may have something to publish."""
+    with Daemon(ROOM, target="application:app", workers=2, drain=10) as daemon:
+        async with members(daemon, "h:1", 4):
+            first = hub(daemon)
+            daemon.signal(signal.SIGTERM)
+            wait_until(lambda: "stopping" in daemon.log, "the stop")
+            daemon.signal(signal.SIGKILL, first)
+            wait_until(lambda: daemon.log.count("the journal has") == 2, "another hub")
+            assert await asyncio.to_thread(daemon.wait) == 0
+
+
 async def test_the_hub_ends_after_the_workers() -> None:
     with Daemon(ROOM, target="application:app", workers=2, drain=0.2) as daemon:
         async with members(daemon, "h:1", 2):

@@ -236,12 +236,16 @@ class WorkerPool:
     def fill(self, slot: Slot) -> None:
         """Fork the slot's next child."""
         slot.retry = None
-        if self.stop_mode:
+        if self._is_over(slot):
             return
         try:
             slot.current = self.fork(slot, slot.generation)
         except OSError as error:
             self._refill(slot, None, f"{slot.name} could not be forked ({error})")
+
+    def _is_over(self, slot: Slot) -> bool:
+        """Whether a slot is not filled any more; a hub is needed until the last worker has ended."""
+        return self.stop_mode > 0 and not (slot.role is Role.HUB and self.working())
 
     def fork(self, slot: Slot, generation: Generation) -> Handle:
         """Fork a child for a slot.
@@ -424,7 +428,7 @@ class WorkerPool:
             self.hub.unlink()
         self._on_reaped(handle)
         self._log_failure(handle)
-        if self.stop_mode or handle.stop_mode:
+        if handle.stop_mode or self._is_over(handle.slot):
             well = handle.ended_well or handle.slot.role is not Role.WORKER
             expected = handle.ended in (0, -signal.SIGTERM) and well
             logger.log(logging.INFO if expected else logging.WARNING, "%s %s", handle, handle.end)
