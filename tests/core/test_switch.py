@@ -349,6 +349,24 @@ def test_who_does_not_read_answers_is_not_read_either(bench: Bench) -> None:
     assert [each.sequence for each in acknowledgements(answers[-1].payload)] == [41]
 
 
+def test_what_had_waited_for_room_is_acknowledged_when_messages_are_dropped(bench: Bench) -> None:
+    """Messages and an answer fill the queue of one who does not read; the next message empties it."""
+    one, slow = bench.peer(c=1), bench.peer(c=1)
+    slow.link.open(2, bench.topic("h_c", 10))
+    while slow.link.waiting < QUEUE - 20_000:
+        one.send(*[Frame(Kind.PUBLISH, channel=1, payload=bytes(1000))] * 10)
+        bench.turns(1)
+    slow.send(Frame(Kind.READ, offset=50, payload=bytes(1000)), Frame(Kind.PUBLISH, channel=2, sequence=1))
+    bench.turns()
+    assert slow.link.waiting > QUEUE
+    slow.receive()
+    one.send(*[Frame(Kind.PUBLISH, channel=1, payload=bytes(1000))] * 30)
+    bench.turns()
+    frames = slow.receive()
+    assert {Kind.LOST, Kind.EXCERPT} < {frame.kind for frame in frames}
+    assert frames[-1].kind == Kind.STORED
+
+
 def test_many_who_publish_at_once_have_each_their_order(bench: Bench) -> None:
     peers = [bench.peer(h_c=number) for number in range(1, 6)]
     for n in range(200):

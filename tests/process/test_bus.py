@@ -9,6 +9,8 @@ import asyncio
 import os
 import random
 import signal
+import socket
+import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,8 +19,10 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
+from tests.support import programs
 from tests.support.harness import APPLICATIONS, ECHO, Daemon, wait_until
 from tests.support.patience import PATIENCE
+from tests.support.systemd import listening
 from tidegate.bus.bus import Bus
 from tidegate.exceptions import BusDown
 
@@ -260,6 +264,42 @@ async def test_history_in_a_file_outlives_the_daemon(tmp_path: Path) -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert (tmp_path / "history").stat().st_mode & 0o777 == 0o600
+
+
+async def test_history_in_memory_outlives_the_daemon_where_the_manager_keeps_it(tmp_path: Path) -> None:
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.settimeout(PATIENCE)
+    manager.bind(str(tmp_path / "notify"))
+    kept: list[int] = []
+    with Daemon(ROOM, target="application:app", workers=2, env={"NOTIFY_SOCKET": str(tmp_path / "notify")}) as daemon:
+        while not kept:
+            data, kept, _, _ = socket.recv_fds(manager, 4096, 4)
+        assert data == b"FDSTORE=1\nFDNAME=tidegate-journal"
+        async with members(daemon, "h:1", 1) as (client,):
+            publisher = Publisher(daemon, "h:1")
+            for _ in range(3):
+                await publisher.publish()
+            await publisher.close()
+            await client.until(lambda client: len(client.log) == 3)
+            epoch = client._place.partition(".")[0]
+        assert await asyncio.to_thread(daemon.stop) == 0
+        manager.close()
+        serve = programs.program(listening, "1", "tidegate-journal", *daemon.command)
+        with subprocess.Popen(  # noqa: ASYNC220
+            ["bash", "-c", f'exec "$@" 3<&{kept[0]}', "bash", *serve],
+            cwd=daemon.directory,
+            env=programs.environment(),
+            pass_fds=kept,
+        ) as process:
+            later = Client(daemon, "h:1")
+            later._place = f"{epoch}.1"
+            task = asyncio.create_task(later.live())
+            await later.until(lambda client: len(client.log) == 2)
+            assert (later.log, later.resumed) == (["2", "3"], ["full"])
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(process.wait) == 0
 
 
 async def test_a_hub_that_hangs_is_replaced() -> None:

@@ -22,6 +22,7 @@ from ..config.schema import Config
 from ..ipc.control_protocol import hub_path
 from ..ipc.handover_state import HandoverState
 from ..ipc.pipe import Command
+from .sockets import activation
 from .sockets.addresses import AddressError, reason_of
 from .sockets.listener import UnixListener
 from .worker_handle import Generation, Handle, Role, Slot
@@ -41,6 +42,7 @@ class Hub:
         generation: the present one.
         fill: forks the slot's next child.
         workers: returns the workers that there are.
+        store: has the service manager keep a file, by its name, for the next daemon.
 
     Attributes:
         slot: where the hub is.
@@ -49,12 +51,17 @@ class Hub:
     """
 
     def __init__(
-        self, generation: Generation, fill: Callable[[Slot], None], workers: Callable[[], list[Handle]]
+        self,
+        generation: Generation,
+        fill: Callable[[Slot], None],
+        workers: Callable[[], list[Handle]],
+        store: Callable[[str, int], object],
     ) -> None:
         self.slot = Slot(0, generation, Role.HUB)
         self.journal: int | None = None
         self.listener: UnixListener | None = None
-        self._fill, self._workers = fill, workers
+        self._fill, self._workers, self._store = fill, workers, store
+        self._stored: int | None = None  # the journal of the daemon before this one, kept by the service manager
 
     def open(self, control: str | None, user: int | None = None) -> None:
         """Bind the socket for other processes, which can connect once there is a hub; as `user` later.
@@ -62,6 +69,7 @@ class Hub:
         Raises:
             AddressError: it cannot be bound.
         """
+        self._stored = activation.stored()
         if control is None:
             return
         path = hub_path(os.path.abspath(control))
@@ -93,7 +101,7 @@ class Hub:
             return
         if self.journal is None:
             try:
-                self.journal = _open_journal(config)
+                self.journal = self._open_journal(config)
             except OSError as error:
                 logger.error("there is no journal, hence no bus: %s", error)
                 return
@@ -104,6 +112,18 @@ class Hub:
         if hub is not None and hub.stage == "ready" and not hub.stop_mode:
             for handle in waiting:
                 handle.is_linked = _link(hub, handle)
+
+    def _open_journal(self, config: Config) -> int:
+        """Return the descriptor of the journal's file, at the path of local:///PATH or in memory."""
+        path = config.bus.partition("://")[2]
+        if not path:
+            file = make_memory(config.bus_memory) if self._stored is None else self._stored
+            self._store(activation.JOURNAL, file)
+            return file
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        if os.fstat(file).st_size == 0:
+            os.truncate(file, config.bus_memory)
+        return file
 
     def unlink(self) -> None:
         """Note that links lead nowhere any more."""
@@ -137,17 +157,6 @@ class Hub:
         if self.journal is not None:
             os.close(self.journal)
             self.journal = None
-
-
-def _open_journal(config: Config) -> int:
-    """Return the descriptor of the journal's file, in memory or at the path of local:///PATH."""
-    path = config.bus.partition("://")[2]
-    if not path:
-        return make_memory(config.bus_memory)
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    if os.fstat(file).st_size == 0:
-        os.truncate(file, config.bus_memory)
-    return file
 
 
 def _link(hub: Handle, worker: Handle) -> bool:

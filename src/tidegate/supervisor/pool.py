@@ -71,6 +71,7 @@ class WorkerPool:
         worker: the life of a worker.
         admin: the life of the admin process.
         hub: the life of the hub.
+        store: has the service manager keep a file, by its name, for the next daemon.
         on_change: a child has reported something, or ended.
         on_end: this child has been reaped.
         on_failure: the daemon cannot go on: with which exit status, and why.
@@ -103,6 +104,7 @@ class WorkerPool:
         worker: WorkerMain,
         admin: AdminMain,
         hub: HubMain,
+        store: Callable[[str, int], object],
         on_change: Callable[[], None],
         on_end: Callable[[Handle], None],
         on_failure: Callable[[int, str], None],
@@ -114,7 +116,7 @@ class WorkerPool:
         self.workers = [Slot(index, self.generation) for index in range(config.workers)]
         self.retired: list[Slot] = []
         self.admin = Slot(0, self.generation, Role.ADMIN)
-        self.hub = Hub(self.generation, self.fill, self.working)
+        self.hub = Hub(self.generation, self.fill, self.working, store)
         self.listeners = Listeners()
         self.admin_sockets: list[socket.socket] = []
         self.foreign: dict[int, int | None] = {}

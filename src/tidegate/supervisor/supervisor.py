@@ -96,6 +96,7 @@ class Supervisor:
             worker=worker,
             admin=admin,
             hub=hub,
+            store=self.service.notify.store,
             on_change=self._on_change,
             on_end=self._on_child_end,
             on_failure=self._fail,

@@ -9,7 +9,7 @@ import os
 
 import pytest
 
-from tidegate.supervisor.sockets.activation import Passed, forget, passed
+from tidegate.supervisor.sockets.activation import Passed, forget, passed, stored
 
 
 def variables(count: str = "2", **others: str) -> dict[str, str]:
@@ -20,6 +20,18 @@ def test_descriptors_and_their_names() -> None:
     assert passed(variables()) == [Passed(3, "unknown"), Passed(4, "unknown")]
     assert passed(variables(LISTEN_FDNAMES="web:local")) == [Passed(3, "web"), Passed(4, "local")]
     assert passed(variables(LISTEN_FDNAMES="web:web")) == [Passed(3, "web"), Passed(4, "web")]
+
+
+def test_the_journal_that_systemd_has_kept_is_no_socket() -> None:
+    kept = variables(LISTEN_FDNAMES="web:tidegate-journal")
+    assert passed(kept) == [Passed(3, "web")]
+    assert stored(kept) == 4
+    assert stored(variables(LISTEN_FDNAMES="web:web")) is None
+    assert stored({}) is None
+    alone = variables("1", LISTEN_FDNAMES="tidegate-journal")
+    assert stored(alone) == 3
+    with pytest.raises(OSError, match="no socket, only what it has kept for the daemon"):
+        passed(alone)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Iterator
 
@@ -49,6 +50,20 @@ def test_the_life_of_a_daemon(notify: Notify, manager: NotifySocket) -> None:
     name, _, microseconds = stamp.partition("=")
     assert name == "MONOTONIC_USEC"
     assert before <= int(microseconds) <= time.monotonic_ns() // 1000
+
+
+def test_a_file_is_given_to_the_manager(notify: Notify, manager: NotifySocket) -> None:
+    here, there = os.pipe()
+    assert notify.store("tidegate-journal", there)
+    data, files, _, _ = socket.recv_fds(manager.socket, 4096, 16)  # room for credentials, too
+    assert data == b"FDSTORE=1\nFDNAME=tidegate-journal"
+    os.write(files[0], b"the same pipe")
+    assert os.read(here, 100) == b"the same pipe"
+    for number in (here, there, *files):
+        os.close(number)
+    manager.socket.close()
+    assert not notify.store("tidegate-journal", 0)
+    assert not Notify().store("tidegate-journal", 0)
 
 
 def test_a_status_is_told_when_it_changes(notify: Notify, manager: NotifySocket) -> None:

@@ -134,7 +134,10 @@ class Service:
         """
         taken = activation.forget()
         self.environment |= taken
-        if "LISTEN_FDS" in taken and not any(isinstance(address, Systemd | Fd) for address in self.config.bind):
+        used = taken.get("LISTEN_FDNAMES") == activation.JOURNAL or any(
+            isinstance(address, Systemd | Fd) for address in self.config.bind
+        )
+        if "LISTEN_FDS" in taken and not used:
             logger.warning("systemd has passed %s sockets: only --bind systemd uses them", taken["LISTEN_FDS"])
         if self._pidfile is not None:
             try:

@@ -3,6 +3,7 @@
     from_environment                        the manager's address, and its watchdog, out of the environment
     starting, ready, reloading, stopping    the states of the daemon, each sent until it has arrived
     status, watchdog                        news, of which only the last one counts
+    store                                   a file that it keeps for the next start
 
 Nothing here waits, and nothing here raises: the daemon serves without a manager as well. The variables are taken out of
 the environment because they are the supervisor's: otherwise a worker, or a program that an application starts, could
@@ -168,6 +169,21 @@ class Notify:
                 logger.warning("the service manager cannot be notified: %s", error.strerror or error)
             return False
         self._complained = False
+        return True
+
+    # What outlives the daemon.
+
+    def store(self, name: str, descriptor: int) -> bool:
+        """Have the manager keep a file for the next start of the daemon; return whether it was asked to.
+
+        It does if its configuration says so: FileDescriptorStoreMax=.
+        """
+        if self._socket is None:
+            return False
+        try:
+            socket.send_fds(self._socket, [f"FDSTORE=1\nFDNAME={name}".encode()], [descriptor])
+        except OSError:  # or it has no room, as `_send()` tells
+            return False
         return True
 
     def close(self) -> None:
