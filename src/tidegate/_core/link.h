@@ -26,7 +26,8 @@ enum {
     TG_LINK_KEYED = 32,
 };
 
-typedef struct {
+/* Packed, since a head is anywhere in a buffer; nothing is between its fields in any case. */
+typedef struct __attribute__((packed)) {
     uint32_t length;
     uint8_t kind;
     uint8_t flags;
