@@ -238,7 +238,7 @@ cdef class Link:
                 to += size
             at += size
         self.tail = to
-        return self.frame(&notice, NULL)
+        return self.frame(&notice, <const uint8_t *>&notice)  # without payload
 
     cdef int flush(self) except -1:
         """Send what the socket takes now."""
