@@ -16,6 +16,7 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EAGAIN, ECONNRESET, EINTR, EPIPE, errno
 from libc.string cimport memcpy, memmove, memset
+from posix.unistd cimport close
 
 import os
 
@@ -48,6 +49,8 @@ cdef class Link:
         PyMem_RawFree(self.rest)
         PyMem_RawFree(self.queue)
         PyMem_RawFree(self.stored)
+        if self.fd >= 0:
+            close(self.fd)
 
     def end(self, str why not None):
         """Have the switch end the link at the end of the turn; the first reason counts."""

@@ -18,6 +18,7 @@ from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.string cimport memcpy, memset
+from posix.unistd cimport close
 
 import fcntl
 import mmap
@@ -123,6 +124,8 @@ cdef class Journal:
         PyMem_RawFree(self.ends)
         if self.head != NULL:
             PyBuffer_Release(&self.view)
+        if self.fd >= 0:
+            close(self.fd)
 
     @staticmethod
     def attach(int fd, bint anew=False):
