@@ -28,7 +28,8 @@ class Member:
     Attributes:
         got: offsets of messages, or their payloads in a channel without history, and notices.
         answer: to the join.
-        room: whether it can take more.
+        room: whether it can take more than the message it is given.
+        waits: whether it can take none of those that it missed.
     """
 
     def __init__(self, sender: str = "me") -> None:
@@ -36,10 +37,14 @@ class Member:
         self.got: list[Any] = []
         self.answer: Joined | BusError | None = None
         self.room = True
+        self.waits = False
 
     def done(self, answer: Joined | BusError) -> None:
         assert self.answer is None
         self.answer = answer
+
+    def can_take(self, message: Message) -> bool:
+        return not self.waits
 
     def deliver(self, message: Message) -> bool:
         self.got.append(message.position.offset if message.position else message.payload)

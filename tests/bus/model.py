@@ -208,6 +208,9 @@ class Listener:
             needless = all(self.engine.has(message) for message in missed)
             assert not needless or len(missed) > self.engine.slice_messages
 
+    def can_take(self, message: Message) -> bool:
+        return not self.full
+
     def deliver(self, message: Message) -> bool:
         self.log.append(message)
         assert self.present

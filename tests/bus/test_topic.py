@@ -437,6 +437,31 @@ def test_what_was_missed_is_given_as_there_is_room(worker: Worker) -> None:
     assert member.got == [99, 100, 101, 102, 103]
 
 
+def test_who_can_take_nothing_of_what_it_missed_is_asked_again(worker: Worker) -> None:
+    """Other channels of the same connection may have taken the room, before the first message as well as later."""
+    member = Member()
+    member.waits = True
+    worker.join(worker.place(98), member=member)
+    assert member.joined.resumed == "full"
+    worker.topics.drained("c", member)
+    assert member.got == []
+    member.waits = False
+    worker.topics.drained("c", member)
+    assert member.got == [99, 100]
+
+
+def test_who_waits_for_room_is_given_the_latest_of_then(price: Worker) -> None:
+    member = Member()
+    member.waits = True
+    price.join(None, member=member)
+    price.publish(3)
+    price.deliver()
+    member.waits = False
+    price.topics.drained("c", member)
+    price.work()
+    assert member.got == [8]
+
+
 def test_who_falls_out_of_the_tail_is_given_it_by_reading(worker: Worker) -> None:
     member = Member()
     member.room = False

@@ -139,9 +139,15 @@ class ConnectionMember(Participant):
             self.wait_for_room(channel)
         return False
 
-    def has_room(self, payload: bytes) -> bool:
-        """Return whether a message can be written now, and the client is not too slow for it."""
-        return not self.is_behind and not self.connection._sending and self._fits(payload)
+    def can_take(self, message: Message) -> bool:
+        """Return whether a message can be written now; if not, the bus is told when that may be."""
+        connection = self.connection
+        if connection.state is not State.OPEN:
+            return True
+        if not self._behind and not connection._sending and self._fits(self.frame(message)[1]):
+            return True
+        self.wait_for_room(message.channel)
+        return False
 
     def _fits(self, payload: bytes) -> bool:
         connection = self.connection
@@ -308,8 +314,7 @@ def _give(
     for member in slowly:
         if member not in table:
             continue
-        if latest and not member.has_room(payload):
-            member.wait_for_room(message.channel)
+        if latest and not member.can_take(message):
             full[member] = False
         elif not member.deliver(message):
             full[member] = True

@@ -512,6 +512,9 @@ class _Control:
         self.sender = ""
         self._bus = bus
 
+    def can_take(self, message: Message) -> bool:
+        return True
+
     def deliver(self, message: Message) -> bool:
         self._bus.obey(message)
         return True

@@ -26,6 +26,13 @@ class Member(Protocol):
 
     sender: str
 
+    def can_take(self, message: Message) -> bool:
+        """Return whether there is room for a message of those that it missed.
+
+        If not, `Topics.drained` is to be called when there is, and not before this has returned.
+        """
+        ...
+
     def deliver(self, message: Message) -> bool:
         """Take a message; return False if it was taken, and there is no room for more.
 

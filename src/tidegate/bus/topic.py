@@ -187,6 +187,8 @@ class Topic(Order):
         """Take it that a member has room for more."""
         seat = self._seats.get(member)
         if seat is not None and seat.stage is _Stage.ROOM:
+            if self.latest:
+                seat.pending = ()  # there may be a later one
             self._go_on(seat)
 
     def next_wake(self) -> float | None:
@@ -310,6 +312,7 @@ class Topic(Order):
 
     def _go_on(self, seat: Joining) -> None:
         """Give a member what is there for it, until it has no room, or has all and gets to the table."""
+        asked = False
         while True:
             pending = seat.pending
             for number, message in enumerate(pending):
@@ -317,6 +320,10 @@ class Topic(Order):
                     seat.stage = _Stage.TURN
                     self.desk.turns.append(functools.partial(self._take_turn, seat))
                     return
+                if not asked and not seat.member.can_take(message):  # other channels of the member took the room
+                    seat.stage = _Stage.ROOM
+                    return
+                asked = True
                 self.desk.turn -= 1
                 seat.at = message.position
                 seat.pending = pending[number + 1 :] if number + 1 < len(pending) else ()
