@@ -98,14 +98,14 @@ async def test_those_that_are_not_open_are_skipped() -> None:
 @pytest.mark.parametrize("compression", [None, "deflate"])
 async def test_many_get_everything_in_order(compression: Any) -> None:
     """More than one turn has time for: what is sent to one of them, and its closing, come after what was broadcast."""
-    before = turns.seconds()
-    turns.set_seconds(0)
-    try:
-        async with contextlib.AsyncExitStack() as stack:
-            server, uri = await stack.enter_async_context(running(compression=compression))
-            clients = [await stack.enter_async_context(connect(uri, compression=compression)) for _ in range(60)]
-            for connection in await opened(server, 60):
-                await connection.send("hello")
+    async with contextlib.AsyncExitStack() as stack:
+        server, uri = await stack.enter_async_context(running(compression=compression))
+        clients = [await stack.enter_async_context(connect(uri, compression=compression)) for _ in range(60)]
+        for connection in await opened(server, 60):
+            await connection.send("hello")
+        before = turns.seconds()
+        turns.set_seconds(0)
+        try:
             for i in range(3):
                 broadcast(server.connections, f"{i}")
                 time.sleep(0.001)  # noqa: ASYNC251 - the loop must not turn
@@ -113,11 +113,11 @@ async def test_many_get_everything_in_order(compression: Any) -> None:
             for connection in server.connections:
                 await connection.send("own")
             broadcast(server.connections, "last")
-            server.close()
-            for client in clients:
-                assert [message async for message in client] == ["hello", "0", "1", "2", "own", "last"]
-    finally:
-        turns.set_seconds(before)
+        finally:
+            turns.set_seconds(before)
+        server.close()
+        for client in clients:
+            assert [message async for message in client] == ["hello", "0", "1", "2", "own", "last"]
 
 
 async def fragments(gate: asyncio.Event) -> AsyncIterator[str]:

@@ -124,15 +124,13 @@ cdef class Journal:
         PyMem_RawFree(self.ends)
         if self.head != NULL:
             PyBuffer_Release(&self.view)
-        if self.fd >= 0:
-            close(self.fd)
+        close(self.fd)
 
     @staticmethod
     def attach(int fd, bint anew=False):
         """Use the journal in the file behind the descriptor `fd`, or make one if all of its head is zero, or `anew`.
 
-        BlockingIOError: another process writes it. JournalError: it is no journal, or one of another format or size, or
-        the system ended before all of it was on disk.
+        BlockingIOError: another process writes it. JournalError: it is no journal of this format and size, or not whole.
         """
         cdef Journal self = Journal.__new__(Journal, _made)
         size = os.fstat(fd).st_size

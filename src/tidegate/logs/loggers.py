@@ -24,7 +24,10 @@ __all__ = ["NAMES", "Own", "adopt"]
 TOP: Final = "tidegate"
 NAMES: Final = (
     TOP,
-    *(f"{TOP}.{name}" for name in ("access", "admin", "client", "log", "metrics", "server", "supervisor", "worker")),
+    *(
+        f"{TOP}.{name}"
+        for name in ("access", "admin", "bus", "client", "hub", "log", "metrics", "server", "supervisor", "worker")
+    ),
 )
 
 
