@@ -150,7 +150,7 @@ class Subscription:
     # What a member does.
 
     def can_take(self, message: Message) -> bool:
-        """Return True: what it missed comes from one channel, and waits after `deliver` has said that there is no room."""
+        """Return True: it has one channel, which waits after `deliver` has said that there is no room."""
         return True
 
     def deliver(self, message: Message) -> bool:

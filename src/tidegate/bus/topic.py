@@ -312,30 +312,7 @@ class Topic(Order):
 
     def _go_on(self, seat: Joining) -> None:
         """Give a member what is there for it, until it has no room, or has all and gets to the table."""
-        asked = False
-        while True:
-            pending = seat.pending
-            for number, message in enumerate(pending):
-                if self.desk.turn <= 0:
-                    seat.stage = _Stage.TURN
-                    self.desk.turns.append(functools.partial(self._take_turn, seat))
-                    return
-                if not asked and not seat.member.can_take(message):  # other channels of the member took the room
-                    seat.stage = _Stage.ROOM
-                    return
-                asked = True
-                self.desk.turn -= 1
-                seat.at = message.position
-                seat.pending = pending[number + 1 :] if number + 1 < len(pending) else ()
-                if message.exclude and message.sender == seat.member.sender:
-                    continue
-                self.desk.counts.delivered += 1
-                room = seat.member.deliver(message)
-                if not self._is_seated(seat):
-                    return
-                if not room:
-                    seat.stage = _Stage.ROOM
-                    return
+        while self._give(seat):
             if seat.at == self.position:
                 del self._seats[seat.member]
                 self.members.add(seat.member)
@@ -349,6 +326,31 @@ class Topic(Order):
             if not messages:
                 seat.at = self.position
             seat.pending = messages
+
+    def _give(self, seat: Joining) -> bool:
+        """Give a member what is pending; return whether it was given all, and has room for more."""
+        pending = seat.pending
+        for number, message in enumerate(pending):
+            if self.desk.turn <= 0:
+                seat.stage = _Stage.TURN
+                self.desk.turns.append(functools.partial(self._take_turn, seat))
+                return False
+            if number == 0 and not seat.member.can_take(message):  # other channels of the member took the room
+                seat.stage = _Stage.ROOM
+                return False
+            self.desk.turn -= 1
+            seat.at = message.position
+            seat.pending = pending[number + 1 :] if number + 1 < len(pending) else ()
+            if message.exclude and message.sender == seat.member.sender:
+                continue
+            self.desk.counts.delivered += 1
+            room = seat.member.deliver(message)
+            if not self._is_seated(seat):
+                return False
+            if not room:
+                seat.stage = _Stage.ROOM
+                return False
+        return True
 
     def _take_turn(self, seat: Joining) -> None:
         if self._is_seated(seat) and seat.stage is _Stage.TURN:
