@@ -16,6 +16,7 @@
     tail         its last messages
     members      who is given messages
     connect      the engine that a URL names
+    watch        whether messages come over a link, and when a lost one is tried again
     memory       memory://, within one process
     envelope     the subprotocol for browsers
 
