@@ -19,7 +19,7 @@ import pytest
 from tests.support.patience import PATIENCE
 from tidegate.bus.base import SLICE_BYTES, SLICE_MESSAGES, Broker, Presence, Publication, State
 from tidegate.bus.policies import Policies
-from tidegate.channels import Channel, Message, Position
+from tidegate.channels import LISTED, UNLISTED, Channel, Message, Position
 from tidegate.exceptions import BusDown, BusError
 
 __all__ = ["POLICIES", "Connect", "Contract", "Peer", "peers"]
@@ -414,5 +414,41 @@ class Contract:
         assert await one.broker.present("h:3") == Presence(0)
         await one.broker.beat({})
         assert await two.broker.present("h:1") == Presence(2)
+        await two.broker.beat({})
+        assert await one.broker.present("h:1") == Presence(0)
+
+    async def test_names_outlive_the_end_of_who_told_them_and_connections_do_not(self, connect: Connect) -> None:
+        """So those who connect again to another process are there all the time."""
+        one, two = await connect(), await connect()
+        await two.broker.beat(
+            {"h:1": Presence(7, {"ada": b"{}"}), "h:2": Presence(3), "h:3": Presence(0, {"bob": b"1"})}
+        )
+        assert await one.broker.present("h:3") == Presence(0, {"bob": b"1"})
+        await two.broker.close()
+        async with asyncio.timeout(PATIENCE):
+            while (await one.broker.present("h:2")).connections:
+                await asyncio.sleep(0.01)  # another process may hear of the end a little later
+        assert await one.broker.present("h:1") == Presence(0, {"ada": b"{}"})
+        assert await one.broker.present("h:2") == Presence(0)
+        assert await one.broker.present("h:3") == Presence(0, {"bob": b"1"})
+        await one.broker.beat({"h:1": Presence(1, {"ada": b'{"back":true}'})})
+        assert await one.broker.present("h:1") == Presence(1, {"ada": b'{"back":true}'})
+
+    async def test_who_says_that_nobody_is_there_leaves_no_names(self, connect: Connect) -> None:
+        one, two = await connect(), await connect()
+        await two.broker.beat({"h:1": Presence(7, {"ada": b"{}"})})
+        await two.broker.beat({})
         await two.broker.close()
         assert await one.broker.present("h:1") == Presence(0)
+
+    async def test_many_names(self, connect: Connect) -> None:
+        one, two = await connect(), await connect()
+        names = {f"ü {number}": b'{"a":"%d"}' % number for number in range(LISTED)}
+        long = {"a" * 128: b'"%s"' % (b"b" * 1022)}
+        await one.broker.beat({"h:1": Presence(LISTED, names), "h:2": Presence(1, long)})
+        assert await two.broker.present("h:1") == Presence(LISTED, names)
+        assert await two.broker.present("h:2") == Presence(1, long)
+        await two.broker.beat({"h:1": Presence(1, {UNLISTED: b"null"})})
+        present = await two.broker.present("h:1")
+        assert present.connections == LISTED + 1
+        assert UNLISTED in (present.members or {})

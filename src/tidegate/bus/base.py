@@ -93,7 +93,9 @@ class Presence(NamedTuple):
 
     Attributes:
         connections: how many.
-        members: names and what is known of them, as JSON, where members are listed.
+        members: names and what is known of them, as JSON, where members are listed. Some of them may have gone a short
+            while ago. A name that several processes have is one, with what one of them says. An engine may give
+            UNLISTED alone in place of more than LISTED.
     """
 
     connections: int
@@ -190,7 +192,12 @@ class Broker(abc.ABC):
 
     @abc.abstractmethod
     async def beat(self, snapshot: Mapping[str, Presence]) -> None:
-        """Tell who of this process is in which channel; in force for 30 s, or until the next one or the end."""
+        """Tell who of this process is in which channel; in force for 30 s, or until the next one.
+
+        The names of the last one are in force beyond the end of the broker, even if its process was killed: for 15 s at
+        least, and for the 30 s at most. So who has to connect again, because a process ends, is there all the time. Its
+        connections end with it as soon as that is known. Who ends for good tells that nobody is there before it closes.
+        """
 
     @abc.abstractmethod
     async def present(self, channel: str) -> Presence:

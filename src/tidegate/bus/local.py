@@ -65,11 +65,8 @@ DEADLINE: Final = 5.0
 QUEUE_BYTES: Final = 8 << 20
 """Bytes that wait to be written, and bytes that wait to be acknowledged."""
 
-SNAPSHOT_CHANNELS: Final = 2000
-"""Channels in one frame of a snapshot, none of which comes near to a frame's limit."""
-
-MEMBERS: Final = 1000
-"""Names that a snapshot has of one channel; beyond them it has the number only."""
+SNAPSHOT_BYTES: Final = 1 << 20
+"""Bytes after which a snapshot goes on in another frame; one channel's names come nowhere near to a frame's limit."""
 
 # Plain numbers: those of an enumeration take longer than all the rest of a message.
 _MESSAGE: Final = int(Kind.MESSAGE)
@@ -156,9 +153,6 @@ class LocalBroker(Broker):
         if self._unacknowledged and self._life is not None:
             self._flushed = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._flushed], timeout=DEADLINE)
-        if self._snapshot:
-            with contextlib.suppress(BusDown):
-                await self.beat({})
         if self._link is not None:
             await self._link.drain(max(0.0, deadline - time.monotonic()))
         await self._end()
@@ -537,16 +531,15 @@ class LocalBroker(Broker):
         return request, call
 
     def _send_snapshot(self, link: LinkProtocol, request: int = 0) -> None:
-        channels = iter(self._snapshot.items())
-        flags = int(Flag.FIRST)
-        while True:
-            part = {name: _count(presence) for name, presence in itertools.islice(channels, SNAPSHOT_CHANNELS)}
-            last = len(part) < SNAPSHOT_CHANNELS
-            if last:
-                link.send(Kind.BEAT, flags | Flag.LAST, sequence=request, payload=pack_json(Snapshot(part)))
-                return
-            link.send(Kind.BEAT, flags, payload=pack_json(Snapshot(part)))
-            flags = 0
+        flags, size = int(Flag.FIRST), 0
+        part: dict[str, Count] = {}
+        for name, presence in self._snapshot.items():
+            part[name] = count = _count(presence)
+            size += len(name) + 20 + sum(len(who) + len(info) + 10 for who, info in (count.members or {}).items())
+            if size >= SNAPSHOT_BYTES:
+                link.send(Kind.BEAT, flags, payload=pack_json(Snapshot(part)))
+                part, flags, size = {}, 0, 0
+        link.send(Kind.BEAT, flags | Flag.LAST, sequence=request, payload=pack_json(Snapshot(part)))
 
     async def present(self, channel: str) -> Presence:
         link = self._linked()
@@ -582,7 +575,7 @@ def _policy(channel: Channel) -> Policy:
 
 
 def _count(presence: Presence) -> Count:
-    if presence.members is None or len(presence.members) > MEMBERS:
+    if presence.members is None:
         return Count(presence.connections)
     return Count(presence.connections, {name: msgspec.Raw(info) for name, info in presence.members.items()})
 

@@ -30,6 +30,9 @@ QUEUE_BYTES: Final = 2**23
 REMEMBERED: Final = 2**16
 """Channels without stored messages and subscribers, whose numbers go on all the same."""
 
+LEASE: Final = 30.0
+"""Seconds for which names are in force that a broker has told before it ended."""
+
 KEY_SECONDS: Final = 300.0
 KEYS: Final = 1000
 """Keys of publishers that a channel remembers."""
@@ -80,6 +83,7 @@ class Store:
     def __init__(self) -> None:
         self.subscribers: dict[str, dict[MemoryBroker, None]] = {}
         self.brokers: dict[MemoryBroker, None] = {}
+        self.left: list[tuple[float, dict[str, Presence]]] = []  # last snapshots of brokers that have ended, until when
         self._channels: OrderedDict[str, _Stored] = OrderedDict()  # least recently used first
 
     def channel(self, name: str) -> _Stored:
@@ -123,6 +127,7 @@ class MemoryBroker(Broker):
         self._queue: list[Message] = []
         self._queued = 0
         self._snapshot: dict[str, Presence] = {}
+        self._told_at = 0.0
 
     async def start(self, deliver: Deliver, tell: Tell) -> None:
         """Share the store of the URL; the state is up until the end."""
@@ -142,6 +147,7 @@ class MemoryBroker(Broker):
         for subscribers in store.subscribers.values():
             subscribers.pop(self, None)
         store.brokers.pop(self)
+        store.left.append((self._told_at + LEASE, self._snapshot))
         if not store.brokers:
             _STORES[self._loop].pop(self._url, None)
 
@@ -256,12 +262,16 @@ class MemoryBroker(Broker):
     async def beat(self, snapshot: Mapping[str, Presence]) -> None:
         """Tell who is in which channel."""
         self._snapshot = dict(snapshot) if self._open else {}
+        self._told_at = time.monotonic()
 
     async def present(self, channel: str) -> Presence:
         """Return who is in a channel."""
-        here = [found for broker in self._open.brokers if (found := broker._snapshot.get(channel)) is not None]
+        store, now = self._open, time.monotonic()
+        store.left = [(until, snapshot) for until, snapshot in store.left if until > now]
+        here = [found for broker in store.brokers if (found := broker._snapshot.get(channel)) is not None]
+        gone = [found for _, snapshot in store.left if (found := snapshot.get(channel)) is not None]
         members: dict[str, bytes] = {}
-        for one in here:
+        for one in (*gone, *here):
             members.update(one.members or {})
         return Presence(sum(one.connections for one in here), members or None)
 

@@ -35,6 +35,7 @@ from ..bus.link import (
     pack_json,
     unpack_json,
 )
+from ..channels import LISTED, UNLISTED
 
 __all__ = ["Party", "Requests"]
 
@@ -52,6 +53,12 @@ SNAPSHOT_BYTES = 64 << 20
 LEASE = 30.0
 """Seconds for which a snapshot is in force."""
 
+NAMES_LEASE = 15.0
+"""Seconds for which the names in it are, after the end of its link: who was there is about to connect again."""
+
+ENDED = 64
+"""Links that have ended whose names are kept, at most, and within the bytes of one snapshot."""
+
 NO_POLICY = Policy()
 
 
@@ -64,7 +71,7 @@ class Party:
         snapshot: who of it is where.
         beaten_at: when it said so.
         building: the frames of the next snapshot, so far.
-        size: their bytes.
+        size: their bytes, and after the last one those of the snapshot.
     """
 
     worker: bool
@@ -89,6 +96,7 @@ class Requests:
         self.switch = Switch(journal, self.on_frame, self.on_end, message_limit)
         self._journal = journal
         self._generation = -1
+        self._ended: list[tuple[float, Party]] = []  # processes that have ended, until when their names are kept
         self._policies: list[tuple[str, Policy]] | None = None  # the longest prefix first
         self._actions: dict[int, Callable[[Link, int, int, int, int, bytes], None]] = {
             Kind.OPEN: self._open,
@@ -113,7 +121,14 @@ class Requests:
             action(link, flags, channel, offset, sequence, payload)
 
     def on_end(self, link: Link) -> None:
-        """Tell the log of a link that has ended for a reason."""
+        """Keep the names of the process for a while, and tell the log if it has ended for a reason."""
+        party: Party = link.data
+        names = {name: Count(0, found.members) for name, found in party.snapshot.items() if found.members}
+        if names:
+            until = min(time.monotonic() + NAMES_LEASE, party.beaten_at + LEASE)
+            self._ended.append((until, Party(False, names, size=party.size)))
+            while len(self._ended) > ENDED or sum(ended.size for _, ended in self._ended) > SNAPSHOT_BYTES:
+                del self._ended[0]
         if link.ended:
             logger.warning("the link to %s ends: %s", link.name or "a process", link.ended)
 
@@ -230,17 +245,20 @@ class Requests:
 
     def count(self, name: str) -> Count:
         """Return who is in a channel, by all snapshots that are in force."""
-        since = time.monotonic() - LEASE
+        now = time.monotonic()
+        self._ended = [(until, party) for until, party in self._ended if until > now]
+        parties = [party for _, party in self._ended]
+        parties += [link.data for link in self.switch.links.values() if link.data.beaten_at > now - LEASE]
         connections = 0
         members: dict[str, msgspec.Raw] | None = None
-        for link in self.switch.links.values():
-            party: Party = link.data
+        for party in parties:
             found = party.snapshot.get(name)
-            if found is None or party.beaten_at < since:
-                continue
-            connections += found.connections
-            if found.members is not None:
-                members = {**(members or {}), **found.members}
+            if found is not None:
+                connections += found.connections
+                if found.members is not None:
+                    members = {**(members or {}), **found.members}
+        if members is not None and (UNLISTED in members or len(members) > LISTED):
+            members = {UNLISTED: msgspec.Raw(b"null")}
         return Count(connections, members)
 
 
