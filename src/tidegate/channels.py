@@ -12,6 +12,7 @@ browsers (the envelope).
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
@@ -198,6 +199,7 @@ class Joined(NamedTuple):
     retry_after: float | None = None
 
 
+@functools.lru_cache(maxsize=1024)  # most messages are for few channels
 def name_fault(name: str) -> str | None:
     """Return what is wrong with the name of a channel, or None."""
     if not name:

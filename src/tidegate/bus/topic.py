@@ -362,7 +362,9 @@ class Topic(Order):
         """Give a message to the members."""
         latest = self.latest and message.position is not None
         full = self.members.fan_out(message, latest)
-        self.desk.counts.delivered += len(self.members) - sum(not taken for taken in full.values())
+        self.desk.counts.delivered += len(self.members)
+        if full:
+            self.desk.counts.delivered -= sum(not taken for taken in full.values())
         if latest:
             for member, taken in full.items():
                 if self.members.discard(member):
