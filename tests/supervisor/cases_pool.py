@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable
 
 from tests.supervisor.staged import Stage, replace
+from tidegate._core.journal import make_memory
 from tidegate.ipc.pipe import StopMode
 from tidegate.supervisor.pool import WorkerPool
 
@@ -62,6 +63,24 @@ def who_works(stage: Stage) -> None:
         assert list(pool.children()) == pool.working() == [slot.current for slot in pool.workers]
         assert pool.admin.children == []
         assert pool.connections() == 0
+        return True
+
+    asked(stage, done)
+
+
+def a_hub_that_failed_before_an_upgrade(stage: Stage) -> None:
+    """Nobody is in its slot, and the timer that would have filled it was of the program before."""
+
+    def done(pool: WorkerPool) -> bool:
+        slot = pool.hub.slot
+        if pool.hub.journal is None:
+            pool.hub.journal = make_memory(1 << 20)
+            replace(pool, "_hub_main", lambda journal, links, pipe, listener: 0)
+            slot.retry = pool.loop.call_later(1000, lambda: None)
+            pool.renew_hub()
+        assert slot.retry is None
+        assert slot.current is not None
+        slot.current.kill(signal.SIGKILL)
         return True
 
     asked(stage, done)

@@ -24,3 +24,7 @@ def test_nothing_is_forked_for_a_daemon_that_ends(tmp_path: Path) -> None:
 def test_who_works_and_what_there_is(tmp_path: Path) -> None:
     """Without an admin address there is no admin process, though its slot is there."""
     supervise(cases.who_works, tmp_path)
+
+
+def test_a_slot_is_filled_by_what_renews_it_though_it_is_empty(tmp_path: Path) -> None:
+    supervise(cases.a_hub_that_failed_before_an_upgrade, tmp_path)

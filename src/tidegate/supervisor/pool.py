@@ -540,19 +540,25 @@ class WorkerPool:
             self.renew_admin()
 
     def renew_admin(self) -> None:
-        """Replace the admin process."""
-        if (old := self.admin.current) is not None:
-            self.admin.step_down(old)
-            self.fill(self.admin)
-            self.end_helper(old)
+        """Replace the admin process, if there is an admin address."""
+        if self.config.admin is not None:
+            self._renew(self.admin)
 
     def renew_hub(self) -> None:
         """Replace the hub, if there is one: the next one waits until this one has left the journal."""
-        if (old := self.hub.slot.current) is not None:
-            self.hub.slot.step_down(old)
+        if self.hub.journal is not None:
             self.hub.unlink()
+            self._renew(self.hub.slot)
+
+    def _renew(self, slot: Slot) -> None:
+        """Replace what is in a slot; one that is empty, because its process has just failed, is filled now."""
+        slot.cancel_retry()
+        old = slot.current
+        if old is not None:
+            slot.step_down(old)
+        self.fill(slot)
+        if old is not None:
             self.end_helper(old)
-            self.fill(self.hub.slot)
 
     def end_helper(self, helper: Handle) -> None:
         """Let an admin process or a hub end."""
