@@ -6,6 +6,7 @@ the process (tests/hub/).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -347,6 +348,28 @@ def test_who_does_not_read_answers_is_not_read_either(bench: Bench) -> None:
         answers += one.receive()
     assert [frame.sequence for frame in answers if frame.kind == Kind.EXCERPT] == [*range(1, 41)]
     assert [each.sequence for each in acknowledgements(answers[-1].payload)] == [41]
+
+
+def test_who_does_not_read_acknowledgements_is_not_read_either(bench: Bench) -> None:
+    """Until it does; then each message is acknowledged."""
+    one = bench.peer(c=1)
+    one.link.open(2, bench.topic("h_c", 10))
+    batch = encode(Frame(Kind.PUBLISH, channel=2, sequence=1)) * 5000
+    batches, rest, turns = 0, b"", 0
+    while turns < 3:
+        batches, rest = (batches, rest) if rest else (batches + 1, batch)
+        try:
+            rest, turns = rest[one.socket.send(rest) :], 0
+        except BlockingIOError:
+            turns += 1
+        bench.turns(2)
+    assert QUEUE < one.link.waiting < QUEUE + PAYLOAD_LIMIT
+    acknowledged = 0
+    while acknowledged < batches * 5000:
+        with contextlib.suppress(BlockingIOError):
+            rest = rest[one.socket.send(rest) :] if rest else rest
+        bench.turns(1)
+        acknowledged += sum(len(list(acknowledgements(frame.payload))) for frame in one.receive())
 
 
 def test_what_had_waited_for_room_is_acknowledged_when_messages_are_dropped(bench: Bench) -> None:

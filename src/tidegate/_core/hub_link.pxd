@@ -11,6 +11,7 @@ cdef enum:
     QUEUE_BYTES = 16 << 20
     CHANNELS = 1 << 20
     READ_BYTES = 1 << 18
+    STORED_AT_ONCE = 4096  # acknowledgements in one frame
 
 
 # A channel that is open on a link.
@@ -51,6 +52,7 @@ cdef class Link:
     cdef int frame(self, tg_link_head *head, const uint8_t *payload) except -1
     cdef int message(self, tg_link_head *head, const uint8_t *payload) except -1
     cdef int acknowledge(self, uint64_t sequence, uint64_t epoch, uint64_t offset) except -1
+    cdef int frame_stored(self) except -1
     cdef void find_boundary(self) noexcept nogil
     cdef int drop(self) except -1
     cdef int flush(self) except -1

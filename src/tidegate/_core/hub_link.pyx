@@ -194,6 +194,8 @@ cdef class Link:
         """Acknowledge a message, at the end of the turn."""
         cdef uint32_t room
         cdef tg_link_stored *larger
+        if self.stored_count == STORED_AT_ONCE:
+            self.frame_stored()  # a process that reads none of them must not be read from for ever
         if self.stored_count == self.stored_room:
             room = self.stored_room * 2 if self.stored_room else 64
             larger = <tg_link_stored *>PyMem_RawRealloc(self.stored, room * sizeof(tg_link_stored))
@@ -243,16 +245,20 @@ cdef class Link:
         self.tail = to
         return self.frame(&notice, <const uint8_t *>&notice)  # without payload
 
+    cdef int frame_stored(self) except -1:
+        """Add a frame of the acknowledgements that there are."""
+        cdef tg_link_head head
+        memset(&head, 0, sizeof(head))
+        head.kind = TG_LINK_STORED
+        head.length = self.stored_count * sizeof(tg_link_stored)
+        self.stored_count = 0
+        return self.frame(&head, <const uint8_t *>self.stored)
+
     cdef int flush(self) except -1:
         """Send what the socket takes now."""
-        cdef tg_link_head head
         cdef Py_ssize_t done
         if self.stored_count:
-            memset(&head, 0, sizeof(head))
-            head.kind = TG_LINK_STORED
-            head.length = self.stored_count * sizeof(tg_link_stored)
-            self.stored_count = 0
-            self.frame(&head, <const uint8_t *>self.stored)
+            self.frame_stored()
         if self.tail == self.sent:
             return 0
         with nogil:
