@@ -153,6 +153,28 @@ def test_other_processes_connect_to_a_path(tmp_path: Path) -> None:
     listener.close()
 
 
+def test_who_says_nothing_takes_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for workers, which may be blocked."""
+    monkeypatch.setattr(module, "TICK", 0.01)
+    monkeypatch.setattr(module, "GREETING", 0.02)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "hub"))
+    listener.listen()
+    hubs = Hubs(listener=listener)
+    hubs.start()
+    worker = hubs.link()
+    ask(hubs.link(), hello(1))
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.settimeout(PATIENCE)
+        silent.connect(str(tmp_path / "hub"))
+        with silent.makefile("rb") as stream:
+            (frame,) = Decoder().feed(stream.read())
+    assert (frame.kind, frame.payload) == (Kind.TROUBLE, b"it has said nothing within 0.02 seconds")
+    assert ask(worker, hello(2))[0].kind == Kind.WELCOME
+    hubs.close()
+    listener.close()
+
+
 def test_a_process_of_another_user_is_not_linked(tmp_path: Path) -> None:
     """Root is; so the hub is another user's here."""
     listener = socket.socket(socket.AF_UNIX)

@@ -72,6 +72,7 @@ class Party:
         beaten_at: when it said so.
         building: the frames of the next snapshot, so far.
         size: their bytes, and after the last one those of the snapshot.
+        linked_at: when the link began.
     """
 
     worker: bool
@@ -79,6 +80,7 @@ class Party:
     beaten_at: float = 0.0
     building: dict[str, Count] | None = None
     size: int = 0
+    linked_at: float = field(default_factory=time.monotonic)
 
 
 class Requests:
