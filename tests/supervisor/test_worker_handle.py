@@ -257,6 +257,13 @@ def test_a_boot_that_fails_waits_also_the_first_time() -> None:
     assert 0.05 <= Backoff().next(served=None) <= 0.1
 
 
+def test_a_hub_is_never_waited_for_long() -> None:
+    """No worker serves without it, and there is no other one."""
+    backoff = Slot(0, FIRST, Role.HUB).backoff
+    assert backoff.next(served=3.0) == 0.0
+    assert max(backoff.next(served=None) for _ in range(12)) <= 0.5
+
+
 def test_a_slot_outlives_its_children() -> None:
     slot = Slot(3, FIRST)
     first, second = Handle(slot, FIRST, None), Handle(slot, SECOND, None)

@@ -27,7 +27,8 @@ class Links:
 
     Parameters:
         name: what operators call this process.
-        ask: called when the first link is needed.
+        ask: called when a link is needed, and none has come: also one to the hub that there was before, for a link may
+            end though the hub lives on.
 
     Attributes:
         generation: the number of its settings, by the newest of which the hub goes; it comes with a link.
@@ -35,7 +36,7 @@ class Links:
 
     def __init__(self, name: str, ask: Callable[[], None]) -> None:
         self.name, self.generation = name, 0
-        self._ask: Callable[[], None] | None = ask
+        self._ask = ask
         self._waiting: asyncio.Future[None] | None = None
         self._offered: socket.socket | None = None
 
@@ -50,13 +51,11 @@ class Links:
 
     async def connect(self) -> socket.socket:
         """Return the next link once it has come."""
-        if self._ask is not None:
-            ask, self._ask = self._ask, None
-            ask()
         while self._offered is None:
             if self._waiting is not None and not self._waiting.done():
                 raise BusError("this worker has one bus on local:// already: use that")
             self._waiting = asyncio.get_running_loop().create_future()
+            self._ask()
             await self._waiting
         sock, self._offered = self._offered, None
         return sock

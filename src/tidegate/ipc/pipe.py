@@ -46,7 +46,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
         stage: the stage that it has reached.
         error: why it ends, in full, if that is a failure.
         exit: the status with which the daemon should end, were this its only worker.
-        link: whether it needs a link to the hub, from now on.
+        link: whether it needs a link to the hub, now and after each end of the hub.
     """
 
     stage: Stage

@@ -238,7 +238,8 @@ class Handle:
             self.last_report_at = time.monotonic()
             if report.error is not None or report.exit:
                 self.failure = report
-            self.wants_link = self.wants_link or report.link
+            if report.link:
+                self.wants_link, self.is_linked = True, False
             if _STAGES.index(report.stage) > _STAGES.index(self.stage):
                 self.stage = report.stage
                 if report.stage == "ready":
@@ -319,14 +320,20 @@ class Handle:
 
 
 class Backoff:
-    """The delay until a slot is filled again: longer after each failure, until a child has lasted."""
+    """The delay until a slot is filled again: longer after each failure, until a child has lasted.
+
+    Parameters:
+        role: of the slot. There is no second hub: meanwhile nobody publishes, and no worker becomes ready.
+    """
 
     FIRST = 0.1  # seconds
     LONGEST = 30.0
+    LONGEST_OF_HUB = 0.5
     FORGET = 60.0  # after a child that served so long, earlier failures do not count
 
-    def __init__(self) -> None:
+    def __init__(self, role: Role = Role.WORKER) -> None:
         self.failures = 0
+        self._longest = self.LONGEST_OF_HUB if role is Role.HUB else self.LONGEST
 
     def next(self, served: float | None) -> float:
         """Return the delay after the end of a child that served so many seconds (None: it never became ready).
@@ -338,7 +345,7 @@ class Backoff:
         self.failures += 1
         if served is not None and self.failures == 1:
             return 0.0
-        longest: float = min(self.LONGEST, self.FIRST * 2.0 ** min(self.failures - 1, 20))
+        longest: float = min(self._longest, self.FIRST * 2.0 ** min(self.failures - 1, 20))
         return longest * random.uniform(0.5, 1.0)  # so that slots that fail for one reason do not retry as one
 
 
@@ -363,7 +370,7 @@ class Slot:
         self.current: Handle | None = None
         self.successor: Handle | None = None
         self.leaving: list[Handle] = []
-        self.backoff = Backoff()
+        self.backoff = Backoff(role)
         self.retry: Timer | None = None
 
     def state(self) -> SlotState:
