@@ -181,6 +181,7 @@ async def test_a_message_reaches_members_on_every_worker() -> None:
         assert "Error" not in daemon.log
 
 
+@pytest.mark.slow
 async def test_another_process_publishes_by_the_socket_beside_the_control_socket(tmp_path: Path) -> None:
     path = tmp_path / "control.hub"
     options = ("--control", str(tmp_path / "control.sock"))
@@ -228,6 +229,7 @@ async def test_nothing_is_lost_or_doubled_when_the_hub_or_a_worker_is_killed() -
         await check(daemon, [kill_hub, kill_worker, kill_hub], 8)
 
 
+@pytest.mark.slow
 async def test_nothing_is_lost_or_doubled_by_a_reload_and_an_upgrade() -> None:
     with Daemon(ROOM, target="application:app", workers=2, drain=0.2) as daemon:
         await check(daemon, [reload, upgrade, kill_hub], 8)
@@ -266,6 +268,7 @@ async def test_history_in_a_file_outlives_the_daemon(tmp_path: Path) -> None:
         assert (tmp_path / "history").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 async def test_history_in_memory_outlives_the_daemon_where_the_manager_keeps_it(tmp_path: Path) -> None:
     manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     manager.settimeout(PATIENCE)
@@ -302,6 +305,7 @@ async def test_history_in_memory_outlives_the_daemon_where_the_manager_keeps_it(
             assert await asyncio.to_thread(process.wait) == 0
 
 
+@pytest.mark.slow
 async def test_a_hub_that_hangs_is_replaced() -> None:
     with Daemon(ROOM, "--worker-timeout", "1", target="application:app", workers=2) as daemon:
         async with members(daemon, "h:1", 2) as clients:
@@ -316,6 +320,7 @@ async def test_a_hub_that_hangs_is_replaced() -> None:
             assert f"hub (pid {stopped}) has hung" in daemon.log
 
 
+@pytest.mark.slow
 async def test_a_hub_that_is_killed_while_workers_drain_is_replaced() -> None:
     """They may have something to publish."""
     with Daemon(ROOM, target="application:app", workers=2, drain=10) as daemon:
