@@ -48,17 +48,25 @@ UNMET = {
     "user": ("no_such_user", "(there is no such user): give the name or number of a user"),
     "group": ("no_such_group", "(there is no such group): give the name or number of a group"),
     "reload_on_change": (True, "(watchfiles is not installed): install it: pip install 'tidegate[reload]'"),
+    "bus": (
+        "redis://:secret@redis.example.com",
+        "(packages for this engine are not installed): install them: pip install 'tidegate[redis]'",
+    ),
     "cpu_affinity": ((9999,), "(9999 is not usable here): give processors of"),
 }
 
 
 @pytest.mark.parametrize("name", UNMET)
 def test_an_unmet_requirement_names_the_setting_and_the_remedy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    for package in ("watchfiles", "hiredis"):
+        monkeypatch.setitem(sys.modules, package, None)
     value, words = UNMET[name]
     config = msgspec.structs.replace(Config(application="a:b"), **{name: value})
-    with pytest.raises(ConfigError, match=rf"^--{name.replace('_', '-')} .* is not allowed.*{re.escape(words)}"):
+    with pytest.raises(
+        ConfigError, match=rf"^--{name.replace('_', '-')} .* is not allowed.*{re.escape(words)}"
+    ) as caught:
         prepare(config)
+    assert "secret" not in str(caught.value)
 
 
 def test_what_is_not_asked_for_is_not_required(monkeypatch: pytest.MonkeyPatch) -> None:

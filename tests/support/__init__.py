@@ -5,6 +5,7 @@
     rawpeer       clients and servers of raw bytes in an event loop
     rawclient     a client of raw bytes without one
     proxies       HTTP and SOCKS proxies
+    redis_server  Redis servers, sentinels, and a relay before one of them
     systemd       the service manager's side: a notify socket, sockets that are handed over
     programs      functions as programs: each runs in a process of its own
     coroutines    waiting in an event loop, exceptions as values

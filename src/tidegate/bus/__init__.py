@@ -16,6 +16,13 @@
     tail         its last messages
     members      who is given messages
     connect      the engine that a URL names
+    redis        redis://, between machines
+    redis_url        what its URLs say
+    redis_link       a link to a server that was found and checked
+    redis_connection     its two connections
+    redis_scripts    what runs within the server
+    redis_messages   messages and channels as Redis has them
+    redis_presence   who is where, as Redis has it
     watch        whether messages come over a link, and when a lost one is tried again
     memory       memory://, within one process
     envelope     the subprotocol for browsers

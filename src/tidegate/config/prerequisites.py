@@ -75,6 +75,7 @@ def prepare(config: Config) -> Identity | None:
     if config.reload_on_change and importlib.util.find_spec("watchfiles") is None:
         reason, remedy = "watchfiles is not installed", "install it: pip install 'tidegate[reload]'"
         raise ConfigError(settings()["reload_on_change"].flag, "true", reason=reason, remedy=remedy)
+    _check_bus(config)
     _check_processors(config)
     return identify(config.user, config.group)
 
@@ -146,6 +147,19 @@ def _limit_open_files(wanted: int | None) -> None:
     except (OSError, ValueError):
         allowed = f"a number up to {hard}, which is what the system allows, or max"
         raise ConfigError(settings()["open_files"].flag, str(wanted), allowed) from None
+
+
+def _check_bus(config: Config) -> None:
+    """Look whether the packages for the engine of the bus are installed."""
+    setting = settings()["bus"]
+    if config.bus == setting.default:
+        return
+    from ..bus.connect import missing
+
+    remedy = missing(config.bus)
+    if remedy is not None:
+        reason = "packages for this engine are not installed"
+        raise ConfigError(setting.flag, setting.show(config.bus) or "", reason=reason, remedy=f"install them: {remedy}")
 
 
 def _check_processors(config: Config) -> None:

@@ -107,6 +107,12 @@ class Setting:
         """Return the value that a text stands for; ConfigError names the option, the text and what is allowed."""
         return self.kind.parse(text, given_as or self.flag, secret=self.secret)
 
+    def show(self, value: Any) -> str | None:
+        """Return a value as it may be shown; None if it may not."""
+        if not self.secret or value == self.default:
+            return self.write(value)
+        return self.kind.mask(value) if self.kind.mask is not None else None
+
     def write(self, value: Any) -> str:
         """Return the text for a value."""
         return " ".join(map(self.kind.write, value)) if self.many else self.kind.write(value)
@@ -486,8 +492,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             BUS,
             "What carries messages of channels between workers: local:// is a process of the daemon, the hub, which"
             " keeps the history of channels in memory that outlives it, or in the file local:///PATH; with memory://"
-            " each worker has channels of its own. It starts if the application declares channels.",
+            " each worker has channels of its own. It starts if the application declares channels. Redis carries them"
+            " between machines, too; set a URL with a password in the environment or a file.",
             fixed=True,
+            secret=True,
         ),
     ] = "local://"
     bus_memory: Annotated[

@@ -341,8 +341,8 @@ def as_toml(resolved: Resolved) -> str:
 def _line(setting: Setting, value: Any, origin: Origin) -> str:
     if origin.source == "default" and setting.default_text:
         return f"# {setting.key}: {setting.default_text}"
-    if setting.secret and value != setting.default:
-        return f"# {setting.key}: not shown"
+    if setting.secret and setting.show(value) != setting.write(value):
+        return f"# {setting.key}: {setting.show(value) or 'not shown'}"
     if setting.many:
         return f"{setting.key} = [{', '.join(_toml(setting.kind, item) for item in value)}]"
     return f"{setting.key} = {_toml(setting.kind, value)}"

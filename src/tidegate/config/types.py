@@ -60,6 +60,7 @@ class Kind:
         read: from text to value; a ValueError's text, if any, says what is wrong.
         write: from value to text, the inverse of `read`.
         bare: the types that a configuration file may have without quotes.
+        mask: from a secret value to what may be shown of it; nothing may without it.
     """
 
     metavar: str
@@ -67,6 +68,7 @@ class Kind:
     read: Callable[[str], Any]
     write: Callable[[Any], str] = str
     bare: tuple[type, ...] = ()
+    mask: Callable[[Any], str] | None = None
 
     def parse(self, text: str, option: str, *, secret: bool = False) -> Any:
         """Return the value that a text stands for.
@@ -224,9 +226,16 @@ def _read_application(text: str) -> str:
 
 
 def _read_bus(text: str) -> str:
-    if not re.fullmatch(r"(local://(/.+)?|memory://)", text):
-        raise ValueError
+    from ..bus.connect import check_url  # with the engines' own checks, and only if it is set
+
+    check_url(text)
     return text
+
+
+def _mask_bus(url: str) -> str:
+    from ..bus.connect import mask
+
+    return mask(url)
 
 
 def _read_header(text: str) -> str:
@@ -325,7 +334,13 @@ SWITCH = Kind("true|false", "true or false", _read_switch, lambda on: str(on).lo
 SECONDS = Kind("SECONDS", "seconds, such as 10, 0.5, 500ms or 2m", _read_seconds, write_number, bare=(int, float))
 DURATION = replace(SECONDS, allowed="seconds above 0, such as 10, 0.5, 500ms or 2m", read=_read_positive_seconds)
 TIMEOUT = replace(SECONDS, allowed="seconds from 1 up, such as 30, 2.5 or 2m", read=_read_timeout)
-BUS = Kind("URL", "local://, local:///PATH of a file that keeps the history, or memory://", _read_bus)
+BUS = Kind(
+    "URL",
+    "local://, local:///PATH of a file that keeps the history, memory://, redis://HOST:PORT, rediss://HOST:PORT, or"
+    " redis+sentinel://HOST:PORT,HOST:PORT/SERVICE",
+    _read_bus,
+    mask=_mask_bus,
+)
 SIZE = Kind("SIZE", "bytes, such as 65536, 64KiB or 1MiB", _read_size, _write_size, bare=(int,))
 JOURNAL = replace(SIZE, allowed="bytes, from 32MiB to 16GiB", read=_read_journal)
 FRAMES = count(1, 1_000_000)

@@ -26,9 +26,9 @@ __all__ = ["Counters", "fingerprint"]
 def fingerprint(config: Config) -> int:
     """Return a hash of the settings, of 64 bits; secrets are not a part of it."""
     known = [
-        f"{name}={setting.write(getattr(config, name))}"
+        f"{name}={shown}"
         for name, setting in settings().items()
-        if not setting.secret and getattr(config, name) != setting.default
+        if getattr(config, name) != setting.default and (shown := setting.show(getattr(config, name))) is not None
     ]
     return int.from_bytes(hashlib.blake2b("\n".join(known).encode(errors="surrogateescape"), digest_size=8).digest())
 

@@ -169,7 +169,8 @@ class Worker:
         self._adopting = asyncio.Lock()  # commands are carried out in their order
         self._links: Links | None = None  # to the hub
         self._link = -1  # the descriptor of the last one
-        self._bus_url = config.bus.partition("://")[0] + "://"
+        # The path of local:///PATH is the hub's.
+        self._bus_url = "local://" if config.bus.startswith("local://") else config.bus
         self._tasks: set[asyncio.Task[None]] = set()
         self._due = 0.0
         self._ticks = 0
