@@ -120,8 +120,7 @@ class RedisBroker(Broker):
         link = self._link
         if link is not None:
             with contextlib.suppress(BusError):
-                for words in (*self._roster.commands({}), self._roster.end()):
-                    link.commands.send(_nothing, *words)
+                link.commands.send(_nothing, *self._roster.end())
                 await link.commands.ask(b"PING")  # what was sent before it is done
         life.cancel()
         await asyncio.wait([life])
@@ -501,8 +500,8 @@ class RedisBroker(Broker):
     async def present(self, channel: str) -> Presence:
         """Return who is in a channel."""
         keys = [self._roster.key(channel)]
-        (values,) = await self._evaluate(self._linked(), PRESENT, [(keys, [self._roster.leases])])
-        return merge(values)
+        (said,) = await self._evaluate(self._linked(), PRESENT, [(keys, [self._roster.leases])])
+        return merge(said)
 
 
 def _nothing(_: Any) -> None:

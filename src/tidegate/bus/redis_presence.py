@@ -3,14 +3,14 @@
     Roster    what the server was told, and what it is to be told
     merge     what all processes said, as one
 
-`q:CHANNEL` has what each process last said, `n:PROCESS` says that it lives. What a process that was killed has left is
-removed by those who read it, and ends by itself. What must not live here: when it is told (bus.py).
+`q:CHANNEL` has what each process last said, `n:PROCESS` is 1 while it lives and 0 after its end, until what it said is
+not in force any more; then that is removed by those who read it, and ends by itself. What must not live here: when it is told (bus.py).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -22,6 +22,9 @@ __all__ = ["LEASE", "Roster", "merge"]
 
 LEASE: Final = 30
 """Seconds for which a snapshot is in force."""
+
+AFTER: Final = 20
+"""Seconds for which names are in force after the end of their process."""
 
 KEPT: Final = 3600
 """Seconds for which a hash is kept after the last change of it."""
@@ -59,7 +62,7 @@ class Roster:
     def commands(self, snapshot: Mapping[str, Presence]) -> Iterable[Words]:
         """Give the commands that tell a snapshot; what has not changed is told again from time to time only."""
         now = time.monotonic()
-        yield (b"SET", f"{self.leases}{self._name}", b"", b"EX", LEASE)
+        yield (b"SET", f"{self.leases}{self._name}", 1, b"EX", LEASE)
         for channel in self._told.keys() - snapshot.keys():
             del self._told[channel]
             yield (b"HDEL", self.key(channel), self._name)
@@ -72,19 +75,19 @@ class Roster:
                 yield (b"EXPIRE", self.key(channel), KEPT)
 
     def end(self) -> Words:
-        """Return the command that ends the lease."""
-        return (b"DEL", f"{self.leases}{self._name}")
+        """Return the command that tells the end of this process."""
+        return (b"SET", f"{self.leases}{self._name}", 0, b"EX", AFTER)
 
 
-def merge(values: Iterable[bytes]) -> Presence:
-    """Return who is in a channel, from what each process said."""
+def merge(said: Sequence[tuple[bytes, bytes]]) -> Presence:
+    """Return who is in a channel, from leases and what their processes said."""
     connections = 0
     members: dict[str, bytes] = {}
-    for value in values:
+    for lease, value in sorted(said):  # what those say who live counts more
         try:
             count, names = _decoder.decode(value)
         except msgspec.MsgspecError:
             continue  # what a later release says
-        connections += count
+        connections += count if lease == b"1" else 0
         members.update(names or {})
     return Presence(connections, members or None)

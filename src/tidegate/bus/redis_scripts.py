@@ -171,11 +171,13 @@ else complete = top == 0 or (mode == 'before' and offset <= 1) end
 return {epoch, top, complete and 1 or 0, messages}
 """
 
-# KEYS: who is in the channel, by process. ARGV: what the names of processes' leases begin with.
+# KEYS: who is in the channel, by process. ARGV: what the names of processes' leases begin with. It returns leases, and
+# what their processes said.
 _PRESENT = """
 local all, living = redis.call('HGETALL', KEYS[1]), {}
 for index = 1, #all, 2 do
-  if redis.call('EXISTS', ARGV[1] .. all[index]) == 1 then living[#living + 1] = all[index + 1]
+  local lease = redis.call('GET', ARGV[1] .. all[index])
+  if lease then living[#living + 1] = {lease, all[index + 1]}
   else redis.call('HDEL', KEYS[1], all[index]) end
 end
 return living
