@@ -25,6 +25,14 @@
     redis_presence   who is where, as Redis has it
     watch        whether messages come over a link, and when a lost one is tried again
     memory       memory://, within one process
+    nats         nats://, over a server of NATS
+    nats_url         what its URL says
+    nats_link        a connection
+    nats_channel     a channel: how far it has come, and its order
+    nats_streams     what is stored, and that it is there
+    nats_reads       what a read gives of it
+    nats_presence    who is where, as processes tell each other
+    nats_words       subjects, and heads of messages
     envelope     the subprotocol for browsers
 
 What must not live here: frames of WebSocket, which members are given (asyncio/), processes.

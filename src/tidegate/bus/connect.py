@@ -50,11 +50,19 @@ def _redis(form: str) -> _Engine:
     )
 
 
+def _nats(form: str) -> _Engine:
+    return _Engine(
+        "nats NatsBroker", form, re.compile(r"[^\s]+"), "nats_url parse", needs=("nats", "nkeys"), extra="nats"
+    )
+
+
 ENGINES: Final = {
     "local": _Engine(
         "local LocalBroker", "local:// in a worker, or local:///PATH of a daemon's socket", re.compile(r"(/[^?#]+)?")
     ),
     "memory": _Engine("memory MemoryBroker", "memory:// or memory://NAME", re.compile(r"[\w.-]{0,64}", re.ASCII)),
+    "nats": _nats("nats://HOST:PORT/BUS"),
+    "tls": _nats("tls://HOST:PORT/BUS, which is NATS with TLS"),
     "redis": _redis("redis://HOST:PORT"),
     "rediss": _redis("rediss://HOST:PORT with TLS"),
     "redis+sentinel": _redis("redis+sentinel://HOST:PORT,HOST:PORT/SERVICE"),

@@ -277,8 +277,11 @@ class Order:
                 if not self.desk.follows(self.position, message):
                     self._skip(place_before(message), "trimmed")
                 self._advance(message)
-        if not part.complete and not part.messages and top.offset > self.position.offset:
-            self._skip(top, "trimmed")
+        if not part.messages and top.offset > self.position.offset:
+            if part.complete:
+                self.position = top  # where offsets are not the channel's alone: nothing is between them
+            else:
+                self._skip(top, "trimmed")
         return self.position != before
 
     def unread(self, now: float) -> None:

@@ -466,6 +466,9 @@ class Topic(Order):
             self._miss(seat, messages, "trimmed")
             return
         end = messages[-1].position if messages else place
+        if not messages and (not part.messages or offset_of(part.messages[-1]) > place.offset):
+            # Nothing is between the two places, whatever their offsets.
+            end = seat.at = max(place, min(part.top, position))
         assert end is not None
         rest = self.tail.after(end)
         if rest is not None:

@@ -492,8 +492,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             BUS,
             "What carries messages of channels between workers: local:// is a process of the daemon, the hub, which"
             " keeps the history of channels in memory that outlives it, or in the file local:///PATH; with memory://"
-            " each worker has channels of its own. It starts if the application declares channels. Redis carries them"
-            " between machines, too; set a URL with a password in the environment or a file.",
+            " each worker has channels of its own. It starts if the application declares channels. Redis and NATS"
+            " carry them between machines, too; set a URL with a password in the environment or a file.",
             fixed=True,
             secret=True,
         ),

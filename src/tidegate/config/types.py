@@ -336,8 +336,8 @@ DURATION = replace(SECONDS, allowed="seconds above 0, such as 10, 0.5, 500ms or 
 TIMEOUT = replace(SECONDS, allowed="seconds from 1 up, such as 30, 2.5 or 2m", read=_read_timeout)
 BUS = Kind(
     "URL",
-    "local://, local:///PATH of a file that keeps the history, memory://, redis://HOST:PORT, rediss://HOST:PORT, or"
-    " redis+sentinel://HOST:PORT,HOST:PORT/SERVICE",
+    "local://, local:///PATH of a file that keeps the history, memory://, redis://HOST:PORT, rediss://HOST:PORT,"
+    " redis+sentinel://HOST:PORT,HOST:PORT/SERVICE, nats://HOST:PORT/BUS or tls://HOST:PORT/BUS",
     _read_bus,
     mask=_mask_bus,
 )

@@ -1,0 +1,91 @@
+"""A nats-server of a test's own: on a free port, with a folder for JetStream, stopped at the end.
+
+What must not live here: tests.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.patience import PATIENCE
+
+__all__ = ["NatsServer", "nats_server"]
+
+COMMAND = "nats-server"
+
+
+class NatsServer:
+    """One server after the other, on one port.
+
+    Parameters:
+        folder: where its settings, its log and what it stores are.
+        settings: more lines of its settings.
+        jetstream: whether it stores.
+    """
+
+    def __init__(self, folder: Path, settings: Sequence[str] = (), jetstream: bool = True) -> None:
+        self.folder = folder
+        self.store = folder / "store"
+        self.port = _free_port()
+        self.log = folder / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(exist_ok=True)
+        # In debug mode a message takes as much of the log as of the wire, so that there is none.
+        lines = [f'listen: "127.0.0.1:{self.port}"', "max_payload: 4MB", *settings]
+        if jetstream:
+            lines.append(f'jetstream {{ store_dir: "{self.store}", max_mem: 256MB, max_file: 1GB }}')
+        (folder / "settings").write_text("\n".join(lines))
+
+    @property
+    def url(self) -> str:
+        """Where it is, without a bus."""
+        return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it, and return once it is ready."""
+        with self.log.open("ab") as log:
+            begin = log.tell()
+            self._process = subprocess.Popen([COMMAND, "-c", str(self.folder / "settings")], stderr=log)
+        deadline = time.monotonic() + PATIENCE
+        while b"Server is ready" not in self.log.read_bytes()[begin:]:
+            assert self._process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.01)
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """End it, with a signal."""
+        process, self._process = self._process, None
+        if process is not None:
+            os.kill(process.pid, signal.SIGCONT)
+            process.send_signal(number)
+            process.wait(PATIENCE)
+
+
+@contextmanager
+def nats_server(folder: Path, settings: Sequence[str] = (), jetstream: bool = True) -> Iterator[NatsServer]:
+    """Run a server."""
+    server = NatsServer(folder, settings, jetstream)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.end()
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
