@@ -45,7 +45,7 @@ ROOT_FLOORS = {
     },
     "grammar": {"exceptions", "uri", "headers", "http11", "proxy", "forwarded", "proxy_protocol", "extensions"},
     "chapters": {"server", "client", "closing", "keepalive", "limits", "protocol"},
-    "front": {"", "__main__", "connection"},
+    "front": {"", "__main__", "as_websockets", "connection"},
 }
 
 # Floor -> the floors that it may import, and single modules as doors into others.

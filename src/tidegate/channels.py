@@ -35,7 +35,7 @@ LISTED: Final = 1000
 """Names of a channel that are listed, where there is presence; with more, each change would be told to as many."""
 
 UNLISTED: Final = ""
-"""Stands for all names where there are more; nobody has this one."""
+"""Stands for all names where there are more; it is the name of none."""
 
 _POSITION = re.compile(r"([A-Za-z0-9_-]{1,32})\.(0|[1-9][0-9]{0,18})", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")

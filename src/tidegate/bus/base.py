@@ -196,7 +196,7 @@ class Broker(abc.ABC):
 
         The names of the last one are in force beyond the end of the broker, even if its process was killed: for 15 s at
         least, and for the 30 s at most. So who has to connect again, because a process ends, is there all the time. Its
-        connections end with it as soon as that is known. Who ends for good tells that nobody is there before it closes.
+        connections end with it as soon as that is known. Who ends for good tells that no member is left, and closes.
         """
 
     @abc.abstractmethod

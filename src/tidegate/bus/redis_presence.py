@@ -4,7 +4,8 @@
     merge     what all processes said, as one
 
 `q:CHANNEL` has what each process last said, `n:PROCESS` is 1 while it lives and 0 after its end, until what it said is
-not in force any more; then that is removed by those who read it, and ends by itself. What must not live here: when it is told (bus.py).
+not in force any more; then that is removed by those who read it, and ends by itself. What must not live here: when it
+is told (bus.py).
 """
 
 from __future__ import annotations

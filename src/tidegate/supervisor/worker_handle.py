@@ -323,7 +323,7 @@ class Backoff:
     """The delay until a slot is filled again: longer after each failure, until a child has lasted.
 
     Parameters:
-        role: of the slot. There is no second hub: meanwhile nobody publishes, and no worker becomes ready.
+        role: of the slot. There is no second hub: meanwhile nothing is published, and no worker becomes ready.
     """
 
     FIRST = 0.1  # seconds
