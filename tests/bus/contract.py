@@ -49,7 +49,11 @@ class Peer:
         self._delivering = False
 
     async def start(self) -> None:
-        await self.broker.start(self.deliver, self.states.append)
+        await self.broker.start(self.deliver, self.tell)
+
+    def tell(self, state: State) -> None:
+        self.states.append(state)
+        self._changed.set()
 
     def deliver(self, messages: Sequence[Message]) -> None:
         assert not self._delivering
@@ -65,6 +69,14 @@ class Peer:
                 self._changed.clear()
                 await self._changed.wait()
         return self.messages
+
+    async def told(self, *kinds: str) -> State:
+        """Wait until the last states that were told are of these kinds, and return the last one."""
+        async with asyncio.timeout(PATIENCE):
+            while [state.kind for state in self.states[-len(kinds) :]] != list(kinds):
+                self._changed.clear()
+                await self._changed.wait()
+        return self.states[-1]
 
     async def payloads(self, count: int) -> list[bytes]:
         """Wait for that many messages, and return what is in them."""

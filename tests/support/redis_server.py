@@ -46,7 +46,7 @@ class RedisServer:
         self.port = free_port()
         self._temporary = tempfile.TemporaryDirectory()
         self.folder = Path(self._temporary.name)
-        self.options = ("save ''", *options)
+        self.options = ("save ''", "repl-diskless-sync-delay 0", *options)
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -69,7 +69,7 @@ class RedisServer:
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen([self.program[0], str(file), *self.program[1:]], stdout=log, stderr=log)
-        self.until(lambda: self.command("PING") == b"PONG")
+        self.until(self._answers)
 
     def end(self, number: int = signal.SIGTERM) -> None:
         """Send it a signal, and return once it has ended; if it does not run, nothing is done."""
@@ -103,6 +103,12 @@ class RedisServer:
             raise reply
         return reply
 
+    def _answers(self) -> bool:
+        try:
+            return bool(self.command("PING"))
+        except hiredis.ReplyError as error:
+            return str(error).startswith("NOAUTH")  # it is ready, and wants a password
+
     def until(self, condition: Any) -> None:
         """Return once a condition holds."""
         deadline = time.monotonic() + PATIENCE
@@ -132,7 +138,7 @@ class Sentinel(RedisServer):
             "sentinel failover-timeout it 5000",
             *options,
         )
-        self.options = self.options[1:]  # it saves nothing anyway
+        self.options = self.options[2:]  # it saves nothing, and has no replicas
 
     def master(self) -> int:
         """Return the port of the master."""
@@ -144,17 +150,20 @@ class Relay:
 
     Attributes:
         port: where it listens.
-        stalled: set to let nothing through, either way.
+        to: the port of the server, for new connections.
         delay: seconds by which everything is late.
         connections: how many there have been.
+        refuses: whether there are to be no more.
+        is_deaf: whether messages of subscriptions are dropped, though all else comes.
     """
 
     def __init__(self, port: int) -> None:
-        self._to = port
+        self.to = port
         self.port = 0
         self.delay = 0.0
         self.connections = 0
         self.refuses = False
+        self.is_deaf = False
         self._open = asyncio.Event()
         self._open.set()
         self._cut_after: int | None = None
@@ -179,6 +188,11 @@ class Relay:
         """Let nothing through: packets vanish, and nobody is told."""
         self._open.clear()
 
+    @property
+    def url(self) -> str:
+        """The URL of what is behind it."""
+        return f"redis://127.0.0.1:{self.port}"
+
     def go_on(self) -> None:
         """Let everything through that waited, and what comes."""
         self._open.set()
@@ -199,7 +213,7 @@ class Relay:
             writer.transport.abort()
             return
         try:
-            there, back = await asyncio.open_connection("127.0.0.1", self._to)
+            there, back = await asyncio.open_connection("127.0.0.1", self.to)
         except OSError:
             writer.transport.abort()
             return
@@ -214,6 +228,8 @@ class Relay:
                 if self.delay:
                     await asyncio.sleep(self.delay)
                 await self._open.wait()
+                if from_server and self.is_deaf and b"$7\r\nmessage" in data:
+                    continue
                 if from_server and self._cut_after is not None:
                     self._cut_after -= len(data)
                     if self._cut_after <= 0:
