@@ -7,6 +7,7 @@ the process (tests/hub/).
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -194,6 +195,17 @@ def test_nobody_publishes_before_a_greeting(bench: Bench) -> None:
     bench.turns()
     (frame,) = Decoder().feed(here.recv(1000))
     assert (frame.kind, frame.sequence) == (Kind.REFUSED, 9)
+    here.close()
+
+
+def test_a_switch_that_is_dropped_leaves_no_socket_open() -> None:
+    here, there = socket.socketpair()
+    journal = Journal.attach(make_memory(1 << 20))
+    switch = Switch(journal, lambda link, frame: None, lambda link: None)
+    switch.add(there.detach())
+    del switch
+    gc.collect()
+    assert here.recv(1) == b""
     here.close()
 
 
