@@ -49,7 +49,7 @@ class Position(NamedTuple):
 
     Attributes:
         epoch: which history it is; 1 to 32 letters, digits, `-` and `_`.
-        offset: the number of the last message; 0 before the first.
+        offset: the number of the last message; before the first, 0 or a number that another channel has.
     """
 
     epoch: str

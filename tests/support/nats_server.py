@@ -5,7 +5,6 @@ What must not live here: tests.
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -36,8 +35,7 @@ class NatsServer:
         self.port = _free_port()
         self.log = folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
-        folder.mkdir(exist_ok=True)
-        # In debug mode a message takes as much of the log as of the wire, so that there is none.
+        folder.mkdir(parents=True, exist_ok=True)
         lines = [f'listen: "127.0.0.1:{self.port}"', "max_payload: 4MB", *settings]
         if jetstream:
             lines.append(f'jetstream {{ store_dir: "{self.store}", max_mem: 256MB, max_file: 1GB }}')
@@ -47,11 +45,6 @@ class NatsServer:
     def url(self) -> str:
         """Where it is, without a bus."""
         return f"nats://127.0.0.1:{self.port}"
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
 
     def start(self) -> None:
         """Start it, and return once it is ready."""
@@ -64,11 +57,16 @@ class NatsServer:
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.01)
 
+    def send(self, number: int) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def end(self, number: int = signal.SIGTERM) -> None:
         """End it, with a signal."""
         process, self._process = self._process, None
         if process is not None:
-            os.kill(process.pid, signal.SIGCONT)
+            process.send_signal(signal.SIGCONT)
             process.send_signal(number)
             process.wait(PATIENCE)
 

@@ -31,7 +31,7 @@ from ..channels import Message, Position
 from ..exceptions import BusBusy, BusDown, BusError, MessageTooBig
 from .base import SLICE_MESSAGES, Broker, Deliver, Presence, Publication, Slice, State, Tell
 from .nats_channel import NatsChannel
-from .nats_link import LinkEnded, NatsLink, NoResponders, Reply
+from .nats_link import LinkEnded, NatsLink, NoResponders, Refused, Reply
 from .nats_presence import ASK_AGAIN, Snapshots
 from .nats_reads import Place, read_after, read_newest, tops
 from .nats_streams import DEADLINE, Api, Stream, StreamLost
@@ -57,6 +57,8 @@ LOOK: Final = 5.0
 
 OVERTAKEN: Final = 0.05
 """Seconds for which a message waits for the one before it; then that is taken to be lost."""
+
+LINK_ERRORS: Final = (LinkEnded, TimeoutError, NoResponders, StreamLost)
 
 AWAY: Final = "JetStream is away, or a stream was deleted"
 
@@ -125,8 +127,10 @@ class NatsBroker(Broker):
         self._loop = asyncio.get_running_loop()
         try:
             link = await self._begin()
+        except Refused as error:
+            raise BusError(f"NATS does not let this user in: {error}") from None
         except (LinkEnded, NoResponders, StreamLost) as error:
-            self._reason = str(error)
+            self._reason = str(error) or AWAY
             raise BusDown(self._reason) from None
         self._life = self._loop.create_task(self._live(link), name="link to NATS")
 
@@ -186,10 +190,12 @@ class NatsBroker(Broker):
                     await self._restore(link)
             except BaseException as error:
                 self._link = None
-                reason = "no answer" if isinstance(error, TimeoutError) else str(error)
+                reason = str(error) or AWAY
+                if isinstance(error, TimeoutError):
+                    reason = f"{server}: {link.trouble or 'no answer'}"
                 link.abort(reason)
                 await link.closed()
-                if not isinstance(error, LinkEnded | TimeoutError | NoResponders | StreamLost):
+                if isinstance(error, Refused) or not isinstance(error, LINK_ERRORS):
                     raise
                 reasons.append(reason)
                 continue
@@ -256,7 +262,8 @@ class NatsBroker(Broker):
             await asyncio.wait([link.ended], timeout=LOOK)
             if self._jetstream and not link.ended.done():
                 for stream in self._streams.values():
-                    await stream.mark(api, await stream.look(api))
+                    await stream.look(api)
+                    await stream.mark(api)
         return link.ended.result()
 
     def _linked(self) -> NatsLink:

@@ -1,8 +1,8 @@
 """One connection to one server of NATS: what nats-py does, and what comes given on at once.
 
-    LinkEnded       it is over
-    NoResponders    what was asked is not there
-    NatsLink        nats-py's client, without its queue and task per subscription, and without its reconnecting
+    LinkEnded, Refused      it is over; it may not begin
+    NoResponders            what was asked is not there
+    NatsLink                nats-py's client, without its queue and task per subscription, and without its reconnecting
 
 nats-py connects, identifies the user, has TLS, reads the protocol and notices a server that does not answer pings. Its
 way to a subscriber is a queue and a task for each, and what it repeats after a reconnect it does not confirm; so here
@@ -24,14 +24,14 @@ from nats.aio.client import Client
 
 from .nats_url import Settings
 from .nats_words import Words, status_of
-from .watch import Watch
+from .watch import SILENCE, Watch
 
-__all__ = ["LinkEnded", "NatsLink", "NoResponders", "Reply"]
+__all__ = ["LinkEnded", "NatsLink", "NoResponders", "Refused", "Reply"]
 
 CONNECT: Final = 5.0
 """Seconds to connect to one server."""
 
-CLOSE: Final = 2.0
+CLOSE: Final = 0.5
 """Seconds to end a connection; it is aborted already."""
 
 PING_INTERVAL: Final = 5
@@ -49,6 +49,10 @@ Take = Callable[[int, bytes, bytes | None], None]
 
 class LinkEnded(Exception):
     """The connection is over; its text says why."""
+
+
+class Refused(LinkEnded):
+    """The server does not let this user in."""
 
 
 class NoResponders(Exception):
@@ -103,6 +107,7 @@ class NatsLink(Client):
 
         Raises:
             LinkEnded: that is not possible; the text says why, without secrets.
+            Refused: the server does not let this user in.
         """
         self._must_be_tls = settings.tls
         options = settings.credentials()
@@ -133,9 +138,10 @@ class NatsLink(Client):
             text = "no answer" if isinstance(why, TimeoutError) else str(why).removeprefix("nats: ")
             self.abort(f"{server}: {text or type(why).__name__}")
             await self.closed()
-            raise LinkEnded(self.ended.result()) from None
+            refused = "authorization violation" in text.lower()
+            raise (Refused if refused else LinkEnded)(self.ended.result()) from None
         self._inbox_sid = self.subscribe(f"{self._words.inbox}*")
-        self._watch = Watch(self._probe, self.abort)
+        self._watch = Watch(self._probe, self.abort, SILENCE)
 
     # Its end.
 

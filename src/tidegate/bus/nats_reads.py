@@ -96,7 +96,7 @@ async def _read_nothing(
     known = after.offset
     if place is not None and known >= place.told:
         known = max(known, place.verified)
-    complete = last is not None or info.first <= known + 1
+    complete = last is not None or stream.is_whole(info, known)
     return Slice([], Position(stream.epoch, info.last), complete)
 
 
@@ -116,7 +116,7 @@ async def _follows(stream: Stream, api: Api, subject: str, place: int, count: in
     info = await stream.look(api, None if count is not None else subject)
     if count is None:
         count = info.subjects.get(subject, 0)
-    return count < stream.per_channel and info.first <= place + 1
+    return count < stream.per_channel and stream.is_whole(info, place)
 
 
 async def read_newest(
@@ -283,7 +283,7 @@ async def tops(stream: Stream, api: Api, subjects: Sequence[str], places: Sequen
     for last, place in zip(lasts, places, strict=True):
         if last is not None:
             told = last.sequence if place is None else max(last.sequence, place.told)
-        elif place is None or after.first > max(place.told, place.verified) + 1:
+        elif place is None or not stream.is_whole(after, max(place.told, place.verified)):
             told = before.last  # nothing is stored; what was is too old, if anything was
         else:
             told = place.told

@@ -200,7 +200,7 @@ class Stream:
         if epoch != self.epoch:
             self.epoch, self.live, self.floor = epoch, self._words.live(self.prefix, birth), 0
         await self._check_end(api, info)
-        await self.mark(api, info)
+        await self.mark(api)
 
     async def info(self, api: Api, subject: str | None = None) -> Info | None:
         """Return what the stream is; None if there is none.
@@ -285,12 +285,10 @@ class Stream:
             self.floor += 1
         self.floor = max(self.floor, info.last)
 
-    async def mark(self, api: Api, info: Info) -> None:
-        """Store a mark, unless there is none needed yet, or a new one is there."""
+    async def mark(self, api: Api) -> None:
+        """Store a mark, unless there is a new one."""
         interval = self._age / MARKS
         now = time.time()
-        if not info.last or _seconds(info.created) > now - interval:
-            return
         slot = int(now // interval) % MARKS
         subject = f"{self.subject}~{slot}"
         last = await self.last(api, subject)
@@ -298,6 +296,10 @@ class Stream:
             # The time names it: of several processes that do this at once, one does.
             headers = f"NATS/1.0\r\nNats-Msg-Id: ~{int(now // interval)}\r\n\r\n".encode()
             await answer(api.link.call(subject, b"", headers))
+
+    def is_whole(self, info: Info, place: int) -> bool:
+        """Return whether nothing that came after a place has been too old, or purged: the oldest goes first."""
+        return info.first <= place + 1
 
     # What it stores.
 
