@@ -5,10 +5,15 @@ What must not live here: the page and its server (demo_application.py), the daem
 
 from __future__ import annotations
 
+import contextlib
+import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import click
 
+from ..ipc.control_protocol import socket_path
 from . import CONTEXT, Command
 from .options import loader, parameters
 from .serve import run
@@ -16,25 +21,51 @@ from .serve import run
 __all__ = ["command"]
 
 WORKERS = 2
+FOLDER = "tidegate-demo-"
+"""What the name of the control socket's folder begins with, if the demo has made it."""
 
 
 @click.pass_context
 def _demo(ctx: click.Context, /, **_: Any) -> int:
-    """Serve a page that shows the server's time, pushed over a WebSocket, and echoes what the visitor types.
+    """Serve a page with a chat room and a counter, which all its visitors share.
 
-    Two workers serve it. The options are those of `tidegate serve`.
+    Two workers serve it. What is said and counted survives their reload, and the end of any of them. The options are
+    those of `tidegate serve`; without --control there is a control socket in a new folder.
 
     Exit status: 0 stopped on request; others are those of `tidegate serve`.
     """
-    sources = loader(ctx, application="tidegate.cli.demo_application:app", workers=WORKERS)
+    decided: dict[str, Any] = {"application": "tidegate.cli.demo_application:app", "workers": WORKERS}
+    sources = loader(ctx, **decided)
     config = sources.load()
+    control = socket_path(config.control, os.environ)
+    if config.control == "auto" and control is None:
+        control = os.path.join(tempfile.mkdtemp(prefix=FOLDER), "control.sock")
+        sources = loader(ctx, **decided, control=control)
+        config = sources.load()
+    if control is not None:
+        # For the page, which tells visitors what to try; and for an upgrade in place, which has the same socket.
+        os.environ["TIDEGATE_CONTROL"] = control = os.path.abspath(control)
     for address in config.bind:
         click.echo(f"page     http://{address}/")
     if config.admin is not None:
         click.echo(f"daemon   http://{config.admin}/")
         click.echo(f"metrics  http://{config.admin}/metrics")
+    if control is not None:
+        click.echo(f"control  {control}")
     click.echo("Ctrl-C stops it.")
-    return run(config, sources.load, sources.file)
+    supervisor = os.getpid()
+    try:
+        return run(config, sources.load, sources.file)
+    finally:
+        if control is not None and os.getpid() == supervisor:
+            _remove_folder(Path(control).parent)
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove the control socket's folder, if the demo has made it; with an upgrade that was another process's work."""
+    if folder.name.startswith(FOLDER) and folder.parent == Path(tempfile.gettempdir()):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 command = Command(

@@ -1,69 +1,121 @@
-"""The demo's application, and an example of one: a page that shows the server's time and echoes what is typed.
+"""The demo's application, and an example of one: a chat room and a counter that the clients of all workers share.
 
-A handler, an ordinary HTTP page on the same address, and a clock that runs as long as the worker.
-`tidegate serve tidegate.cli.demo_application:app` is the same as `tidegate demo`.
+    chat:lobby                the room: who comes gets its last messages, who comes back those that were missed
+    count:plus, count:minus   the counter: how many messages the one has had, less how many the other
+    tab:...                   a channel of each page's own, in which it asks which worker it is connected to
+
+`tidegate serve tidegate.cli.demo_application:app` is the same as `tidegate demo`, but for the control socket.
 What must not live here: the command (demo.py), and anything that another application could not do as well.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
 import os
+import shlex
+import shutil
+import sys
+import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from tidegate import App, ConnectionClosed, Headers, Response, broadcast
+from tidegate import App, BusError, Channel, Headers, Response, channel_handler, javascript, members, publish
 
 if TYPE_CHECKING:
     from tidegate import Request, ServerConnection
 
-clients: set[ServerConnection] = set()
+CHAT = "chat:lobby"
+COUNTERS = ("count:plus", "count:minus")
+TAB = "tab:"
+
+NAME_LENGTH = 30
+TEXT_LENGTH = 500
+
+WEEK = 7 * 24 * 3600.0
+
+# No variable of a worker has the counter's value: another worker would have another one, and the end of a worker would
+# be its end. Nor is the value in a message: two workers that each add 1 to the last one would lose a click. A click is
+# a message, and the engine numbers the messages of a channel, without holes: a channel's position *is* how often it was
+# clicked. Two clicks at the same time are two messages; one that a page sends again, as its socket broke before the
+# answer came, is stored once. The last message is all that is kept, however often there are clicks, and a page that
+# joins knows the value by the position in the answer. When the engine begins a new history, the counter is 0 again for
+# all pages, which are told. See "State that all workers share" in deploy/guides/channels.md for other kinds of state.
+CHANNELS = {
+    "chat:": Channel(history=200, keep=WEEK),
+    "count:": Channel(history=1, keep=WEEK, recover="latest"),
+    # A channel of a tab has no policy, hence no history: what is answered there is of this moment only.
+}
 
 
-async def handler(websocket: ServerConnection) -> None:
-    """Greet with the time, then send every text back; the clock reaches the connection meanwhile."""
-    clients.add(websocket)
-    try:
-        await websocket.send(time_message())
-        async for message in websocket:
-            await websocket.send(json.dumps({"echo": message}) if isinstance(message, str) else message)
-    except ConnectionClosed:
-        pass  # the browser left while an answer was under way
-    finally:
-        clients.discard(websocket)
+def may_join(websocket: ServerConnection, channel: str, since: str | None) -> bool:
+    """Let each client join the channels that there are, and channels of tabs."""
+    return channel in (CHAT, *COUNTERS) or channel.startswith(TAB)
 
 
-def time_message() -> str:
-    """Return the page's message: the time, and the worker that sent it."""
-    return json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "worker": os.getpid()})
+async def may_publish(websocket: ServerConnection, channel: str, data: Any) -> dict[str, Any] | bool:
+    """Return what is published instead of what a client sends, which may be anything; False denies."""
+    if channel == CHAT:
+        return said(data)
+    if channel in COUNTERS:
+        return {"worker": os.getpid()}
+    if channel.startswith(TAB):
+        return {
+            "worker": os.getpid(),
+            "supervisor": os.getppid(),
+            "reload": reload_command(),
+            "here": await members(CHAT),
+        }
+    return False
 
 
-async def push_time() -> None:
-    """Send the time to every client of this worker, at each full second."""
-    while True:
-        await asyncio.sleep(1 - datetime.now(UTC).microsecond / 1_000_000)
-        broadcast(clients, time_message())
+def reload_command() -> str:
+    """Return what a visitor with a shell on this machine may type to reload the daemon."""
+    control = os.environ.get("TIDEGATE_CONTROL")
+    if control is None:
+        return f"kill -HUP {os.getppid()}"
+    beside = str(Path(sys.executable).with_name("tidegate"))
+    program = "tidegate" if shutil.which("tidegate") == beside else beside
+    return shlex.join((program, "reload", "--control", control))
+
+
+def said(data: Any) -> dict[str, Any] | bool:
+    """Return a message of the chat; False for what is none."""
+    if not isinstance(data, dict):
+        return False
+    name, text = (data.get(key) for key in ("name", "text"))
+    if not (isinstance(name, str) and isinstance(text, str) and name.strip() and text.strip()):
+        return False
+    return line(text.strip()[:TEXT_LENGTH], name.strip()[:NAME_LENGTH])
+
+
+def line(text: str, name: str | None = None) -> dict[str, Any]:
+    """Return a line of the chat: of a client with that name, or of this worker."""
+    return {"name": name, "text": text, "worker": os.getpid(), "time": time.time()}
 
 
 @contextlib.asynccontextmanager
 async def lifespan() -> AsyncIterator[None]:
-    """Run the clock from the worker's start to its end."""
-    clock = asyncio.create_task(push_time())
-    try:
-        yield
-    finally:
-        clock.cancel()
+    """Say in the chat that this worker starts, and that it ends."""
+    await announce("starts")
+    yield
+    await announce("has ended")
+
+
+async def announce(what: str) -> None:
+    """Say in the chat what this worker does. It does it all the same if that cannot be said."""
+    with contextlib.suppress(BusError):
+        await publish(CHAT, line(f"worker {os.getpid()} {what}"), wait=1.0)
 
 
 def process_request(connection: ServerConnection, request: Request) -> Response | None:
-    """Answer an ordinary request with the page; None lets a WebSocket handshake go on."""
+    """Answer an ordinary request with the page or its script; None lets a WebSocket handshake go on."""
     if "Upgrade" in request.headers:
         return None
+    if request.path == "/tidegate.js":
+        return javascript()
     if request.path != "/":
         return connection.respond(404, f"there is nothing at {request.path}\n")
     body = page()
@@ -73,7 +125,7 @@ def process_request(connection: ServerConnection, request: Request) -> Response 
             "Content-Length": str(len(body)),
             "Content-Security-Policy": (
                 "default-src 'none'; connect-src 'self'; img-src data:; "
-                "style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+                "style-src 'unsafe-inline'; script-src 'self' 'unsafe-inline'"
             ),
             "Cache-Control": "no-store",
             "Connection": "close",
@@ -88,4 +140,12 @@ def page() -> bytes:
     return files("tidegate.cli").joinpath("demo.html").read_bytes()
 
 
-app = App(handler, process_request=process_request, lifespan=lifespan)
+handler = channel_handler(may_join=may_join, may_publish=may_publish)
+
+app = App(
+    handler,
+    select_subprotocol=handler.select_subprotocol,
+    process_request=process_request,
+    lifespan=lifespan,
+    channels=CHANNELS,
+)
