@@ -287,7 +287,7 @@ def check_equal(program: Program, tabs: Tabs, times: int) -> None:
     value = times * len(tabs) * CLICKS // 3
     expected = {name: [f"{name} {time} {n}" for time in range(1, times + 1) for n in SPOKEN] for name in tabs}
     wait_until(lambda: program.value == value, "the program's value")
-    wait_until(lambda: {*sum(expected.values(), [])} <= {*program.lines}, "all lines")
+    wait_until(lambda: all({*lines} <= {*program.lines} for lines in expected.values()), "all lines")
     for page in tabs.values():
         expect(page.locator("#value")).to_have_text(str(value), timeout=PATIENCE * 1000)
         wait_until(lambda page=page: said(page) == program.lines, "the same lines in a tab")  # type: ignore[misc]

@@ -40,9 +40,9 @@ WEEK = 7 * 24 * 3600.0
 # be its end. Nor is the value in a message: two workers that each add 1 to the last one would lose a click. A click is
 # a message, and the engine numbers the messages of a channel, without holes: a channel's position *is* how often it was
 # clicked. Two clicks at the same time are two messages; one that a page sends again, as its socket broke before the
-# answer came, is stored once. The last message is all that is kept, however often there are clicks, and a page that
-# joins knows the value by the position in the answer. When the engine begins a new history, the counter is 0 again for
-# all pages, which are told. See "State that all workers share" in deploy/guides/channels.md for other kinds of state.
+# answer came, is stored once. Only the last message is kept, however many there are: who joins gets it, and with it the
+# value. When the engine begins a new history, with a new daemon, the counter is 0 again for all pages, which are told.
+# This works for what can be counted; see "State" in deploy/guides/channels.md for what cannot.
 CHANNELS = {
     "chat:": Channel(history=200, keep=WEEK),
     "count:": Channel(history=1, keep=WEEK, recover="latest"),
@@ -62,12 +62,9 @@ async def may_publish(websocket: ServerConnection, channel: str, data: Any) -> d
     if channel in COUNTERS:
         return {"worker": os.getpid()}
     if channel.startswith(TAB):
-        return {
-            "worker": os.getpid(),
-            "supervisor": os.getppid(),
-            "reload": reload_command(),
-            "here": await members(CHAT),
-        }
+        with contextlib.suppress(BusError):  # else the page asks again
+            here = await members(CHAT)
+            return {"worker": os.getpid(), "supervisor": os.getppid(), "reload": reload_command(), "here": here}
     return False
 
 
