@@ -1,4 +1,5 @@
-"""The pages of the documentation's clock and counter, in a browser, with the programs of their time; over TLS, too.
+"""The pages of the documentation in a browser: clock and counter with the programs of their time, over TLS, too; and
+the room of the guide on channels.
 
 What must not live here: the same programs with other clients (tests/samples).
 """
@@ -20,6 +21,8 @@ import trustme
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.samples.running import source_of
+from tests.samples.test_guides import program
+from tests.support.harness import ROOT, Daemon
 from tests.support.patience import PATIENCE
 
 CLOCK = """
@@ -166,3 +169,20 @@ def test_a_certificate_that_the_browser_does_not_trust(
     page.wait_for_function("() => socket.readyState === WebSocket.CLOSED")
     expect(page.locator(".users")).to_have_text("?")
     expect(show(trusting, COUNTER, "wss", port, tmp_path).locator(".users")).to_have_text("1 user")
+
+
+@pytest.mark.slow
+def test_room(context: BrowserContext) -> None:
+    """The page of the guide on channels shows two visitors what one says; who comes later sees it, too."""
+    guide = (ROOT / "deploy" / "guides" / "channels.md").read_text(encoding="utf-8")
+    (html,) = re.findall(r"^```html\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
+    with Daemon(program("channels.md", "may_publish"), target="application:app", workers=2) as daemon:
+        (daemon.directory / "room.html").write_text(html, encoding="utf-8")
+        pages = [context.new_page() for _ in range(2)]
+        for number, page in enumerate(pages):
+            page.goto(f"http://{daemon.address}/")
+            expect(page.locator("li")).to_have_text(["hello"] * number)
+            page.fill("input", "hello")
+            page.press("input", "Enter")
+            for shown in pages[: number + 1]:
+                expect(shown.locator("li")).to_have_text(["hello"] * (number + 1))

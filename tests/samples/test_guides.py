@@ -1,6 +1,7 @@
 """The programs of the guides, as they are there, with clients on two workers.
 
     migrating.md    the chat and the counter in their forms for several processes
+    channels.md     applications, another process, and what a handler does
 
 What must not live here: whether other blocks run at all (tests/deploy/test_guides.py).
 """
@@ -13,13 +14,16 @@ import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import tidegate
 from tests.support.harness import ROOT, Daemon, wait_until
 from tests.support.patience import PATIENCE
-from tidegate import ClientConnection, connect
+from tidegate import Channel, ClientConnection, ServerConnection, Subprotocol, connect, serve
 
 
 def program(guide: str, function: str) -> str:
@@ -28,6 +32,13 @@ def program(guide: str, function: str) -> str:
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     (found,) = (block for block in blocks if f"def {function}(" in block)
     return found
+
+
+def functions(guide: str, function: str) -> SimpleNamespace:
+    """What that program defines, in this process."""
+    names: dict[str, Any] = {"__name__": "guide"}
+    exec(compile(program(guide, function), guide, "exec"), names)
+    return SimpleNamespace(**names)
 
 
 @asynccontextmanager
@@ -127,3 +138,102 @@ async def test_counter() -> None:
             for client in found:
                 await client.until("state", value - 1)
                 await client.until("users", len(found))
+
+
+@pytest.mark.slow
+async def test_room() -> None:
+    """The first program: what one says, clients on both workers hear, and who comes later, too."""
+    with Daemon(program("channels.md", "handler"), target="application:app", workers=2) as daemon:
+        async with clients(daemon, 4) as found:
+            await found[0].send("hello")
+            for client in found:
+                assert await text_of(client) == "hello"
+            async with connect(daemon.uri) as later:
+                assert await text_of(later) == "hello"
+
+
+async def text_of(client: ClientConnection) -> str:
+    async with asyncio.timeout(PATIENCE):
+        return str(await client.recv())
+
+
+async def test_resumable() -> None:
+    """A client of the handler that subscribes comes back with its position, and gets what it missed."""
+    app = functions("channels.md", "resumable").app
+    async with serve(app.handler, "127.0.0.1", 0, channels=app.channels) as server:
+        uri = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with connect(uri) as client:
+            assert (await received(client))["resumed"] == "new"
+            await client.send("one")
+            said = await received(client)
+            assert said["text"] == "one"
+        for text in ("two", "three"):
+            await tidegate.publish("chat:lobby", text)
+        async with connect(f"{uri}?since={said['at']}") as client:
+            assert await received(client) == {"resumed": "full", "at": said["at"]}
+            assert [(await received(client))["text"] for _ in range(2)] == ["two", "three"]
+        async with connect(f"{uri}?since=nonsense") as client:
+            assert (await received(client))["resumed"] == "failed"
+
+
+async def test_what_a_handler_does() -> None:
+    """The pieces about joins, publications, and what there is do what the text says."""
+    follow = functions("channels.md", "follow").follow
+    publish_all = functions("channels.md", "publish_all").publish_all
+    others = functions("channels.md", "look")
+    handled = asyncio.Event()
+
+    async def handler(websocket: ServerConnection) -> None:
+        await follow(websocket, {"chat:7": "nonsense"})
+        assert websocket.member is not None
+        assert websocket.member.channels == ("price:X",)
+        await websocket.join({"chat:lobby": None, "user:7": None})
+        await publish_all(websocket)
+        handled.set()
+        await websocket.wait_closed()
+
+    channels = {"chat:": Channel(history=60), "price:": Channel(history=1, recover="latest")}
+    async with serve(handler, "127.0.0.1", 0, channels=channels) as server:
+        client = await connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        got = [await text_of(client) for _ in range(4)]
+        assert got == ["a text message", str(b"a binary message"), '{"text":"anything else becomes JSON"}', "paid"]
+        async with asyncio.timeout(PATIENCE):
+            await handled.wait()
+        count, data = await others.look()
+        assert count == 1
+        assert data == ["paid", "to all but this one", got[2], b"a binary message", "a text message"]
+        await others.sign_out("7")
+        await client.wait_closed()
+        assert (client.close_code, client.close_reason) == (4001, "signed out")
+
+
+@pytest.mark.slow
+async def test_the_subprotocol_and_another_process(tmp_path: Path) -> None:
+    """The application for browsers, to a client that speaks as the table says; and a program that publishes to it."""
+    announce = functions("channels.md", "announce").announce
+    options = ("--control", str(tmp_path / "control.sock"))
+    with Daemon(program("channels.md", "may_publish"), *options, target="application:app", workers=2) as daemon:
+        async with connect(daemon.uri, subprotocols=[Subprotocol("tidegate.v1")]) as client:
+
+            async def ask(command: dict[str, Any]) -> Any:
+                await client.send(json.dumps(command))
+                return await received(client)
+
+            joined = await ask({"join": {"chat:lobby": None, "other": None}, "last": 50, "id": 1})
+            assert joined["joined"]["other"] == {"error": "denied"}
+            at = joined["joined"]["chat:lobby"]["at"]
+            epoch = at.partition(".")[0]
+            assert at == f"{epoch}.0"
+            assert await ask({"publish": "chat:lobby", "data": "", "id": 2}) == {"id": 2, "error": "denied"}
+            await announce(tmp_path / "control.hub", "hello")
+            assert await received(client) == {"c": "chat:lobby", "o": 1, "d": {"text": "hello"}}
+            answers = [await ask({"publish": "chat:lobby", "data": "hi", "id": 3}), await received(client)]
+            assert {"c": "chat:lobby", "o": 2, "d": {"text": "hi"}} in answers
+            assert {"id": 3, "at": f"{epoch}.2"} in answers
+            assert await ask({"presence": "chat:lobby", "id": 4}) == {"id": 4, "count": 1}
+            assert await ask({"leave": ["chat:lobby"], "id": 5}) == {"id": 5}
+
+
+async def test_the_test() -> None:
+    """The test of an application passes."""
+    await functions("channels.md", "test_all_hear_what_one_says").test_all_hear_what_one_says()
