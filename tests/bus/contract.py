@@ -4,8 +4,9 @@
         @pytest.fixture
         async def connect(self) -> AsyncIterator[Connect]: ...
 
-The fixture gives a function that starts one more broker of the same engine, and closes them all at the end. What must
-not live here: what only one engine promises; topics (test_topic.py), which are above engines.
+The fixture gives a function that starts one more broker of the same engine, and closes them all at the end. Engines
+with a link that can be lost, which are all but memory://, have a subclass of `LinkContract`. What must not live here:
+what only one engine promises; topics (test_topic.py), which are above engines.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 import pytest
 from msgspec import structs
 
 from tests.support.patience import PATIENCE
+from tidegate.bus import bus as bus_module
 from tidegate.bus.base import SLICE_BYTES, SLICE_MESSAGES, Broker, Presence, Publication, State
+from tidegate.bus.bus import Bus
 from tidegate.bus.policies import Policies
 from tidegate.channels import LISTED, UNLISTED, Channel, Message, Position
 from tidegate.exceptions import BusDown, BusError
 
-__all__ = ["POLICIES", "Connect", "Contract", "Peer", "peers"]
+__all__ = ["POLICIES", "Connect", "Contract", "Cuttable", "LinkContract", "Peer", "peers"]
 
 POLICIES: Mapping[str, Channel] = {
     "h:": Channel(history=20),
@@ -293,6 +297,30 @@ class Contract:
         assert all(result is None or isinstance(result, BusError) for result in results)
         await one.until(published)
 
+    async def test_what_is_read_and_what_comes_is_everything(self, connect: Connect) -> None:
+        """Who subscribes in the midst of publishing reads up to the top, and is given what is above it."""
+        one, two = await connect(), await connect()
+        start = await two.place("many:1")
+
+        async def publish() -> None:
+            for number in range(1, 101):
+                await two.publish("many:1", str(number).encode())
+
+        publishing = asyncio.create_task(publish())
+        for _ in range(5):
+            del one.messages[:]
+            (top,) = await one.broker.subscribe(["many:1"])
+            assert top is not None
+            part = await one.broker.read("many:1", start)
+            assert part.complete
+            known = [message for message in part.messages if message.position and message.position <= top]
+            await one.until(1 if not publishing.done() else 0)
+            came = [message for message in one.messages if message.position and message.position > top]
+            expected = numbers(1, len(known) + len(came))
+            assert payloads([*known, *came]) == expected
+            await one.broker.unsubscribe(["many:1"])
+        await publishing
+
     # Reading.
 
     async def test_reading_after_a_place(self, connect: Connect) -> None:
@@ -470,3 +498,119 @@ class Contract:
         present = await two.broker.present("h:1")
         assert present.connections == LISTED + 1
         assert UNLISTED in (present.members or {})
+
+
+class Cuttable(NamedTuple):
+    """A way to the engine that can be cut.
+
+    Attributes:
+        make: makes a broker that goes this way, not yet started.
+        cut: ends its link, and lets no other one come.
+        mend: lets links come again.
+    """
+
+    make: Callable[[Policies], Broker]
+    cut: Callable[[], None]
+    mend: Callable[[], None]
+
+
+class LinkContract(Contract):
+    """What engines promise whose links can be lost.
+
+    The fixture `cuttable` gives a `Cuttable` to the engine that `connect` leads to, too.
+    """
+
+    @pytest.fixture
+    async def one(self, cuttable: Cuttable) -> AsyncIterator[Peer]:
+        """A peer whose link can be cut."""
+        peer = Peer(cuttable.make(Policies(POLICIES)))
+        await peer.start()
+        yield peer
+        cuttable.mend()
+        await peer.broker.close()
+
+    async def test_a_lost_link_is_told_and_made_again(self, connect: Connect, one: Peer, cuttable: Cuttable) -> None:
+        two = await connect()
+        top, _ = await one.broker.subscribe(["h:1", "plain"])
+        for number in range(1, 3):
+            cuttable.cut()
+            await one.told("down")
+            with pytest.raises(BusDown):
+                await one.broker.tops(["h:1"])
+            with pytest.raises(BusDown):
+                await one.broker.subscribe(["h:2"])
+            assert isinstance((await one.publish("plain", b"nowhere"))[0], BusDown)
+            await two.publish("h:1", str(number).encode())
+            await two.publish("plain", b"missed")
+            cuttable.mend()
+            await one.told("down", "again")
+            assert payloads((await one.broker.read("h:1", top)).messages) == numbers(1, number)
+        generations = [state.generation for state in one.states if state.kind != "down"]
+        assert generations == sorted(set(generations))
+        # What was subscribed is, what was not is not, and comes again.
+        await two.publish("h:2", b"other")
+        await two.publish("plain", b"plain")
+        await two.publish("h:1", b"3")
+        assert sorted(await one.payloads(2)) == [b"3", b"plain"]
+
+    async def test_what_was_unsubscribed_without_a_link_does_not_come(
+        self, connect: Connect, one: Peer, cuttable: Cuttable
+    ) -> None:
+        two = await connect()
+        await one.broker.subscribe(["h:1", "h:2"])
+        cuttable.cut()
+        await one.told("down")
+        await one.broker.unsubscribe(["h:1"])
+        cuttable.mend()
+        await one.told("down", "again")
+        await two.publish("h:1", b"a")
+        await two.publish("h:2", b"b")
+        assert await one.payloads(1) == [b"b"]
+
+    async def test_what_is_published_without_a_link_is_stored_once_or_refused(
+        self, connect: Connect, one: Peer, cuttable: Cuttable
+    ) -> None:
+        two = await connect()
+        start = await two.place("h:1")
+        cuttable.cut()
+        await one.told("down")
+        publishing = asyncio.create_task(one.publish("h:1", b"a", wait=PATIENCE))
+        await asyncio.sleep(0)
+        cuttable.mend()
+        (result,) = await publishing
+        stored = payloads((await two.broker.read("h:1", start)).messages)
+        assert stored == ([b"a"] if isinstance(result, Position) else [])
+
+    async def test_members_have_what_is_stored_and_are_told_of_what_is_not(
+        self, connect: Connect, cuttable: Cuttable, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        two = await connect()
+        monkeypatch.setattr(bus_module, "connect", lambda url, policies: cuttable.make(policies))
+        async with (
+            asyncio.timeout(PATIENCE),
+            Bus("memory://", channels=POLICIES) as bus,
+            bus.subscribe("h:1") as stored,
+            bus.subscribe("plain") as plain,
+        ):
+            cuttable.cut()
+            while bus.state.kind != "down":
+                await asyncio.sleep(0.01)
+            await two.publish("h:1", b"a", b"b")
+            await two.publish("plain", b"missed")
+            cuttable.mend()
+            gap = await anext(plain)
+            assert gap.gap is not None
+            assert (gap.channel, gap.gap.after, gap.gap.position, gap.gap.reason) == ("plain", None, None, "link")
+            await two.publish("plain", b"c")
+            assert (await anext(plain)).data == b"c"
+            assert [(await anext(stored)).data for _ in range(2)] == [b"a", b"b"]
+
+    async def test_it_is_closed_without_a_link(self, one: Peer, cuttable: Cuttable) -> None:
+        await one.broker.subscribe(["h:1"])
+        cuttable.cut()
+        await one.told("down")
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(one.broker.close(), one.broker.close())
+        with pytest.raises(BusDown):
+            await one.broker.tops(["h:1"])
+        assert one.states[-1].kind == "down"

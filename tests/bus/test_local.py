@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.bus.contract import Connect, peers
-from tests.bus.contract import Contract as EngineContract
+from tests.bus.contract import Connect, Cuttable, peers
+from tests.bus.contract import LinkContract as EngineContract
 from tests.hub.processes import Hubs
 from tests.support.patience import PATIENCE
 from tidegate.bus.base import Presence, Publication, State
@@ -34,6 +34,31 @@ class TestContract(EngineContract):
     async def connect(self, hubs: Hubs) -> AsyncIterator[Connect]:
         async with peers(lambda policies: LocalBroker("local://", policies, hubs.connect)) as connect:
             yield connect
+
+    @pytest.fixture
+    def cuttable(self, hubs: Hubs) -> Iterator[Cuttable]:
+        links: list[socket.socket] = []
+        is_cut = False
+
+        async def connect() -> socket.socket:
+            if is_cut:
+                raise OSError("it is cut")
+            link = hubs.link()
+            links.append(link.dup())
+            return link
+
+        def cut() -> None:
+            nonlocal is_cut
+            is_cut = True
+            links[-1].shutdown(socket.SHUT_RDWR)
+
+        def mend() -> None:
+            nonlocal is_cut
+            is_cut = False
+
+        yield Cuttable(lambda policies: LocalBroker("local://", policies, connect), cut, mend)
+        for link in links:
+            link.close()
 
 
 class Worker:

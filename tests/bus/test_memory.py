@@ -9,6 +9,7 @@ import pytest
 
 from tests.bus.contract import POLICIES, Connect, Peer, peers
 from tests.bus.contract import Contract as EngineContract
+from tests.bus.engine_machine import check_engine
 from tidegate.bus import memory
 from tidegate.bus.base import Publication
 from tidegate.bus.memory import MemoryBroker
@@ -103,3 +104,7 @@ async def test_keys_are_remembered_for_minutes_and_in_bounds(monkeypatch: pytest
         await publish(str(number))
     assert len(one.broker._open.channel("h:1").keys) <= memory.KEYS + 1  # type: ignore[attr-defined]
     await one.broker.close()
+
+
+def test_any_order_of_verbs() -> None:
+    check_engine(lambda: peers(lambda policies: MemoryBroker("memory://", policies)), 40)

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 import trustme
 
-from tests.bus.contract import Connect, Peer, payloads, peers
-from tests.bus.contract import Contract as EngineContract
+from tests.bus.contract import Connect, Cuttable, Peer, payloads, peers
+from tests.bus.contract import LinkContract as EngineContract
+from tests.bus.engine_machine import check_engine
 from tests.support.patience import PATIENCE
-from tests.support.redis_server import RedisServer, free_port
+from tests.support.redis_server import RedisServer, Relay, free_port
 from tidegate.bus.base import Presence, Publication
 from tidegate.bus.policies import Policies
 from tidegate.bus.redis import RedisBroker
@@ -41,6 +43,20 @@ class TestContract(EngineContract):
     async def connect(self, url: str) -> AsyncIterator[Connect]:
         async with peers(lambda policies: RedisBroker(url, policies)) as connect:
             yield connect
+
+    @pytest.fixture
+    async def cuttable(self, server: RedisServer, url: str) -> AsyncIterator[Cuttable]:
+        async with Relay(server.port) as relay:
+            by_relay = url.replace(server.url, relay.url)
+
+            def cut() -> None:
+                relay.refuses = True
+                relay.cut()
+
+            def mend() -> None:
+                relay.refuses = False
+
+            yield Cuttable(lambda policies: RedisBroker(by_relay, policies), cut, mend)
 
 
 def server_of(url: str) -> str:
@@ -124,3 +140,11 @@ async def test_tls(tmp_path: Path) -> None:
                 await Peer(RedisBroker(url, Policies())).start()
         with pytest.raises(BusError, match="the files of TLS in the URL of the bus cannot be used"):
             await Peer(RedisBroker(f"rediss://localhost:{port}?ssl_ca_certs=/nowhere", Policies())).start()
+
+
+def test_any_order_of_verbs(server: RedisServer) -> None:
+    def connecting() -> AbstractAsyncContextManager[Connect]:
+        url = f"{server.url}?bus=test{next(_numbers)}"
+        return peers(lambda policies: RedisBroker(url, policies))
+
+    check_engine(connecting, 25)

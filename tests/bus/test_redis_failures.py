@@ -159,6 +159,19 @@ async def test_memory_is_bounded_while_a_server_is_away(server: RedisServer, lin
     assert [result.offset for result in results if isinstance(result, Position)] == list(range(1, 9))
 
 
+@pytest.mark.slow
+async def test_it_is_closed_while_messages_wait_for_a_server(server: RedisServer, links: Peers) -> None:
+    one = await links.start(server.url)
+    server.end()
+    await one.told("down")
+    publishing = asyncio.create_task(one.publish("h:1", b"a", wait=PATIENCE))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(PATIENCE / 2):
+        await asyncio.gather(one.broker.close(), one.broker.close())
+        (result,) = await publishing
+    assert isinstance(result, BusDown)
+
+
 # Servers that forget.
 
 

@@ -16,7 +16,7 @@ import functools
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import hiredis
 
@@ -79,9 +79,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=QUEUE_BYTES // 2)
+        self._transport = cast(asyncio.Transport, transport)  # which those of uvloop are only in what they do
+        self._transport.set_write_buffer_limits(high=QUEUE_BYTES // 2)
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
