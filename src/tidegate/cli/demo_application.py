@@ -42,7 +42,8 @@ WEEK = 7 * 24 * 3600.0
 # clicked. Two clicks at the same time are two messages; one that a page sends again, as its socket broke before the
 # answer came, is stored once. Only the last message is kept, however many there are: who joins gets it, and with it the
 # value. When the engine begins a new history, with a new daemon, the counter is 0 again for all pages, which are told.
-# This works for what can be counted; see "State" in deploy/guides/channels.md for what cannot.
+# This works for what can be counted, on engines whose offsets have no holes: all but nats://. See "State" in
+# deploy/guides/channels.md for what else there is.
 CHANNELS = {
     "chat:": Channel(history=200, keep=WEEK),
     "count:": Channel(history=1, keep=WEEK, recover="latest"),
