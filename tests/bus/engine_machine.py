@@ -55,7 +55,7 @@ class _Brokers(RuleBasedStateMachine):
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
 
-    @rule(peer=PEER, channel=CHANNEL, count=st.integers(1, 12), key=st.none() | st.sampled_from("ab"))
+    @rule(peer=PEER, channel=CHANNEL, count=st.integers(1, 25), key=st.none() | st.sampled_from("ab"))
     def publish(self, peer: int, channel: str, count: int, key: str | None) -> None:
         batch = []
         for _ in range(count):
