@@ -226,12 +226,13 @@ class Stream:
         Raises:
             StreamLost: it is gone, or another.
         """
+        floor = self.floor  # what comes while this is asked is not in the answer
         info = await self.info(api, subject)
         if info is None:
             raise StreamLost(f"the stream {self.name} was deleted")
         if _epoch(self._birth_of(info), info.created) != self.epoch:
             raise StreamLost(f"the stream {self.name} was made anew")
-        if info.last < self.floor:
+        if info.last < floor:
             raise StreamLost(f"the stream {self.name} has lost its end")
         self.floor = max(self.floor, info.last)
         return info
