@@ -214,3 +214,24 @@ def test_links_come_several_at_once_and_the_log_is_reopened(hubs: Hubs) -> None:
         theirs.close()
         assert ask(ours, hello(number))[0].kind == Kind.WELCOME
         ours.close()
+
+
+def test_the_socket_for_other_processes_is_replaced(tmp_path: Path) -> None:
+    """As when its file has been removed; who is linked stays so."""
+    listener, other = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+    for sock, name in ((listener, "hub"), (other, "other")):
+        sock.bind(str(tmp_path / name))
+        sock.listen()
+    hubs = Hubs(listener=listener)
+    hubs.start()
+    ask(hubs.link(), hello(1))
+    with socket.socket(socket.AF_UNIX) as before, socket.socket(socket.AF_UNIX) as after:
+        before.connect(str(tmp_path / "hub"))
+        ask(before, hello(2))
+        assert hubs.pipe.send(Command(sockets=1, listen=True), [other])
+        after.connect(str(tmp_path / "other"))
+        assert ask(after, hello(3))[0].kind == Kind.WELCOME
+        assert [frame.kind for frame in ask(before, Frame(Kind.COUNT, sequence=1, payload=b"c"))] == [Kind.COUNTED]
+    hubs.close()
+    listener.close()
+    other.close()

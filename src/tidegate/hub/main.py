@@ -112,16 +112,15 @@ class Hub:
         self.switch = self.requests.switch
         self._stopping = False
         self._supervisor = Pipe(pipe, Command) if pipe is not None else None
-        self._listener = listener
+        self._listener: socket.socket | None = None
         self._alarm, self._waker = socket.socketpair()
         self._readers = {self._alarm.fileno(): self._on_alarm}
         if self._supervisor is not None:
             self._readers[self._supervisor.fileno()] = self._on_supervisor
-        if listener is not None:
-            listener.setblocking(False)
-            self._readers[listener.fileno()] = self._on_connect
         for number in self._readers:
             self.switch.watch(number)
+        if listener is not None:
+            self._listen(listener)
         for link in links:
             self._link(link)
 
@@ -145,7 +144,8 @@ class Hub:
                 self._tick()
                 next_tick = now + TICK
             for number in self.switch.turn(max(0.0, next_tick - now)):
-                self._readers[number]()
+                if number in self._readers:  # it has not been replaced in this turn
+                    self._readers[number]()
         self.close()
 
     def close(self) -> None:
@@ -171,11 +171,13 @@ class Hub:
         self._alarm.recv(4096)
 
     def _on_supervisor(self) -> None:
-        """Take links, reopen the log on command, and end with the supervisor. To stop, the supervisor sends SIGTERM."""
+        """Take sockets, reopen the log on command, and end with the supervisor. To stop, the supervisor sends SIGTERM."""
         assert self._supervisor is not None
         for command in self._supervisor.receive():
-            if command.sockets:
-                for sock in self._supervisor.receive_sockets(command.sockets):
+            for sock in self._supervisor.receive_sockets(command.sockets):
+                if command.listen:
+                    self._listen(sock)
+                else:
                     self._link(sock)
             if command.reopen:
                 logs.reopen()
@@ -184,6 +186,17 @@ class Hub:
 
     def _link(self, sock: socket.socket) -> None:
         self.switch.add(sock.detach(), Party(worker=True))
+
+    def _listen(self, sock: socket.socket) -> None:
+        """Accept other processes from this socket, and from no other."""
+        if self._listener is not None:
+            self.switch.unwatch(self._listener.fileno())
+            del self._readers[self._listener.fileno()]
+            self._listener.close()
+        sock.setblocking(False)
+        self._listener = sock
+        self._readers[sock.fileno()] = self._on_connect
+        self.switch.watch(sock.fileno())
 
     def _on_connect(self) -> None:
         """Accept another process, if it is of this process's user or of root, and there are not too many."""

@@ -68,6 +68,7 @@ class Command(msgspec.Struct, frozen=True, omit_defaults=True, rename={"stop": "
         sockets: how many sockets come along.
         link: the socket that comes along is a link between a worker and the hub.
         generation: of the worker at that link.
+        listen: the socket that comes along is where other processes connect to the hub from now on.
         reopen: reopen the log's file, which has been moved.
     """
 
@@ -80,6 +81,7 @@ class Command(msgspec.Struct, frozen=True, omit_defaults=True, rename={"stop": "
     sockets: int = 0
     link: bool = False
     generation: int = 0
+    listen: bool = False
     reopen: bool = False
 
 

@@ -61,6 +61,7 @@ class Hub:
         self.journal: int | None = None
         self.listener: UnixListener | None = None
         self._fill, self._workers, self._store = fill, workers, store
+        self._renewed = False  # the socket, and the hub has not been given the new one
         self._stored: int | None = None  # the journal of the daemon before this one, kept by the service manager
 
     def open(self, control: str | None, user: int | None = None) -> None:
@@ -88,6 +89,29 @@ class Hub:
         """Give the socket's file to the user that root is about to switch to."""
         if self.listener is not None:
             self.listener.chown(uid, gid)
+
+    def renew_file(self) -> None:
+        """Make the socket's file again, if it has been removed, and give the new socket to the hub."""
+        listener = self.listener
+        if listener is None:
+            return
+        if not listener.reported_gone and not listener.present:
+            mask = os.umask(0o177)
+            try:
+                listener.renew()
+                if self.journal is not None:
+                    listener.listen(0, BACKLOG)
+                self._renewed = True
+                logger.warning("%s, the socket of the hub, had been removed: it has been made again", listener.place[0])
+            except OSError as error:
+                listener.reported_gone = True
+                reason = reason_of(error)
+                logger.warning("%s, the socket of the hub, has been removed: %s", listener.place[0], reason)
+            finally:
+                os.umask(mask)
+        hub = self.slot.current
+        if self._renewed and hub is not None:
+            self._renewed = not hub.pipe.send(Command(sockets=1, listen=True), [listener.at(0)])
 
     @property
     def socket(self) -> socket.socket | None:

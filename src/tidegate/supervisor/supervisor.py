@@ -215,6 +215,7 @@ class Supervisor:
             return
         self.pool.listeners.report_missing()
         self.control.renew_file()
+        self.pool.hub.renew_file()
         if self.multiproc_dir.renew_if_removed():
             self.pool.renew_admin()
 
