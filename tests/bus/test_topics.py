@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.bus.desk import Member, Worker
+from tidegate.bus import topic
 from tidegate.bus import topics as module
 from tidegate.bus.base import State
 from tidegate.bus.topics import Read, Subscribe, Tops, Unsubscribe
@@ -169,13 +170,77 @@ def test_who_joins_again_from_within_the_failure_is_subscribed() -> None:
     assert second.joined.resumed == "new"
 
 
-def test_a_join_while_the_engine_is_away_fails_at_once() -> None:
+def test_a_join_waits_for_an_engine_that_is_away_for_a_moment() -> None:
     worker = Worker()
     worker.topics.told(State("down", reason="refused", retry_after=2.0), worker.now)
-    member = worker.join(work=False)
-    assert isinstance(member.answer, BusDown)
-    assert (member.answer.reason, member.answer.retry_after) == ("refused", 2.0)
+    first = worker.join(work=False)
+    assert worker.wait(topic.PATIENCE / 2) == []
+    second = worker.join(work=False)
+    assert worker.wait(topic.PATIENCE / 2) == []
+    assert isinstance(first.answer, BusDown)
+    assert (first.answer.reason, first.answer.retry_after) == ("refused", 2.0)
+    assert second.answer is None
+    worker.topics.told(State("up"), worker.now)
+    worker.work()
+    assert second.joined.resumed == "new"
+
+
+def test_channels_that_nobody_waits_for_any_more_are_forgotten_while_the_engine_is_away() -> None:
+    worker = Worker()
+    worker.topics.told(State("down"), worker.now)
+    worker.topics.leave("c", worker.join(work=False), worker.now)
+    impatient = Member()
+    worker.topics.join("d", impatient, impatient.done, worker.now)
+    worker.wait(topic.PATIENCE)
+    assert isinstance(impatient.answer, BusDown)
     assert len(worker.topics) == 0
+    worker.topics.told(State("up"), worker.now)
+    assert worker.topics.take() == []
+
+
+def test_a_join_that_the_link_took_along_is_made_again() -> None:
+    worker = Worker()
+    early, late = worker.join(work=False), Member()
+    (request,) = worker.topics.take()
+    worker.now += topic.PATIENCE
+    worker.join(member=late, work=False)
+    worker.topics.told(State("down", reason="cut"), worker.now)
+    worker.fail([request], BusDown("cut"))
+    assert isinstance(early.answer, BusDown)
+    (request,) = worker.topics.take()
+    assert isinstance(request, Unsubscribe)
+    worker.topics.done(request, None, worker.now)
+    assert worker.topics.take() == []
+    worker.topics.told(State("again"), worker.now)
+    worker.work()
+    assert late.joined.resumed == "new"
+
+
+def test_many_joins_that_wait_for_the_engine_are_looked_at_together() -> None:
+    worker = Worker()
+    worker.topics.told(State("down"), worker.now)
+    members = []
+    for _ in range(1000):
+        members.append(worker.join(work=False))
+        worker.now += 0.0005
+    assert len(worker.topics._timers) == 1
+    worker.work(topic.PATIENCE + module.GLANCE)
+    assert all(isinstance(member.answer, BusDown) for member in members)
+
+
+def test_a_join_whose_read_the_link_took_along_is_read_again() -> None:
+    worker = Worker(gapless=True)
+    worker.publish(100)
+    worker.join()
+    member = worker.join(worker.place(10), work=False)
+    (read,) = worker.topics.take()
+    assert isinstance(read, Read)
+    worker.topics.told(State("down"), worker.now)
+    worker.fail([read], BusDown("cut"))
+    assert member.answer is None
+    worker.topics.told(State("again"), worker.now)
+    worker.work(1.0)
+    assert (member.joined.resumed, member.joined.missed) == ("full", 90)
 
 
 def test_a_subscribed_channel_can_be_joined_while_the_engine_is_away() -> None:

@@ -30,6 +30,9 @@ __all__ = ["Done", "Joining", "Topic", "Wanted"]
 Done = Callable[[Joined | BusError], None]
 """Takes the answer to a join, before the first message of it."""
 
+PATIENCE: Final = 1.0
+"""Seconds for which a join waits for an engine that is away: a hub that was killed is back sooner."""
+
 JOIN_TIMEOUT: Final = 5.0
 """Seconds for which a join waits for reads; then it is failed, and may be tried again with the same position."""
 
@@ -93,6 +96,7 @@ class Joining:
         "stage",
         "tries",
         "verdict",
+        "waits_until",
     )
 
     def __init__(self, member: Member, since: Position | str | None, last: int, done: Done | None) -> None:
@@ -108,6 +112,7 @@ class Joining:
         self.tries = 0
         self.verdict: Resumed = "new"
         self.expires = 0.0
+        self.waits_until = 0.0  # for an engine that is away
 
 
 class Topic(Order):
@@ -153,7 +158,7 @@ class Topic(Order):
             joining.done = _both(earlier.done, joining.done)
         self.leave(joining.member, quietly=True)
         self._seats[joining.member] = joining
-        joining.expires = now + JOIN_TIMEOUT
+        joining.expires, joining.waits_until = now + JOIN_TIMEOUT, now + PATIENCE
         if subscribed:
             self._admit(joining)
             self._expect(joining.expires)
@@ -176,12 +181,17 @@ class Topic(Order):
                 self._admit(seat)
         self._expect(now + JOIN_TIMEOUT)
 
-    def refuse(self, error: BusError) -> None:
-        """Answer all who join that it is not possible now."""
+    def refuse(self, error: BusError, now: float | None = None) -> float | None:
+        """Answer those who join that it is not possible; all, or those who have waited for long enough at a time.
+
+        Returns:
+            When the next one of the others has.
+        """
         for seat in [seat for seat in self._seats.values() if seat.done is not None]:
-            if self._is_seated(seat):
+            if self._is_seated(seat) and (now is None or seat.waits_until <= now):
                 del self._seats[seat.member]
                 self._refuse(seat, error)
+        return min((seat.waits_until for seat in self._seats.values() if seat.done is not None), default=None)
 
     def drained(self, member: Member) -> None:
         """Take it that a member has room for more."""
@@ -442,9 +452,11 @@ class Topic(Order):
             waits = waits or (wanted.repairs and seat.stage is _Stage.CHECK)
             if not waits or not self._is_seated(seat):
                 continue
+            if down:
+                continue  # it is read again when the engine is back, if the seat has not expired by then
             if seat.done is not None:
                 self._answer(seat, "failed", self.position, (), retry_after=RETRY_AFTER)
-            elif not down:
+            else:
                 seat.tries += 1
                 if seat.tries > FAILURES:
                     self._miss(seat, (), "unread")

@@ -47,6 +47,9 @@ CHECK: Final = 5.0
 IDLE_ROUNDS: Final = 12
 """Checks after which an idle channel is checked, too: once a minute."""
 
+GLANCE: Final = 0.1
+"""Seconds between two looks at joins that wait for an engine, so that many of them are one look."""
+
 GRACE: Final = 1.0
 """Seconds for which a message that is stored may be on its way, before it is read."""
 
@@ -101,11 +104,12 @@ class _Subscribed(Topic):
         reading: the read under way.
         queued: whether it waits for a turn to read.
         ahead: what the engine had when it was checked, and when that must have come.
+        patient_until: when to refuse those who have waited for long enough for an engine that is away.
         slot: the round of checks in which it is checked even if it is idle.
         wake_at: when its timer is due.
     """
 
-    __slots__ = ("ahead", "leave_at", "queued", "reading", "slot", "state", "wake_at")
+    __slots__ = ("ahead", "leave_at", "patient_until", "queued", "reading", "slot", "state", "wake_at")
 
     def __init__(self, channel: str, policy: Any, desk: Desk, members: Members, slot: int) -> None:
         super().__init__(channel, policy, desk, members)
@@ -115,11 +119,12 @@ class _Subscribed(Topic):
         self.queued = False
         self.ahead: tuple[float, Position] | None = None
         self.slot = slot
+        self.patient_until: float | None = None
         self.wake_at: float | None = None
 
     def next_wake(self) -> float | None:
         """Return when `wake` is to be called next."""
-        times = [super().next_wake(), self.leave_at, None if self.ahead is None else self.ahead[0]]
+        times = [super().next_wake(), self.leave_at, self.patient_until, None if self.ahead is None else self.ahead[0]]
         return min((when for when in times if when is not None), default=None)
 
 
@@ -155,7 +160,7 @@ class Topics:
         self._desk = Desk(follows, self._want, self._later, random)
         self._topics: dict[str, _Subscribed] = {}
         self._out: list[Request] = []
-        self._subscribing: list[_Subscribed] = []
+        self._subscribing: dict[_Subscribed, None] = {}  # as soon as the engine is there
         self._unsubscribing: list[_Subscribed] = []
         self._readers: deque[_Subscribed] = deque()  # that wait for a turn
         self._reading = 0
@@ -212,7 +217,8 @@ class Topics:
         Args:
             channel: its name, which is checked already.
             member: who.
-            done: takes the answer, or BusDown, before the first message; perhaps before this returns.
+            done: takes the answer, or BusDown, before the first message; perhaps before this returns. An engine that
+                is away is waited for, for a moment.
             now: the time.
             since: the place after which it has missed messages, or a token, whatever it says; None if it is new.
             last: how many of the last messages it is to get if it is new, or if not all can be given that it missed.
@@ -222,20 +228,16 @@ class Topics:
         """
         topic = self._topics.get(channel)
         if topic is None:
-            if self._state.kind == "down":
-                done(BusDown(self._state.reason, self._state.retry_after))
-                return
             if len(self._topics) >= self._limit:
                 raise TooManyChannels(self._limit, "a worker")
             slot = next(self._number) % IDLE_ROUNDS
             topic = _Subscribed(channel, self._policies.of(channel), self._desk, self.make_members(), slot)
             self._topics[channel] = topic
-            self._subscribing.append(topic)
-        if topic.state == "unsubscribing" and self._state.kind == "down":
-            done(BusDown(self._state.reason, self._state.retry_after))
-            return
+            self._subscribing[topic] = None
         topic.leave_at = None
         topic.join(Joining(member, since, last, done), topic.state == "subscribed", now)
+        if topic.patient_until is None:
+            self._be_patient(topic, now)
         self._abandoned(topic, now)
 
     def leave(self, channel: str, member: Member, now: float) -> bool:
@@ -305,11 +307,13 @@ class Topics:
 
     def take(self) -> list[Request]:
         """Return what is to be asked of the engine since the last call; its results go to `done()`."""
-        for batch in _batches(self._subscribing):
-            self._out.append(Subscribe(batch, self._links))
+        if self._state.kind != "down":
+            for batch in _batches(list(self._subscribing)):
+                self._out.append(Subscribe(batch, self._links))
+            self._subscribing = {}
         for batch in _batches(self._unsubscribing):
             self._out.append(Unsubscribe(batch))
-        self._subscribing, self._unsubscribing = [], []
+        self._unsubscribing = []
         while self._readers and self._reading < READS and self._state.kind != "down":
             topic = self._readers.popleft()
             topic.queued = False
@@ -351,7 +355,7 @@ class Topics:
             else:
                 self._are_subscribed(request, result, now)
         elif isinstance(request, Unsubscribe):
-            self._are_unsubscribed(request)
+            self._are_unsubscribed(request, now)
         elif failed:
             if request.urgent:
                 self._suspects.update(dict.fromkeys(request.topics))
@@ -378,9 +382,25 @@ class Topics:
             # The engine may have subscribed it, and the answer be lost: it is unsubscribed before anything else.
             topic.state = "unsubscribing"
             self._unsubscribing.append(topic)
-            topic.refuse(error)
+            if self._state.kind == "down":
+                self._be_patient(topic, now)
+            else:
+                topic.refuse(error)
 
-    def _are_unsubscribed(self, request: Unsubscribe) -> None:
+    def _be_patient(self, topic: _Subscribed, now: float) -> None:
+        """Refuse those who have waited for long enough for an engine that is away; the others wait for it."""
+        topic.patient_until = None
+        if self._state.kind != "down" or topic.state == "subscribed":
+            return
+        due = topic.refuse(BusDown(self._state.reason, self._state.retry_after), now)
+        if due is not None:
+            topic.patient_until = max(due, now + GLANCE)
+            self._later(topic.patient_until, topic)
+        elif topic in self._subscribing and not len(topic):
+            del self._subscribing[topic]
+            del self._topics[topic.channel]
+
+    def _are_unsubscribed(self, request: Unsubscribe, now: float) -> None:
         for topic in request.topics:
             for topics in (self._suspects, self._active, self._slots[topic.slot]):
                 topics.pop(topic, None)
@@ -390,7 +410,8 @@ class Topics:
             again = _Subscribed(topic.channel, topic.policy, self._desk, self.make_members(), topic.slot)
             again.take_seats(topic)
             self._topics[topic.channel] = again
-            self._subscribing.append(again)
+            self._subscribing[again] = None
+            self._be_patient(again, now)
 
     # Reads.
 
@@ -486,6 +507,8 @@ class Topics:
 
     def _wake(self, topic: _Subscribed, now: float) -> None:
         topic.wake(now)
+        if topic.patient_until is not None and topic.patient_until <= now:
+            self._be_patient(topic, now)
         if topic.ahead is not None and topic.ahead[0] <= now:
             top, topic.ahead = topic.ahead[1], None
             if topic.position is not None and top.epoch == topic.position.epoch and topic.position.offset < top.offset:
