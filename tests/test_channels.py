@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.channels import Channel, Gap, Joined, Message, Position, check_channels, name_fault
+from tidegate.channels import Channel, ChannelLimits, Gap, Joined, Message, Position, check_channels, name_fault
 
 EPOCHS = st.text("ABCabc012-_", min_size=1, max_size=32)
 OFFSETS = st.integers(0, 2**63 - 1)
@@ -84,6 +84,24 @@ def test_any_text_is_a_position_or_a_value_error(text: str) -> None:
 def test_a_policy_names_what_is_wrong(options: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         Channel(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"message": 0}, ValueError, "message must be 1 to 2097152, not 0"),
+        ({"message": 2**21 + 1}, ValueError, "message must be 1 to 2097152, not 2097153"),
+        ({"member": 1.5}, TypeError, "member must be a whole number, not 1.5"),
+        ({"per_connection": True}, TypeError, "per_connection must be a whole number, not True"),
+        ({"per_process": 1_000_001}, ValueError, "per_process must be 1 to 1000000, not 1000001"),
+        ({"commands": 20}, ValueError, "commands must be a rate and a number, such as (20.0, 100), not 20"),
+        ({"commands": (0, 100)}, ValueError, "commands must be a rate and a number, such as (20.0, 100), not (0, 100)"),
+    ],
+)
+def test_limits_name_what_is_wrong(options: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error) as caught:
+        ChannelLimits(**options)
+    assert str(caught.value) == words
 
 
 def test_a_policy_stores_nothing_unless_it_says_so() -> None:

@@ -276,7 +276,7 @@ def test_differences_are_as_small_as_listed() -> None:
     """Where signatures differ, they do in nothing but what the reason says."""
     theirs = load("websockets", "asyncio.server")
     ours = parameters(serve)
-    more = {"broadcast_limit", "bus", "channels"}
+    more = {"broadcast_limit", "bus", "channels", "channel_limits"}
     assert [p for p in ours if p[0] not in more] == parameters(theirs.serve)
     assert ("broadcast_limit", "KEYWORD_ONLY", 2**24) in ours
     send, theirs_send = parameters(ServerConnection.send), parameters(theirs.ServerConnection.send)

@@ -153,6 +153,7 @@ TESTED_IN = {
     "bus.redis_messages": "tests/bus/test_redis.py",
     "bus.redis_presence": "tests/bus/test_redis.py",
     "bus.redis_scripts": "tests/bus/test_redis.py",
+    "config.setting": "tests/config/test_schema.py",
     "cli.demo_application": "tests/browser/test_demo.py",
     "supervisor.hub": "tests/process/test_bus.py",
     "supervisor.sockets.listener": "tests/supervisor/sockets/test_listeners.py",

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .asyncio.server import unix_serve as unix_serve
     from .bus.bus import Bus as Bus
     from .channels import Channel as Channel
+    from .channels import ChannelLimits as ChannelLimits
     from .channels import Gap as Gap
     from .channels import Joined as Joined
     from .channels import Message as Message
@@ -110,7 +111,7 @@ _HOMES = {
     "asyncio.router": "Router route unix_route",
     "asyncio.server": "Server ServerConnection basic_auth broadcast serve unix_serve",
     "bus.bus": "Bus",
-    "channels": "Channel Gap Joined Message Position",
+    "channels": "Channel ChannelLimits Gap Joined Message Position",
     "datastructures": "Headers HeadersLike MultipleValuesError",
     "exceptions": (
         "BusBusy BusDown BusError ConcurrencyError ConnectionClosed ConnectionClosedError ConnectionClosedOK"

@@ -1,10 +1,11 @@
 """The words of the bus: a channel's policy, positions in it, its messages, and what a member is told.
 
-    Channel     policy of the channels with one prefix
-    Position    place in a channel, `epoch.offset`, held by clients
-    Message     what was published
-    Joined      answer to a join
-    Gap         notice that messages are missing
+    Channel          policy of the channels with one prefix
+    ChannelLimits    limits of all channels, and of the connections that join them
+    Position         place in a channel, `epoch.offset`, held by clients
+    Message          what was published
+    Joined           answer to a join
+    Gap              notice that messages are missing
 
 Values only. What must not live here: engines, and what holds channels (bus/), the encoding for
 browsers (the envelope).
@@ -20,13 +21,19 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
-__all__ = ["Channel", "Gap", "Joined", "Message", "Position"]
+__all__ = ["Channel", "ChannelLimits", "Gap", "Joined", "Message", "Position"]
 
 OFFSETS: Final = 2**63
 """Offsets are below this: engines have signed integers of 64 bits."""
 
 NAME_BYTES: Final = 255
 """Bytes of a channel's name in UTF-8; Redis and NATS take more, an index of names does not want to."""
+
+MESSAGE_LIMIT: Final = 2**21
+"""The highest limit of a message: a frame between processes holds 1 MiB that is read, and one message."""
+
+TOPICS_LIMIT: Final = 1_000_000
+"""The highest limit of a process's channels: a link to the hub has numbers for few more."""
 
 RESERVED: Final = "tg:"
 """Channels that begin with this are the bus's own."""
@@ -120,6 +127,48 @@ class Channel:
 
 
 _UNITS = {"history": "messages", "history_bytes": "bytes"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelLimits:
+    """Limits of all channels of a process, and of the connections that join them; the daemon has a setting for each.
+
+        serve(handler, ..., channels={"chat:": Channel()}, channel_limits=ChannelLimits(per_connection=1000))
+
+    Parameters:
+        message: bytes of a message, up to 2 MiB; larger ones are not published.
+        member: bytes that wait for a client to read them, above which a channel's message closes it with code 1013: it
+            comes back and resumes. Where only the latest message counts, older ones are left out before.
+        per_connection: channels that a connection may join.
+        per_process: channels that all connections of a process may join.
+        commands: commands a second of a client of `channel_handler()`, and at once after a rest; the next one is read
+            later.
+
+    Raises:
+        TypeError, ValueError: a parameter is not what it must be.
+    """
+
+    message: int = 2**20
+    member: int = 2**20
+    per_connection: int = 128
+    per_process: int = TOPICS_LIMIT
+    commands: tuple[float, int] = (20.0, 100)
+
+    def __post_init__(self) -> None:
+        for name, high in _HIGHEST.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"{name} must be a whole number, not {value!r}")
+            if not 1 <= value <= high:
+                raise ValueError(f"{name} must be 1 to {high}, not {value}")
+        match self.commands:
+            case (int() | float() as rate, int(burst)) if rate > 0 and burst > 0:
+                pass
+            case _:
+                raise ValueError(f"commands must be a rate and a number, such as (20.0, 100), not {self.commands!r}")
+
+
+_HIGHEST = {"message": MESSAGE_LIMIT, "member": 2**48, "per_connection": 100_000, "per_process": TOPICS_LIMIT}
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):

@@ -20,7 +20,16 @@ from hypothesis import strategies as st
 import tidegate
 from tests.asyncio.test_channels import served
 from tests.support.patience import PATIENCE
-from tidegate import ConnectionClosed, Gap, InvalidStatus, Position, ServerConnection, channel_handler, connect
+from tidegate import (
+    ChannelLimits,
+    ConnectionClosed,
+    Gap,
+    InvalidStatus,
+    Position,
+    ServerConnection,
+    channel_handler,
+    connect,
+)
 from tidegate.asyncio import channel_handler as handler_module
 from tidegate.bus.envelope import SUBPROTOCOL, Publish, decode_frame, encode_command
 from tidegate.bus.sharing import current
@@ -427,9 +436,8 @@ def test_hooks_are_functions() -> None:
         channel_handler(may_join="yes")  # type: ignore[arg-type]
 
 
-async def test_who_sends_more_than_20_commands_a_second_is_read_more_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handler_module, "COMMAND_BURST", 10)
-    async with channels() as url, client_of(url) as client:
+async def test_who_sends_more_than_20_commands_a_second_is_read_more_slowly() -> None:
+    async with channels(channel_limits=ChannelLimits(commands=(20.0, 10))) as url, client_of(url) as client:
         begun = asyncio.get_running_loop().time()
         for number in range(20):
             await client.send({"leave": [], "id": number})

@@ -14,7 +14,18 @@ import pytest
 
 import tidegate
 from tests.support.patience import PATIENCE
-from tidegate import Bus, Channel, ConnectionClosed, Gap, Joined, Position, ServerConnection, connect, serve
+from tidegate import (
+    Bus,
+    Channel,
+    ChannelLimits,
+    ConnectionClosed,
+    Gap,
+    Joined,
+    Position,
+    ServerConnection,
+    connect,
+    serve,
+)
 from tidegate.asyncio.membership import ConnectionTable
 from tidegate.exceptions import BusError, InvalidChannel, ProtocolError, TooManyChannels
 
@@ -200,6 +211,32 @@ async def test_wrong_joins_are_told_and_join_nothing() -> None:
         assert await client.recv() == "0"
     assert [type(exc) for exc in told] == [InvalidChannel, InvalidChannel, TooManyChannels]
     assert str(told[2]) == "a connection may join at most 128 channels"
+
+
+async def test_limits_are_an_argument() -> None:
+    told: list[BusError] = []
+
+    async def handler(websocket: ServerConnection) -> None:
+        for names in ({"h:1": None, "h:2": None, "h:3": None}, {"h:1": None, "h:2": None}, {"h:3": None}):
+            try:
+                await websocket.join(names)
+            except BusError as exc:
+                told.append(exc)
+        try:
+            await tidegate.publish("h:1", "123456")
+        except BusError as exc:
+            told.append(exc)
+        await websocket.send("done")
+
+    limits = ChannelLimits(message=5, per_connection=2)
+    async with served(handler, channel_limits=limits) as url, connect(url) as client:
+        assert await client.recv() == "done"
+    assert [str(each) for each in told] == [
+        *["a connection may join at most 2 channels"] * 2,
+        "h:1: message of 6 bytes exceeds the bus's limit of 5 bytes",
+    ]
+    with pytest.raises(TypeError, match="channel_limits must be a ChannelLimits, not 5"):
+        serve(handler, channel_limits=5)  # type: ignore[arg-type]
 
 
 async def test_without_a_bus_it_is_said_what_is_missing() -> None:

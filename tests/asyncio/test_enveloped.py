@@ -15,8 +15,8 @@ import tidegate
 from tests.asyncio.test_channel_handler import channels, client_of
 from tests.asyncio.test_membership import connections
 from tests.support.patience import PATIENCE
-from tidegate import BusError, ConnectionClosed, Message, Position, ServerConnection, TooManyChannels
-from tidegate.asyncio import enveloped, membership
+from tidegate import BusError, ChannelLimits, ConnectionClosed, Message, Position, ServerConnection, TooManyChannels
+from tidegate.asyncio import enveloped
 from tidegate.asyncio.enveloped import FrameCache
 from tidegate.frames import Opcode
 
@@ -77,7 +77,7 @@ async def test_who_sends_commands_and_reads_no_answers_is_not_read_from() -> Non
                 await client.send({"join": names})
             async with asyncio.timeout(PATIENCE):
                 assert "joined" in await client.next()
-            assert joined[0].transport.get_write_buffer_size() < membership.WAITING_BYTES
+            assert joined[0].transport.get_write_buffer_size() < ChannelLimits().member
         assert len(connections("h:" + "0" * 200)) <= 1
 
 

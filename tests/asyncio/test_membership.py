@@ -13,8 +13,7 @@ import tidegate
 from tests.asyncio.test_channels import CHANNELS, join_as_asked, received, served
 from tests.bus.desk import Member
 from tests.support.patience import PATIENCE
-from tidegate import ConnectionClosed, Gap, Message, Position, ServerConnection, connect
-from tidegate.asyncio import membership
+from tidegate import ChannelLimits, ConnectionClosed, Gap, Message, Position, ServerConnection, connect
 from tidegate.asyncio.membership import ConnectionTable
 from tidegate.bus.sharing import current
 
@@ -145,9 +144,8 @@ async def test_who_joins_is_not_closed_for_what_waits_by_then() -> None:
             assert await received(client, 2) == [bytes(8 << 20), "missed"]
 
 
-async def test_what_was_missed_is_sent_in_turns_behind_a_fragmented_message(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_was_missed_is_sent_in_turns_behind_a_fragmented_message() -> None:
     """Of what was missed no more waits than of one turn."""
-    monkeypatch.setattr(membership, "WAITING_BYTES", 100_000)
     go, begun = asyncio.Event(), asyncio.Event()
 
     async def fragments() -> AsyncIterator[str]:
@@ -166,7 +164,7 @@ async def test_what_was_missed_is_sent_in_turns_behind_a_fragmented_message(monk
         await sending
         await websocket.wait_closed()
 
-    async with served(handler, compression=None) as url:
+    async with served(handler, compression=None, channel_limits=ChannelLimits(member=100_000)) as url:
         start = await tidegate.publish("h:1", "first")
         for _ in range(10):
             await tidegate.publish("h:1", bytes(30_000))
@@ -246,8 +244,7 @@ async def test_those_who_read_slowly_are_written_to_by_native_code() -> None:
         assert await received(slow, sent) == [bytes(100_000)] * sent
 
 
-async def test_what_waits_for_the_end_of_a_fragmented_one_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(membership, "WAITING_BYTES", 1000)
+async def test_what_waits_for_the_end_of_a_fragmented_one_is_bounded() -> None:
     begun, end = asyncio.Event(), asyncio.Event()
 
     async def fragments() -> AsyncIterator[str]:
@@ -259,7 +256,8 @@ async def test_what_waits_for_the_end_of_a_fragmented_one_is_bounded(monkeypatch
         await websocket.join("h:1")
         await websocket.send(fragments())
 
-    async with served(handler, close_timeout=0.1) as url, connect(url) as client:
+    limits = ChannelLimits(member=1000)
+    async with served(handler, close_timeout=0.1, channel_limits=limits) as url, connect(url) as client:
         await begun.wait()
         for _ in range(3):
             await tidegate.publish("h:1", bytes(400))

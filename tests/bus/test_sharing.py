@@ -9,7 +9,7 @@ import pytest
 from tidegate.bus.bus import Bus
 from tidegate.bus.members import MemberTable
 from tidegate.bus.sharing import Share, current, share
-from tidegate.channels import Channel
+from tidegate.channels import Channel, ChannelLimits
 from tidegate.exceptions import BusDown, BusError
 
 CHANNELS = {"h:": Channel(history=5)}
@@ -53,6 +53,17 @@ async def test_channels_are_declared_in_one_place() -> None:
         share("memory://", {"h:": Channel(history=6)}, MemberTable)
     assert share("memory://", None, MemberTable) is one
     await one.leave()
+
+
+async def test_limits_are_given_in_one_place() -> None:
+    limits = ChannelLimits(message=5)
+    first = share("memory://", None, MemberTable, limits)
+    await first.enter()
+    assert first.bus.message_limit == 5
+    assert share("memory://", None, MemberTable) is share("memory://", None, MemberTable, limits) is first
+    with pytest.raises(ValueError, match="channel_limits differ from those of the bus"):
+        share("memory://", None, MemberTable, ChannelLimits())
+    await first.leave()
 
 
 async def test_several_buses_have_to_be_named() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
+from tidegate.channels import ChannelLimits
 from tidegate.config.bind import Tcp, Unix
 from tidegate.config.errors import ConfigError
 from tidegate.config.schema import Config, Setting, changed_fixed, settings
@@ -134,6 +135,21 @@ def test_what_proxies_and_tls_need(given: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Config(application="app:handler", **given)
     assert str(caught.value).startswith(words)
+
+
+def test_limits_of_channels() -> None:
+    assert Config(application="a:b").channel_limits == ChannelLimits()
+    rates = [(read("channel_command_rate", "0.5"), (0.5, 1)), (read("channel_command_rate", "10,50"), (10, 50))]
+    for rate, commands in rates:
+        assert Config(application="a:b", channel_command_rate=rate).channel_limits.commands == commands
+    with pytest.raises(
+        ConfigError, match="--bus-message-limit '2097153' is not allowed: give bytes, from 1KiB to 2MiB"
+    ):
+        read("bus_message_limit", "2097153")
+    with pytest.raises(ConfigError) as caught:
+        Config(application="a:b", bus_message_limit=2**21, bus_memory=2**25)
+    words = "--bus-message-limit '2MiB' is not allowed (the history has no room): give --bus-memory 64MiB as well"
+    assert str(caught.value) == words
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "admin.example"])

@@ -16,11 +16,12 @@ from tidegate._core import turns
 from tidegate.admin import admission as admin_admission
 from tidegate.admin import feed
 from tidegate.admin import main as admin
-from tidegate.asyncio import admission, channel_handler, enveloped, membership, server_connection
-from tidegate.bus import envelope, policies
+from tidegate.asyncio import admission, channel_handler, enveloped, server_connection
+from tidegate.bus import envelope, local, memory, order, subscription, tail, topic
 from tidegate.client import MAX_REDIRECTS
 from tidegate.config.schema import settings
 from tidegate.config.types import SIZE, SLOTS
+from tidegate.hub import main as hub
 from tidegate.ipc import control_protocol
 from tidegate.ipc.pipe import Pipe
 from tidegate.limits import KEPT
@@ -87,19 +88,37 @@ BOUNDS: dict[str, tuple[str, bool]] = {
         True,
     ),
     "bytes that wait for a client: `broadcast()`": (setting("broadcast_limit"), True),
-    "bytes that wait for a member of channels": (size(membership.WAITING_BYTES), True),
-    "channels of a connection": (f"{membership.CHANNELS}", True),
+    "a message that is published to a channel": (setting("bus_message_limit"), True),
+    "bytes that wait for a member of channels": (setting("bus_member_limit"), True),
+    "channels of a connection": (setting("max_channels_per_connection"), True),
+    "channels of a worker": (setting("max_channels"), True),
     "a command of the subprotocol `tidegate.v1`": (
-        f"{size(envelope.COMMAND_BYTES)} without data, {size(policies.MESSAGE_BYTES)} of data,"
+        f"{size(envelope.COMMAND_BYTES)} without data, `--bus-message-limit` of data,"
         f" {envelope.COMMAND_CHANNELS} channels",
         True,
     ),
-    "commands of a connection": (
-        f"{channel_handler.COMMAND_RATE:g} a second, {channel_handler.COMMAND_BURST} after a rest",
-        True,
-    ),
+    "commands of a connection": (setting("channel_command_rate"), True),
     "time of a hook of `channel_handler()`": (f"{channel_handler.HOOK_TIMEOUT:g} s", True),
     "frames that members share": (f"{enveloped.CACHED_FRAMES}, {size(enveloped.CACHED_BYTES)}", True),
+    "messages on the way from a worker to the bus": (size(local.QUEUE_BYTES), True),
+    "messages on the way from the hub to a worker": (
+        f"{size(16 * 2**20)} of each worker",
+        True,
+    ),  # tests/core/test_switch.py
+    "messages that are held while others before them are read again": (
+        f"{order.HELD_MESSAGES}, {size(order.HELD_BYTES)} of each channel",
+        True,
+    ),
+    "last messages of a channel, for those who come back": (
+        f"{tail.TAIL_MESSAGES}, {size(tail.TAIL_BYTES)} of each channel",
+        True,
+    ),
+    "messages that wait for a task in `subscribe()`": (
+        f"{subscription.QUEUE_MESSAGES}, {size(subscription.QUEUE_BYTES)}",
+        True,
+    ),
+    "joins while the hub restarts": (f"{topic.PATIENCE:g} s", True),
+    "processes other than workers at the hub": (f"{hub.OUTSIDE}", True),
     "pongs that a client does not read": ("the last one", True),
     "silence of a client": (f"{setting('ping_interval')} and {setting('ping_timeout')}", True),
     "time of a closing handshake": (setting("close_timeout"), True),
@@ -158,6 +177,10 @@ def test_row(name: str) -> None:
     assert above
 
 
+def test_the_queue_to_an_engine_is_the_same_for_each() -> None:
+    assert memory.QUEUE_BYTES == local.QUEUE_BYTES
+
+
 def test_the_reserve_of_descriptors() -> None:
     """As the row of a worker's connections says."""
     assert [limit - admission.descriptors(limit)[0] for limit in (256, 512, 1024, 65536)] == [32, 32, 64, 4096]
@@ -165,7 +188,7 @@ def test_the_reserve_of_descriptors() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [name for name in settings() if name.startswith(("max_", "write_", "broadcast_")) or name.endswith("_timeout")],
+    [name for name in settings() if name.startswith("max_") or name.endswith(("_limit", "_timeout"))],
 )
 def test_every_setting_that_bounds_something_is_named(name: str) -> None:
     recycling = {"max_lifetime", "max_connections_served", "max_rss"}  # which bound a worker's life

@@ -102,7 +102,7 @@ def metrics(page: Path) -> list[tuple[str, str]]:
 
 def defaults(page: Path) -> list[tuple[str, str]]:
     """Options with a value in brackets behind them: `--settle` (1 s)."""
-    return re.findall(r"`(--[a-z-]+)` \(([\d.:]+(?: ?(?:s|KiB|MiB))?)[,)]", prose(page))
+    return re.findall(r"`(--[a-z-]+)` \(([\d.:]+(?:,\d+)?(?: ?(?:s|KiB|MiB))?)[,)]", prose(page))
 
 
 @pytest.mark.parametrize(

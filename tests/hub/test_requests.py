@@ -30,6 +30,7 @@ from tidegate.bus.link import (
     Welcome,
     encode,
     pack_json,
+    pack_message,
     unpack_json,
 )
 from tidegate.hub import requests as module
@@ -78,9 +79,9 @@ class Peer:
 
 
 class Bench:
-    def __init__(self) -> None:
+    def __init__(self, message_limit: int = 1 << 20) -> None:
         self.journal = Journal.attach(make_memory(1 << 20))
-        self.requests = Requests(self.journal)
+        self.requests = Requests(self.journal, message_limit)
         self.peers: list[Peer] = []
 
     def peer(self, publisher: int = 0, *, channels: dict[str, Policy] | None = CHANNELS, generation: int = 1) -> Peer:
@@ -208,6 +209,20 @@ def test_other_processes_go_by_the_policies_of_workers(bench: Bench) -> None:
     assert bench.journal.topic("h:1").count == 1
     early.close()
     late.close()
+
+
+def test_key_and_sender_do_not_count_as_the_message() -> None:
+    bench = Bench(message_limit=1000)
+    peer = Peer(bench, Hello(VERSION, 5, "worker", 1, CHANNELS))
+    (welcome,) = peer.ask()
+    assert unpack_json(welcome.payload, Welcome).message_limit == 1000
+    frames = [opened(1, "h:1")]
+    for sequence, size in ((1, 1000), (2, 1000 + module.PREFIX)):
+        flags, payload = pack_message(bytes(size), b"k" * 128, b"s" * 32)
+        frames.append(Frame(Kind.PUBLISH, flags, 1, sequence=sequence, payload=payload))
+    assert sorted(each.kind for each in peer.ask(*frames)) == [Kind.STORED, Kind.REFUSED]
+    peer.close()
+    bench.close()
 
 
 def test_a_second_link_of_a_process_ends_the_first(bench: Bench) -> None:

@@ -43,10 +43,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ChannelHandler", "channel_handler", "javascript"]
 
-COMMAND_RATE: Final = 20.0
-COMMAND_BURST: Final = 100
-"""Commands a second of a connection, and at once after a rest. One that sends more is read more slowly."""
-
 HOOK_TIMEOUT: Final = 10.0
 """Seconds for a hook; then it is no."""
 
@@ -147,7 +143,8 @@ class _Conversation:
         self._member = member
         self._may_join = may_join
         self._may_publish = may_publish
-        self._tokens = float(COMMAND_BURST)
+        self._rate, self._burst = member.bus.limits.commands
+        self._tokens = float(self._burst)
         self._updated = websocket.loop.time()
         self._complained: dict[str, float] = {}
 
@@ -167,12 +164,12 @@ class _Conversation:
             pass
 
     async def _pace(self) -> None:
-        """Wait until the client may have its next command done."""
+        """Wait until the client may have its next command done: one that sends more is read more slowly."""
         now = self._websocket.loop.time()
-        self._tokens = min(COMMAND_BURST, self._tokens + (now - self._updated) * COMMAND_RATE) - 1
+        self._tokens = min(self._burst, self._tokens + (now - self._updated) * self._rate) - 1
         self._updated = now
         if self._tokens < 0:
-            await asyncio.sleep(-self._tokens / COMMAND_RATE)
+            await asyncio.sleep(-self._tokens / self._rate)
 
     async def _obey(self, command: Command) -> None:
         match command:

@@ -20,7 +20,7 @@ from ..channels import Gap, Joined, Message, Position
 from ..exceptions import BusError, TooManyChannels
 from ..frames import Opcode
 from ..protocol import State
-from .membership import CHANNELS, ConnectionMember, OnGap
+from .membership import ConnectionMember, OnGap
 
 if TYPE_CHECKING:
     from ..bus.bus import Bus
@@ -120,12 +120,13 @@ class EnvelopedMember(ConnectionMember):
             The answers, which are complete when all are told.
         """
         command = _JoinCommand(id, set(channels), told)
+        limit = self.bus.limits.per_connection
         answers: dict[str, Answer] = dict(refused or {})
         command.answers.update(answers)
         for channel, since in channels.items():
             answer = functools.partial(self._answer, command, answers, channel)
-            if channel not in self._channels and len(self._channels) >= CHANNELS:
-                answer(TooManyChannels(CHANNELS, "a connection"))
+            if channel not in self._channels and len(self._channels) >= limit:
+                answer(TooManyChannels(limit, "a connection"))
                 continue
             self._channels[channel] = None
             try:

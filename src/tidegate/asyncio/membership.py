@@ -12,7 +12,7 @@ import asyncio
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .._core.members import Participant, Table
 from ..bus.members import MemberTable
@@ -27,12 +27,6 @@ if TYPE_CHECKING:
     from .connection import Connection
 
 __all__ = ["ConnectionMember", "ConnectionTable", "OnGap"]
-
-CHANNELS: Final = 128
-"""Channels of a connection."""
-
-WAITING_BYTES: Final = 2**20
-"""Bytes that wait for a client to read them, above which a channel's message closes it: it comes back and resumes."""
 
 OnGap = Callable[[Any, Gap], Awaitable[None] | None]
 """What a handler does about missing messages: called with the connection and the notice."""
@@ -57,7 +51,7 @@ class ConnectionMember(Participant):
         connection: Connection
 
     def __init__(self, connection: Connection, bus: Bus) -> None:
-        super().__init__(connection, bus.name_sender(), WAITING_BYTES)
+        super().__init__(connection, bus.name_sender(), bus.limits.member)
         self.bus = bus
         self._channels: dict[str, OnGap | None] = {}
         # Most never need these, and they are larger than all the rest.
@@ -83,8 +77,9 @@ class ConnectionMember(Participant):
             BusDown: the engine is away.
         """
         new = [channel for channel in channels if channel not in self._channels]
-        if len(self._channels) + len(new) > CHANNELS:
-            raise TooManyChannels(CHANNELS, "a connection")
+        limit = self.bus.limits.per_connection
+        if len(self._channels) + len(new) > limit:
+            raise TooManyChannels(limit, "a connection")
         self._channels.update(dict.fromkeys(channels, on_gap))
         try:
             return await self.bus.join(self, channels, last)

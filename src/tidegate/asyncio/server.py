@@ -12,7 +12,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from types import NoneType, TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast, overload
 
 from .. import defaults
 from .._compat import OlderServer, accepts, give_path, server_arguments
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from ..bus.bus import Bus
     from ..bus.sharing import Share
-    from ..channels import Channel, Joined, Position
+    from ..channels import Channel, ChannelLimits, Joined, Position
     from ..extensions.base import ServerExtensionFactory
     from ..typing import LoggerLike, PathLike, Subprotocol
     from .membership import ConnectionMember, OnGap
@@ -158,6 +158,14 @@ class ServerConnection(BaseServerConnection):
             self.member = None  # they refer to each other
 
 
+class BusWanted(NamedTuple):
+    """The arguments of `serve()` for the bus."""
+
+    bus: str | Bus
+    channels: Mapping[str, Channel] | None
+    limits: ChannelLimits | None
+
+
 class Server(OlderServer):
     """The server that `serve()` returns: mirrors asyncio.Server; await or enter it to start.
 
@@ -175,7 +183,7 @@ class Server(OlderServer):
         logger: LoggerLike | None,
         create_connection: Callable[..., ServerConnection] | None,
         listen: Listen,
-        bus: tuple[str | Bus, Mapping[str, Channel] | None] | None = None,
+        bus: BusWanted | None = None,
     ) -> None:
         self.logger: LoggerLike = logging.getLogger("tidegate.server") if logger is None else logger
         self._registry: ConnectionRegistry[Any] = ConnectionRegistry(self._check_closed, policy.admission)
@@ -310,7 +318,7 @@ class Server(OlderServer):
             self._settings = self._make_settings(loop=loop, deadlines=Deadlines(loop))
             self._closed = loop.create_future()
             if self._bus_wanted is not None:
-                await self._enter_bus(*self._bus_wanted)
+                await self._enter_bus(self._bus_wanted)
             try:
                 self.server = await self._listen(loop, self._made)
             except BaseException:
@@ -321,11 +329,11 @@ class Server(OlderServer):
                     self.logger.log(self._event_level, "server listening on %s", _name(sock))
         return self
 
-    async def _enter_bus(self, bus: str | Bus, channels: Mapping[str, Channel] | None) -> None:
+    async def _enter_bus(self, wanted: BusWanted) -> None:
         from ..bus.sharing import share
         from .membership import ConnectionTable
 
-        found = share(bus, channels, ConnectionTable)
+        found = share(wanted.bus, wanted.channels, ConnectionTable, wanted.limits)
         await found.enter()
         self._share = found
 
@@ -401,6 +409,7 @@ def serve(
     # Channels
     bus: str | Bus | None = None,
     channels: Mapping[str, Channel] | None = None,
+    channel_limits: ChannelLimits | None = None,
     # Others
     logger: LoggerLike | None = None,
     create_connection: Callable[..., ServerConnection] | None = None,
@@ -439,6 +448,7 @@ def serve(
         bus: URL of the bus that connections join channels of, or a `Bus` that was started; "memory://", within this
             process, if there are `channels`. Servers of one event loop with the same URL share one.
         channels: policy of the channels with each prefix; "" is the default of the rest.
+        channel_limits: limits of channels, and of the connections that join them.
         logger: logger of the server; "tidegate.server" by default.
         create_connection: `ServerConnection`, a subclass, or a function that makes one.
         kwargs: passed to the event loop's create_server(): ssl, sock, backlog, reuse_port, start_serving, ...
@@ -489,7 +499,7 @@ def serve(
         server_header=server_header,
         **limits,
     )
-    return Server(settings, policy, logger, create_connection, listening, _bus_wanted(bus, channels))
+    return Server(settings, policy, logger, create_connection, listening, _bus_wanted(bus, channels, channel_limits))
 
 
 def _check_handler(handler: Any, server_header: Any) -> None:
@@ -501,22 +511,26 @@ def _check_handler(handler: Any, server_header: Any) -> None:
 
 
 def _bus_wanted(
-    bus: str | Bus | None, channels: Mapping[str, Channel] | None
-) -> tuple[str | Bus, Mapping[str, Channel] | None] | None:
+    bus: str | Bus | None, channels: Mapping[str, Channel] | None, limits: ChannelLimits | None
+) -> BusWanted | None:
     """Check the arguments of serve() for the bus, before there is a loop, and complete them; None without a bus."""
-    if bus is None and channels is None:
+    if bus is None and channels is None and limits is None:
         return None
     from ..bus.bus import Bus
     from ..bus.connect import check_url
-    from ..channels import check_channels
+    from ..channels import ChannelLimits, check_channels
 
+    if not isinstance(limits, ChannelLimits | None):
+        raise TypeError(f"channel_limits must be a ChannelLimits, not {limits!r}")
+    if bus is None and channels is None:
+        raise ValueError("channel_limits need channels=, or bus=")
     if channels is not None:
         check_channels(channels)
     if bus is None:
         bus = "memory://"
     if not isinstance(bus, Bus):
         check_url(bus)
-    return bus, channels
+    return BusWanted(bus, channels, limits)
 
 
 async def handshakes_done(

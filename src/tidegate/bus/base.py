@@ -122,6 +122,9 @@ class Broker(abc.ABC):
     gapless: ClassVar[bool] = False
     """Whether no message is ever lost while the state is up, so that positions need no checks from time to time."""
 
+    message_limit: int | None = None
+    """Bytes of a message that the engine takes, if it has told."""
+
     @abc.abstractmethod
     async def start(self, deliver: Deliver, tell: Tell) -> None:
         """Connect, and return once the state is up; afterwards connect again and again by itself.

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
-from ..channels import Channel, Gap, Joined, Message, Position
+from ..channels import Channel, ChannelLimits, Gap, Joined, Message, Position
 from ..exceptions import BusDown, BusError
 from .base import SLICE_MESSAGES, Presence, Publication, State
 from .connect import connect
 from .members import MemberTable
-from .policies import CONTROL, MESSAGE_BYTES, Policies, check_key, check_name, check_payload
+from .policies import CONTROL, Policies, check_key, check_name, check_payload
 from .subscription import Subscription
 from .topics import Read, Request, Subscribe, Topics, Tops, Unsubscribe
 
@@ -63,7 +63,7 @@ class Bus:
     Parameters:
         url: of the engine.
         channels: policy of the channels with each prefix, as for `App`.
-        message_limit: bytes of a message at most.
+        limits: of channels, for those who join here; of messages, as far as the engine has none of its own.
         members: makes the table of a channel's members.
         logger: "tidegate.bus" by default.
 
@@ -76,14 +76,14 @@ class Bus:
         url: str,
         *,
         channels: Mapping[str, Channel] | None = None,
-        message_limit: int = MESSAGE_BYTES,
+        limits: ChannelLimits | None = None,
         members: Callable[[], Members] = MemberTable,
         logger: logging.Logger | None = None,
     ) -> None:
         self._policies = Policies(channels)
         self.url = url
         self.channels = dict(channels or {})
-        self.message_limit = message_limit
+        self.limits = limits or ChannelLimits()
         self.logger = logging.getLogger("tidegate.bus") if logger is None else logger
         self._broker = connect(url, self._policies)
         self._topics = Topics(
@@ -92,6 +92,7 @@ class Bus:
             gapless=self._broker.gapless,
             members=members,
             random=random.random,
+            limit=self.limits.per_process,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -109,6 +110,11 @@ class Bus:
 
     def __repr__(self) -> str:
         return f"<Bus {self.url.partition('://')[0]}:// {self.state.kind}>"
+
+    @property
+    def message_limit(self) -> int:
+        """Bytes of a message at most."""
+        return self._broker.message_limit or self.limits.message
 
     @property
     def counts(self) -> Counts:

@@ -272,7 +272,7 @@ class LocalBroker(Broker):
             self._tell(State("again", self._generation, "messages came faster than they were read"))
 
     def _on_welcome(self, frame: Frame) -> None:
-        unpack_json(frame.payload, Welcome)
+        self.message_limit = unpack_json(frame.payload, Welcome).message_limit
         if not self._greeting.done():
             self._greeting.set_result(None)
 

@@ -11,13 +11,10 @@ from typing import Final
 from ..channels import RESERVED, Channel, check_channels, name_fault
 from ..exceptions import InvalidChannel, MessageTooBig
 
-__all__ = ["CONTROL", "KEY_BYTES", "MESSAGE_BYTES", "Policies", "check_key", "check_name", "check_payload"]
+__all__ = ["CONTROL", "KEY_BYTES", "Policies", "check_key", "check_name", "check_payload"]
 
 CONTROL: Final = f"{RESERVED}control"
 """Channel of what processes tell each other about members."""
-
-MESSAGE_BYTES: Final = 2**20
-"""Bytes of a message, by default: one over the output limit of an engine would cut off every worker."""
 
 KEY_BYTES: Final = 128
 """Bytes of a publisher's key in UTF-8: engines keep keys for minutes."""
@@ -74,8 +71,8 @@ def check_name(channel: str) -> None:
         raise InvalidChannel(channel, fault)
 
 
-def check_payload(channel: str, payload: bytes, limit: int = MESSAGE_BYTES) -> None:
-    """Check the size of a message.
+def check_payload(channel: str, payload: bytes, limit: int) -> None:
+    """Check the size of a message: one over the output limit of an engine would cut off every worker.
 
     Raises:
         MessageTooBig: it is larger than the limit.

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from ..channels import Channel
+from ..channels import Channel, ChannelLimits
 from ..exceptions import BusError
 from .bus import Bus
 
@@ -65,16 +65,22 @@ class Share:
 _SHARES: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str | Bus, Share]] = WeakKeyDictionary()
 
 
-def share(bus: str | Bus, channels: Mapping[str, Channel] | None, members: Callable[[], Members]) -> Share:
+def share(
+    bus: str | Bus,
+    channels: Mapping[str, Channel] | None,
+    members: Callable[[], Members],
+    limits: ChannelLimits | None = None,
+) -> Share:
     """Return the share of a bus: of one that is there, or of the one of that URL on this event loop.
 
     Args:
         bus: a URL, or a bus that was started.
         channels: policy of the channels with each prefix.
         members: makes the table of a channel's members.
+        limits: of channels; None takes those of the bus.
 
     Raises:
-        TypeError, ValueError: for a wrong argument; channels that differ from those of the bus, too.
+        TypeError, ValueError: for a wrong argument; channels or limits that differ from those of the bus, too.
     """
     found = _SHARES.get(asyncio.get_running_loop(), {}).get(bus)
     if found is None:
@@ -82,9 +88,11 @@ def share(bus: str | Bus, channels: Mapping[str, Channel] | None, members: Calla
             bus.use_table(members)
             found = Share(bus, owned=False)
         else:
-            return Share(Bus(bus, channels=channels, members=members), owned=True)
+            return Share(Bus(bus, channels=channels, limits=limits, members=members), owned=True)
     if channels is not None and dict(channels) != found.bus.channels:
         raise ValueError("channels differ from those of the bus, which others use: declare them in one place")
+    if limits not in (None, found.bus.limits):
+        raise ValueError("channel_limits differ from those of the bus, which others use: give them in one place")
     return found
 
 

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ..channels import Gap, Message, Position
+from ..channels import TOPICS_LIMIT, Gap, Message, Position
 from ..exceptions import BusDown, BusError, TooManyChannels
 from .base import Slice, State
 from .members import MemberTable
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from .policies import Policies
 
 __all__ = ["Read", "Request", "Subscribe", "Topics", "Tops", "Unsubscribe"]
-
-TOPICS: Final = 1_000_000
-"""Channels of a worker, by default."""
 
 LINGER: Final = 5.0
 """Seconds, give or take a fifth, for which a channel without members stays subscribed, as clients may reconnect."""
@@ -151,7 +148,7 @@ class Topics:
         gapless: bool = False,
         members: Callable[[], Members] = MemberTable,
         random: Callable[[], float] = lambda: 0.5,
-        limit: int = TOPICS,
+        limit: int = TOPICS_LIMIT,
     ) -> None:
         self._policies = policies
         self._gapless = gapless

@@ -30,6 +30,7 @@ SETTINGS = {
     "certfile": "TLS",
     "log_level": "Log",
     "pidfile": "The process",
+    "bus": "Channels",
 }
 METRICS = {
     "build_info": "The daemon",

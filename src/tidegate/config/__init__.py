@@ -1,6 +1,7 @@
 """The settings of the daemon: declared once, read from a command line, the environment and a file.
 
     schema     each setting: type, default, check, help
+    setting    how one is declared
     types      how values are written: numbers, sizes, times
     bind       addresses to listen on: Tcp, Unix, Fd, Systemd
     errors     ConfigError

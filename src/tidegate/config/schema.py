@@ -1,8 +1,6 @@
 """Every setting of the daemon, declared once.
 
-    Config           the settings: a field each, with its type and its default
-    Setting          the rest of a field's declaration: kind and help; flag, environment name and file key follow from
-                     its name
+    Config           the settings: a field each, with its type, its default, and its `Setting`
     changed_fixed    the settings that a reload cannot change, and a new configuration has changed
 
 What must not live here: click, reading files or the environment (cli), how values are written (config/types.py), any
@@ -11,8 +9,9 @@ use of a setting.
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -20,19 +19,23 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from .. import defaults
+from ..channels import TOPICS_LIMIT, ChannelLimits
 from .bind import Address, Tcp
 from .errors import ConfigError
+from .setting import Setting
 from .types import (
     ADDRESS,
     ADMIN,
     APPLICATION,
     BUS,
     CIPHERS,
+    COMMANDS,
     DURATION,
     FRAMES,
     HEADER,
     HOST,
     JOURNAL,
+    MESSAGE,
     NETWORK,
     OPEN_FILES,
     ORIGIN,
@@ -48,7 +51,6 @@ from .types import (
     UMASK,
     USER,
     WORKERS,
-    Kind,
     choice,
     count,
     pair,
@@ -59,63 +61,7 @@ __all__ = ["AdminAccess", "Config", "Setting", "changed_fixed", "settings"]
 
 AdminAccess: TypeAlias = tuple[str | None, frozenset[str]]
 
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """The declaration of a setting, except for its type and default, which the field of `Config` has.
-
-    Attributes:
-        kind: how its value is written, and what is allowed.
-        help: its text in ``--help``: a noun phrase for what the value is, or an imperative for what it does.
-        many: whether it may be given several times.
-        positional: whether it is an argument of the command instead of an option.
-        served: whether it is a parameter of ``serve()`` of the same name.
-        fixed: whether a reload that would change it is refused.
-        secret: whether its value must not be printed.
-        default_text: the default in words, where the value does not say it.
-        name: the field's name; flag, environment name and file key follow from it.
-        default: the field's default.
-    """
-
-    kind: Kind
-    help: str
-    many: bool = False
-    positional: bool = False
-    served: bool = False
-    fixed: bool = False
-    secret: bool = False
-    default_text: str = ""
-    name: str = ""
-    default: Any = msgspec.NODEFAULT
-
-    @property
-    def flag(self) -> str:
-        """``--ping-interval``; an argument's name in capitals."""
-        return self.name.upper() if self.positional else "--" + self.name.replace("_", "-")
-
-    @property
-    def environment(self) -> str:
-        """``TIDEGATE_PING_INTERVAL``."""
-        return f"TIDEGATE_{self.name.upper()}"
-
-    @property
-    def key(self) -> str:
-        """The key in a configuration file: ``ping_interval``."""
-        return self.name
-
-    def read(self, text: str, *, given_as: str = "") -> Any:
-        """Return the value that a text stands for; ConfigError names the option, the text and what is allowed."""
-        return self.kind.parse(text, given_as or self.flag, secret=self.secret)
-
-    def show(self, value: Any) -> str | None:
-        """Return a value as it may be shown; None if it may not."""
-        if not self.secret or value == self.default:
-            return self.write(value)
-        return self.kind.mask(value) if self.kind.mask is not None else None
-
-    def write(self, value: Any) -> str:
-        """Return the text for a value."""
-        return " ".join(map(self.kind.write, value)) if self.many else self.kind.write(value)
+_CHANNELS = ChannelLimits()
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -486,6 +432,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             fixed=True,
         ),
     ] = False
+    open_files: Annotated[
+        int | None,
+        Setting(
+            OPEN_FILES, "Limit of open files of each process; max is the highest that the system allows.", fixed=True
+        ),
+    ] = None
     bus: Annotated[
         str,
         Setting(
@@ -507,12 +459,44 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             fixed=True,
         ),
     ] = 64 * 1024 * 1024
-    open_files: Annotated[
-        int | None,
+    bus_message_limit: Annotated[
+        int,
         Setting(
-            OPEN_FILES, "Limit of open files of each process; max is the highest that the system allows.", fixed=True
+            MESSAGE,
+            "Maximum size of a message that is published to a channel; larger ones are refused. --bus-memory must be"
+            " 32 times as large.",
+            fixed=True,
         ),
-    ] = None
+    ] = _CHANNELS.message
+    bus_member_limit: Annotated[
+        int,
+        Setting(
+            SIZE,
+            "Bytes of messages of channels buffered for a slow client, at which its connection is closed with 1013, to"
+            " come back and resume; where only the latest message counts, older ones are left out before.",
+        ),
+    ] = _CHANNELS.member
+    max_channels: Annotated[
+        int,
+        Setting(
+            count(1, TOPICS_LIMIT),
+            "Maximum number of channels that the connections of a worker have joined; above it, joins fail.",
+        ),
+    ] = _CHANNELS.per_process
+    max_channels_per_connection: Annotated[
+        int,
+        Setting(
+            count(1, 100_000), "Maximum number of channels that one connection has joined; above it, its joins fail."
+        ),
+    ] = _CHANNELS.per_connection
+    channel_command_rate: Annotated[
+        float | tuple[float, int],
+        Setting(
+            COMMANDS,
+            "Commands per second of one client of `tidegate.channel_handler()`, and the size of a burst; above it, the"
+            " next one is read later.",
+        ),
+    ] = _CHANNELS.commands
 
     def __post_init__(self) -> None:
         if self.drain is not None and self.drain >= self.graceful_timeout and self.drain > 0:
@@ -527,6 +511,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             setting, needed = settings()["admin"], settings()["admin_token"]
             reason = "other machines could read the daemon's state"
             raise ConfigError(setting.flag, setting.write(self.admin), f"{needed.flag} as well", reason)
+        if self.bus_memory < 32 * self.bus_message_limit:
+            setting, needed = settings()["bus_message_limit"], settings()["bus_memory"]
+            allowed = f"{needed.flag} {needed.write(32 * self.bus_message_limit)} as well"
+            raise ConfigError(setting.flag, setting.write(self.bus_message_limit), allowed, "the history has no room")
         self._check_entrance()
 
     def _check_entrance(self) -> None:
@@ -559,6 +547,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """Return the token of the admin address, and the host names that need none."""
         own = () if self.admin is None else (self.admin.host.lower(),)
         return self.admin_token, frozenset((*own, *self.admin_hosts))
+
+    @property
+    def channel_limits(self) -> ChannelLimits:
+        """Return the limits of channels."""
+        rate = self.channel_command_rate
+        return ChannelLimits(
+            message=self.bus_message_limit,
+            member=self.bus_member_limit,
+            per_connection=self.max_channels_per_connection,
+            per_process=self.max_channels,
+            commands=rate if isinstance(rate, tuple) else (rate, max(1, math.ceil(rate))),
+        )
 
     def log_options(self) -> dict[str, Any]:
         """Return the arguments of ``logs.begin()`` and ``logs.set_role()`` that a reload may change."""

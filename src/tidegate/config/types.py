@@ -166,6 +166,15 @@ def _read_journal(text: str) -> int:
     return size
 
 
+def _read_message(text: str) -> int:
+    from ..channels import MESSAGE_LIMIT  # with msgspec
+
+    size = _read_size(text)
+    if not 2**10 <= size <= MESSAGE_LIMIT:
+        raise ValueError
+    return size
+
+
 def _write_size(size: int) -> str:
     for unit in ("GiB", "MiB", "KiB"):
         if size % _BYTES[unit] == 0:
@@ -342,6 +351,7 @@ BUS = Kind(
     mask=_mask_bus,
 )
 SIZE = Kind("SIZE", "bytes, such as 65536, 64KiB or 1MiB", _read_size, _write_size, bare=(int,))
+MESSAGE = replace(SIZE, allowed="bytes, from 1KiB to 2MiB", read=_read_message)
 JOURNAL = replace(SIZE, allowed="bytes, from 32MiB to 16GiB", read=_read_journal)
 FRAMES = count(1, 1_000_000)
 HEADER = Kind("TEXT", "printable ASCII", _read_header)
@@ -356,6 +366,7 @@ _BURST = count(1, 1_000_000)
 RATE = Kind(
     "RATE[,BURST]", "handshakes a second, such as 10, 0.5 or 10,50", _read_rate, _write_rate, (int, float, list)
 )
+COMMANDS = replace(RATE, allowed="commands a second, such as 20 or 0.5, or 20,100 with the size of a burst")
 CIPHERS = Kind("LIST", "ciphers as OpenSSL names them, such as ECDHE+AESGCM:ECDHE+CHACHA20", _read_header)
 SECRET = Kind("TEXT", "a text", str)
 TOKEN = Kind("TOKEN", "16 or more letters, digits and -._~+/", _read_token)

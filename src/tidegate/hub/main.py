@@ -48,7 +48,11 @@ GREETING = 5.0
 
 
 def run(
-    journal: int, links: list[socket.socket], pipe: socket.socket | None = None, listener: socket.socket | None = None
+    journal: int,
+    links: list[socket.socket],
+    pipe: socket.socket | None = None,
+    listener: socket.socket | None = None,
+    message_limit: int = 1 << 20,
 ) -> int:
     """Be the hub until SIGTERM, or until the other end of `pipe` closes; return the exit status.
 
@@ -57,6 +61,7 @@ def run(
         links: to workers that there are already; more come by the pipe.
         pipe: its end of the supervisor's socket pair.
         listener: where other processes connect.
+        message_limit: bytes that a message may have.
 
     Called in a forked child, whose signals may still be masked.
     """
@@ -65,7 +70,7 @@ def run(
     logs.show_stacks()
     signal.set_wakeup_fd(-1)  # of the supervisor
     forks.leave_signals_to_supervisor()
-    hub = Hub(attach(journal), links, pipe, listener)
+    hub = Hub(attach(journal), links, pipe, listener, message_limit)
     hub.live()
     return 0
 
@@ -97,7 +102,7 @@ class Hub:
     """The process; `live()` returns at its end.
 
     Parameters:
-        journal, links, pipe, listener: see `run()`.
+        journal, links, pipe, listener, message_limit: see `run()`.
     """
 
     def __init__(
@@ -106,9 +111,10 @@ class Hub:
         links: Iterable[socket.socket] = (),
         pipe: socket.socket | None = None,
         listener: socket.socket | None = None,
+        message_limit: int = 1 << 20,
     ) -> None:
         self.journal = journal
-        self.requests = Requests(journal)
+        self.requests = Requests(journal, message_limit)
         self.switch = self.requests.switch
         self._stopping = False
         self._supervisor = Pipe(pipe, Command) if pipe is not None else None
@@ -171,7 +177,7 @@ class Hub:
         self._alarm.recv(4096)
 
     def _on_supervisor(self) -> None:
-        """Take sockets, reopen the log on command, and end with the supervisor. To stop, the supervisor sends SIGTERM."""
+        """Take sockets, reopen the log on command, end with the supervisor. To stop, the supervisor sends SIGTERM."""
         assert self._supervisor is not None
         for command in self._supervisor.receive():
             for sock in self._supervisor.receive_sockets(command.sockets):

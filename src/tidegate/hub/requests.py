@@ -47,6 +47,9 @@ MESSAGES = 1000
 EXCERPT_BYTES = 1 << 20
 """Bytes of an excerpt, but for one message."""
 
+PREFIX = 256
+"""Bytes of key and sender, which go before a message and do not count as its own."""
+
 SNAPSHOT_BYTES = 64 << 20
 """Bytes of one process's snapshot, in all its frames."""
 
@@ -95,7 +98,8 @@ class Requests:
     """
 
     def __init__(self, journal: Journal, message_limit: int = 1 << 20) -> None:
-        self.switch = Switch(journal, self.on_frame, self.on_end, message_limit)
+        self._message_limit = message_limit
+        self.switch = Switch(journal, self.on_frame, self.on_end, message_limit + PREFIX)
         self._journal = journal
         self._generation = -1
         self._ended: list[tuple[float, Party]] = []  # processes that have ended, until when their names are kept
@@ -151,7 +155,7 @@ class Requests:
                 self.switch.touch(other)
         link.name = hello.name
         link.greet(self._journal.publisher(hello.publisher))
-        link.send(Kind.WELCOME, payload=pack_json(Welcome(VERSION, 1, self.switch.message_limit)))
+        link.send(Kind.WELCOME, payload=pack_json(Welcome(VERSION, 1, self._message_limit)))
 
     def _declare(self, generation: int, channels: dict[str, Policy]) -> None:
         """Go by the policies of the newest generation, for channels that there are as well."""

@@ -300,7 +300,8 @@ class WorkerPool:
             sockets = []
             for sock in self.admin_sockets:
                 sock.close()
-            life = partial(self._hub_main, self.hub.journal, [], pipe, self.hub.socket)
+            limit = self.config.bus_message_limit
+            life = partial(self._hub_main, self.hub.journal, [], pipe, self.hub.socket, limit)
             self.scoreboard.close()
         else:
             assert handle.row is not None

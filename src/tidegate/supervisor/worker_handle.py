@@ -79,7 +79,13 @@ class HubMain(Protocol):
     """The life of a hub, likewise."""
 
     def __call__(
-        self, journal: int, links: list[socket.socket], pipe: socket.socket, listener: socket.socket | None, /
+        self,
+        journal: int,
+        links: list[socket.socket],
+        pipe: socket.socket,
+        listener: socket.socket | None,
+        message_limit: int,
+        /,
     ) -> int: ...
 
 

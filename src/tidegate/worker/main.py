@@ -234,7 +234,7 @@ class Worker:
 
         self._links = Links(f"worker process {os.getpid()}", self._ask_for_link)
         provide(self._links)
-        bus = share(self._bus_url, self.app.channels, ConnectionTable)
+        bus = share(self._bus_url, self.app.channels, ConnectionTable, self.config.channel_limits)
         await bus.enter()
         try:
             yield
@@ -257,7 +257,7 @@ class Worker:
         options = {**self.config.serve_options(), **self.app.serve_options()}
         options |= {"backlog": self.config.backlog, "policy": self._policy}
         if self.app.channels is not None:
-            options["bus"] = self._bus_url
+            options |= {"bus": self._bus_url, "channel_limits": self.config.channel_limits}
         create, create_unix = _creators(self.app)
         if options.pop("ssl", None) is not None or self.admission.tls is not None:  # which TransportSetup begins
             options |= {"ssl": True} if is_map(self.app.handler) else {}
