@@ -11,6 +11,7 @@ import pytest
 
 from tests.bus.desk import Member
 from tests.support.patience import PATIENCE
+from tidegate.bus import bus as module
 from tidegate.bus.base import Presence, State
 from tidegate.bus.bus import Bus
 from tidegate.channels import Channel, Gap, Message, Position
@@ -341,6 +342,50 @@ async def test_a_start_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(bus._broker, "start", refuse)
     with pytest.raises(BusDown, match="connection refused"):
         await bus.start()
+    assert bus._tasks == set()
+
+
+async def test_an_engine_that_is_not_there_yet_is_used_as_soon_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "RETRY", 0.01)
+    bus = Bus("memory://", channels={"h:": Channel(history=5)})
+    start = bus._broker.start
+    errors = [BusDown("refused"), BusDown("refused"), BusError("wrong password"), OSError("cut")]
+
+    async def refuse(deliver: Any, tell: Any) -> None:
+        if errors:
+            raise errors.pop(0)
+        await start(deliver, tell)
+
+    monkeypatch.setattr(bus._broker, "start", refuse)
+    with caplog.at_level(logging.INFO, "tidegate.bus"):
+        await bus.start(required=False)
+        assert bus.state.kind == "down"
+        assert bus.state.reason == "refused"
+        async with asyncio.timeout(PATIENCE):
+            joined = await bus.join(Reader(bus), {"h:1": None})  # it waits for it
+    assert joined["h:1"].resumed == "new"
+    assert [record.getMessage() for record in caplog.records] == [
+        "the bus is down: refused; it is used as soon as it is there",
+        "wrong password; it is used as soon as it is there",
+        "cut; it is used as soon as it is there",
+        "the bus is up",
+    ]
+    await bus.close()
+
+
+async def test_a_bus_that_waits_for_its_engine_can_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    bus = Bus("memory://")
+
+    async def refuse(deliver: Any, tell: Any) -> None:
+        raise BusDown("refused")
+
+    monkeypatch.setattr(bus._broker, "start", refuse)
+    await bus.start(required=False)
+    with pytest.raises(BusDown, match="the bus is down: refused"):
+        await bus.join(Reader(bus), {"h:1": None})
+    await bus.close()
     assert bus._tasks == set()
 
 

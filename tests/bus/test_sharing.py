@@ -86,7 +86,7 @@ async def test_a_bus_that_was_there_before_stays() -> None:
 
 
 async def test_a_start_that_fails_is_no_bus(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refuse(self: Bus) -> None:
+    async def refuse(self: Bus, required: bool) -> None:
         raise BusDown("connection refused")
 
     monkeypatch.setattr(Bus, "start", refuse)

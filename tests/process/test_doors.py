@@ -6,12 +6,16 @@ What must not live here: what happens to members meanwhile (test_bus.py), the do
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.client import connect
 
 from tests.support.harness import APPLICATIONS, Daemon, wait_until
+from tests.support.patience import PATIENCE
 from tidegate.bus.bus import Bus
+from tidegate.channels import Channel
 
 ROOM = APPLICATIONS / "room.py"
 
@@ -32,3 +36,63 @@ async def test_the_socket_of_the_hub_is_made_again_if_somebody_removes_it(tmp_pa
                 assert second == (first.epoch, first.offset + 1)
         assert await asyncio.to_thread(daemon.stop) == 0
         assert not path.exists()
+
+
+# Patience.
+
+
+@pytest.mark.slow
+async def test_clients_that_join_do_not_hear_that_the_hub_is_killed() -> None:
+    with Daemon(APPLICATIONS / "last_words.py", target="application:app", workers=2) as daemon:
+        hub = next(pid for pid, title in daemon.titles().items() if title == "tidegate: hub")
+        async with connect(f"{daemon.uri}join", compression=None) as before:
+            assert await before.recv() == "joined"
+            for _ in range(3):
+                daemon.signal(signal.SIGKILL, hub)
+                clients = [connect(f"{daemon.uri}join", compression=None, open_timeout=PATIENCE) for _ in range(20)]
+                for client in await asyncio.gather(*clients):
+                    assert await client.recv() == "joined"
+                    await client.close()
+                hub = wait_until(lambda hub=hub: other_hub(daemon, hub), "another hub")  # type: ignore[misc]
+        assert "connection handler failed" not in daemon.log
+
+
+def other_hub(daemon: Daemon, before: int) -> int | None:
+    titles = daemon.titles().items()
+    return next((pid for pid, title in titles if title == "tidegate: hub" and pid != before), None)
+
+
+@pytest.mark.slow
+async def test_a_worker_serves_everything_else_while_there_is_no_bus(tmp_path: Path) -> None:
+    """And the bus comes by itself."""
+    journal = tmp_path / "later" / "journal"
+    options = ("--bus", f"local://{journal}")
+    with Daemon(APPLICATIONS / "last_words.py", *options, target="application:app", workers=1) as daemon:
+        async with connect(daemon.uri) as client:
+            await client.send("hello")
+            assert await client.recv() == "hello"
+        assert daemon.log.count("there is no journal, hence no bus: [Errno 2]") == 1
+        assert "the bus is down: there is no link to the hub; it is used as soon as it is there" in daemon.log
+        journal.parent.mkdir()
+        await asyncio.to_thread(wait_until, lambda: "the bus is up" in daemon.log, "the bus")
+        async with connect(f"{daemon.uri}join") as client:
+            assert await client.recv() == "joined"
+        assert await asyncio.to_thread(daemon.stop) == 0
+
+
+# Drain.
+
+
+@pytest.mark.slow
+async def test_what_handlers_publish_in_their_last_moments_is_not_lost(tmp_path: Path) -> None:
+    options = ("--bus", f"local://{tmp_path}/journal", "--control", str(tmp_path / "control.sock"))
+    channels = {"h:": Channel(history=1000)}
+    with Daemon(APPLICATIONS / "last_words.py", *options, target="application:app", workers=2) as daemon:
+        clients = [await connect(daemon.uri, compression=None) for _ in range(50)]
+        assert await asyncio.to_thread(daemon.stop) == 0
+        for client in clients:
+            await client.wait_closed()
+    with Daemon(APPLICATIONS / "last_words.py", *options, target="application:app", workers=1) as daemon:
+        async with Bus(f"local://{tmp_path}/control.hub", channels=channels) as bus:
+            assert len(await bus.history("h:1", limit=1000)) == 50
+        assert await asyncio.to_thread(daemon.stop) == 0

@@ -38,6 +38,9 @@ __all__ = ["Bus"]
 DEADLINE: Final = 6.0
 """Seconds for a verb of an engine; engines have a shorter deadline of their own."""
 
+RETRY: Final = 1.0
+"""Seconds between attempts to connect to an engine that was not there at the start."""
+
 BEAT: Final = 10.0
 """Seconds between two snapshots of who is in which channel, though nothing changed."""
 
@@ -96,6 +99,7 @@ class Bus:
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        self._linked = False  # the engine was there once, and is linked again and again by itself
         self._name = secrets.token_urlsafe(6)
         self._serials = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -123,8 +127,11 @@ class Bus:
 
     # Its life.
 
-    async def start(self) -> None:
+    async def start(self, *, required: bool = True) -> None:
         """Connect to the engine.
+
+        Args:
+            required: False starts the bus though the engine is not there: it is down until the engine comes.
 
         Raises:
             BusDown: it is not there.
@@ -134,12 +141,36 @@ class Bus:
             raise BusError("the bus was started before: make another one")
         self._loop = asyncio.get_running_loop()
         try:
-            await self._broker.start(self._delivered, self._told)
-            await self.join(_Control(self), {CONTROL: None})
+            await self._connect()
+        except BusDown as error:
+            if required:
+                await self.close()
+                raise
+            self.logger.warning("%s; it is used as soon as it is there", error)
+            self._told(State("down", reason=error.reason, retry_after=error.retry_after))
+            self._run(self._connect_later(str(error)))
         except BaseException:
             await self.close()
             raise
         self._run(self._beat())
+
+    async def _connect(self) -> None:
+        if not self._linked:
+            await self._broker.start(self._delivered, self._told)
+            self._linked = True
+        await self.join(_Control(self), {CONTROL: None})
+
+    async def _connect_later(self, reason: str) -> None:
+        """Try until the engine is there; log why not when that is another reason."""
+        while True:
+            await asyncio.sleep(RETRY * random.uniform(0.5, 1.0))
+            try:
+                await self._connect()
+                return
+            except Exception as error:
+                if str(error) != reason:
+                    reason = str(error)
+                    self.logger.warning("%s; it is used as soon as it is there", reason)
 
     async def close(self) -> None:
         """Wait until what was published has got to the engine, and disconnect; closing again does nothing."""

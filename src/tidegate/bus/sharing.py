@@ -35,8 +35,11 @@ class Share:
         self._users = 0
         self._starting: asyncio.Task[None] | None = None
 
-    async def enter(self) -> None:
+    async def enter(self, *, required: bool = True) -> None:
         """Use the bus, and start it if it is not.
+
+        Args:
+            required: as for `Bus.start()`.
 
         Raises:
             BusError: it cannot be started.
@@ -47,7 +50,7 @@ class Share:
         try:
             if self._owned:
                 if self._starting is None:
-                    self._starting = asyncio.create_task(self.bus.start())
+                    self._starting = asyncio.create_task(self.bus.start(required=required))
                 await asyncio.shield(self._starting)
         except BaseException:
             await self.leave()

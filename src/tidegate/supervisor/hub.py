@@ -61,6 +61,7 @@ class Hub:
         self.journal: int | None = None
         self.listener: UnixListener | None = None
         self._fill, self._workers, self._store = fill, workers, store
+        self._complaint = ""  # why there is no journal, which is tried again and again
         self._renewed = False  # the socket, and the hub has not been given the new one
         self._stored: int | None = None  # the journal of the daemon before this one, kept by the service manager
 
@@ -127,7 +128,9 @@ class Hub:
             try:
                 self.journal = self._open_journal(config)
             except OSError as error:
-                logger.error("there is no journal, hence no bus: %s", error)
+                if str(error) != self._complaint:
+                    self._complaint = str(error)
+                    logger.error("there is no journal, hence no bus: %s", error)
                 return
             if self.listener is not None:
                 self.listener.listen(0, BACKLOG)

@@ -20,7 +20,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 from setproctitle import setproctitle
@@ -43,11 +43,15 @@ from .loader import LoadError, load, trace_of
 from .self_metrics import record_capacity, record_collections, record_send_queues
 from .tls import TlsError, make_context
 
+if TYPE_CHECKING:
+    from ..bus.sharing import Share
+
 __all__ = ["run"]
 
 logger = logging.getLogger("tidegate.worker")
 
 TICK = 0.1  # seconds between heartbeats
+FLUSH = LAST_WORDS - 1  # seconds to wait at the end for what was published
 TICKS_PER_MEASURE = 10  # of what takes time to measure
 
 
@@ -235,11 +239,19 @@ class Worker:
         self._links = Links(f"worker process {os.getpid()}", self._ask_for_link)
         provide(self._links)
         bus = share(self._bus_url, self.app.channels, ConnectionTable, self.config.channel_limits)
-        await bus.enter()
+        await bus.enter(required=False)  # without it, all else is served
         try:
             yield
         finally:
-            await bus.leave()
+            await self._leave_bus(bus)
+
+    async def _leave_bus(self, bus: Share) -> None:
+        """Wait until what handlers have published in their last moments has got to the bus, and leave it."""
+        try:
+            async with asyncio.timeout(FLUSH):
+                await bus.leave()
+        except TimeoutError:
+            logger.warning("the bus has not taken all that was published within %g s", FLUSH)
 
     def _ask_for_link(self) -> None:
         self.supervisor.send(Report("starting", link=True), wait=True)
