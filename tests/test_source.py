@@ -75,7 +75,7 @@ MAY_IMPORT = {
     "supervisor": {"words", "config", "ipc", "logs", "process", "_core", "supervisor"},  # given its children's lives
     "cli": {
         *("words", "config", "ipc", "logs", "process", "grammar", "_core", "asyncio", "metrics", "admin"),
-        *("supervisor", "worker", "hub", "cli", "front"),
+        *("supervisor", "worker", "hub", "bus", "cli", "front"),
         *("client", "server"),  # bench makes its own opening handshakes
     },
     "front": {"words", "cli"},

@@ -11,6 +11,7 @@
     drain               close all connections and keep the daemon
     stop                stop the daemon
     upgrade             replace the program in place
+    publish             publish a message to a channel
     control             the client's end of the control socket, for the commands above
     demo                serve a demo page
     demo_application    the application of the demo
@@ -55,6 +56,7 @@ COMMANDS = {
     "drain": "Close every connection and refuse new ones, until a reload.",
     "stop": "Stop a daemon.",
     "upgrade": "Replace a daemon's program by the installed one, in place.",
+    "publish": "Publish a message to a channel of a daemon.",
     "demo": "Serve a demo page.",
     "connect": "Talk to a WebSocket server.",
     "bench": "Measure a WebSocket server.",

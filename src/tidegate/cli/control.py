@@ -3,6 +3,7 @@
     ControlClient      one request and its answers: `answers`, `wait_for_end`
     conduct            send a request, print progress, wait, return the exit status
     control_command    a command with the options that all of these have
+    control_option     the option that names a daemon's control socket
 
 What must not live here: the request of each command (its own module), the daemon's end (supervisor/control.py).
 """
@@ -27,7 +28,7 @@ from ..ipc.exit_status import DONE, FAILED, INTERRUPTED, NOT_RUNNING, TIMED_OUT
 from ..process import peer
 from . import CONTEXT, Command, Value, note
 
-__all__ = ["ControlClient", "ControlError", "conduct", "control_command", "path_of"]
+__all__ = ["ControlClient", "ControlError", "conduct", "control_command", "control_option", "path_of"]
 
 STATUSES = (
     "Exit status: 0 done; 1 failed, with the daemon's reason; 2 a mistake on the command line; 5 no daemon is there;"
@@ -228,16 +229,21 @@ def path_of(ctx: click.Context) -> str:
     return socket_path(value, os.environ) or USUAL
 
 
+def control_option() -> click.Option:
+    """Make the option that names a daemon's control socket."""
+    return click.Option(
+        ["--control"],
+        metavar="PATH",
+        help="The daemon's control socket, as in its own --control."
+        f"  [default: $TIDEGATE_CONTROL, $RUNTIME_DIRECTORY/control.sock or {USUAL}]",
+    )
+
+
 def control_command(name: str, callback: Any, *params: click.Parameter, wait: bool = True) -> Command:
     """Make a command that sends a request to a daemon: its own parameters come first, then the shared ones."""
     usual = f"{PATIENCE:g} seconds for the first answer, then no limit" if wait else f"{PATIENCE:g} seconds"
     common: list[click.Parameter] = [
-        click.Option(
-            ["--control"],
-            metavar="PATH",
-            help="The daemon's control socket, as in its own --control."
-            f"  [default: $TIDEGATE_CONTROL, $RUNTIME_DIRECTORY/control.sock or {USUAL}]",
-        ),
+        control_option(),
         click.Option(
             ["--timeout"],
             type=Value(DURATION),

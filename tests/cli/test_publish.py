@@ -1,0 +1,211 @@
+"""`tidegate publish`: what is published, what is printed, and how each failure ends; over a hub of the test's own.
+
+What must not live here: a daemon (tests/process/test_doors.py), what publishing is (tests/bus/).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import signal
+import socket
+import sys
+import threading
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.asked import run, words
+from tests.hub.processes import Hubs
+from tests.support.patience import PATIENCE
+from tidegate import App, Message
+from tidegate.bus.bus import Bus
+from tidegate.bus.link import VERSION, Frame, Hello, Kind, Policy, encode, pack_json
+from tidegate.channels import Channel
+
+HISTORY = {"h:": Channel(history=100)}
+
+
+class Room:
+    """A hub with one worker, which has declared channels."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "control.hub"
+        self.control = str(folder / "control.sock")
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(self.path))
+        self.listener.listen()
+        self.hubs = Hubs(listener=self.listener)
+        self.start()
+
+    def start(self) -> None:
+        self.hubs.start()
+        self.worker = self.hubs.link()
+        self.worker.settimeout(PATIENCE)
+        hello = Hello(VERSION, 1, "worker", 1, {"h:": Policy(100), "": Policy()})
+        self.worker.sendall(encode(Frame(Kind.HELLO, payload=pack_json(hello))))
+        self.worker.recv(1)
+
+    def stored(self, channel: str) -> list[Message]:
+        async def read() -> list[Message]:
+            async with Bus(f"local://{self.path}", channels=HISTORY) as bus:
+                return list(reversed(await bus.history(channel)))
+
+        return asyncio.run(read())
+
+    def close(self) -> None:
+        self.hubs.close()
+        self.worker.close()
+        self.listener.close()
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Room]:
+    room = Room(tmp_path)
+    yield room
+    room.close()
+
+
+def stdin(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(data)))
+
+
+def test_it_publishes_and_prints_the_position(room: Room, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("publish", "h:1", "hello", "--control", room.control) == 0
+    assert run("publish", "h:1", '{"a": 1}', "--json", "--control", room.control) == 0
+    assert run("publish", "h:1", "bytes", "--binary", "--bus", f"local://{room.path}") == 0
+    out, err = words(capsys)
+    messages = room.stored("h:1")
+    assert out.split() == [str(message.position) for message in messages]
+    assert err == ""
+    assert [(each.payload, each.text, each.json) for each in messages] == [
+        (b"hello", True, False),
+        (b'{"a": 1}', True, True),
+        (b"bytes", False, False),
+    ]
+
+
+def test_standard_input_is_published_as_it_is(
+    room: Room, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stdin(monkeypatch, "ä\n".encode())
+    assert run("publish", "h:1", "-", "--control", room.control) == 0
+    stdin(monkeypatch, b"\xff")
+    assert run("publish", "h:1", "-", "--binary", "--control", room.control) == 0
+    stdin(monkeypatch, b"\xff")
+    assert run("publish", "h:1", "-", "--control", room.control) == 2
+    assert words(capsys)[1] == "tidegate publish: the message isn't text in UTF-8: give --binary\n"
+    assert [message.data for message in room.stored("h:1")] == ["ä\n", b"\xff"]
+
+
+def test_a_key_publishes_once(room: Room, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        assert run("publish", "h:1", "once", "--key", "k", "--control", room.control) == 0
+    one, two = words(capsys)[0].split()
+    assert one == two
+    assert len(room.stored("h:1")) == 1
+
+
+def test_without_history_there_is_nothing_to_print(room: Room, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("publish", "plain", "hello", "--control", room.control) == 0
+    assert words(capsys) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["h:1"], "MESSAGE is missing: give a text, or - for standard input"),
+        ([], "CHANNEL is missing: give the name of a channel"),
+        (["", "x"], "'' isn't the name of a channel: it is empty"),
+        (["tg:control", "x"], "'tg:control' isn't the name of a channel: 'tg:' is reserved"),
+        (["h:1", "x", "--key", "k" * 129], "key must have 1 to 128 bytes in UTF-8, not 129"),
+        (["h:1", "x", "--wait", "soon"], "--wait 'soon' is not allowed: give seconds, such as 10, 0.5, 500ms or 2m"),
+        (
+            ["h:1", "x", "--json", "--binary"],
+            "--binary and --json are two kinds of messages: give one of them",
+        ),
+        (
+            ["h:1", "x", "--control", "a", "--bus", "local:///a"],
+            "--bus and --control name two places: give one of them",
+        ),
+        (["h:1", "x", "--bus", "memory://"], "memory:// is the bus of one process, which this command is not in"),
+        (
+            ["h:1", "x", "--bus", "local://"],
+            "local:// is the bus of a daemon: give --control PATH, or its path in the URL",
+        ),
+    ],
+)
+def test_what_is_a_mistake(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("publish", *arguments) == 2
+    assert words(capsys) == ("", f"tidegate publish: {said}\n")
+
+
+def test_what_the_bus_does_not_take_is_a_mistake(
+    room: Room, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("publish", "h:1", "nonsense", "--json", "--control", room.control) == 2
+    assert words(capsys)[1].startswith("tidegate publish: json=True, and the message isn't JSON: ")
+    stdin(monkeypatch, bytes(2**20 + 1))
+    assert run("publish", "h:1", "-", "--binary", "--control", room.control) == 2
+    assert words(capsys)[1] == (
+        "tidegate publish: h:1: message of 1048577 bytes exceeds the bus's limit of 1048576 bytes\n"
+    )
+    assert room.stored("h:1") == []
+
+
+def test_where_nobody_listens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("publish", "h:1", "x", "--control", f"{tmp_path}/control.sock") == 5
+    said = words(capsys)[1]
+    assert said.startswith(f"tidegate publish: no bus listens on {tmp_path}/control.hub (no such file or directory): ")
+    assert "a daemon whose application declares no channels, or has them on another bus, does not listen" in said
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(f"{tmp_path}/control.hub")
+        assert run("publish", "h:1", "x", "--bus", f"local://{tmp_path}/control.hub") == 5
+        assert "(connection refused): give the path of a daemon's socket" in words(capsys)[1]
+
+
+def test_a_hub_that_restarts_is_waited_for(room: Room, capsys: pytest.CaptureFixture[str]) -> None:
+    room.hubs.end(signal.SIGKILL)
+    room.worker.close()
+    timer = threading.Timer(0.3, room.start)
+    timer.start()
+    assert run("publish", "h:1", "x", "--wait", f"{PATIENCE}", "--control", room.control) == 0
+    timer.join()
+    assert [message.data for message in room.stored("h:1")] == ["x"]
+
+
+def test_a_hub_that_does_not_answer_is_not_waited_for_without_end(
+    room: Room, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.kill(room.hubs.pid, signal.SIGSTOP)
+    try:
+        assert run("publish", "h:1", "x", "--wait", "0.2", "--control", room.control) == 5
+    finally:
+        os.kill(room.hubs.pid, signal.SIGCONT)
+    assert words(capsys)[1] == "tidegate publish: the bus is down: it does not answer\n"
+
+
+def test_an_engine_of_its_own_needs_the_application(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tidegate.bus import connect
+    from tidegate.cli.publish import _channels
+
+    monkeypatch.setitem(connect.ENGINES, "redis", connect.ENGINES["memory"])
+    assert run("publish", "h:1", "x", "--bus", "redis://somewhere") == 2
+    assert words(capsys)[1] == (
+        "tidegate publish: what is stored of channels on redis:// is declared by their application: give --application"
+        " MODULE:ATTRIBUTE as well\n"
+    )
+    assert run("publish", "h:1", "x", "--bus", "redis://somewhere", "--application", "nowhere_at_all:app") == 1
+    assert "nowhere_at_all" in words(capsys)[1]
+
+    async def handler(websocket: object) -> None: ...
+
+    module = types.ModuleType("declares")
+    module.app = App(handler, channels=HISTORY)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "declares", module)
+    assert _channels(None, "declares:app") == HISTORY  # type: ignore[arg-type]
