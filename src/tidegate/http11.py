@@ -265,16 +265,23 @@ class RequestParser(_HeadParser):
     An error is raised at the first byte from which no acceptable request can follow; after it the parser is of no use.
     Until the head is complete no more than :data:`MAX_HEAD_SIZE` bytes are kept.
 
+    Args:
+        bodies: whether a request with the method POST, which opens no WebSocket, may announce a body.
+
     Attributes:
         head: the head as received, once it is complete: request line, headers, empty line.
         rest: what was received after the head. A client ought to wait for the response (RFC 6455, 4.1), yet what it
             sends before belongs to the frames.
     """
 
-    __slots__ = ()
+    __slots__ = ("_bodies",)
 
     FIRST_LINE = "the request line"
     FIRST_LINE_TOO_LONG = RequestLineTooLong
+
+    def __init__(self, *, bodies: bool = False) -> None:
+        super().__init__()
+        self._bodies = bodies
 
     def feed(self, data: bytes) -> bool:
         """Take more bytes; return whether the head is complete.
@@ -331,7 +338,7 @@ class RequestParser(_HeadParser):
             or lines != head.count(b"\r\n")
             or lines - 2 > MAX_NUM_HEADERS
             or head[0] <= 32
-            or _body_header(head)
+            or self._has_wrong_body(head)
         ):
             return False
         try:
@@ -363,8 +370,11 @@ class RequestParser(_HeadParser):
         raise InvalidMessage("the request line must be a method, a target and HTTP/1.1, with one space between them")
 
     def _check_head(self) -> None:
-        if _body_header(self._buffer):
+        if self._has_wrong_body(self._buffer):
             raise UnexpectedBody("a request that opens a WebSocket cannot have a body")
+
+    def _has_wrong_body(self, head: bytes | bytearray) -> bool:
+        return bool(_body_header(head)) and not (self._bodies and head.startswith(b"POST "))
 
     def _flaw(self, exc: Exception) -> Exception:
         if self._lines == 0:
@@ -373,7 +383,7 @@ class RequestParser(_HeadParser):
                 return InvalidProtocol("HTTP/2.0")
             if found and found[1] not in _PROTOCOLS and not isinstance(exc, _BEFORE_VERSION):
                 return InvalidProtocol(found[1].decode())
-        elif self._buffer.startswith(b"\r", self._line) and _body_header(self._buffer):
+        elif self._buffer.startswith(b"\r", self._line) and self._has_wrong_body(self._buffer):
             return UnexpectedBody("a request that opens a WebSocket cannot have a body")
         return super()._flaw(exc)
 

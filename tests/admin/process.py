@@ -13,6 +13,7 @@ import signal
 import socket
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.support.patience import PATIENCE
 from tidegate._core.scoreboard import Scoreboard
@@ -29,12 +30,12 @@ class Admin:
     status: int | None = field(default=None)
 
     def get(
-        self, path: str, method: str = "GET", port: int | None = None, **headers: str
+        self, path: str, method: str = "GET", port: int | None = None, body: Any = None, **headers: str
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
         """One request on a connection of its own: status, headers, body."""
         connection = http.client.HTTPConnection("127.0.0.1", port or self.ports[0], timeout=PATIENCE)
         with contextlib.closing(connection):
-            connection.request(method, path, headers=headers)
+            connection.request(method, path, body, {name.replace("_", "-"): text for name, text in headers.items()})
             response = connection.getresponse()
             return response.status, response.headers, response.read()
 
@@ -51,6 +52,8 @@ def start(
     token: str | None = None,
     names: Collection[str] = (),
     files: int | None = None,
+    publish: str | None = None,
+    bus: str | None = None,
 ) -> Admin:
     """Forks an admin process that may open so many files, with signals masked across the fork."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(listeners)]
@@ -65,7 +68,7 @@ def start(
                 resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
             from tidegate.admin.main import run
 
-            status = run(board, sockets, theirs, (token, names))
+            status = run(board, sockets, theirs, (token, names, publish), (), bus)
         finally:
             os._exit(status)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)

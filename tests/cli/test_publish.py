@@ -5,7 +5,6 @@ What must not live here: a daemon (tests/process/test_doors.py), what publishing
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import signal
@@ -15,51 +14,19 @@ import threading
 import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cli.asked import run, words
-from tests.hub.processes import Hubs
+from tests.hub.processes import Room
 from tests.support.patience import PATIENCE
-from tidegate import App, Message
+from tidegate import App
 from tidegate.bus.bus import Bus
-from tidegate.bus.link import VERSION, Frame, Hello, Kind, Policy, encode, pack_json
 from tidegate.channels import Channel
+from tidegate.cli import publish
 
 HISTORY = {"h:": Channel(history=100)}
-
-
-class Room:
-    """A hub with one worker, which has declared channels."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "control.hub"
-        self.control = str(folder / "control.sock")
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(str(self.path))
-        self.listener.listen()
-        self.hubs = Hubs(listener=self.listener)
-        self.start()
-
-    def start(self) -> None:
-        self.hubs.start()
-        self.worker = self.hubs.link()
-        self.worker.settimeout(PATIENCE)
-        hello = Hello(VERSION, 1, "worker", 1, {"h:": Policy(100), "": Policy()})
-        self.worker.sendall(encode(Frame(Kind.HELLO, payload=pack_json(hello))))
-        self.worker.recv(1)
-
-    def stored(self, channel: str) -> list[Message]:
-        async def read() -> list[Message]:
-            async with Bus(f"local://{self.path}", channels=HISTORY) as bus:
-                return list(reversed(await bus.history(channel)))
-
-        return asyncio.run(read())
-
-    def close(self) -> None:
-        self.hubs.close()
-        self.worker.close()
-        self.listener.close()
 
 
 @pytest.fixture
@@ -188,11 +155,31 @@ def test_a_hub_that_does_not_answer_is_not_waited_for_without_end(
     assert words(capsys)[1] == "tidegate publish: the bus is down: it does not answer\n"
 
 
+def test_a_hub_that_stops_meanwhile_may_have_stored_it(
+    room: Room, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = publish.connect
+
+    async def stop(*args: Any) -> Bus:
+        bus = await connect(*args)
+        os.kill(room.hubs.pid, signal.SIGSTOP)
+        return bus
+
+    monkeypatch.setattr(publish, "connect", stop)
+    try:
+        assert run("publish", "h:1", "x", "--wait", "0.2", "--control", room.control) == 6
+    finally:
+        os.kill(room.hubs.pid, signal.SIGCONT)
+    assert words(capsys)[1] == (
+        "tidegate publish: the bus is down: the hub has not acknowledged it in time; what was published may or may not"
+        " be stored\n"
+    )
+
+
 def test_an_engine_of_its_own_needs_the_application(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tidegate.bus import connect
-    from tidegate.cli.publish import _channels
 
     monkeypatch.setitem(connect.ENGINES, "redis", connect.ENGINES["memory"])
     assert run("publish", "h:1", "x", "--bus", "redis://somewhere") == 2
@@ -208,4 +195,4 @@ def test_an_engine_of_its_own_needs_the_application(
     module = types.ModuleType("declares")
     module.app = App(handler, channels=HISTORY)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "declares", module)
-    assert _channels(None, "declares:app") == HISTORY  # type: ignore[arg-type]
+    assert publish._channels(None, "declares:app") == HISTORY  # type: ignore[arg-type]

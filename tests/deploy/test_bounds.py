@@ -14,7 +14,7 @@ from tests.support.harness import ROOT
 from tidegate import headers, http11, proxy_protocol
 from tidegate._core import turns
 from tidegate.admin import admission as admin_admission
-from tidegate.admin import feed
+from tidegate.admin import feed, publish
 from tidegate.admin import main as admin
 from tidegate.asyncio import admission, channel_handler, enveloped, server_connection
 from tidegate.bus import envelope, local, memory, order, subscription, tail, topic
@@ -139,6 +139,11 @@ BOUNDS: dict[str, tuple[str, bool]] = {
     "admin address": (
         f"{admin_admission.CONNECTIONS} connections, {admin_admission.BACKLOG} in the queue, "
         f"{admin.OPEN_TIMEOUT:g} s for a request",
+        True,
+    ),
+    "requests to /publish": (
+        f"{publish.AT_ONCE} at once, {size(publish.BODY)} and {publish.BATCH} messages each,"
+        f" {publish.BODY_SECONDS:g} s for the body and {publish.BUS_SECONDS:g} s for the bus",
         True,
     ),
     "connections to /live": (f"{feed.LISTENERS}, {size(feed.LIMIT)} each", True),

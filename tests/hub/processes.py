@@ -1,17 +1,26 @@
 """A hub in a process of its own, as the supervisor makes it: with a journal, a pipe, and links that come by the pipe.
 
+    Hubs    one hub after the other
+    Room    a hub as other processes find it: with a socket, and channels with history that begin with "h:"
+
 What must not live here: tests.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import sys
 from contextlib import suppress
+from pathlib import Path
 
+from tests.support.patience import PATIENCE
 from tidegate._core.journal import make_memory
+from tidegate.bus.bus import Bus
+from tidegate.bus.link import VERSION, Frame, Hello, Kind, Policy, encode, pack_json
+from tidegate.channels import Channel, Message
 from tidegate.hub.main import Hub, attach, run
 from tidegate.ipc.pipe import Command, Pipe, Report
 
@@ -92,3 +101,42 @@ class Hubs:
         if self.pid:
             self.end(signal.SIGKILL)
         os.close(self.journal)
+
+
+class Room:
+    """A hub with one worker, which has declared channels.
+
+    Attributes:
+        path, control: where it listens, and where its daemon would.
+    """
+
+    CHANNELS = {"h:": Channel(history=100)}
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "control.hub"
+        self.control = str(folder / "control.sock")
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(self.path))
+        self.listener.listen()
+        self.hubs = Hubs(listener=self.listener)
+        self.start()
+
+    def start(self) -> None:
+        self.hubs.start()
+        self.worker = self.hubs.link()
+        self.worker.settimeout(PATIENCE)
+        hello = Hello(VERSION, 1, "worker", 1, {"h:": Policy(100), "": Policy()})
+        self.worker.sendall(encode(Frame(Kind.HELLO, payload=pack_json(hello))))
+        self.worker.recv(1)
+
+    def stored(self, channel: str) -> list[Message]:
+        async def read() -> list[Message]:
+            async with Bus(f"local://{self.path}", channels=self.CHANNELS) as bus:
+                return list(reversed(await bus.history(channel)))
+
+        return asyncio.run(read())
+
+    def close(self) -> None:
+        self.hubs.close()
+        self.worker.close()
+        self.listener.close()

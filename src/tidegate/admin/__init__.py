@@ -2,6 +2,7 @@
 
     main             the process's life
     admission        admission control: how many connections, and for how long
+    publish          POST /publish
     authorization    who may ask: the token, and the origins of web pages
     routes           paths and what answers them
     health           /livez and /readyz
@@ -10,5 +11,6 @@
     events           /live: what has happened, in words
     feed             /live: the connections that it is sent to
 
-What must not live here: anything that changes the daemon; what is measured (metrics).
+What must not live here: anything that changes the daemon, beyond what is published to its channels; what is measured
+(metrics).
 """

@@ -41,9 +41,11 @@ class Authorization:
     Parameters:
         token: what a request must have; None: the address is one of loopback, and needs no token.
         names: host names of this machine, in lower case, besides localhost.
+        flag: the setting that the token is from.
     """
 
-    def __init__(self, token: str | None, names: Collection[str] = ()) -> None:
+    def __init__(self, token: str | None, names: Collection[str] = (), flag: str = "--admin-token") -> None:
+        self._flag = flag
         self._token = token.encode() if token is not None else None
         self._names = frozenset(name.rstrip(".") for name in names)
 
@@ -58,7 +60,7 @@ class Authorization:
     def _token_refusal(self, request: Request) -> Refusal | None:
         if self._token is None or any(hmac.compare_digest(given, self._token) for given in _given(request)):
             return None
-        return HTTPStatus.UNAUTHORIZED, "the token of --admin-token is needed, as in: Authorization: Bearer TOKEN"
+        return HTTPStatus.UNAUTHORIZED, f"the token of {self._flag} is needed, as in: Authorization: Bearer TOKEN"
 
     def _name_refusal(self, request: Request) -> Refusal | None:
         host = ",".join(request.headers.get_all("Host"))

@@ -21,12 +21,14 @@ from setproctitle import setproctitle
 from .. import logs
 from .._core.scoreboard import Scoreboard
 from ..asyncio.options import ProcessPolicy
+from ..asyncio.request_body import BodyConnection
 from ..asyncio.server import Server, handshakes_done, serve
 from ..ipc.pipe import Command, Pipe, Report
 from ..process import forks
 from .admission import BACKLOG, AdminAdmission
 from .authorization import Authorization, select_subprotocol
 from .feed import LIMIT, Feed
+from .publish import Publisher
 from .routes import Routes
 
 TICK = 1.0
@@ -49,13 +51,15 @@ def run(
     scoreboard: Scoreboard,
     sockets: list[socket.socket],
     pipe: socket.socket | None = None,
-    access: tuple[str | None, Collection[str]] = (None, ()),
+    access: tuple[str | None, Collection[str], str | None] = (None, (), None),
     before: Collection[int] = (),
+    bus: str | None = None,
 ) -> int:
     """Serve the admin pages on `sockets` until SIGTERM, or until the other end of `pipe` closes; return the status.
 
-    `access` is a token, which requests must have, and host names, by which they may come without one.
-    `before` are the admin processes before this one, which may not have ended yet.
+    `access` is a token, which requests must have, host names, by which they may come without one, and the token of
+    POST /publish, which there is not without it. `before` are the admin processes before this one, which may not have
+    ended yet. `bus` is the URL of the bus for other processes than workers.
 
     Called in a forked child, whose signals may still be masked. On `pipe` it reports, like a worker, that it is ready,
     and again each second, by which the supervisor knows that it does not hang.
@@ -69,7 +73,7 @@ def run(
         forks.keep(pipe.fileno())
     forks.on_application_fork(partial(forks.release, forks.addresses(sockets)))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_live(scoreboard, sockets, pipe, Authorization(*access), before))
+        runner.run(_live(scoreboard, sockets, pipe, access, before, bus))
     return 0
 
 
@@ -77,8 +81,9 @@ async def _live(
     scoreboard: Scoreboard,
     sockets: list[socket.socket],
     pipe: socket.socket | None,
-    access: Authorization,
+    access: tuple[str | None, Collection[str], str | None],
     before: Collection[int],
+    bus: str | None,
 ) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -86,7 +91,10 @@ async def _live(
     forks.handled(signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     feed = Feed(scoreboard)
-    answers = Routes(scoreboard, access, feed.busy, before)
+    publish_token = access[2]
+    publisher = Publisher(bus)
+    publish = None if publish_token is None else (publisher, Authorization(publish_token, flag="--publish-token"))
+    answers = Routes(scoreboard, Authorization(*access[:2]), feed.busy, before, publish)
     policy = ProcessPolicy(AdminAdmission(), event_level=logging.DEBUG)
     feed.begin()
     servers = []
@@ -103,6 +111,7 @@ async def _live(
             max_size=1024,
             max_queue=1,
             broadcast_limit=LIMIT,
+            create_connection=BodyConnection,
             policy=policy,
         )
         servers.append(await server)
@@ -114,6 +123,7 @@ async def _live(
     if pipe is not None:
         loop.remove_reader(pipe)
     await _close(servers, feed)
+    await publisher.close()
 
 
 async def _close(servers: list[Server], feed: Feed) -> None:

@@ -6,14 +6,15 @@ What must not live here: sockets and signals (main.py), what is measured (metric
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import time
 from base64 import b64encode
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from email.utils import formatdate
 from http import HTTPStatus
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -23,7 +24,11 @@ from ..http11 import Request, Response
 from ..metrics import expose
 from . import health
 from .authorization import Authorization
+from .publish import Publisher
 from .status import status
+
+if TYPE_CHECKING:
+    from ..asyncio.request_body import BodyConnection
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
@@ -31,6 +36,9 @@ HTML = "text/html; charset=utf-8"
 
 LIVE = "/live"
 """The path of the WebSocket that sends the state of the daemon: see feed.py."""
+
+PUBLISH = "/publish"
+"""The path that takes messages, where it is on."""
 
 OPEN = ("/", "/livez", "/readyz")
 """Paths that need no token."""
@@ -49,6 +57,7 @@ class Routes:
         access: decides who may ask.
         busy: returns whether /live has as many listeners as it may have.
         before: the admin processes before this one, whose processor time counts as well.
+        publish: answers POST /publish, and decides who may; None: there is no such path.
     """
 
     def __init__(
@@ -57,8 +66,10 @@ class Routes:
         access: Authorization,
         busy: Callable[[], bool] = lambda: False,
         before: Collection[int] = (),
+        publish: tuple[Publisher, Authorization] | None = None,
     ) -> None:
         self._scoreboard = scoreboard
+        self._publish = publish
         self._access, self._busy = access, busy
         self._registry = expose.registry(scoreboard, before)
         self._page = files(__package__).joinpath("index.html").read_bytes()
@@ -73,9 +84,11 @@ class Routes:
             "/readyz": self.readyz,
         }
 
-    def __call__(self, connection: Any, request: Request) -> Response | None:
-        """Answer GET and HEAD. Every other method is left to the handshake, which allows none of them."""
+    def __call__(self, connection: Any, request: Request) -> Response | Awaitable[Response] | None:
+        """Answer GET and HEAD, and POST /publish. Others are left to the handshake, which allows none of them."""
         path = request.path.partition("?")[0]
+        if path == PUBLISH and self._publish is not None:
+            return self._answer_publish(connection, request, *self._publish)
         answer = self._table.get(path, self.not_found)
         refusal = None if path in OPEN else self._access.refusal(request)
         try:
@@ -91,6 +104,23 @@ class Routes:
         except TimeoutError as exc:
             code, kind, body = _text(HTTPStatus.SERVICE_UNAVAILABLE, str(exc))
         return self._respond(request, (code, kind, body))
+
+    async def _answer_publish(
+        self, connection: BodyConnection, request: Request, publisher: Publisher, access: Authorization
+    ) -> Response:
+        """Answer a request to publish."""
+        refusal = access.refusal(request)
+        if refusal is not None:
+            return self._respond(request, _text(*refusal))
+        if request.method != "POST":
+            response = self._respond(request, _text(HTTPStatus.METHOD_NOT_ALLOWED, f"{PUBLISH} takes POST"))
+            response.headers["Allow"] = "POST"
+            return response
+        status, body, retry_after = await publisher.answer(connection, request)
+        response = self._respond(request, (status, JSON, body))
+        if retry_after is not None:
+            response.headers["Retry-After"] = str(math.ceil(retry_after))
+        return response
 
     def _respond(self, request: Request, answer: Answer) -> Response:
         code, kind, body = answer

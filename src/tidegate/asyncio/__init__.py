@@ -4,6 +4,7 @@ only place of the package where an event loop runs.
     server               serve(), the server that it returns, and its connections
     listening            accepting connections, with streams of ours or transports of the loop
     server_connection    their opening handshake, handler and end
+    request_body         connections whose request may have a body, for hooks that answer it
     registry             the connections of one server
     admission            admission control: which connections may come in
     transport_setup      what comes before HTTP: PROXY header, TLS

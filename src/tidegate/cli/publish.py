@@ -6,17 +6,20 @@ What must not live here: what publishing is (bus/bus.py), where a daemon's socke
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
 import os
 import socket
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
 import click
 
+from ..bus.connect import check_url
+from ..bus.outside import connect, url_of
 from ..bus.policies import check_key, check_name
-from ..channels import MESSAGE_LIMIT, ChannelLimits
+from ..channels import MESSAGE_LIMIT
 from ..config.types import APPLICATION, SECONDS, Kind
 from ..exceptions import BusDown, BusError, InvalidChannel, MessageTooBig
 from ..ipc.control_protocol import hub_path
@@ -27,13 +30,9 @@ from .control import ControlError, control_option, path_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ..bus.bus import Bus
     from ..channels import Channel, Position
 
 __all__ = ["command"]
-
-PAUSE: Final = 0.1
-"""Seconds between attempts to reach a bus that is away for a moment."""
 
 STATUSES = (
     "Exit status: 0 published; 1 failed; 2 a mistake on the command line; 5 no bus is there; 6 the bus has not said in"
@@ -116,13 +115,12 @@ def _channels(ctx: click.Context, application: str) -> Mapping[str, Channel] | N
 
 
 def _url(ctx: click.Context, given: str | None, application: str | None) -> str:
-    """Return the URL of the bus; check, for a daemon's, that somebody listens there."""
+    """Return the URL of the bus; check, for a daemon's, that its hub listens."""
     if given is None:
         control = path_of(ctx)
         path = hub_path(control)
         _check(path, f"name the daemon's socket, with --control PATH or TIDEGATE_CONTROL, or --bus URL; {_SILENT}")
-        return f"local://{os.path.abspath(path)}"
-    from ..bus.connect import check_url
+        return url_of(path)
 
     scheme, path = (parts := check_url(given)).scheme, parts.path
     if scheme == "memory":
@@ -130,7 +128,7 @@ def _url(ctx: click.Context, given: str | None, application: str | None) -> str:
     if scheme == "local":
         if not path:
             raise ValueError("local:// is the bus of a daemon: give --control PATH, or its path in the URL")
-        _check(path, f"give the path of a daemon's socket, such as /run/tidegate/control.hub; {_SILENT}")
+        _check(unquote(path), f"give the path of a daemon's socket, such as /run/tidegate/control.hub; {_SILENT}")
     elif application is None:
         raise ValueError(
             f"what is stored of channels on {scheme}:// is declared by their application: give --application"
@@ -143,7 +141,7 @@ _SILENT: Final = "a daemon whose application declares no channels, or has them o
 
 
 def _check(path: str, advice: str) -> None:
-    """Raise ControlError if nobody listens on a path."""
+    """Raise ControlError if no process listens on a path."""
     with socket.socket(socket.AF_UNIX) as caller:
         caller.setblocking(False)
         try:
@@ -170,30 +168,13 @@ async def _deliver(
 ) -> Position | None:
     """Connect, publish within so many seconds, and disconnect."""
     deadline = time.monotonic() + wait
-    bus = await _connect(url, channels, deadline)
+    bus = await connect(url, channels, wait)
     try:
         return await bus.publish(channel, message, wait=max(1.0, deadline - time.monotonic()), **options)
     finally:
-        await bus.close()
-
-
-async def _connect(url: str, channels: Mapping[str, Channel] | None, deadline: float) -> Bus:
-    """Return a bus that is up: one that restarts is waited for."""
-    from ..bus.bus import Bus
-
-    while True:
-        # What it would log is said by this command.
-        logger = logging.Logger("tidegate.bus", logging.CRITICAL)
-        bus = Bus(url, channels=channels, limits=ChannelLimits(message=MESSAGE_LIMIT), logger=logger)
-        try:
-            async with asyncio.timeout(max(PAUSE, deadline - time.monotonic())):
-                await bus.start()
-        except (BusDown, TimeoutError) as error:
-            if time.monotonic() + PAUSE > deadline:
-                raise error if isinstance(error, BusDown) else BusDown("it does not answer") from None
-            await asyncio.sleep(PAUSE)
-        else:
-            return bus
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await bus.close()
 
 
 TEXT = Kind("TEXT", "a text, or - for standard input", str)

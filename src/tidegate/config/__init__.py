@@ -2,6 +2,7 @@
 
     schema     each setting: type, default, check, help
     setting    how one is declared
+    consistency    whether settings fit together
     types      how values are written: numbers, sizes, times
     bind       addresses to listen on: Tcp, Unix, Fd, Systemd
     errors     ConfigError

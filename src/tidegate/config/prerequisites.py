@@ -8,7 +8,7 @@
 
 Errors are ConfigErrors: they name the setting, what this machine lacks, and the remedy.
 
-What must not live here: checks that need no machine (config/schema.py), switching to the user
+What must not live here: checks that need no machine (config/consistency.py), switching to the user
 (supervisor/system/privileges.py), pinning to a processor (supervisor/system/cpu_affinity.py).
 """
 
@@ -26,6 +26,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from ..environment import runtime_directory
 from ..process import cgroup
 from .errors import ConfigError
 from .schema import Config, settings
@@ -81,7 +82,14 @@ def prepare(config: Config) -> Identity | None:
 
 
 def decide(config: Config) -> Config:
-    """Return the configuration with a number of workers: `auto` depends on the machine."""
+    """Return the configuration with a number of workers: `auto` depends on the machine.
+
+    Raises:
+        ConfigError: something else that it asks for depends on the environment, and is not there.
+    """
+    if config.publish_token is not None and config.control == "auto" and not runtime_directory(os.environ):
+        reason = "--control is auto, and RUNTIME_DIRECTORY is not set"
+        raise ConfigError(settings()["publish_token"].flag, "...", "--control PATH as well", reason)
     if config.workers != "auto":
         return config
     return msgspec.structs.replace(config, workers=min(usable_processors(), SLOTS))

@@ -21,7 +21,7 @@ from msgspec import UNSET, UnsetType
 from .. import defaults
 from ..channels import TOPICS_LIMIT, ChannelLimits
 from .bind import Address, Tcp
-from .errors import ConfigError
+from .consistency import check
 from .setting import Setting
 from .types import (
     ADDRESS,
@@ -59,7 +59,7 @@ from .types import (
 __all__ = ["AdminAccess", "Config", "Setting", "changed_fixed", "settings"]
 
 
-AdminAccess: TypeAlias = tuple[str | None, frozenset[str]]
+AdminAccess: TypeAlias = tuple[str | None, frozenset[str], str | None]
 
 _CHANNELS = ChannelLimits()
 
@@ -119,6 +119,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             default_text="no others",
         ),
     ] = ()
+    publish_token: Annotated[
+        str | None,
+        Setting(
+            TOKEN.or_else("none"),
+            "Bearer token of `POST /publish` on the admin address, which publishes messages to channels; none: there is"
+            " no such path. Set it in the environment or a file: other users of the machine can read command lines.",
+            secret=True,
+        ),
+    ] = None
     control: Annotated[
         str | None,
         Setting(
@@ -499,43 +508,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ] = _CHANNELS.commands
 
     def __post_init__(self) -> None:
-        if self.drain is not None and self.drain >= self.graceful_timeout and self.drain > 0:
-            setting, limit = settings()["drain"], settings()["graceful_timeout"]
-            allowed = f"less than {limit.flag}, which is {limit.write(self.graceful_timeout)}"
-            raise ConfigError(setting.flag, setting.write(self.drain), allowed)
-        if self.reload_on_change and self.preload:
-            setting, other = settings()["reload_on_change"], settings()["preload"]
-            reason = f"with {other.flag} a reload takes no new code"
-            raise ConfigError(setting.flag, "true", reason=reason, remedy=f"leave out {other.flag}")
-        if self.admin is not None and not self.admin.loopback and self.admin_token is None:
-            setting, needed = settings()["admin"], settings()["admin_token"]
-            reason = "other machines could read the daemon's state"
-            raise ConfigError(setting.flag, setting.write(self.admin), f"{needed.flag} as well", reason)
-        if self.bus_memory < 32 * self.bus_message_limit:
-            setting, needed = settings()["bus_message_limit"], settings()["bus_memory"]
-            allowed = f"{needed.flag} {needed.write(32 * self.bus_message_limit)} as well"
-            raise ConfigError(setting.flag, setting.write(self.bus_message_limit), allowed, "the history has no room")
-        self._check_entrance()
-
-    def _check_entrance(self) -> None:
-        """Check that what proxies and TLS need is given as well."""
-        tls, authorities = self.certfile is not None, self.ca_certs is not None
-        clients, trusted = self.client_certs is not None, self.trusted_proxies or not self._listens_on_tcp()
-        needs = [
-            ("keyfile", self.keyfile is not None, "certfile", tls, "a key needs its certificate"),
-            ("ca_certs", authorities, "certfile", tls, "only TLS has client certificates"),
-            ("client_certs", clients, "certfile", tls, "only TLS has client certificates"),
-            ("client_certs", clients, "ca_certs", authorities, "there is no authority to verify them"),
-            ("proxy_protocol", self.proxy_protocol, "trusted_proxies", trusted, "no peer on TCP may send the header"),
-        ]
-        for name, given, other, met, reason in needs:
-            if given and not met:
-                setting, needed = settings()[name], settings()[other]
-                raise ConfigError(setting.flag, setting.write(getattr(self, name)), f"{needed.flag} as well", reason)
-
-    def _listens_on_tcp(self) -> bool:
-        """Return whether peers may need to be trusted: those on Unix sockets are."""
-        return any(isinstance(address, Tcp) for address in self.bind)
+        check(self, settings())
 
     @property
     def drain_window(self) -> float:
@@ -544,9 +517,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def admin_access(self) -> AdminAccess:
-        """Return the token of the admin address, and the host names that need none."""
+        """Return the token of the admin address, the host names that need none, and the token to publish."""
         own = () if self.admin is None else (self.admin.host.lower(),)
-        return self.admin_token, frozenset((*own, *self.admin_hosts))
+        return self.admin_token, frozenset((*own, *self.admin_hosts)), self.publish_token
 
     @property
     def channel_limits(self) -> ChannelLimits:

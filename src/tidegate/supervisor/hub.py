@@ -15,6 +15,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from urllib.parse import quote
 
 from .._core.journal import make_memory
 from ..config.bind import Unix
@@ -113,6 +114,11 @@ class Hub:
         hub = self.slot.current
         if self._renewed and hub is not None:
             self._renewed = not hub.pipe.send(Command(sockets=1, listen=True), [listener.at(0)])
+
+    @property
+    def url(self) -> str | None:
+        """The URL of the bus for other processes, if they can connect."""
+        return f"local://{quote(self.listener.place[0])}" if self.listener is not None else None
 
     @property
     def socket(self) -> socket.socket | None:

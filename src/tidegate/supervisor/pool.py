@@ -294,7 +294,8 @@ class WorkerPool:
         if slot.role is Role.ADMIN:
             sockets = self.admin_sockets
             before = [other.pid for other in slot.children]
-            life = partial(self._admin_main, self.scoreboard, sockets, pipe, self.config.admin_access, before)
+            access, bus = self.config.admin_access, self.hub.url
+            life = partial(self._admin_main, self.scoreboard, sockets, pipe, access, before, bus)
         elif slot.role is Role.HUB:
             assert self.hub.journal is not None
             sockets = []

@@ -71,6 +71,7 @@ class AdminMain(Protocol):
         pipe: socket.socket,
         access: AdminAccess,
         before: list[int],
+        bus: str | None,
         /,
     ) -> int: ...
 
