@@ -20,6 +20,7 @@ from tests.bus.contract import LinkContract as EngineContract
 from tests.hub.processes import Hubs
 from tests.support.patience import PATIENCE
 from tidegate.bus.base import Presence, Publication, State
+from tidegate.bus.link import VERSION, Decoder, Frame, Kind, Top, Welcome, encode, pack_json
 from tidegate.bus.links import Links, provide
 from tidegate.bus.local import LocalBroker
 from tidegate.bus.policies import Policies
@@ -396,6 +397,75 @@ async def test_numbers_of_channels_are_taken_back(workers: Workers, monkeypatch:
     assert two.payloads == [b"7", b"99"]
     assert len(list(one.broker._numbers)) == 10
     assert max(channel.number for channel in one.broker._numbers) <= 11
+
+
+class Ends:
+    """Links whose other end is a test, which says what a hub would."""
+
+    def __init__(self) -> None:
+        self.all: list[socket.socket] = []
+
+    async def connect(self) -> socket.socket:
+        here, there = socket.socketpair()
+        here.setblocking(False)
+        self.all.append(here)
+        return there
+
+    async def say(self, *frames: Frame) -> None:
+        await asyncio.get_running_loop().sock_sendall(self.all[-1], b"".join(map(encode, frames)))
+
+    async def hear(self, kind: Kind) -> Frame:
+        """Return the next frame of that kind."""
+        decoder = Decoder()
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                frames = decoder.feed(await asyncio.get_running_loop().sock_recv(self.all[-1], 1 << 16))
+                if found := [frame for frame in frames if frame.kind == kind]:
+                    return found[0]
+
+    async def subscribe(self, *messages: bytes) -> None:
+        """Greet the link, and confirm its first subscription; these messages come with that."""
+        await self.hear(Kind.HELLO)
+        await self.say(Frame(Kind.WELCOME, payload=pack_json(Welcome(VERSION))))
+        asked = await self.hear(Kind.SUBSCRIBE)
+        top = Frame(Kind.TOP, sequence=asked.sequence, payload=Top(0, 0, 0).pack())
+        await self.say(top, *(Frame(Kind.MESSAGE, payload=payload) for payload in messages))
+
+
+async def test_what_is_missing_is_told_before_what_comes_after_it() -> None:
+    """After the end of a link, and where the hub has dropped what was not read."""
+    ends = Ends()
+    broker = LocalBroker("local://", Policies(CHANNELS), ends.connect)
+    came: list[str | bytes] = []
+
+    async def until(last: str | bytes, times: int = 1) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while came.count(last) < times:
+                await asyncio.sleep(0)
+
+    async def start() -> None:
+        await broker.start(
+            lambda messages: came.extend(message.payload for message in messages), lambda state: came.append(state.kind)
+        )
+        await broker.subscribe(["plain"])
+
+    starting = asyncio.create_task(start())
+    while not ends.all:
+        await asyncio.sleep(0)
+    await ends.subscribe(b"1")
+    await starting
+    await ends.say(Frame(Kind.MESSAGE, payload=b"2"), Frame(Kind.LOST, offset=1), Frame(Kind.MESSAGE, payload=b"4"))
+    await until(b"4")
+    ends.all[0].close()
+    while len(ends.all) < 2:
+        await asyncio.sleep(0)
+    await ends.subscribe(b"6")
+    await until("again", 2)
+    await ends.say(Frame(Kind.MESSAGE, payload=b"7"))
+    await until(b"7")
+    assert came == ["up", b"1", b"2", "again", b"4", "down", "again", b"7"]
+    ends.all[-1].close()
+    await broker.close()
 
 
 async def test_a_worker_asks_for_another_link_though_the_hub_lives(hubs: Hubs) -> None:

@@ -71,6 +71,7 @@ SNAPSHOT_BYTES: Final = 1 << 20
 # Plain numbers: those of an enumeration take longer than all the rest of a message.
 _MESSAGE: Final = int(Kind.MESSAGE)
 _PUBLISH: Final = int(Kind.PUBLISH)
+_LOST: Final = int(Kind.LOST)
 _TEXT, _JSON, _STORED, _EXCLUDE = int(Flag.TEXT), int(Flag.JSON), int(Flag.STORED), int(Flag.EXCLUDE)
 _ECHO, _PREFIXED = int(Flag.ECHO), int(Flag.SENDER | Flag.KEYED)
 
@@ -108,7 +109,6 @@ class LocalBroker(Broker):
         self._link: LinkProtocol | None = None  # while it is up
         self._generation = 0
         self._reason = "there is no link to the hub"
-        self._lost = False
         self._flushed: asyncio.Future[None] | None = None  # of close(), which waits for acknowledgements
         self._greeting: asyncio.Future[None]
         self._takers: dict[int, Callable[[Frame], None]] = {
@@ -116,7 +116,6 @@ class LocalBroker(Broker):
             Kind.REFUSED: self._on_refused,
             Kind.WELCOME: self._on_welcome,
             Kind.TROUBLE: self._on_trouble,
-            Kind.LOST: self._on_lost,
             Kind.TOP: self._on_top,
         }
         self._up = asyncio.Event()
@@ -261,13 +260,22 @@ class LocalBroker(Broker):
                 channel = self._numbers.at(raw[2])
                 if channel is not None and channel.subscribed:
                     messages.append(_message(raw, channel))
+            elif raw[0] == _LOST:
+                self._hand_on(messages)
+                messages = []
+                self._on_lost()
             else:
                 frame = Frame(*raw)
                 self._takers.get(frame.kind, self._on_answer)(frame)
-        if messages:
+        self._hand_on(messages)
+
+    def _hand_on(self, messages: list[Message]) -> None:
+        """Give messages, but for those that come before it is told that some are missing: they are, then, as well."""
+        if messages and self._up.is_set():
             self._deliver(messages)
-        if self._lost and self._up.is_set():
-            self._lost = False
+
+    def _on_lost(self) -> None:
+        if self._up.is_set():
             self._generation += 1
             self._tell(State("again", self._generation, "messages came faster than they were read"))
 
@@ -278,9 +286,6 @@ class LocalBroker(Broker):
 
     def _on_trouble(self, frame: Frame) -> None:
         raise LinkError(frame.payload.decode(errors="replace"))
-
-    def _on_lost(self, frame: Frame) -> None:
-        self._lost = True
 
     def _on_stored(self, frame: Frame) -> None:
         for sequence, epoch, offset in acknowledgements(frame.payload):
