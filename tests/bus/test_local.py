@@ -26,6 +26,7 @@ from tidegate.bus.local import LocalBroker
 from tidegate.bus.policies import Policies
 from tidegate.channels import Channel, Message, Position
 from tidegate.exceptions import BusBusy, BusDown, BusError
+from tidegate.hub import main
 
 CHANNELS = {"h:": Channel(history=100_000, history_bytes=1 << 23), "one:": Channel(history=1), "": Channel()}
 
@@ -343,7 +344,9 @@ async def test_a_worker_that_does_not_read_is_told_that_it_has_lost_messages(wor
     await slow.broker.close()
 
 
-async def test_another_process_publishes_by_a_path(tmp_path: Path) -> None:
+async def test_another_process_publishes_by_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main, "TICK", 0.01)
+    monkeypatch.setattr(main, "GREETING", 0.02)
     path = str(tmp_path / "hub")
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)

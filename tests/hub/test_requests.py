@@ -193,22 +193,28 @@ def test_a_channel_found_in_the_journal_gets_its_policy_when_it_is_opened(bench:
 
 
 def test_other_processes_go_by_the_policies_of_workers(bench: Bench) -> None:
-    """And are told to come again before there are any."""
+    """And wait for them, but not for ever."""
     outside = Hello(VERSION, 5, "tidegate publish", 99, {"h:": Policy()})
-    early = Peer(bench, outside, worker=False)
-    (answer,) = early.ask()
-    assert (answer.kind, answer.payload) == (
-        Kind.TROUBLE,
-        b"no worker has said yet which channels there are; try again",
+    early, eager, too_early = (
+        Peer(bench, msgspec.structs.replace(outside, publisher=number), worker=False) for number in (6, 7, 8)
     )
-    assert early.ended
+    assert early.ask() == too_early.ask() == []
+    answers = [(each.kind, each.payload) for each in eager.ask(Frame(Kind.HELLO, payload=pack_json(outside)))]
+    assert answers == [(Kind.TROUBLE, b"the answer to the first frame must be waited for")]
+    too_early.link.data.linked_at = 1.0
+    bench.requests.end_ungreeted(2.0)
+    answers = [(each.kind, each.payload) for each in too_early.ask()]
+    assert answers == [(Kind.TROUBLE, b"no worker has said yet which channels there are; try again")]
+    assert too_early.ended
     bench.peer()
+    answers = early.ask(opened(1, "h:1"), Frame(Kind.PUBLISH, channel=1, sequence=1, payload=b"m"))
+    assert [each.kind for each in answers] == [Kind.WELCOME, Kind.STORED]
     late = Peer(bench, outside, worker=False)
     answers = late.ask(opened(1, "h:1"), Frame(Kind.PUBLISH, channel=1, sequence=1, payload=b"m"))
     assert [each.kind for each in answers] == [Kind.WELCOME, Kind.STORED]
-    assert bench.journal.topic("h:1").count == 1
-    early.close()
-    late.close()
+    assert bench.journal.topic("h:1").count == 2
+    for peer in (early, eager, too_early, late):
+        peer.close()
 
 
 def test_key_and_sender_do_not_count_as_the_message() -> None:

@@ -43,8 +43,8 @@ SWEPT = 20_000
 OUTSIDE = 256
 """Processes other than workers that may be linked at once."""
 
-GREETING = 5.0
-"""Seconds in which such a process says who it is; a worker may be blocked for longer."""
+GREETING = 3.0
+"""Seconds in which such a process says who it is, and a worker which channels there are. Less than it waits."""
 
 
 def run(
@@ -167,11 +167,7 @@ class Hub:
             # It may fail: the supervisor is gone, which the reader notices, or is stopped, with a full pipe.
             self._supervisor.send(Report("ready"))
         self.journal.sweep(SWEPT)
-        since = time.monotonic() - GREETING
-        for link in self.switch.links.values():
-            if not link.greeted and not link.data.worker and link.data.linked_at < since:
-                link.end(f"it has said nothing within {GREETING:g} seconds")
-                self.switch.touch(link)
+        self.requests.end_ungreeted(time.monotonic() - GREETING)
 
     def _on_alarm(self) -> None:
         self._alarm.recv(4096)

@@ -64,6 +64,8 @@ ENDED = 64
 
 NO_POLICY = Policy()
 
+NO_POLICIES = "no worker has said yet which channels there are; try again"
+
 
 @dataclass
 class Party:
@@ -76,6 +78,7 @@ class Party:
         building: the frames of the next snapshot, so far.
         size: their bytes, and after the last one those of the snapshot.
         linked_at: when the link began.
+        hello: what it said before there were policies; it waits for them.
     """
 
     worker: bool
@@ -84,6 +87,7 @@ class Party:
     building: dict[str, Count] | None = None
     size: int = 0
     linked_at: float = field(default_factory=time.monotonic)
+    hello: Hello | None = None
 
 
 class Requests:
@@ -145,10 +149,22 @@ class Requests:
             raise LinkError(f"the first frame must be HELLO ({Kind.HELLO:d}), not kind {kind}")
         hello = unpack_json(payload, Hello)
         party: Party = link.data
+        if party.hello is not None:
+            raise LinkError("the answer to the first frame must be waited for")
         if party.worker and hello.channels is not None:
             self._declare(hello.generation, hello.channels)
         if self._policies is None:
-            raise LinkError("no worker has said yet which channels there are; try again")
+            party.hello = msgspec.structs.replace(hello, channels=None)
+            return
+        self._greet(link, hello)
+        for other in list(self.switch.links.values()):
+            early: Hello | None = other.data.hello
+            if early is not None and other.ended is None and not other.greeted:
+                self._greet(other, early)
+                self.switch.touch(other)
+
+    def _greet(self, link: Link, hello: Hello) -> None:
+        """Let a process use the hub."""
         for other in self.switch.links.values():
             if other.publisher is not None and other.publisher.id == hello.publisher:
                 other.end("its process has another link")  # which came first: the end of this one is still to be read
@@ -156,6 +172,14 @@ class Requests:
         link.name = hello.name
         link.greet(self._journal.publisher(hello.publisher))
         link.send(Kind.WELCOME, payload=pack_json(Welcome(VERSION, 1, self._message_limit)))
+
+    def end_ungreeted(self, since: float) -> None:
+        """End links of processes other than workers that began before a time and are not in use; a worker may block."""
+        for link in self.switch.links.values():
+            party: Party = link.data
+            if not link.greeted and not party.worker and party.linked_at < since:
+                link.end(NO_POLICIES if party.hello is not None else "it has not said in time who it is")
+                self.switch.touch(link)
 
     def _declare(self, generation: int, channels: dict[str, Policy]) -> None:
         """Go by the policies of the newest generation, for channels that there are as well."""
