@@ -61,6 +61,7 @@ OTHERS = {
     "TIDEGATE_PYTHON2": "tests",
     "TIDEGATE_REQUIRE_ALL": "tests",
     "TIDEGATE_TEST_SLOWNESS": "tests",
+    "TIDEGATE_TRIALS": "tests",
 }
 
 # Kubernetes gives each container variables for each service of its namespace: one called tidegate, or tidegate-admin,
