@@ -14,7 +14,7 @@ from tests.support.patience import PATIENCE
 from tidegate.bus import bus as module
 from tidegate.bus.base import Presence, State
 from tidegate.bus.bus import Bus
-from tidegate.channels import Channel, Gap, Message, Position
+from tidegate.channels import Channel, ChannelLimits, Gap, Message, Position
 from tidegate.exceptions import BusBusy, BusDown, BusError, InvalidChannel, MessageTooBig
 
 CHANNELS = {"h:": Channel(history=100), "latest:": Channel(history=1, recover="latest")}
@@ -268,6 +268,23 @@ async def test_an_order_that_makes_no_sense_is_logged(bus: Bus, caplog: pytest.L
     bus.obey(Message("tg:control", b"nonsense"))
     bus.obey(Message("tg:control", b'{"later": 1}'))
     assert [record.getMessage()[:37] for record in caplog.records] == ["an order of the bus makes no sense: J"]
+
+
+async def test_a_message_is_given_whatever_its_size() -> None:
+    """The bound of what is given at once is for several of them."""
+    limits = ChannelLimits(message=2**21)
+    async with Bus("memory://", channels={"h:": Channel(history=10, history_bytes=2**24)}, limits=limits) as bus:
+        async with bus.subscribe("h:1") as messages:
+            await bus.publish("h:1", b"small")
+            position = await bus.publish("h:1", bytes(2**21))
+            assert position is not None
+            async with asyncio.timeout(PATIENCE):
+                assert [len((await anext(messages)).data) for _ in range(2)] == [5, 2**21]  # type: ignore[union-attr]
+        for missed, resumed in ((1, "full"), (2, "failed")):
+            async with bus.subscribe("h:1", Position(position.epoch, 2 - missed)) as messages:
+                assert messages.joined.resumed == resumed
+        with pytest.raises(MessageTooBig, match="of 2097153 bytes exceeds the bus's limit of 2097152 bytes"):
+            await bus.publish("h:1", bytes(2**21 + 1))
 
 
 # Its life.

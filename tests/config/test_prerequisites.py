@@ -99,6 +99,20 @@ def test_auto_is_the_number_of_usable_processors(monkeypatch: pytest.MonkeyPatch
     assert decide(Config(application="a:b", workers=7)).workers == 7
 
 
+def test_publishing_by_http_needs_a_control_socket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config = Config(application="a:b", publish_token="0123456789abcdef")
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    with pytest.raises(ConfigError) as caught:
+        decide(config)
+    assert str(caught.value) == (
+        "--publish-token '...' is not allowed (--control is auto, and RUNTIME_DIRECTORY is not set): give"
+        " --control PATH as well"
+    )
+    assert decide(msgspec.structs.replace(config, control="control.sock")).control == "control.sock"
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    assert decide(config) == config
+
+
 def test_nobody_asked_for() -> None:
     assert identify(None, None) is None
 

@@ -17,7 +17,7 @@ from tidegate.admin import admission as admin_admission
 from tidegate.admin import feed, publish
 from tidegate.admin import main as admin
 from tidegate.asyncio import admission, channel_handler, enveloped, server_connection
-from tidegate.bus import envelope, local, memory, order, subscription, tail, topic
+from tidegate.bus import base, envelope, local, memory, order, subscription, tail, topic
 from tidegate.client import MAX_REDIRECTS
 from tidegate.config.schema import settings
 from tidegate.config.types import SIZE, SLOTS
@@ -111,6 +111,10 @@ BOUNDS: dict[str, tuple[str, bool]] = {
     ),
     "last messages of a channel, for those who come back": (
         f"{tail.TAIL_MESSAGES}, {size(tail.TAIL_BYTES)} of each channel",
+        True,
+    ),
+    "messages that a client is given when it comes back": (
+        f"{base.SLICE_MESSAGES}, {size(base.SLICE_BYTES)}, or one message of any size",
         True,
     ),
     "messages that wait for a task in `subscribe()`": (

@@ -6,16 +6,22 @@ What must not live here: what happens to members meanwhile (test_bus.py), the do
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.support.harness import APPLICATIONS, Daemon, wait_until
+from tests.support.harness import APPLICATIONS, ECHO, Daemon, wait_until
 from tests.support.patience import PATIENCE
 from tidegate.bus.bus import Bus
-from tidegate.channels import Channel
+from tidegate.channels import Channel, Position
 
 ROOM = APPLICATIONS / "room.py"
 
@@ -96,3 +102,69 @@ async def test_what_handlers_publish_in_their_last_moments_is_not_lost(tmp_path:
         async with Bus(f"local://{tmp_path}/control.hub", channels=channels) as bus:
             assert len(await bus.history("h:1", limit=1000)) == 50
         assert await asyncio.to_thread(daemon.stop) == 0
+
+
+# From a shell, and by HTTP.
+
+TOKEN = "0123456789abcdef"
+
+
+@pytest.mark.slow
+async def test_messages_from_a_shell_and_by_http_reach_members_whatever_restarts(tmp_path: Path) -> None:
+    options = ("--control", str(tmp_path / "control.sock"), "--bus-message-limit", "2MiB")
+    environment = {"TIDEGATE_PUBLISH_TOKEN": TOKEN}
+
+    def shell(daemon: Daemon, message: str) -> None:
+        command = [sys.executable, "-m", "tidegate", "publish", "h:1", message, *options[:2], "--wait", f"{PATIENCE}"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert Position.parse(done.stdout.strip()).offset
+
+    def http(daemon: Daemon, message: str) -> None:
+        data = json.dumps({"channel": "h:1", "data": message}).encode()
+        request = urllib.request.Request(f"http://{daemon.admin}/publish", data, {"Authorization": f"Bearer {TOKEN}"})
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            assert Position.parse(json.load(answer)["position"]).offset
+
+    def kill_hub(daemon: Daemon) -> None:
+        daemon.signal(signal.SIGKILL, next(pid for pid, title in daemon.titles().items() if title == "tidegate: hub"))
+
+    with Daemon(
+        APPLICATIONS / "last_words.py", *options, target="application:app", workers=2, env=environment
+    ) as daemon:
+        async with connect(f"{daemon.uri}join", compression=None, max_size=None) as client:
+            assert await client.recv() == "joined"
+            for number in range(3):
+                for door in (shell, http):
+                    await asyncio.to_thread(kill_hub, daemon)
+                    await asyncio.to_thread(door, daemon, f"{door.__name__} {number}")
+            await asyncio.to_thread(http, daemon, "x" * (2**21 - 100))
+            async with asyncio.timeout(PATIENCE):
+                got = [await client.recv() for _ in range(7)]
+        assert got[:6] == ["shell 0", "http 0", "shell 1", "http 1", "shell 2", "http 2"]
+        assert len(got[6]) == 2**21 - 100
+        assert TOKEN not in daemon.log
+        assert await asyncio.to_thread(daemon.stop) == 0
+
+
+@pytest.mark.slow
+def test_what_it_takes_to_publish_by_http(tmp_path: Path) -> None:
+    """A reload gives or takes the token; without channels there is no bus; without a control socket no start."""
+    settings = tmp_path / "tidegate.toml"
+    settings.write_text("", encoding="utf-8")
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    with Daemon(ECHO, "--config", str(settings), "--control", str(tmp_path / "control.sock")) as daemon:
+        assert daemon.get("/publish", headers)[0] == 404
+        settings.write_text(f'publish_token = "{TOKEN}"\n', encoding="utf-8")
+        daemon.signal(signal.SIGHUP)
+        wait_until(lambda: daemon.get("/publish", headers)[0] == 405, "the door is open")
+        request = urllib.request.Request(f"http://{daemon.admin}/publish", b'{"channel":"h:1","data":1}', headers)
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=PATIENCE)
+        assert (caught.value.code, caught.value.headers["Retry-After"]) == (503, "1")
+        caught.value.close()
+    command = [*Daemon(ECHO).command, "--publish-token", TOKEN]
+    environment = {name: value for name, value in os.environ.items() if name != "RUNTIME_DIRECTORY"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PATIENCE, check=False)
+    assert done.returncode == 2
+    assert "--publish-token '...' is not allowed (--control is auto, and RUNTIME_DIRECTORY is not set)" in done.stderr

@@ -560,7 +560,8 @@ def _parse(since: Position | str) -> Position | None:
 
 
 def _too_much(messages: Sequence[Message]) -> bool:
-    return len(messages) > SLICE_MESSAGES or sum(len(message.payload) for message in messages) > SLICE_BYTES
+    size = sum(len(message.payload) for message in messages)
+    return len(messages) > SLICE_MESSAGES or (size > SLICE_BYTES and len(messages) > 1)
 
 
 def _both(first: Done, second: Done | None) -> Done:
