@@ -53,10 +53,10 @@ __all__ = [
 SUBPROTOCOL: Final = "tidegate.v1"
 
 COMMAND_BYTES: Final = 2**16
-"""Bytes of a command, without the data of a publication."""
+"""Bytes of a command, without the data of a publication. Part of the subprotocol: clients are written for it."""
 
 COMMAND_CHANNELS: Final = 100
-"""Channels that one command joins or leaves."""
+"""Channels that one command joins or leaves; part of the subprotocol, too: `tidegate.js` divides its joins by it."""
 
 IDS: Final = 2**53
 """Ids of commands are below this: what a number of JavaScript holds exactly."""

@@ -63,7 +63,8 @@ DEADLINE: Final = 5.0
 """Seconds for an answer, and for a link that begins."""
 
 QUEUE_BYTES: Final = 8 << 20
-"""Bytes that wait to be written, and bytes that wait to be acknowledged."""
+"""Bytes that wait to be written, and bytes that wait to be acknowledged: many messages of the highest limit, and of
+small ones more than a hub takes in the time that a publisher waits. So this is no setting."""
 
 SNAPSHOT_BYTES: Final = 1 << 20
 """Bytes after which a snapshot goes on in another frame; one channel's names come nowhere near to a frame's limit."""

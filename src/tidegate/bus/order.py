@@ -26,6 +26,8 @@ __all__ = ["FAILURES", "RETRY", "TURN", "Counts", "Desk", "Order"]
 
 HELD_MESSAGES: Final = SLICE_MESSAGES
 HELD_BYTES: Final = SLICE_BYTES
+"""Of each channel, while the hole before it is read: no more than the next read brings, which brings the rest. So this
+is no setting."""
 
 ATTEMPTS: Final = 3
 """Reads that bring nothing new before what was delivered is believed more than what is read."""

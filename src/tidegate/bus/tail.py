@@ -14,6 +14,8 @@ __all__ = ["OVERHEAD", "Tail", "offset_of", "place_before"]
 
 TAIL_MESSAGES: Final = 64
 TAIL_BYTES: Final = 2**18
+"""Of each channel, in each worker: most of those who come back missed a few, and a worker may have a million channels.
+What is not here is read, once for all who miss it; so this is no setting."""
 
 OVERHEAD: Final = 64
 """Bytes that a message takes beside its payload, about; so that empty ones count, too."""
