@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.admin.process import Admin, start
 from tests.hub.processes import Room
@@ -250,6 +253,53 @@ def test_a_client_may_wait_before_it_sends_the_body(admin: Admin, room: Room) ->
         client.sendall(b"hello and more that is none of it")
         assert client.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
     assert payloads(room) == [(b"hello", True, False)]
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.integers(0, 400), max_size=6), st.booleans())
+def test_a_body_is_the_same_however_it_is_cut(admin: Admin, room: Room, cuts: list[int], chunked: bool) -> None:
+    body = b"a" * 100
+    if chunked:
+        data = HEAD + b"Transfer-Encoding: chunked\r\n\r\n64\r\n" + body + b"\r\n0\r\n\r\n"
+    else:
+        data = HEAD + b"Expect: nothing\r\nExpect: more\r\nContent-Length: 100\r\n\r\n" + body
+    places = [0, *sorted(cuts), len(data)]
+    pieces = [data[start:end] for start, end in itertools.pairwise(places)]
+    assert exchange(admin, *pieces).startswith(b"HTTP/1.1 200 OK\r\n")
+    assert room.stored("h:1")[-1].payload == body
+
+
+def test_a_body_that_does_not_come(board: Scoreboard, room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BODY_SECONDS", 0.2)
+    with running(board, TOKEN, url_of(str(room.path))) as admin:
+        answer = exchange(admin, HEAD + b"Content-Length: 50\r\n\r\nhello")
+        assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+        assert b'{"error":"the body has not come within 0.2 s","status":408}' in answer
+
+
+def test_so_many_at_once(board: Scoreboard, room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AT_ONCE", 2)
+    with running(board, TOKEN, url_of(str(room.path))) as admin, contextlib.ExitStack() as stack:
+        for _ in range(2):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", admin.ports[0]), timeout=PATIENCE))
+            client.sendall(HEAD + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+            assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert post(admin, {"channel": "h:1", "data": 1}) == (
+            503,
+            {"error": "2 requests are being answered", "status": 503},
+        )
+        assert admin.get("/metrics")[0] == 200
+        client.sendall(b"hello")
+        assert client.recv(100).startswith(b"HTTP/1.1 200 OK\r\n")
+        assert post(admin, {"channel": "h:1", "data": 1})[0] == 200
+
+
+def test_clients_that_leave_in_the_middle_take_no_place(admin: Admin, room: Room) -> None:
+    for end in range(0, len(HEAD), 20):
+        with socket.create_connection(("127.0.0.1", admin.ports[0]), timeout=PATIENCE) as client:
+            client.sendall((HEAD + b"Content-Length: 50\r\n\r\nhello")[: end + 90])
+    assert post(admin, {"channel": "h:1", "data": 1})[0] == 200
+    assert len(room.stored("h:1")) == 1
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import contextlib
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -191,7 +191,7 @@ def _contents(request: Request, body: bytes) -> tuple[list[Content], bool]:
     Raises:
         InvalidOrder: it says nothing that could be.
     """
-    query = urlsplit(request.path).query
+    query = request.path.partition("?")[2]
     if query:
         return [_raw(_parameters(query), request, body)], True
     try:

@@ -119,7 +119,7 @@ class BodyConnection(ServerConnection):
         body.feed(self._parser.head)
         rest, self._parser.rest = self._parser.rest, b""
         body.feed(rest)
-        if not body.done and self.request.headers.get("Expect", "").lower() == "100-continue":
+        if not body.done and "100-continue" in map(str.lower, self.request.headers.get_all("Expect")):
             self._write_bytes(b"HTTP/1.1 100 Continue\r\n\r\n")  # RFC 9110 section 10.1.1
         try:
             async with asyncio.timeout(seconds):
