@@ -66,7 +66,6 @@ def test_handlers(given: Any) -> None:
         (3, "not int 3"),
         (re, "the module re"),
         (Callee, "not the class Callee"),
-        (asgi, "an ASGI application needs an ASGI server"),
         (lambda: None, "must take the connection alone"),
         (generator, "has a yield"),
     ],
@@ -183,3 +182,37 @@ def test_a_lifespan_that_returns_something_else(made: Any) -> None:
     app = App(handler, lifespan=returns)
     with pytest.raises(TypeError, match=r"lifespan must return an asynchronous context manager"):
         app.make_lifespan()
+
+
+def test_an_asgi_application_is_told_from_a_handler() -> None:
+    class Framework:
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+    class Wrapped:
+        def __init__(self) -> None:
+            self.__call__ = asgi
+
+    async def anything(*args: Any) -> None: ...
+
+    assert is_asgi(asgi)
+    assert is_asgi(Framework())
+    assert not is_asgi(Framework)
+    assert not is_asgi(handler)
+    assert not is_asgi(anything)
+    assert not is_asgi(None)
+    assert App(asgi).asgi is asgi
+    assert App(handler).asgi is None
+    assert App(handler, http=asgi).asgi is asgi
+    assert "http" not in App(handler, http=asgi).serve_options()
+
+
+@pytest.mark.parametrize("name", ["subprotocols", "process_request", "process_response", "create_connection", "http"])
+def test_options_that_an_asgi_application_has_no_use_for(name: str) -> None:
+    value: Any = ["chat"] if name == "subprotocols" else asgi
+    with pytest.raises(TypeError, match=f"{name} is for handlers, and an ASGI application is served: it"):
+        App(asgi, **{name: value})
+
+
+def test_http_must_be_an_asgi_application() -> None:
+    with pytest.raises(TypeError, match="http must be an ASGI application"):
+        App(handler, http=handler)

@@ -1,4 +1,4 @@
-"""`App`: a handler with those options that only Python can express.
+"""`App`: a handler, or an ASGI application, with those options that only Python can express.
 
 Numbers and words are settings of the command (config/schema.py); an App has the objects. It is checked when it is made,
 so that a mistake shows where it was written.
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from ._compat import takes_path
 from .channels import Channel, check_channels
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from werkzeug.routing import Map
 
-__all__ = ["App", "check_map", "is_map"]
+__all__ = ["App", "check_map", "is_asgi", "is_map"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,9 @@ class App:
     Parameters:
         handler: ``async def handler(websocket)``, or any callable that takes a connection and returns an awaitable; or
             a ``werkzeug.routing.Map`` of them, served as by ``route()``. Redirects behind a proxy that ends TLS need a
-            ``Router`` that knows: give ``router.handler``, and ``process_request=router.route_request``.
+            ``Router`` that knows: give ``router.handler``, and ``process_request=router.route_request``. Or an ASGI
+            application, ``async def app(scope, receive, send)``, for WebSocket and for HTTP.
+        http: an ASGI application for requests that open no WebSocket, beside a handler.
         lifespan: called once in each worker, without arguments or with the App, for an asynchronous context manager
             that is entered before the worker serves and left after its last connection has ended.
         origins: acceptable values of the Origin header: strings, compiled regular expressions, None for a lack of it.
@@ -60,8 +62,9 @@ class App:
         TypeError: a parameter is not what it must be; the message names it and says what would be right.
     """
 
-    handler: Callable[[Any], Awaitable[Any]] | Map
+    handler: Callable[[Any], Awaitable[Any]] | Map | Callable[[Any, Any, Any], Awaitable[Any]]
     _: KW_ONLY
+    http: Callable[[Any, Any, Any], Awaitable[Any]] | None = None
     lifespan: Callable[..., AbstractAsyncContextManager[Any]] | None = None
     origins: Sequence[str | re.Pattern[str] | None] | None = None
     subprotocols: Sequence[str] | None = None
@@ -77,8 +80,12 @@ class App:
     def __post_init__(self) -> None:
         if is_map(self.handler):
             check_map(self.handler)
+        elif is_asgi(self.handler):
+            self._check_asgi()
         else:
             _check_handler(self.handler)
+        if self.http is not None and not is_asgi(self.http):
+            raise TypeError(f"http must be an ASGI application, app(scope, receive, send), not {_found(self.http)}")
         for name, arguments in _HOOKS.items():
             if (hook := getattr(self, name)) is not None:
                 _check_callable(name, hook, arguments)
@@ -94,9 +101,20 @@ class App:
         if self.channels is not None:
             check_channels(self.channels)
 
+    def _check_asgi(self) -> None:
+        """Check that there is no option that only handlers have."""
+        for name, instead in _NOT_ASGI.items():
+            if getattr(self, name) is not None:
+                raise TypeError(f"{name} is for handlers, and an ASGI application is served: {instead}")
+
+    @property
+    def asgi(self) -> Callable[[Any, Any, Any], Awaitable[Any]] | None:
+        """The ASGI application, for WebSocket and HTTP or beside the handler; None without one."""
+        return self.handler if is_asgi(self.handler) else self.http
+
     def serve_options(self) -> dict[str, Any]:
         """Return the arguments of ``serve()`` that were given here, by name."""
-        options = {name: getattr(self, name) for name in self.__slots__ if name not in ("handler", "lifespan")}
+        options = {name: getattr(self, name) for name in self.__slots__ if name not in ("handler", "http", "lifespan")}
         return {name: value for name, value in options.items() if value is not None}
 
     def make_lifespan(self) -> AbstractAsyncContextManager[Any]:
@@ -124,6 +142,13 @@ def is_map(handler: object) -> TypeGuard[Map]:
     return routing is not None and isinstance(handler, routing.Map)
 
 
+def is_asgi(application: object) -> TypeGuard[Callable[[Any, Any, Any], Awaitable[Any]]]:
+    """Return whether it is an ASGI application: it takes a scope and two functions, and no connection alone."""
+    if inspect.isclass(application) or not callable(application) or is_map(application):
+        return False
+    return _signature(application) is not None and _fits(application, *_EVENTS) and not _fits(application, "websocket")
+
+
 def check_map(url_map: Map) -> None:
     """Check the handlers of `url_map`.
 
@@ -134,6 +159,18 @@ def check_map(url_map: Map) -> None:
         if rule.redirect_to is None and not rule.build_only:
             _check_handler(rule.endpoint, f"the endpoint of the rule {rule.rule!r}", sorted(rule.arguments))
 
+
+_EVENTS = ("scope", "receive", "send")
+
+# Options that an ASGI application has no use for, and what it does instead.
+_NOT_ASGI = {
+    "http": "it is called with HTTP requests, too",
+    "subprotocols": "it chooses one when it accepts",
+    "select_subprotocol": "it chooses one when it accepts",
+    "process_request": "it answers requests by itself, or a middleware does",
+    "process_response": "it answers requests by itself, or a middleware does",
+    "create_connection": "its connections are of a class of their own",
+}
 
 # What each hook is called with.
 _HOOKS = {
@@ -155,10 +192,12 @@ def _found(value: object) -> str:
 
 
 def _signature(value: Callable[..., Any]) -> inspect.Signature | None:
-    try:
-        return inspect.signature(value)
-    except (TypeError, ValueError):  # some callables written in C do not tell
-        return None
+    for function in (value, getattr(value, "__call__", None)):  # noqa: B004  # some objects have one of their own
+        try:
+            return inspect.signature(cast("Callable[..., Any]", function))
+        except (TypeError, ValueError):  # some callables written in C do not tell
+            continue
+    return None
 
 
 def _fits(value: Callable[..., Any], *arguments: object, **keywords: object) -> bool:
@@ -191,11 +230,8 @@ def _check_handler(handler: Any, what: str = "the handler", names: Sequence[str]
     if inspect.isasyncgenfunction(handler) or inspect.isgeneratorfunction(handler):
         raise TypeError(f"{what} must be {wanted}, and has a yield: {_found(handler)}")
     if not _fits(handler, "websocket", **dict.fromkeys(names)) and not _is_older(handler, names):
-        hint = ""
-        if _fits(handler, "scope", "receive", "send"):
-            hint = "; an ASGI application needs an ASGI server"
         taken = f"and {', '.join(names)}" if names else "alone"
-        raise TypeError(f"{what} must take the connection {taken}, {wanted}, not {_found(handler)}{hint}")
+        raise TypeError(f"{what} must take the connection {taken}, {wanted}, not {_found(handler)}")
 
 
 def _is_older(handler: Any, names: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""The client behind a reverse proxy, from its requests: X-Forwarded-For, or Forwarded (RFC 7239).
+"""The client behind a reverse proxy, from its requests: X-Forwarded-For and -Proto, or Forwarded (RFC 7239).
 
 Any client can send these headers. Each trusted proxy appends the address that the request came from, so they are read
 from the right, up to the first hop that is not trusted, which may have made up what stands left of it. Only the header
@@ -14,10 +14,12 @@ from collections.abc import Iterator, Sequence
 
 from .networks import Networks, host_of
 
-__all__ = ["FORWARDED", "X_FORWARDED_FOR", "client_of"]
+__all__ = ["FORWARDED", "SCHEME_HEADERS", "X_FORWARDED_FOR", "client_of", "scheme_of"]
 
 X_FORWARDED_FOR = "x-forwarded-for"
 FORWARDED = "forwarded"
+SCHEME_HEADERS = {X_FORWARDED_FOR: "x-forwarded-proto", FORWARDED: FORWARDED}
+"""The header that tells the scheme, beside the one that tells the address."""
 
 # RFC 7239, 4. A parameter's value is a token or a quoted string; a forwarded-element has parameters between semicolons.
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -52,6 +54,26 @@ def client_of(header: str, values: Sequence[str], trusted: Networks) -> tuple[st
         if place[0] not in trusted:
             break
     return found
+
+
+def scheme_of(header: str, values: Sequence[str]) -> str | None:
+    """Return the scheme by which the client came to the proxy that is the peer, "http" or "https".
+
+    Args:
+        header: X_FORWARDED_FOR or FORWARDED.
+        values: values of its header in `SCHEME_HEADERS`, in order.
+
+    Returns:
+        None if it is not told.
+    """
+    last = values[-1].rpartition(",")[2].strip(" \t") if values else ""
+    if header == FORWARDED:
+        told = [value for name, value in _parameter.findall(last) if name.lower() == "proto"]
+        last = _unquoted(told[0]) if len(told) == 1 else ""
+    return _SCHEMES.get(last.lower())
+
+
+_SCHEMES = {"http": "http", "ws": "http", "https": "https", "wss": "https"}
 
 
 def _items(values: Sequence[str]) -> Iterator[str]:

@@ -38,6 +38,7 @@ __all__ = [
     "RequestParser",
     "Response",
     "ResponseParser",
+    "announces_body",
     "has_body",
     "parse_request",
     "parse_response",
@@ -138,7 +139,7 @@ _SILENT = _Silent()
 _up_to_version = re.compile(rb"[A-Z-]+ [^ ]+ (HTTP/[0-9]\.[0-9])").match
 _header_name = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):").match  # RFC 9112, 5
 # RFC 9112, 6: what announces a body. Searched in a head that llhttp found to be well formed.
-_body_header = re.compile(rb"\n(?:content-length:[ \t]*(?![ \t0]*\r)|transfer-encoding:)", re.IGNORECASE).search
+announces_body = re.compile(rb"\n(?:content-length:[ \t]*(?![ \t0]*\r)|transfer-encoding:)", re.IGNORECASE).search
 _PROTOCOLS = (b"HTTP/1.1", b"HTTP/1.0")
 # llhttp's errors about what comes before the version: it does not look at what follows.
 _BEFORE_VERSION = (httptools.HttpParserInvalidMethodError, httptools.HttpParserInvalidURLError)
@@ -266,7 +267,8 @@ class RequestParser(_HeadParser):
     Until the head is complete no more than :data:`MAX_HEAD_SIZE` bytes are kept.
 
     Args:
-        bodies: whether a request with the method POST, which opens no WebSocket, may announce a body.
+        bodies: the beginning of those requests that may announce a body, since they open no WebSocket: b"POST ", or b""
+            for all; None: no request may.
 
     Attributes:
         head: the head as received, once it is complete: request line, headers, empty line.
@@ -279,7 +281,7 @@ class RequestParser(_HeadParser):
     FIRST_LINE = "the request line"
     FIRST_LINE_TOO_LONG = RequestLineTooLong
 
-    def __init__(self, *, bodies: bool = False) -> None:
+    def __init__(self, *, bodies: bytes | None = None) -> None:
         super().__init__()
         self._bodies = bodies
 
@@ -374,7 +376,7 @@ class RequestParser(_HeadParser):
             raise UnexpectedBody("a request that opens a WebSocket cannot have a body")
 
     def _has_wrong_body(self, head: bytes | bytearray) -> bool:
-        return bool(_body_header(head)) and not (self._bodies and head.startswith(b"POST "))
+        return bool(announces_body(head)) and not (self._bodies is not None and head.startswith(self._bodies))
 
     def _flaw(self, exc: Exception) -> Exception:
         if self._lines == 0:

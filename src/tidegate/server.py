@@ -56,6 +56,7 @@ __all__ = [
     "UnsupportedVersion",
     "accept",
     "accept_key",
+    "asks_for_websocket",
     "check_host",
     "finalize",
     "http_date",
@@ -186,6 +187,11 @@ def accept_key(key: str) -> str:
     """Compute ``Sec-WebSocket-Accept`` from ``Sec-WebSocket-Key`` (RFC 6455, 4.2.2)."""
     digest = hashlib.sha1((key + _GUID).encode(), usedforsecurity=False).digest()
     return binascii.b2a_base64(digest, newline=False).decode()
+
+
+def asks_for_websocket(request: Request) -> bool:
+    """Return whether a request means to open a WebSocket, be it right or not."""
+    return any("websocket" in value.lower() for value in request.headers.get_all("Upgrade"))
 
 
 def check_upgrade(headers: Headers) -> None:

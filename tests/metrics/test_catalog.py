@@ -35,6 +35,8 @@ PROMISED = {
     "tidegate_handshake_duration_seconds": set(),
     "tidegate_handshakes_total": {"result"},
     "tidegate_heartbeat_age_seconds": {"worker"},
+    "tidegate_http_request_duration_seconds": {"worker"},
+    "tidegate_http_requests_total": {"worker", "status"},
     "tidegate_last_reload_success": set(),
     "tidegate_last_reload_timestamp_seconds": set(),
     "tidegate_limit_rejections_total": {"limit"},

@@ -140,8 +140,8 @@ def test_a_module_that_ends_the_process(directory: Path) -> None:
             "daemon",
             "; it has chat, routes",
         ),
-        ("from asyncio import sleep", "app", "it should have an `async def handler(websocket)` or a `tidegate.App`"),
-        ("", "app", "it should have an `async def handler(websocket)` or a `tidegate.App`"),
+        ("from asyncio import sleep", "app", "it should have an `async def handler(websocket)`, a `tidegate.App`"),
+        ("", "app", "it should have an `async def handler(websocket)`, a `tidegate.App`"),
         ("class Shop: ...\nshop = Shop()", "shop.sell", "the Shop shop has no attribute sell"),
     ],
 )
@@ -167,7 +167,7 @@ def test_an_attribute_that_is_no_application(directory: Path) -> None:
     write(directory, "port = 8765\nasync def app(scope, receive, send): ...\n")
     assert problem("shop:port").startswith("port is not an application: the handler must be a callable")
     assert "not int 8765" in problem("shop:port")
-    assert "an ASGI application needs an ASGI server" in problem("shop:app")
+    assert "must take the connection alone" in problem("shop:app")
 
 
 def test_an_app_that_cannot_be(directory: Path) -> None:
@@ -183,3 +183,44 @@ def test_whatever_is_raised_is_told(directory: Path, error: str) -> None:
     assert problem("shop:handler").endswith(f"{error}: not today")
     write(directory, f"raise {error}('not today')", "market.py")
     assert problem("market:handler").endswith(f"{error}: not today")
+
+
+ASGI = """
+class Framework:
+    async def __call__(self, scope, receive, send): ...
+app = Framework()
+def make(): return Framework()
+def needs(it): return Framework()
+async def later(): return Framework()
+def broken(): raise ZeroDivisionError("by zero")
+number = 1
+"""
+
+
+def test_an_asgi_application_becomes_an_app(directory: Path) -> None:
+    write(directory, ASGI)
+    app = load("shop:app")
+    assert app.asgi is sys.modules["shop"].app
+    assert app.handler is app.asgi
+
+
+def test_a_function_that_makes_the_application_is_called(directory: Path) -> None:
+    write(directory, ASGI)
+    assert type(load("shop:make()").asgi).__name__ == "Framework"
+    assert "needs() failed" in problem("shop:needs()")
+    assert "missing 1 required positional argument" in problem("shop:needs()")
+    assert "by zero" in problem("shop:broken()")
+    assert "must return the application, and is a coroutine function" in problem("shop:later()")
+    assert "number cannot be called: leave the parentheses out" in problem("shop:number()")
+    assert "the module shop has no attribute nothing" in problem("shop:nothing()")
+
+
+def test_a_framework_that_is_there_is_named(directory: Path) -> None:
+    write(directory, ASGI)
+    assert "it has app" in problem("shop:xyzzy")
+
+
+def test_an_asgi_application_needs_uvicorn(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(directory, ASGI)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install 'tidegate[asgi]'" in problem("shop:app")

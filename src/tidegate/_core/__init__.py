@@ -9,6 +9,7 @@
     parser        bytes to frames
     inbox         frames that wait to be read, and the task that waits for them
     messages      recv(), send() and iteration, without a Python frame; messages.pyi lists all calls in and out
+    asgi          receive() and send() of ASGI events
     writer        messages framed, gathered and written
     turns         the share of the event loop that a connection, or a task, has before others have their turn
     waiter        the future that a reading task waits on

@@ -81,6 +81,10 @@ cdef class Channel(Parser):
         if self.chunk is None:
             self.discarding = True
             self.partial = None
+        self._wake_reader()
+
+    def _wake_reader(self):
+        """Wake the reader, which looks whether there is an end."""
         if self.reader is not NULL and self.waiter is not None:
             self.waiter.finish(False)
 

@@ -72,7 +72,8 @@ static const double TG_OPERATIONS[TG_OPERATION_BOUNDS] = {0.1, 0.5, 1, 2.5, 5, 1
     X(limit_rejections, [8], "daemon descriptors address rate")                                                        \
     X(log_messages_dropped, , "")                                                                                      \
     X(slow_consumers, [4], "close") /* with code 1013 */                                                               \
-    X(gc_collections, [3], "0 1 2") /* generation */
+    X(gc_collections, [3], "0 1 2") /* generation */                                                                   \
+    X(http_requests, [8], "1xx 2xx 3xx 4xx 5xx") /* of an ASGI application, by status */
 
 /* Histograms: X(name, bounds, how many of them, ticks of the sum in one of their unit). */
 #define TG_HISTOGRAMS(X)                                                                                               \
@@ -82,6 +83,7 @@ static const double TG_OPERATIONS[TG_OPERATION_BOUNDS] = {0.1, 0.5, 1, 2.5, 5, 1
     X(ping_rtt, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS)                                                               \
     X(event_loop_lag, TG_LAGS, TG_LAG_BOUNDS, TG_NANOSECONDS)                                                          \
     X(gc_pause, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS)                                                               \
+    X(http_request_duration, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS)                                                  \
     X(message_size_received, TG_SIZES, TG_SIZE_BOUNDS, TG_BYTES) /* these two in the order of TG_RECEIVED, TG_SENT */  \
     X(message_size_sent, TG_SIZES, TG_SIZE_BOUNDS, TG_BYTES)
 
@@ -90,6 +92,7 @@ static const double TG_OPERATIONS[TG_OPERATION_BOUNDS] = {0.1, 0.5, 1, 2.5, 5, 1
     X(connections_handshaking)                                                                                         \
     X(connections_open)                                                                                                \
     X(connections_closing)                                                                                             \
+    X(connections_http) /* that were handed to HTTP, for an ASGI application */                                        \
     X(send_queue_connections) /* those with more than their write_limit to be sent */                                  \
     X(send_queue_bytes)       /* and how much that is */
 
@@ -220,7 +223,8 @@ typedef uint64_t __attribute__((may_alias)) tg_word; /* a counter, a gauge or th
 static inline int64_t tg_connections(const tg_row *row) {
     return __atomic_load_n(&row->connections_handshaking, __ATOMIC_RELAXED) +
            __atomic_load_n(&row->connections_open, __ATOMIC_RELAXED) +
-           __atomic_load_n(&row->connections_closing, __ATOMIC_RELAXED);
+           __atomic_load_n(&row->connections_closing, __ATOMIC_RELAXED) +
+           __atomic_load_n(&row->connections_http, __ATOMIC_RELAXED);
 }
 
 static inline void tg_add(tg_row *into, const tg_row *row, size_t words) {

@@ -18,6 +18,7 @@ cdef extern from "counters.h" nogil:
         int64_t connections_handshaking
         int64_t connections_open
         int64_t connections_closing
+        int64_t connections_http
         int64_t send_queue_connections
         int64_t send_queue_bytes
         double heartbeat

@@ -202,6 +202,27 @@ cdef class Row:
         else:
             self.data.connections_open -= 1
 
+    # One that speaks HTTP, for an ASGI application.
+
+    def http_opened(self):
+        """Count a connection that was handshaking as one that speaks HTTP: its first request opens no WebSocket."""
+        self.data.connections_handshaking -= 1
+        self.data.connections_http += 1
+
+    def http_request(self, int status, double seconds):
+        """Count a request that ended, `seconds` after it came, with a response of this status."""
+        self._inc("http_requests", (f"{min(max(status // 100, 1), 5)}xx",), 1)
+        self._observe("http_request_duration", seconds)
+
+    def http_upgraded(self):
+        """Count a connection that spoke HTTP as handshaking: a request of it opens a WebSocket."""
+        self.data.connections_http -= 1
+        self.data.connections_handshaking += 1
+
+    def http_closed(self):
+        """Count the end of a connection that spoke HTTP."""
+        self.data.connections_http -= 1
+
     @property
     def connections_of_all(self):
         """Connections of all workers of the daemon now, whatever their state; of this row alone, if it is private."""

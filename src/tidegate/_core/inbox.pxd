@@ -38,6 +38,8 @@ cdef class Inbox(Writer):
     cdef uint8_t reader_yielded  # it waits for its next turn, with something to read
     cdef PyObject *reader  # the Awaitable that reads, borrowed: it clears this when it ends
     cdef Waiter waiter
+    cdef public bint _receives_in_python  # of an ASGI application: before its first event, and after it has closed
+    cdef list next_readers  # of an ASGI application: futures of calls of receive() that wait for their turn
     cdef double now  # tg_now() of the current turn
     cdef double handling  # arrival of the message the handler is busy with, 0 for none
 

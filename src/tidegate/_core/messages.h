@@ -10,6 +10,12 @@ static inline void tg_set_awaitable_slots(PyTypeObject *type, void *next, void *
     PyType_Modified(type);
 }
 
+/* The same for a subclass, which has a tp_iternext of its own. */
+static inline void tg_set_next_slot(PyTypeObject *type, void *next) {
+    type->tp_iternext = (iternextfunc)next;
+    PyType_Modified(type);
+}
+
 /* Ends a coroutine that returns `value` (stolen) as tp_iternext does: with no exception at all for None.
  *
  * Making a StopIteration costs as much as the rest of a receive, so one is used again and again, unless something keeps a

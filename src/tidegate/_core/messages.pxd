@@ -6,6 +6,15 @@ from libc.stdint cimport uint8_t
 from tidegate._core.channel cimport Channel
 
 
+# The kinds of Awaitable.
+cdef enum:
+    MESSAGE, ITERATION, FRAME, SEND, TURN, COMPRESSED_SEND, EVENT
+
+# Its stages.
+cdef enum:
+    CREATED, WAITING, DELEGATED, ENDED
+
+
 cdef class Awaitable:
     cdef Channel channel
     cdef object argument  # decode of recv(), message of send()
@@ -16,6 +25,8 @@ cdef class Awaitable:
 
     cdef int step(self, object value, PyObject **result) except -1
     cdef int recv_step(self, PyObject **result) except -1
+    cdef object take(self)
+    cdef int end_of_messages(self, PyObject **result) except -1
     cdef int wait(self, bint frames, PyObject **result) except -1
     cdef int send_step(self, PyObject **result) except -1
     cdef int compress_step(self, PyObject **result) except -1

@@ -31,22 +31,13 @@ cdef extern from "messages.h":
     void tg_set_awaitable_slots(PyTypeObject *type, void *next, void *send)
 
 
-# The kinds of Awaitable.
-cdef enum:
-    MESSAGE, ITERATION, FRAME, SEND, TURN, COMPRESSED_SEND
-
-# Its stages.
-cdef enum:
-    CREATED, WAITING, DELEGATED, ENDED
-
 # Its name, by its kind.
 cdef const char **NAMES = [
     "Connection.recv", "Connection.__anext__", "Connection._recv_frame", "Connection.send", "Connection._end_step",
-    "Connection.send",
+    "Connection.send", "receive",
 ]
 
 
-@cython.final
 @cython.no_gc_clear  # otherwise channel.reader would outlive it
 @cython.freelist(64)
 cdef class Awaitable:
@@ -177,7 +168,7 @@ cdef class Awaitable:
                 value = (payload, opcode, fin)
             else:
                 try:
-                    value = channel.pop_message(self.argument)
+                    value = self.take()
                 except UnicodeDecodeError as exc:
                     self.end()
                     self.inner = channel._recv_undecodable(exc)
@@ -187,11 +178,19 @@ cdef class Awaitable:
             result[0] = <PyObject *> value
             return 1
         if channel._state == CLOSED:
-            raise channel._closed_exception(self.kind == ITERATION)
+            return self.end_of_messages(result)
         self.wait(frames, result)
         if channel.no_room and not channel.must_wait():
             channel.find_room()  # for the rest of a message that has more frames than max_queue
         return 0
+
+    cdef object take(self):
+        """Take the message that waits, as this awaitable returns it."""
+        return self.channel.pop_message(self.argument)
+
+    cdef int end_of_messages(self, PyObject **result) except -1:
+        """End: the connection is closed, and no message waits."""
+        raise self.channel._closed_exception(self.kind == ITERATION)
 
     cdef int wait(self, bint frames, PyObject **result) except -1:
         """Be the channel's reader, and wait to be woken."""

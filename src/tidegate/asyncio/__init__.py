@@ -10,7 +10,12 @@ only place of the package where an event loop runs.
     transport_setup      what comes before HTTP: PROXY header, TLS
     router               route()
     auth                 basic_auth()
-    access_log           a line for each handshake and each end of a connection
+    access_log           a line for each handshake, HTTP request and end of a connection
+    asgi                 connections that are served to ASGI applications
+    asgi_headers         headers of their events
+    scope                what an application is told of a connection
+    http_service         HTTP of ASGI applications
+    lifespan             their lifespan
     client               connect(), and its side of a connection
     dialer               reaching a server
     tunnel               tunnels through proxies

@@ -4,6 +4,7 @@ It is the logger ``tidegate.access``, and off unless its level is INFO. Connecti
 is on, never for a message, and call these functions only if it is.
 
     handshake     method, path, status, user_agent, duration; error, if there was no answer
+    request       an HTTP request of an ASGI application: method, path, status, user_agent, duration
     close         code, reason, initiator, duration; error, if it was an abort
 
 What must not live here: what a line looks like (logs), which side began to close (closing.py).
@@ -18,10 +19,12 @@ from ..http11 import parse_request
 from ..redaction import redact
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..closing import Closing
     from ..http11 import Request
 
-__all__ = ["log_close", "log_handshake", "logger"]
+__all__ = ["log_close", "log_handshake", "log_request", "logger"]
 
 logger = logging.getLogger("tidegate.access")
 if logger.level == logging.NOTSET:
@@ -60,6 +63,29 @@ def log_handshake(
         "duration": round(duration, 6),
     }
     _log("handshake", extra)
+
+
+def log_request(connection: object, scope: Mapping[str, Any], status: int, duration: float) -> None:
+    """Log an HTTP request that ended, of an ASGI application.
+
+    Args:
+        connection: by which it came; the line's `websocket`.
+        scope: of the request.
+        status: of the response; 499: the client left before there was one.
+        duration: seconds since the application was called.
+    """
+    target = scope["path"] + ("?" + scope["query_string"].decode("latin-1") if scope["query_string"] else "")
+    agent = next((value for name, value in scope["headers"] if name == b"user-agent"), None)
+    extra = {
+        "websocket": connection,
+        "method": scope["method"],
+        "path": _cut("path", redact(target)),
+        "status": status,
+        "error": None,
+        "user_agent": None if agent is None else _cut("user_agent", agent.decode("latin-1")),
+        "duration": round(duration, 6),
+    }
+    _log("request", extra)
 
 
 def log_close(connection: object, end: Closing, duration: float) -> None:

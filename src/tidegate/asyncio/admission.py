@@ -145,6 +145,14 @@ class Admission:
         """Whether a PROXY header or TLS comes before HTTP."""
         return self.proxy_protocol or self.tls is not None
 
+    def header_of(self, peer: Any) -> str | None:
+        """Return the header in which this peer tells the client of each request; None if it is not trusted to.
+
+        Args:
+            peer: address of the peer.
+        """
+        return self._header if self._header is not None and _host(peer) in self.trusted else None
+
     # A connection's way, in reading order.
 
     def must_abort(self, transport: asyncio.BaseTransport) -> bool:

@@ -14,7 +14,7 @@ import dataclasses
 import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from .. import defaults
 from .deadlines import Deadlines
@@ -22,7 +22,7 @@ from .deadlines import Deadlines
 if TYPE_CHECKING:
     from ..server import HandshakeOptions
     from ..typing import LoggerLike
-    from .admission import Admission
+    from .admission import Admission, ClientRecord
     from .registry import ConnectionRegistry
 
 __all__ = ["ProcessPolicy", "ServerSettings", "Settings", "check_functions"]
@@ -100,6 +100,23 @@ class Settings:
         return dataclasses.replace(self, **self.check(**(now | limits)))
 
 
+class Http(Protocol):
+    """What takes over connections whose first request opens no WebSocket (http_service.py)."""
+
+    def begin(self, admission: Admission | None, server_header: str | None) -> None:
+        """Take what the server is told, before it begins."""
+
+    def take_over(
+        self,
+        settings: ServerSettings,
+        server: Any,
+        transport: asyncio.Transport,
+        record: ClientRecord | None,
+        data: bytes,
+    ) -> None:
+        """Serve a transport from its first request on, of which `data` has come."""
+
+
 @dataclasses.dataclass(slots=True)
 class ProcessPolicy:
     """Policy of a process for its servers. A process of the daemon passes it to `serve()` as `policy`.
@@ -122,6 +139,7 @@ class ServerSettings(Settings):
     Attributes:
         handler, process_request, process_response, server_header: as for `serve()`.
         handshake: what the opening handshake accepts.
+        http: takes over connections whose first request opens no WebSocket; None rejects them.
         policy: of the process.
         registry: the server's connections.
         start: runs a coroutine that handles a connection as a task of the server.
@@ -135,6 +153,7 @@ class ServerSettings(Settings):
     policy: ProcessPolicy
     registry: ConnectionRegistry[Any]
     start: Callable[[Coroutine[Any, Any, None]], None]
+    http: Http | None = None
     plain: bool = dataclasses.field(init=False)  # a plain request needs neither a look at it nor a choice
     last_lines: bytes = dataclasses.field(init=False)  # of a response 101
 

@@ -7,7 +7,7 @@ limits allow (admission.py), what a connection does (server_connection.py), list
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from .admission import Admission, ClientRecord
@@ -28,11 +28,12 @@ class ConnectionRegistry(Generic[_Connection]):
         all: the connections whose transport is not closed.
         handshaking: those of them whose opening handshake is in progress.
         open: those of them that are open.
+        http: those of them that speak HTTP to an ASGI application.
         rejecting: opening handshakes are answered with 503.
         admission: as given.
     """
 
-    __slots__ = ("_on_lost", "admission", "all", "handshaking", "open", "rejecting")
+    __slots__ = ("_on_lost", "admission", "all", "handshaking", "http", "open", "rejecting")
 
     def __init__(self, on_lost: Callable[[], None], admission: Admission | None = None) -> None:
         self._on_lost = on_lost
@@ -40,6 +41,7 @@ class ConnectionRegistry(Generic[_Connection]):
         self.all: set[_Connection] = set()
         self.handshaking: set[_Connection] = set()
         self.open: set[_Connection] = set()
+        self.http: set[Any] = set()
         self.rejecting = False
 
     def lost(self, connection: _Connection, record: ClientRecord | None, orphans_hook: bool = False) -> None:

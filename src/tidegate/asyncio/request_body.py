@@ -134,7 +134,7 @@ class BodyConnection(ServerConnection):
 
     def _handshake_received(self, data: bytes) -> None:
         if self._parser is None and self._response is None and self._request is None:
-            self._parser = RequestParser(bodies=True)
+            self._parser = RequestParser(bodies=b"POST ")
             self._body = None
         super()._handshake_received(data)
 

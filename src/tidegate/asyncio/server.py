@@ -276,9 +276,18 @@ class Server(OlderServer):
                 connection.start_closing(code, reason)
         self._check_closed()
 
+    def connect(self) -> ServerConnection:
+        """Make the connection of a transport that was accepted, which it takes over."""
+        return self._connect(self._settings, self)
+
     def reject_handshakes(self) -> None:
-        """Answer opening handshakes with 503 (service unavailable) from now on, those in progress too."""
+        """Answer opening handshakes with 503 (service unavailable) from now on, those in progress too.
+
+        Connections that speak HTTP end as soon as they are idle.
+        """
         self._registry.rejecting = True
+        for http in list(self._registry.http):
+            http.shutdown()
         for connection in list(self._registry.handshaking):
             connection.on_rejecting()
 
@@ -355,12 +364,15 @@ class Server(OlderServer):
         if admission is not None and admission.needs_setup:
             from .transport_setup import TransportSetup
 
-            return TransportSetup(self._settings, admission, functools.partial(self._connect, self._settings, self))
+            return TransportSetup(self._settings, admission, self.connect)
         # With the loop's own TLS the server learns of a connection when TLS is up: of others it would miss the end.
-        return self._connect(self._settings, self)
+        return self.connect()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._settings.loop.create_task(work)
+        self.keep_task(self._settings.loop.create_task(work))
+
+    def keep_task(self, task: asyncio.Task[None]) -> None:
+        """Have the end wait for a task that handles a connection or a request, or cancel it if that takes long."""
         self.handler_tasks.add(task)
         task.add_done_callback(self._ended)
 
@@ -486,6 +498,9 @@ def serve(
         kwargs.setdefault("ssl_handshake_timeout", open_timeout)
         kwargs.setdefault("ssl_shutdown_timeout", close_timeout)
     policy = kwargs.pop("policy", None) or ProcessPolicy()
+    http = kwargs.pop("http", None)
+    if http is not None:
+        http.begin(policy.admission, server_header)
 
     admission = policy.admission
     kwargs["tls"] = admission is not None and admission.tls is not None
@@ -497,6 +512,7 @@ def serve(
         process_request=guarded(handler, process_request),
         process_response=process_response,
         server_header=server_header,
+        http=http,
         **limits,
     )
     return Server(settings, policy, logger, create_connection, listening, _bus_wanted(bus, channels, channel_limits))

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.counters import RESULT_OF_STATUS
 from .._core.handshake import accept_plain
-from ..exceptions import InvalidHandshake
-from ..http11 import Request, RequestParser, Response, has_body
+from ..exceptions import InvalidHandshake, UnexpectedBody
+from ..http11 import Request, RequestParser, Response, announces_body, has_body
 from ..limits import DAEMON
 from ..protocol import CLOSED, CONNECTING, OPEN
 from ..redaction import redact
 from ..server import (
     accept,
+    asks_for_websocket,
     check_host,
     finalize,
     http_date,
@@ -37,7 +38,7 @@ from .connection import Connection
 
 if TYPE_CHECKING:
     from ..typing import StatusLike
-    from .options import ServerSettings
+    from .options import Http, ServerSettings
 
 __all__ = ["BaseServerConnection"]
 
@@ -70,6 +71,7 @@ class BaseServerConnection(Connection):
     __slots__ = ("_hooks", "_outcome", "_parser", "_record")
 
     username: str
+    server: Any
     _settings: ServerSettings
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -143,7 +145,7 @@ class BaseServerConnection(Connection):
         if self._parser is None:
             if self._settings.plain and not self._slow and self._accept_plain(data):
                 return
-            self._parser = RequestParser()
+            self._parser = RequestParser(bodies=None if self._settings.http is None else b"")
         try:
             complete = self._parser.feed(data)
         except InvalidHandshake as exc:
@@ -172,10 +174,14 @@ class BaseServerConnection(Connection):
                 self._adopt(extensions)
                 response += f"Sec-WebSocket-Extensions: {header}\r\n".encode()
         self._request = data[:size]
-        self._send_response(response + self._settings.last_lines, 101, "Switching Protocols", monotonic())
-        self._open(data[size:])
-        self._settings.start(self._handle())
+        self._accepted(response, data[size:])
         return True
+
+    def _accepted(self, response: bytes, rest: bytes) -> None:
+        """Accept a plain request, after which `rest` came; the response lacks its last lines."""
+        self._send_response(response + self._settings.last_lines, 101, "Switching Protocols", monotonic())
+        self._open(rest)
+        self._settings.start(self._handle())
 
     @property
     def _answered(self) -> bool:
@@ -206,6 +212,12 @@ class BaseServerConnection(Connection):
                 self._enforce(verdict)
                 return
             check_host(request)
+            if settings.http is not None:
+                if not asks_for_websocket(request):
+                    self._hand_over(settings.http, parser.head + parser.rest)
+                    return
+                if announces_body(parser.head):
+                    raise UnexpectedBody("a request that opens a WebSocket cannot have a body")
         except InvalidHandshake as exc:
             self._answer(self._rejection(exc))
             return
@@ -214,6 +226,14 @@ class BaseServerConnection(Connection):
         else:
             self._request = request
             settings.start(self._run_hooks(request))
+
+    def _hand_over(self, http: Http, data: bytes) -> None:
+        """Have HTTP take the transport over, with what came of it."""
+        registry = self._settings.registry
+        self._settings.deadlines.clear(self)
+        registry.handshaking.discard(self)
+        registry.all.discard(self)
+        http.take_over(self._settings, self.server, self.transport, self._record, data)
 
     async def _run_hooks(self, request: Request) -> None:
         """Finish the handshake with hooks, which may take long, then run the handler."""

@@ -42,6 +42,7 @@ from .types import (
     PATH,
     PROCESSORS,
     RATE,
+    ROOT_PATH,
     SECONDS,
     SECRET,
     SIZE,
@@ -71,8 +72,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Setting(
             APPLICATION,
-            "Handler to serve: an `async def handler(websocket)`, a `werkzeug.routing.Map` of handlers, or a"
-            " `tidegate.App`. The current directory is importable.",
+            "Application to serve: an `async def handler(websocket)`, a `werkzeug.routing.Map` of handlers, a"
+            " `tidegate.App`, or an ASGI application; with () at the end, a function that makes it. The current"
+            " directory is importable.",
             positional=True,
         ),
     ]
@@ -268,6 +270,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             default_text="Python and tidegate with their versions",
         ),
     ] = UNSET
+    root_path: Annotated[
+        str, Setting(ROOT_PATH, "Path below which clients see an ASGI application, as a proxy mounts it.")
+    ] = ""
+    keep_alive: Annotated[
+        float, Setting(SECONDS, "Time for the next HTTP request to an ASGI application, on a connection that is kept.")
+    ] = 5.0
     origins: Annotated[
         tuple[str, ...],
         Setting(

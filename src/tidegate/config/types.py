@@ -32,6 +32,7 @@ __all__ = [
     "PATH",
     "PROCESSORS",
     "RATE",
+    "ROOT_PATH",
     "SECONDS",
     "SECRET",
     "SIZE",
@@ -229,7 +230,7 @@ def _read_application(text: str) -> str:
     module, _, attribute = text.partition(":")
     if module.endswith(".py"):
         raise ValueError(f"a module has no .py at its end: {module.removesuffix('.py')}:{attribute or 'handler'}")
-    if not all(name.isidentifier() for name in (*module.split("."), *attribute.split("."))):
+    if not all(name.isidentifier() for name in (*module.split("."), *attribute.removesuffix("()").split("."))):
         raise ValueError
     return text
 
@@ -245,6 +246,12 @@ def _mask_bus(url: str) -> str:
     from ..bus.connect import mask
 
     return mask(url)
+
+
+def _read_root_path(text: str) -> str:
+    if text and not re.fullmatch(r"(/[A-Za-z0-9\-._~!$&'()*+,;=:@%]+)+/?", text):
+        raise ValueError
+    return text.removesuffix("/")
 
 
 def _read_header(text: str) -> str:
@@ -368,6 +375,7 @@ RATE = Kind(
 )
 COMMANDS = replace(RATE, allowed="commands a second, such as 20 or 0.5, or 20,100 with the size of a burst")
 CIPHERS = Kind("LIST", "ciphers as OpenSSL names them, such as ECDHE+AESGCM:ECDHE+CHACHA20", _read_header)
+ROOT_PATH = Kind("PATH", "a path of a URL, such as /api", _read_root_path)
 SECRET = Kind("TEXT", "a text", str)
 TOKEN = Kind("TOKEN", "16 or more letters, digits and -._~+/", _read_token)
 PATH = Kind("PATH", "a path", _read_path)

@@ -161,7 +161,7 @@ CATALOG: tuple[Metric, ...] = (
            FromSystem(procfs.tcp_counter("ListenDrops"))),
     # Connections
     Metric("connections", "gauge", "Connections by state.",
-           {(state,): (f"connections_{state}", 0) for state in ("handshaking", "open", "closing")},
+           {(state,): (f"connections_{state}", 0) for state in ("handshaking", "open", "closing", "http")},
            labels=("worker", "state")),
     Metric("connections_max", "gauge",
            "Limit of connections: --max-connections, or less if the workers' limits of open files allow less.",
@@ -184,6 +184,12 @@ CATALOG: tuple[Metric, ...] = (
            "ping_rtt", unit="seconds"),
     Metric("pong_timeouts_total", "counter", "Connections failed because a pong did not come in time.",
            words("pong_timeouts")),
+    # HTTP of ASGI applications
+    Metric("http_requests_total", "counter", "HTTP requests that ended, by class of the status.",
+           words("http_requests"), labels=("worker", "status")),
+    Metric("http_request_duration_seconds", "histogram",
+           "Time from the call of the ASGI application with a request to its return.", "http_request_duration",
+           labels=("worker",), unit="seconds"),
     # Messages
     Metric("messages_received_total", "counter", "Messages received.", words("messages", "received"),
            labels=("worker", "opcode")),

@@ -162,7 +162,7 @@ class WorkerPool:
     def connections(self) -> int:
         """Return the number of connections, in every state."""
         counts = self.scoreboard.read().counts
-        return sum(counts.words(f"connections_{state}")[0] for state in ("handshaking", "open", "closing"))
+        return sum(counts.words(f"connections_{state}")[0] for state in ("handshaking", "open", "closing", "http"))
 
     # Begin, and end.
 

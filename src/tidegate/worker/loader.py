@@ -1,4 +1,7 @@
-"""The application, from ``MODULE:ATTRIBUTE``: an `App`, or a handler or a map of handlers that becomes one.
+"""The application, from ``MODULE:ATTRIBUTE``: an `App`, or what becomes one.
+
+That is a handler, a map of handlers, or an ASGI application. With parentheses
+behind it the attribute is a function that makes the application.
 
 New users meet these errors first, so each names the module, the attribute, what was found there and what would be
 right.
@@ -10,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import inspect
 import os
 import sys
@@ -18,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ..app import App, is_map
+from ..app import App, is_asgi, is_map
 from ..process import streams
 from ..text import nearest, shorten
 from .fresh import refresh
@@ -55,10 +59,13 @@ def load(target: str) -> App:
     refresh()
     pid = os.getpid()
     try:
-        found = _attribute(target, _import(target, module_name), attribute)
-        if isinstance(found, App):
-            return found
-        return App(found)
+        found = _attribute(target, _import(target, module_name), attribute.removesuffix("()"))
+        if attribute.endswith("()"):
+            found = _made(target, attribute, found)
+        app = found if isinstance(found, App) else App(found)
+        if app.asgi is not None and importlib.util.find_spec("uvicorn") is None:
+            raise LoadError(target, "an ASGI application needs uvicorn for HTTP: pip install 'tidegate[asgi]'")
+        return app
     except TypeError as error:
         raise LoadError(target, f"{attribute} is not an application: {error}") from None
     except LoadError:
@@ -83,6 +90,23 @@ def _import(target: str, name: str) -> ModuleType:
         streams.flush()
         os._exit(0)  # a child that the module has forked has come to the end of the module
     return module
+
+
+def _made(target: str, attribute: str, factory: Any) -> Any:
+    """Call a function that makes the application."""
+    if not callable(factory):
+        raise LoadError(target, f"{attribute.removesuffix('()')} cannot be called: leave the parentheses out")
+    pid = os.getpid()
+    try:
+        made = factory()
+    except BaseException as error:  # SystemExit too: it must be reported
+        if os.getpid() != pid:
+            raise
+        raise LoadError(target, f"calling {attribute} failed\n{trace_of(error)}") from None
+    if inspect.iscoroutine(made):
+        made.close()
+        raise LoadError(target, f"{attribute} must return the application, and is a coroutine function")
+    return made
 
 
 def _no_module(name: str) -> str:
@@ -150,13 +174,15 @@ def _candidates(where: Any, name: str) -> str:
     handlers = [key for key in sorted(names) if _may_be_meant(vars(where)[key], module)]
     if handlers:
         return f"; it has {', '.join(handlers)}"
-    return "; it should have an `async def handler(websocket)` or a `tidegate.App`"
+    return "; it should have an `async def handler(websocket)`, a `tidegate.App` or an ASGI application"
 
 
 def _may_be_meant(value: Any, module: str | None) -> bool:
     """Return whether a value looks like an application; a handler must be of this module."""
 
     if isinstance(value, App) or is_map(value):
+        return True
+    if is_asgi(value) and not inspect.isfunction(value):
         return True
     if not callable(value) or getattr(value, "__module__", None) != module:
         return False

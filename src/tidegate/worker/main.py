@@ -27,8 +27,9 @@ from setproctitle import setproctitle
 
 from .. import logs
 from .._core.counters import Row, use
-from ..app import App, is_map
+from ..app import App, is_asgi, is_map
 from ..asyncio.admission import Admission
+from ..asyncio.lifespan import LifespanFailed
 from ..asyncio.options import ProcessPolicy
 from ..asyncio.server import Server, serve, unix_serve
 from ..bus.links import Links, provide
@@ -44,6 +45,7 @@ from .self_metrics import record_capacity, record_collections, record_send_queue
 from .tls import TlsError, make_context
 
 if TYPE_CHECKING:
+    from ..asyncio.http_service import HttpService
     from ..bus.sharing import Share
 
 __all__ = ["run"]
@@ -171,6 +173,7 @@ class Worker:
         self._servers: list[Server] = []
         self._adopted: dict[int, list[Server]] = {}  # by the slot whose sockets they serve
         self._adopting = asyncio.Lock()  # commands are carried out in their order
+        self._http: HttpService | None = None  # of an ASGI application
         self._links: Links | None = None  # to the hub
         self._link = -1  # the descriptor of the last one
         # The path of local:///PATH is the hub's.
@@ -208,7 +211,7 @@ class Worker:
         In one task: lifespans may use task-bound context managers (anyio's cancel scopes).
         """
         try:
-            async with self._bus(), self.app.make_lifespan():
+            async with self._bus(), self.app.make_lifespan(), self._asgi_lifespan():
                 self._report("booted")
                 await self._serving.wait()
                 self._servers = [await self._serve(sock) for sock in self.sockets]
@@ -253,6 +256,23 @@ class Worker:
         except TimeoutError:
             logger.warning("the bus has not taken all that was published within %g s", FLUSH)
 
+    @asynccontextmanager
+    async def _asgi_lifespan(self) -> AsyncIterator[None]:
+        """Be the lifespan of an ASGI application."""
+        application = self.app.asgi
+        if application is None:
+            yield
+            return
+        from ..asyncio.http_service import HttpService
+        from ..asyncio.lifespan import lifespan
+
+        state: dict[str, Any] = {}
+        self._http = HttpService(
+            application, root_path=self.config.root_path, state=state, keep_alive=self.config.keep_alive
+        )
+        async with lifespan(application, state):
+            yield
+
     def _ask_for_link(self) -> None:
         self.supervisor.send(Report("starting", link=True), wait=True)
 
@@ -270,6 +290,8 @@ class Worker:
         options |= {"backlog": self.config.backlog, "policy": self._policy}
         if self.app.channels is not None:
             options |= {"bus": self._bus_url, "channel_limits": self.config.channel_limits}
+        if self._http is not None:
+            options["http"] = self._http
         create, create_unix = _creators(self.app)
         if options.pop("ssl", None) is not None or self.admission.tls is not None:  # which TransportSetup begins
             options |= {"ssl": True} if is_map(self.app.handler) else {}
@@ -312,7 +334,8 @@ class Worker:
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             self._report("gone", f"cannot listen: {error}", NOT_BOUND)
             return NOT_BOUND
-        text = f"the application {self.config.application} failed to start\n{trace_of(error)}"
+        text = f"the application {self.config.application} failed to start"
+        text += f": {error}" if isinstance(error, LifespanFailed) else f"\n{trace_of(error)}"
         self._report("gone", text, NOT_LOADED)
         return NOT_LOADED
 
@@ -399,6 +422,10 @@ def _exit_stray_child() -> None:
 
 def _creators(app: App) -> tuple[Callable[..., Server], Callable[..., Server]]:
     """Return the functions that make servers of an application, on a TCP socket and on a Unix socket."""
+    if is_asgi(app.handler):
+        from ..asyncio.asgi import serve_asgi
+
+        return serve_asgi, partial(serve_asgi, unix=True)
     if is_map(app.handler):
         from ..asyncio.router import route, unix_route  # with werkzeug, for those alone who route
 

@@ -1,0 +1,316 @@
+"""HTTP of an ASGI application, by uvicorn's protocol, to which a connection is handed with its first request.
+
+    HttpService       of one application, for all servers of a process
+    HttpConnection    one connection, until it ends or opens a WebSocket
+
+Ours are the limits and deadlines of each request's head, the client behind proxies, counting, the access log, and the
+end: idle connections end when the server closes, busy ones with their response. What must not live here: the first
+request of a connection (server_connection.py), WebSocket (asgi.py). It is imported for applications with HTTP alone,
+since uvicorn is an extra.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import fcntl
+import logging
+import termios
+from collections.abc import Mapping, MutableMapping
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from .._core.counters import current
+from ..forwarded import client_of
+from ..http11 import MAX_HEAD_SIZE
+from ..networks import Networks
+from ..server import http_date
+from .access_log import log_request
+from .access_log import logger as access_logger
+from .admission import Admission, ClientRecord
+from .scope import Application, told_scheme
+
+if TYPE_CHECKING:
+    from .options import ServerSettings
+    from .server import Server
+
+__all__ = ["HttpConnection", "HttpService"]
+
+CLIENT_LEFT = 499
+"""Counted as the status of a request whose client left before there was a response, as nginx has it."""
+
+TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"  # RFC 6585, 5
+)
+TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"  # RFC 9110, 15.5.9
+
+
+class HttpService:
+    """An application as connections that speak HTTP need it.
+
+    Parameters:
+        application: the ASGI application.
+        root_path: where it is mounted, as clients see it.
+        state: of its lifespan.
+        keep_alive: seconds that an idle connection waits for another request.
+    """
+
+    def __init__(
+        self, application: Application, *, root_path: str = "", state: Mapping[str, Any], keep_alive: float = 5
+    ) -> None:
+        self.application = application
+        self.root_path = root_path
+        self.state = state
+        self.config = Config(
+            application,
+            http="httptools",
+            ws="none",
+            interface="asgi3",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            root_path=root_path,
+            timeout_keep_alive=keep_alive,  # type: ignore[arg-type]
+        )
+        self.config.load()
+        self.admission: Admission | None = None
+        self._server_header: list[tuple[bytes, bytes]] = []
+        self._headers: tuple[int, list[tuple[bytes, bytes]]] = 0, []  # and the second that the first of them tells
+
+    def begin(self, admission: Admission | None, server_header: str | None) -> None:
+        """Take what the server is told, before it begins."""
+        self.admission = admission
+        self._server_header = [] if server_header is None else [(b"server", server_header.encode())]
+
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the headers of each response now."""
+        now = int(time())
+        if now != self._headers[0]:
+            self._headers = now, [(b"date", http_date(now).encode()), *self._server_header]
+        return self._headers[1]
+
+    def take_over(
+        self,
+        settings: ServerSettings,
+        server: Server,
+        transport: asyncio.Transport,
+        record: ClientRecord | None,
+        data: bytes,
+    ) -> None:
+        """Serve a transport from its first request on.
+
+        Args:
+            settings: of the server.
+            server: the server.
+            transport: of the connection.
+            record: what is known of the client.
+            data: what has come: at least the head of the request.
+        """
+        HttpConnection(self, settings, server, record).begin(transport, data)
+
+
+class _State:
+    """What uvicorn's protocol expects of its server: where its tasks and connections are, headers of every response."""
+
+    def __init__(self, service: HttpService, server: Server) -> None:
+        self._service, self._server = service, server
+        self.total_requests = 0
+        self.connections: set[Any] = set()
+
+    @property
+    def tasks(self) -> _State:
+        return self
+
+    def add(self, task: asyncio.Task[None]) -> None:
+        """Keep a task that handles a request."""
+        self._server.keep_task(task)
+
+    def discard(self, task: asyncio.Task[None]) -> None:
+        """Forget it, which the server does by itself."""
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        return self._service.default_headers()
+
+
+class HttpConnection(HttpToolsProtocol):
+    """A connection that speaks HTTP.
+
+    Parameters:
+        service: of the application.
+        settings: of the server.
+        server: the server.
+        record: what is known of the client.
+    """
+
+    def __init__(
+        self, service: HttpService, settings: ServerSettings, server: Server, record: ClientRecord | None
+    ) -> None:
+        super().__init__(service.config, _State(service, server), dict(service.state), settings.loop)  # type: ignore[arg-type]
+        self.app = self._answer
+        self.access_log = False
+        if isinstance(settings.logger, logging.Logger):
+            self.logger = settings.logger
+        self.ws_protocol_class = HttpConnection  # not called: handle_websocket_upgrade() makes the connection
+        self._service, self._settings, self._server, self._record = service, settings, server, record
+        self._row = current()
+        self._told_in: str | None = None  # the header in which the peer, a trusted proxy, tells of its clients
+        self._deadline: float | None = None
+        self._head_size = -1  # bytes of a head that is not complete; -1: none has begun
+        self._ending = False
+        self._upgraded = False
+
+    @property
+    def id(self) -> object:
+        """As of a connection, for the log."""
+        return f"{id(self):x}"
+
+    @property
+    def remote_address(self) -> Any:
+        """As of a connection, for the log."""
+        return self.client
+
+    def begin(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Take the transport over, with what has come of its first request."""
+        registry = self._settings.registry
+        registry.all.add(self)
+        registry.http.add(self)
+        self._row.http_opened()
+        admission = self._service.admission
+        if admission is not None:
+            self._told_in = admission.header_of(transport.get_extra_info("peername"))
+        transport.set_protocol(self)
+        self.connection_made(transport)
+        if self._record is not None and self._record.address is not None and self._told_in is None:
+            self.client = self._record.address[:2]
+        self.data_received(data)
+
+    # Requests.
+
+    def data_received(self, data: bytes) -> None:
+        if self._upgraded or self.transport.is_closing():
+            return
+        super().data_received(data)
+        if self._head_size >= 0 and not self.transport.is_closing():
+            self._head_size += len(data)
+            if self._head_size > MAX_HEAD_SIZE:
+                self._refuse(TOO_LARGE)
+            elif self._deadline is None:
+                self._settings.deadlines.set(self, self._settings.open_timeout)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_size = 0
+
+    def on_headers_complete(self) -> None:
+        self._head_size = -1
+        if self._deadline is not None:
+            self._settings.deadlines.clear(self)
+        super().on_headers_complete()
+        if self._ending and self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def _on_deadline(self, now: float) -> None:
+        """Give up on a head that does not come."""
+        self._refuse(TIMED_OUT)
+
+    def _refuse(self, response: bytes) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(response)
+        self.transport.close()
+
+    async def _answer(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        """Call the application, and count what it did."""
+        if self._told_in is not None:
+            self._tell(scope, self._told_in)
+        began, status = monotonic(), CLIENT_LEFT
+
+        def sent(event: Any) -> Any:
+            nonlocal status
+            if event["type"] == "http.response.start":
+                status = event["status"]
+            return send(event)
+
+        try:
+            await self._service.application(scope, receive, sent)
+        except BaseException:
+            if status == CLIENT_LEFT:
+                status = 500
+            raise
+        finally:
+            taken = monotonic() - began
+            self._row.http_request(status, taken)
+            if access_logger.isEnabledFor(logging.INFO):
+                log_request(self, scope, status, taken)
+
+    def _tell(self, scope: MutableMapping[str, Any], header: str) -> None:
+        """Tell the application what a trusted proxy tells of its client: each request may be another's."""
+        admission = self._service.admission
+        trusted = Networks(()) if admission is None else admission.trusted
+        values = [value.decode("latin-1") for name, value in scope["headers"] if name == header.encode()]
+        client = client_of(header, values, trusted)
+        if client is not None:
+            scope["client"] = client
+        scope["scheme"] = told_scheme(header, scope["headers"]) or scope["scheme"]
+
+    # An Upgrade on a connection that was kept.
+
+    def handle_websocket_upgrade(self) -> None:
+        """Make it a connection of WebSocket, which takes the transport over with the request."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False  # a pipelined one: its client did not wait to know whether it may
+            return
+        lines = [self.scope["method"].encode() + b" " + self.url + b" HTTP/1.1"]
+        lines += [name + b": " + value for name, value in self.scope["headers"]]
+        registry, record = self._settings.registry, self._record
+        self._forget()
+        registry.all.discard(self)
+        self._row.http_upgraded()
+        if record is None:
+            record = ClientRecord(monotonic())
+        elif registry.admission is not None:
+            registry.admission.release(record)
+        record.since = monotonic()
+        if self._told_in is not None:
+            record.address = None  # the request tells
+        self._upgraded = True
+        self.parser = None  # type: ignore[assignment]
+        self._server.connect().take_over(self.transport, record, b"\r\n".join([*lines, b"", b""]))
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: a client may offer what it likes (RFC 9110, 7.8)."""
+
+    # The end.
+
+    def shutdown(self) -> None:
+        """End when idle: now, or after the response, or after that to a request that waits in the socket."""
+        self._ending = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+        elif self._head_size < 0 and not self._has_more():
+            self.transport.close()
+
+    def _has_more(self) -> bool:
+        """Return whether bytes have come that were not read."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is None or sock.fileno() < 0:
+            return False
+        waiting = array.array("i", [0])
+        fcntl.ioctl(sock.fileno(), termios.FIONREAD, waiting)
+        return waiting[0] > 0
+
+    def _forget(self) -> None:
+        self.connections.discard(self)
+        self._unset_keepalive_if_required()
+        self._settings.deadlines.clear(self)
+        self._settings.registry.http.discard(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._forget()
+        self._row.http_closed()
+        self._settings.registry.lost(self, self._record)

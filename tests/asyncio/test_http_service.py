@@ -1,0 +1,414 @@
+"""HTTP of ASGI applications: what comes over the wire, one request after the other, and how connections end.
+
+uvicorn's protocol does it, whose inner parts HttpConnection uses: that every release which pyproject.toml allows still
+has them is what these tests show. What must not live here: WebSocket (test_asgi.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import tomllib
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.asyncio.calls import AsgiServing, asgi_serving
+from tests.support import wire
+from tests.support.coroutines import until
+from tests.support.harness import ROOT
+from tests.support.patience import PATIENCE
+from tests.support.rawpeer import REQUEST, ClientPeer
+from tidegate._core.counters import Row
+from tidegate.asyncio.admission import Admission
+from tidegate.asyncio.http_service import HttpService
+from tidegate.asyncio.options import ProcessPolicy
+from tidegate.asyncio.server import serve
+from tidegate.http11 import MAX_HEAD_SIZE
+from tidegate.limits import Limiter
+from tidegate.networks import Networks
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    """Tell what was asked, as JSON; by the path something else."""
+    body = b""
+    if scope["path"] != "/unread":
+        while (event := await receive()).get("more_body"):
+            body += event["body"]
+        body += event.get("body", b"")
+    if scope["path"] == "/fail":
+        raise ZeroDivisionError
+    if scope["path"] == "/stream":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for number in range(3):
+            await send({"type": "http.response.body", "body": b"%d" % number, "more_body": True})
+        await send({"type": "http.response.body"})
+        return
+    told = {name: scope[name] for name in ("method", "path", "root_path", "scheme", "client", "http_version", "state")}
+    content = json.dumps(told | {"body": body.decode()}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+async def response(peer: ClientPeer, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+    """The next response on a connection that may be kept."""
+    async with asyncio.timeout(PATIENCE):
+        head = (await peer.reader.readuntil(b"\r\n\r\n")).decode()
+        status, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
+        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+        body = b""
+        if method == "HEAD":
+            pass
+        elif headers.get("transfer-encoding") == "chunked":
+            while size := int(await peer.reader.readuntil(b"\r\n"), 16):
+                body += (await peer.reader.readexactly(size + 2))[:-2]
+            await peer.reader.readexactly(2)
+        else:
+            body = await peer.reader.readexactly(int(headers.get("content-length", "0")))
+    return int(status.split()[1]), headers, body
+
+
+def ask(path: str = "/", method: str = "GET", body: bytes = b"", **headers: str) -> bytes:
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        "Host: localhost",
+        *(f"{k.replace('_', '-')}: {v}" for k, v in headers.items()),
+    ]
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+async def told(made: AsgiServing, request: bytes) -> dict[str, Any]:
+    peer = await made.raw()
+    peer.send(request)
+    status, _, body = await response(peer)
+    assert status == 200
+    found: dict[str, Any] = json.loads(body)
+    return found
+
+
+def test_the_range_of_uvicorn_has_the_one_that_is_tested() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (found,) = map(Requirement, project["optional-dependencies"]["asgi"])
+    assert version("uvicorn") in found.specifier
+    assert {sign.operator for sign in found.specifier} == {">=", "<"}
+
+
+# Requests and responses
+
+
+async def test_a_request_is_told_and_answered() -> None:
+    async with asgi_serving(application, root_path="/api", state={"key": 1}) as made:
+        peer = await made.raw()
+        peer.send(ask("/a%20b?c=d"))
+        status, headers, body = await response(peer)
+        assert status == 200
+        assert headers["server"].startswith("Python/")
+        assert headers["date"].endswith(" GMT")
+        assert json.loads(body) == {
+            "method": "GET",
+            "path": "/api/a b",
+            "root_path": "/api",
+            "scheme": "http",
+            "client": list(peer.writer.get_extra_info("sockname")),
+            "http_version": "1.1",
+            "state": {"key": 1},
+            "body": "",
+        }
+
+
+async def test_one_connection_carries_many_requests() -> None:
+    async with asgi_serving(application) as made:
+        peer = await made.raw()
+        for number in range(5):
+            peer.send(ask(f"/{number}", "POST", b"x" * number * 1000))
+            _, _, body = await response(peer)
+            assert json.loads(body)["body"] == "x" * number * 1000
+        peer.send(ask("/a"), ask("/b"), ask("/c"))
+        assert [json.loads((await response(peer))[2])["path"] for _ in range(3)] == ["/a", "/b", "/c"]
+
+
+async def test_a_body_in_pieces_and_chunks() -> None:
+    async with asgi_serving(application) as made:
+        peer = await made.raw()
+        peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-")
+        peer.send(b"Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        await asyncio.sleep(0.01)
+        peer.send(b"2\r\nde\r\n0\r\n\r\n")
+        assert json.loads((await response(peer))[2])["body"] == "abcde"
+
+
+async def test_a_large_body_is_read_as_fast_as_the_application_asks() -> None:
+    async with asgi_serving() as made:
+        peer, call = await made.asked(ask("/", "POST", bytes(5_000_000)))
+        await asyncio.sleep(0.05)
+        size, more = 0, True
+        while more:
+            event = await call.receive()
+            size, more = size + len(event["body"]), event["more_body"]
+            assert len(event["body"]) < 1_000_000
+        assert size == 5_000_000
+        await call.send({"type": "http.response.start", "status": 204})
+        await call.send({"type": "http.response.body"})
+        assert (await response(peer))[0] == 204
+
+
+async def test_a_response_is_streamed() -> None:
+    async with asgi_serving() as made:
+        peer, call = await made.asked(ask("/"))
+        await call.send({"type": "http.response.start", "status": 200, "headers": []})
+        await call.send({"type": "http.response.body", "body": b"now", "more_body": True})
+        async with asyncio.timeout(PATIENCE):
+            assert (await peer.reader.readuntil(b"now\r\n")).startswith(b"HTTP/1.1 200 ")
+        await call.send({"type": "http.response.body"})
+        await call.finish()
+
+
+async def test_head_and_100_continue() -> None:
+    async with asgi_serving(application) as made:
+        peer = await made.raw()
+        peer.send(ask("/", "HEAD"))
+        status, headers, _ = await response(peer, "HEAD")
+        assert (status, int(headers["content-length"]) > 0) == (200, True)
+        peer.send(ask("/", "POST", Expect="100-continue", Content_Length="2"))
+        async with asyncio.timeout(PATIENCE):
+            assert await peer.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        peer.send(b"ok")
+        assert json.loads((await response(peer))[2])["body"] == "ok"
+
+
+async def test_http_1_0_and_connection_close() -> None:
+    async with asgi_serving(application) as made:
+        for request in (b"GET / HTTP/1.0\r\n\r\n", ask("/", Connection="close")):
+            peer = await made.raw()
+            peer.send(request)
+            assert (await response(peer))[0] == 200
+            await peer.end()
+
+
+async def test_an_application_that_fails_is_500(log: pytest.LogCaptureFixture, row: Row) -> None:
+    async with asgi_serving(application) as made:
+        peer = await made.raw()
+        peer.send(ask("/fail"))
+        assert (await response(peer))[0] == 500
+    assert "Exception in ASGI application" in log.text
+    assert row.words("http_requests")[:5] == (0, 0, 0, 0, 1)
+
+
+async def test_a_client_that_leaves_is_told_and_counted(row: Row) -> None:
+    async with asgi_serving() as made:
+        peer, call = await made.asked(ask("/"))
+        assert (await call.receive())["type"] == "http.request"
+        peer.reset()
+        assert await call.receive() == {"type": "http.disconnect"}
+        await call.send({"type": "http.response.start", "status": 200})
+        await call.finish()
+    assert row.words("http_requests")[:5] == (0, 1, 0, 0, 0)
+
+
+# What limits a head
+
+
+@pytest.mark.parametrize("later", [False, True])
+async def test_a_head_without_end(later: bool) -> None:
+    async with asgi_serving(application) as made:
+        peer = await made.raw()
+        if later:
+            peer.send(ask())
+            await response(peer)
+        peer.send(
+            b"GET / HTTP/1.1\r\nHost: a\r\n",
+            *(b"X-%d: %s\r\n" % (i, b"x" * 4000) for i in range(MAX_HEAD_SIZE // 2000)),
+        )
+        assert b" 431 " in await peer.rest()
+
+
+async def test_a_head_that_does_not_come_is_408() -> None:
+    async with asgi_serving(application, open_timeout=0.1) as made:
+        peer = await made.raw()
+        peer.send(ask())
+        await response(peer)
+        peer.send(b"GET / HTTP/1.1\r\nHost")
+        assert (await peer.rest()).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_nonsense_is_400() -> None:
+    async with asgi_serving(application) as made:
+        peer = await made.raw()
+        peer.send(b"GET / HTTP/1.1\r\nHost: a\r\nbad header\r\n\r\n")
+        assert (await peer.rest()).startswith(b"HTTP/1.1 400 ")
+        peer = await made.raw()
+        peer.send(ask())
+        await response(peer)
+        peer.send(b"\x00\x01\r\n\r\n")
+        assert (await peer.rest()).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_limits_of_connections_count_it(row: Row) -> None:
+    limiter = Limiter(connections=None, of_all=lambda: 0, per_address=1, rate=None, burst=None, workers=1)
+    policy = ProcessPolicy(Admission(limiter, trusted=Networks(())))
+    async with asgi_serving(application, policy=policy) as made:
+        first = await made.raw()
+        first.send(ask())
+        assert (await response(first))[0] == 200
+        second = await made.raw()
+        second.send(ask())
+        assert (await response(second))[0] == 429
+        first.close()
+        await until(lambda: not made.server._registry.http)
+        third = await made.raw()
+        third.send(ask())
+        assert (await response(third))[0] == 200
+
+
+# Proxies
+
+
+@contextlib.asynccontextmanager
+async def behind_a_proxy(header: str = "x-forwarded-for") -> AsyncIterator[AsgiServing]:
+    limiter = Limiter(connections=None, of_all=lambda: 0, per_address=None, rate=None, burst=None, workers=1)
+    policy = ProcessPolicy(Admission(limiter, trusted=Networks(["127.0.0.0/8"]), header=header))
+    async with asgi_serving(application, policy=policy) as made:
+        yield made
+
+
+async def test_a_trusted_proxy_tells_the_client_of_each_request() -> None:
+    async with behind_a_proxy() as made:
+        peer = await made.raw()
+        for client, scheme in (("192.0.2.1", "https"), ("192.0.2.2", "http")):
+            peer.send(ask("/", X_Forwarded_For=client, X_Forwarded_Proto=scheme))
+            found = json.loads((await response(peer))[2])
+            assert (found["client"][0], found["scheme"]) == (client, scheme)
+
+
+async def test_forwarded_tells_both() -> None:
+    async with behind_a_proxy("forwarded") as made:
+        found = await told(made, ask("/", Forwarded='for="192.0.2.7:80";proto=https', X_Forwarded_For="192.0.2.9"))
+        assert (found["client"], found["scheme"]) == (["192.0.2.7", 80], "https")
+
+
+async def test_others_are_not_believed() -> None:
+    async with asgi_serving(application) as made:
+        found = await told(made, ask("/", X_Forwarded_For="192.0.2.1", X_Forwarded_Proto="https"))
+        assert (found["client"][0], found["scheme"]) == ("127.0.0.1", "http")
+
+
+# WebSocket beside
+
+
+async def test_an_upgrade_on_a_connection_that_was_kept(row: Row) -> None:
+    async with asgi_serving() as made:
+        peer, call = await made.asked(ask("/first"))
+        await call.send({"type": "http.response.start", "status": 204})
+        await call.send({"type": "http.response.body"})
+        await call.finish()
+        await response(peer)
+        peer.send(REQUEST)
+        call = await made.call()
+        assert call.scope["type"] == "websocket"
+        await call.accept()
+        async with asyncio.timeout(PATIENCE):
+            assert (await peer.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        peer.send(wire.frame(b"x"))
+        assert (await call.receive())["text"] == "x"
+        assert row.words("connections_open") == (1,)
+        assert row.words("connections_http") == (0,)
+    assert row.words("connections_accepted") == (1,)
+    assert row.words("connections_handshaking") == row.words("connections_open") == (0,)
+
+
+async def test_other_upgrades_are_ordinary_requests() -> None:
+    async with asgi_serving(application) as made:
+        peer = await made.raw()
+        peer.send(ask("/", Connection="Upgrade, HTTP2-Settings", Upgrade="h2c", HTTP2_Settings="AAMAAABkAAQAAP__"))
+        assert (await response(peer))[0] == 200
+
+
+async def test_http_beside_a_handler() -> None:
+    async def handler(websocket: Any) -> None:
+        await websocket.send("native")
+
+    http = HttpService(application, state={})
+    async with serve(handler, "127.0.0.1", 0, http=http) as server:
+        made = AsgiServing(server, asyncio.Queue())
+        peer = await made.raw()
+        peer.send(ask("/page"))
+        assert json.loads((await response(peer))[2])["path"] == "/page"
+        await peer.handshake()
+        assert await peer.frame() == (0x81, b"native")
+        other = await made.peer()
+        assert await other.frame() == (0x81, b"native")
+        for each in made.peers:
+            each.close()
+
+
+# The end
+
+
+async def test_idle_connections_end_with_the_server_and_busy_ones_after_their_response(row: Row) -> None:
+    async with asgi_serving() as made:
+        idle, call = await made.asked(ask("/idle"))
+        await call.send({"type": "http.response.start", "status": 204})
+        await call.send({"type": "http.response.body"})
+        await call.finish()
+        await response(idle)
+        busy, call = await made.asked(ask("/busy"))
+        assert row.words("connections_http") == (2,)
+        made.server.close()
+        await idle.end()
+        await call.send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await call.send({"type": "http.response.body", "body": b"ok"})
+        await call.finish()
+        status, headers, body = await response(busy)
+        assert (status, headers["connection"], body) == (200, "close", b"ok")
+        await busy.end()
+    assert row.words("connections_http") == (0,)
+    assert row.words("http_requests")[:5] == (0, 2, 0, 0, 0)
+
+
+async def test_a_request_that_waits_in_the_socket_is_answered_before_the_end() -> None:
+    async with asgi_serving(application) as made:
+        peer = await made.raw()
+        peer.send(ask("/1"))
+        await response(peer)
+        (connection,) = made.server._registry.http
+        connection.transport.pause_reading()
+        peer.send(ask("/2"))
+        await until(connection._has_more)
+        made.server.reject_handshakes()
+        connection.transport.resume_reading()
+        _, headers, body = await response(peer)
+        assert json.loads(body)["path"] == "/2"
+        assert headers["connection"] == "close"
+        await peer.end()
+
+
+async def test_an_idle_connection_is_kept_for_a_time() -> None:
+    async def hello(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    http = HttpService(hello, state={}, keep_alive=0.05)
+    async with serve(hello, "127.0.0.1", 0, http=http) as server:
+        made = AsgiServing(server, asyncio.Queue())
+        peer = await made.raw()
+        peer.send(ask())
+        await response(peer)
+        await peer.end()
+        peer.close()
+
+
+async def test_requests_are_logged_like_handshakes(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "tidegate.access"):
+        async with asgi_serving(application) as made:
+            await told(made, ask("/logged?token=secret", User_Agent="probe"))
+    (record,) = [record for record in caplog.records if record.getMessage() == "request"]
+    assert (record.method, record.status, record.user_agent) == ("GET", 200, "probe")  # type: ignore[attr-defined]
+    assert record.path.startswith("/logged?")  # type: ignore[attr-defined]
+    assert "secret" not in record.path  # type: ignore[attr-defined]
