@@ -142,6 +142,10 @@ TRAFFIC = (
           "Pauses of reading, because handlers are slower than clients; of writing, because clients are slower than "
           "handlers.",
           {"sum by (direction) (rate(tidegate_backpressure_pauses_total{@w}[~]))": "{{direction}}"}, width=12),
+    Panel("HTTP requests", "cps", "Of an ASGI application, by class of the status.",
+          {"sum by (status) (rate(tidegate_http_requests_total{@w}[~]))": "{{status}}"}, "stack", width=12),
+    Panel("HTTP request duration", "s", "From the call of the ASGI application to its return.",
+          quantiles("tidegate_http_request_duration_seconds"), width=12),
 )  # fmt: skip
 
 HEALTH = (

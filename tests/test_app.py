@@ -16,6 +16,7 @@ import pytest
 from werkzeug.routing import Map, Rule
 
 from tidegate import App
+from tidegate.app import is_asgi
 
 
 async def handler(websocket: Any) -> None: ...

@@ -34,7 +34,9 @@ def test_types_that_are_wrong(pair: Any) -> None:
 
 
 def test_the_head_of_a_response() -> None:
-    head, reason = http_head(403, [(b"connection", b"keep-alive"), (b"date", b"now"), (b"a", b"b")], 3, b"Server: s\r\n")
+    head, reason = http_head(
+        403, [(b"connection", b"keep-alive"), (b"date", b"now"), (b"a", b"b")], 3, b"Server: s\r\n"
+    )
     assert reason == "Forbidden"
     assert head == (
         b"HTTP/1.1 403 Forbidden\r\nServer: s\r\ndate: now\r\na: b\r\ncontent-length: 3\r\nconnection: close\r\n\r\n"

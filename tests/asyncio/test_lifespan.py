@@ -84,7 +84,12 @@ async def test_events_that_do_not_fit() -> None:
     errors: list[str] = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
-        for event in ("lifespan.shutdown.complete", "http.response.start", "lifespan.startup.complete", "lifespan.startup.failed"):
+        for event in (
+            "lifespan.shutdown.complete",
+            "http.response.start",
+            "lifespan.startup.complete",
+            "lifespan.startup.failed",
+        ):
             await receive() if event.startswith("http") else None
             try:
                 await send({"type": event})

@@ -22,7 +22,7 @@ class Told:
     remote_address: Any = ("192.0.2.1", 5000)
     local_address: Any = ("192.0.2.2", 80)
 
-    class transport:  # noqa: N801
+    class transport:
         @staticmethod
         def get_extra_info(name: str) -> Any:
             return None
@@ -34,7 +34,9 @@ def scope(target: str = "/", *, connection: Any = Told, root_path: str = "", **h
 
 
 def test_all_of_it() -> None:
-    found = scope("/a%20b/%C3%A9?x=%20&y", root_path="/api", **{"Sec-WebSocket-Protocol": "chat, superchat", "X-Up": "V"})
+    found = scope(
+        "/a%20b/%C3%A9?x=%20&y", root_path="/api", **{"Sec-WebSocket-Protocol": "chat, superchat", "X-Up": "V"}
+    )
     headers = found.pop("headers")
     assert (b"x-up", b"V") in headers
     assert all(name == name.lower() for name, _ in headers)
@@ -57,9 +59,15 @@ def test_all_of_it() -> None:
 
 @pytest.mark.parametrize(
     ("target", "path", "query"),
-    [("/", "/", b""), ("/?", "/", b""), ("http://a.example/b?c", "/b", b"c"), ("http://a.example", "/", b""), ("/%ff", "/\ufffd", b"")],
+    [
+        ("/", "/", b""),
+        ("/?", "/", b""),
+        ("http://a.example/b?c", "/b", b"c"),
+        ("http://a.example", "/", b""),
+        ("/%ff", "/\ufffd", b""),
+    ],
 )
-def test_targets(target: str, path: str, query: bytes) -> None:
+def test_forms_of_the_target(target: str, path: str, query: bytes) -> None:
     found = scope(target)
     assert (found["path"], found["query_string"]) == (path, query)
 

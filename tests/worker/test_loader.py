@@ -164,7 +164,7 @@ def test_a_map_becomes_an_app(directory: Path) -> None:
 
 
 def test_an_attribute_that_is_no_application(directory: Path) -> None:
-    write(directory, "port = 8765\nasync def app(scope, receive, send): ...\n")
+    write(directory, "port = 8765\ndef app(environ, start_response): ...\n")
     assert problem("shop:port").startswith("port is not an application: the handler must be a callable")
     assert "not int 8765" in problem("shop:port")
     assert "must take the connection alone" in problem("shop:app")

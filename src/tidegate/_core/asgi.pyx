@@ -152,9 +152,10 @@ def send(channel, event):
         event: as the specification of ASGI has it.
     """
     global known
-    cdef Send call = Send.__new__(Send)
+    cdef Send call
     if type(channel) is not known:
         known = type(<MessageChannel?> channel)
+    call = Send.__new__(Send)
     call.channel = <MessageChannel> channel
     call.kind = SEND
     call.argument = event
@@ -167,9 +168,10 @@ cdef object known = None  # a class that is known to be a subclass of MessageCha
 cdef inline Receive made(object channel, object turn):
     """Make a call of receive(); `turn`: it has had to wait for its turn."""
     global known
-    cdef Receive call = Receive.__new__(Receive)
+    cdef Receive call
     if type(channel) is not known:
         known = type(<MessageChannel?> channel)
+    call = Receive.__new__(Receive)
     call.channel = <MessageChannel> channel
     call.kind = EVENT
     call.argument = turn

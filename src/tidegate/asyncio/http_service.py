@@ -81,7 +81,7 @@ class HttpService:
         self._server_header: list[tuple[bytes, bytes]] = []
         self._headers: tuple[int, list[tuple[bytes, bytes]]] = 0, []  # and the second that the first of them tells
 
-    def begin(self, admission: Admission | None, server_header: str | None) -> None:
+    def prepare(self, admission: Admission | None, server_header: str | None) -> None:
         """Take what the server is told, before it begins."""
         self.admission = admission
         self._server_header = [] if server_header is None else [(b"server", server_header.encode())]

@@ -103,7 +103,7 @@ class Settings:
 class Http(Protocol):
     """What takes over connections whose first request opens no WebSocket (http_service.py)."""
 
-    def begin(self, admission: Admission | None, server_header: str | None) -> None:
+    def prepare(self, admission: Admission | None, server_header: str | None) -> None:
         """Take what the server is told, before it begins."""
 
     def take_over(

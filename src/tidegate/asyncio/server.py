@@ -27,7 +27,7 @@ from .auth import basic_auth, guarded
 from .broadcast import broadcast
 from .deadlines import Deadlines
 from .listening import listen
-from .options import ProcessPolicy, ServerSettings, Settings, check_functions
+from .options import Http, ProcessPolicy, ServerSettings, Settings, check_functions
 from .registry import ConnectionRegistry
 from .server_connection import BaseServerConnection
 
@@ -498,9 +498,7 @@ def serve(
         kwargs.setdefault("ssl_handshake_timeout", open_timeout)
         kwargs.setdefault("ssl_shutdown_timeout", close_timeout)
     policy = kwargs.pop("policy", None) or ProcessPolicy()
-    http = kwargs.pop("http", None)
-    if http is not None:
-        http.begin(policy.admission, server_header)
+    http = _http(kwargs.pop("http", None), policy, server_header)
 
     admission = policy.admission
     kwargs["tls"] = admission is not None and admission.tls is not None
@@ -516,6 +514,12 @@ def serve(
         **limits,
     )
     return Server(settings, policy, logger, create_connection, listening, _bus_wanted(bus, channels, channel_limits))
+
+
+def _http(http: Http | None, policy: ProcessPolicy, server_header: str | None) -> Http | None:
+    if http is not None:
+        http.prepare(policy.admission, server_header)
+    return http
 
 
 def _check_handler(handler: Any, server_header: Any) -> None:

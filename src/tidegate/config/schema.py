@@ -271,7 +271,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = UNSET
     root_path: Annotated[
-        str, Setting(ROOT_PATH, "Path below which clients see an ASGI application, as a proxy mounts it.")
+        str, Setting(ROOT_PATH, "Path at which a proxy mounts an ASGI application.", default_text="none")
     ] = ""
     keep_alive: Annotated[
         float, Setting(SECONDS, "Time for the next HTTP request to an ASGI application, on a connection that is kept.")
