@@ -17,6 +17,7 @@ from tests.support.patience import PATIENCE
 from tests.support.redis_server import RedisServer, Relay, Sentinel
 from tidegate.bus import redis, redis_link
 from tidegate.bus.base import Publication
+from tidegate.bus.bus import Bus
 from tidegate.bus.policies import Policies
 from tidegate.bus.redis import RedisBroker
 from tidegate.channels import Position
@@ -394,6 +395,41 @@ async def test_a_stream_that_ends_anywhere_loses_and_doubles_nothing(
         assert await stored(two, "many:1", top) == numbers(1, 60)
         assert len(one.states) > 12
         await one.broker.close()
+
+
+@pytest.mark.parametrize("early", [3, 1000])
+async def test_what_is_missing_is_told_where_it_is_missing(
+    early: int, server: RedisServer, links: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a channel without history, in which messages come all the time: while the link is made again, too."""
+    monkeypatch.setattr(redis, "EARLY", early)
+    monkeypatch.setattr(redis, "RETRY", (0.01, 0.02))
+    two = await links.start(server.url)
+    stop = asyncio.Event()
+
+    async def publish() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            await two.publish("plain", str(number).encode())
+            await asyncio.sleep(0)
+
+    async with Relay(server.port) as relay, Bus(relay.url) as bus, bus.subscribe("plain") as messages:
+        publishing = asyncio.create_task(publish())
+        last, gaps = 0, 0
+        async with asyncio.timeout(PATIENCE):
+            while gaps < 5:
+                message = await anext(messages)
+                if message.gap is not None:
+                    gaps, last = gaps + 1, 0
+                    continue
+                number = int(message.data)
+                assert last in (0, number - 1)
+                last = number
+                if number % 50 == 0:
+                    relay.cut()
+        stop.set()
+        await publishing
 
 
 @pytest.mark.slow

@@ -51,7 +51,9 @@ LASTING: Final = 30.0
 """Seconds after which a link has lasted: the next one is tried at once."""
 
 EARLY: Final = SLICE_MESSAGES
-"""Messages that are kept while a link is opened; what is lost beyond them is found by the check that follows."""
+EARLY_BYTES: Final = 4 * SLICE_BYTES
+"""Messages, and bytes, that are kept while a link is opened. With more, all go: they came before the notice, which says
+so, and before the check, which finds what is stored."""
 
 WAIT_MILLISECONDS: Final = 2000
 """For how long the replicas are waited for."""
@@ -228,7 +230,9 @@ class RedisBroker(Broker):
         if not messages:
             return
         if self._early is not None:
-            self._early += messages[: EARLY - len(self._early)]
+            self._early += messages
+            if len(self._early) > EARLY or sum(len(message.payload) for message in self._early) > EARLY_BYTES:
+                self._early = []
         else:
             self._deliver(messages)
 
