@@ -217,7 +217,9 @@ def damage(file: Path, chance: random.Random) -> str:
     return kind
 
 
-async def test_a_damaged_journal_gives_what_it_has_or_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lives", [False, True], ids=["stopped", "alive"])
+async def test_a_damaged_journal_gives_what_it_has_or_is_told(tmp_path: Path, lives: bool) -> None:
+    """While the daemon is stopped, or between two of its hubs."""
     file = tmp_path / "history"
     trial = Trial(tmp_path, 2, "--bus", f"local://{file}", "--bus-memory", "32MiB")
     with trial.daemon as daemon:
@@ -227,22 +229,36 @@ async def test_a_damaged_journal_gives_what_it_has_or_is_told(tmp_path: Path) ->
             publisher.start()
             for _ in range(round(6 * TIMES)):
                 await until(lambda before=publisher.total: publisher.total > before + 100, "publications")
-                assert await asyncio.to_thread(daemon.stop) == 0
-                print(damage(file, trial.chance), end=" ")
-                log = daemon.log
-                daemon.close()
-                daemon.start()
-                await asyncio.to_thread(daemon.wait_ready)
+                if lives:
+                    hub = trial.hub()
+                    daemon.signal(signal.SIGSTOP)
+                    daemon.signal(signal.SIGKILL, hub)
+                    await asyncio.to_thread(wait_until, lambda hub=hub: is_over(hub), "the end of the hub")
+                    print(damage(file, trial.chance), end=" ")
+                    daemon.signal(signal.SIGCONT)
+                    trial.chance.choice(pages).drop()
+                else:
+                    assert await asyncio.to_thread(daemon.stop) == 0
+                    assert "Traceback" not in daemon.log
+                    print(damage(file, trial.chance), end=" ")
+                    daemon.close()
+                    daemon.start()
+                    await asyncio.to_thread(daemon.wait_ready)
                 await until(lambda: all(page.is_there for page in pages), "pages come back")
-                assert "Traceback" not in log
             await until(lambda before=publisher.total: publisher.total > before + 100, "publications")
             await publisher.stop()
             for page in pages:
-                ((channel, log_of),) = page.logs.items()
-                await until(lambda log=log_of, last=publisher.sent[channel]: log[-1] == last, f"all of {channel}")
+                ((channel, log),) = page.logs.items()
+                await until(lambda log=log, last=publisher.sent[channel]: log[-1] == last, f"all of {channel}")
             check_order(pages)
         print([dict(page.resumed) for page in pages])
+        assert "Traceback" not in daemon.log
         assert await asyncio.to_thread(daemon.stop) == 0
+
+
+def is_over(pid: int) -> bool:
+    """Whether a process has ended, though nobody has reaped it."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 # The hub's socket.

@@ -5,11 +5,11 @@ They are asserted here, where the pool is. What must not live here: tests.
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 
 from tests.supervisor.staged import Stage, replace
-from tidegate._core.journal import make_memory
 from tidegate.ipc.pipe import StopMode
 from tidegate.supervisor.pool import WorkerPool
 
@@ -69,15 +69,19 @@ def who_works(stage: Stage) -> None:
 
 
 def a_hub_that_failed_before_an_upgrade(stage: Stage) -> None:
-    """Nobody is in its slot, and the timer that would have filled it was of the program before."""
+    """Nobody is in its slot, and the timer that would have filled it was of the program before.
+
+    Its journal's file is mended before.
+    """
 
     def done(pool: WorkerPool) -> bool:
         slot = pool.hub.slot
         if pool.hub.journal is None:
-            pool.hub.journal = make_memory(1 << 20)
+            pool.hub.journal = os.memfd_create("journal")
             replace(pool, "_hub_main", lambda journal, links, pipe, listener: 0)
             slot.retry = pool.loop.call_later(1000, lambda: None)
             pool.renew_hub()
+        assert os.fstat(pool.hub.journal).st_size == pool.config.bus_memory
         assert slot.retry is None
         assert slot.current is not None
         slot.current.kill(signal.SIGKILL)

@@ -30,6 +30,9 @@ from .worker_handle import Generation, Handle, Role, Slot
 
 __all__ = ["Hub"]
 
+SMALLEST = 32 << 20
+"""Bytes of a journal that a daemon has made, at least: no setting allows less."""
+
 BACKLOG = 64
 """Connections of other processes that wait to be accepted."""
 
@@ -153,10 +156,12 @@ class Hub:
             file = make_memory(config.bus_memory) if self._stored is None else self._stored
             self._store(activation.JOURNAL, file)
             return file
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        if os.fstat(file).st_size == 0:
-            os.truncate(file, config.bus_memory)
-        return file
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+    def mend(self, config: Config) -> None:
+        """Give the journal's file its size, if it is new, or if somebody has cut it."""
+        if self.journal is not None and os.fstat(self.journal).st_size < SMALLEST:
+            os.truncate(self.journal, config.bus_memory)
 
     def unlink(self) -> None:
         """Note that links lead nowhere any more."""

@@ -241,6 +241,8 @@ class WorkerPool:
         if self._is_over(slot):
             return
         try:
+            if slot.role is Role.HUB:
+                self.hub.mend(self.config)
             slot.current = self.fork(slot, slot.generation)
         except OSError as error:
             self._refill(slot, None, f"{slot.name} could not be forked ({error})")
