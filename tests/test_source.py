@@ -46,6 +46,7 @@ ROOT_FLOORS = {
     "grammar": {"exceptions", "uri", "headers", "http11", "proxy", "forwarded", "proxy_protocol", "extensions"},
     "chapters": {"server", "client", "closing", "keepalive", "limits", "protocol"},
     "front": {"", "__main__", "as_websockets", "connection"},
+    "doors": {"asgi", "django"},
 }
 
 # Floor -> the floors that it may import, and single modules as doors into others.
@@ -78,6 +79,7 @@ MAY_IMPORT = {
         *("supervisor", "worker", "hub", "bus", "cli", "front"),
         *("client", "server"),  # bench makes its own opening handshakes
     },
+    "doors": {"words", "grammar", "chapters", "bus", "asyncio", "doors"},  # for servers and frameworks of others
     "front": {"words", "cli"},
 }
 

@@ -34,7 +34,10 @@ TEXTS = {path: path.read_text(encoding="utf-8") for path in PAGES}
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 
 # Options of other programs.
-FOREIGN = {"--no-deps", "--retry", "--retry-connrefused", "--storage", "--strict", "--web"}
+FOREIGN = {
+    *("--no-deps", "--retry", "--retry-connrefused", "--storage", "--strict", "--web"),
+    *("--ws", "--ws-max-size", "--ws-max-queue", "--ws-ping-interval", "--ws-ping-timeout", "--ws-per-message-deflate"),
+}
 
 
 def blocks(page: Path, language: str) -> list[str]:

@@ -25,12 +25,14 @@ from ..http11 import RequestParser, Response, has_body
 from ..protocol import CONNECTING, OPEN
 from ..server import rejection, rejection_of
 from .asgi_headers import checked, header_lines, http_head, subprotocol_line
+from .channels import publish
 from .scope import Application, Event, websocket_scope
 from .server import Server, ServerConnection, serve
 from .server_connection import SHUTTING_DOWN
 from .waiters import Waiters
 
 if TYPE_CHECKING:
+    from ..channels import Position
     from ..closing import Closing
     from .http_service import HttpService
     from .options import ServerSettings
@@ -172,7 +174,21 @@ class AsgiConnection(ServerConnection):
         await self._finish(failed)
 
     def _asgi_extensions(self) -> dict[str, Any]:
-        return {"websocket.http.response": {}}
+        extensions: dict[str, Any] = {"websocket.http.response": {}}
+        if self.server.has_bus:
+            extensions["tidegate"] = {"join": self.join, "leave": self.leave, "publish": self.publish}
+        return extensions
+
+    async def publish(self, channel: str, message: Any, *, to_self: bool = True, **options: Any) -> Position | None:
+        """Publish a message to all members of a channel, in all processes, as `tidegate.publish()` does.
+
+        Args:
+            channel: its name.
+            message: str for a text, bytes-like for a binary message; anything else becomes a text of JSON.
+            to_self: whether this connection gets it, if it is a member.
+            options: `key`, `json`, `wait`.
+        """
+        return await publish(channel, message, exclude=None if to_self else self, **options)
 
     async def _finish(self, failed: BaseException | None) -> None:
         """End the connection, after the application has returned, or raised."""
@@ -333,6 +349,8 @@ class AsgiConnection(ServerConnection):
         self._wake_reader()
 
     async def _must_be_open(self) -> None:
+        if self._state == CONNECTING and not self._answered:
+            raise RuntimeError("the connection must be accepted first")
         if self._state != OPEN:
             raise ClientDisconnected(self._end)
 

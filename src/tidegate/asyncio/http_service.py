@@ -31,6 +31,7 @@ from ..server import http_date
 from .access_log import log_request
 from .access_log import logger as access_logger
 from .admission import Admission, ClientRecord
+from .channels import publish
 from .scope import Application, told_scheme
 
 if TYPE_CHECKING:
@@ -227,6 +228,8 @@ class HttpConnection(HttpToolsProtocol):
         """Call the application, and count what it did."""
         if self._told_in is not None:
             self._tell(scope, self._told_in)
+        if self._server.has_bus:
+            scope["extensions"] = {**scope.get("extensions", {}), "tidegate": {"publish": publish}}
         began, status = monotonic(), CLIENT_LEFT
 
         def sent(event: Any) -> Any:

@@ -222,6 +222,11 @@ class Server(OlderServer):
             raise BusError("the server has no bus: give serve() channels=, or bus=")
         return self._share.bus
 
+    @property
+    def has_bus(self) -> bool:
+        """Whether there is one."""
+        return self._share is not None
+
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """The event loop of the server."""
         return self._settings.loop

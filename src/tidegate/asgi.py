@@ -1,0 +1,131 @@
+"""ASGI for servers of others: ``uvicorn app:app --ws tidegate.asgi:WebSocketProtocol``.
+
+    WebSocketProtocol     connections of WebSocket, as uvicorn makes them
+    ClientDisconnected    what send() raises when the client has left, here as under `tidegate serve`
+
+The server stays uvicorn, with its processes, its HTTP and its settings; those called `ws_...` are taken. What must not
+live here: connections as such (asyncio/asgi.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Coroutine
+from http import HTTPStatus
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from . import defaults
+from .asyncio.asgi import AsgiConnection, AsgiDoor, ClientDisconnected
+from .asyncio.deadlines import Deadlines
+from .asyncio.options import ProcessPolicy, ServerSettings, Settings
+from .asyncio.registry import ConnectionRegistry
+from .exceptions import BusError
+from .extensions.permessage_deflate import enable_server_permessage_deflate
+from .frames import CloseCode
+from .http11 import SERVER
+from .server import HandshakeOptions, rejection
+
+__all__ = ["ClientDisconnected", "WebSocketProtocol"]
+
+
+class WebSocketProtocol(AsgiConnection):
+    """A connection of WebSocket that uvicorn has accepted.
+
+    Args:
+        config: uvicorn's.
+        server_state: its connections and tasks.
+        app_state: of the application's lifespan.
+        _loop: the event loop; the running one by default.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        server_state: Any,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        shared = _servers.get(server_state)
+        if shared is None:
+            shared = _servers[server_state] = _Uvicorn(config, server_state, _loop or asyncio.get_running_loop())
+        door = AsgiDoor(config.loaded_app, root_path=config.root_path, state=app_state)
+        super().__init__(shared.settings, shared, door)  # type: ignore[arg-type]
+        self._connections = server_state.connections
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._connections.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.discard(self)
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """End: uvicorn calls it when it stops. The close code is its own."""
+        if self._was_accepted:
+            self.start_closing(CloseCode.SERVICE_RESTART, "")
+        else:
+            self._reject(rejection(HTTPStatus.SERVICE_UNAVAILABLE, "Server is shutting down.\n"))
+
+
+class _Uvicorn:
+    """What its connections share.
+
+    Parameters:
+        config: uvicorn's.
+        state: its connections and tasks.
+        loop: the event loop.
+    """
+
+    def __init__(self, config: Any, state: Any, loop: asyncio.AbstractEventLoop) -> None:
+        limits = Settings.check(
+            open_timeout=defaults.OPEN_TIMEOUT,
+            ping_interval=config.ws_ping_interval or None,
+            ping_timeout=config.ws_ping_timeout or None,
+            close_timeout=defaults.CLOSE_TIMEOUT,
+            max_size=config.ws_max_size,
+            max_queue=config.ws_max_queue,
+            write_limit=defaults.WRITE_LIMIT,
+        )
+        extensions = enable_server_permessage_deflate(None) if config.ws_per_message_deflate else None
+        self.settings = ServerSettings(
+            loop=loop,
+            logger=logging.getLogger("uvicorn.error"),
+            deadlines=Deadlines(loop),
+            handler=_no_handler,
+            handshake=HandshakeOptions(extensions=extensions),
+            process_request=None,
+            process_response=None,
+            server_header=SERVER if config.server_header else None,
+            policy=ProcessPolicy(failures=BaseException, event_level=logging.DEBUG),
+            registry=ConnectionRegistry(lambda: None),
+            start=functools.partial(_start, loop, state.tasks),
+            **limits,
+        )
+
+    has_bus = False
+
+    @property
+    def bus(self) -> Any:
+        """There is none.
+
+        Raises:
+            BusError: always.
+        """
+        raise BusError("channels need `tidegate serve`: uvicorn has no bus")
+
+
+def _start(loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+    task = loop.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+
+
+async def _no_handler(connection: object) -> None:
+    raise RuntimeError("an ASGI application is called instead of a handler")
+
+
+_servers: WeakKeyDictionary[Any, _Uvicorn] = WeakKeyDictionary()

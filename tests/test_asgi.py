@@ -1,0 +1,104 @@
+"""uvicorn with our connections: ``--ws tidegate.asgi:WebSocketProtocol``, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import uvicorn
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from tests.support.coroutines import until
+from tidegate.asgi import ClientDisconnected, WebSocketProtocol
+
+ACCEPT = {"type": "websocket.accept"}
+
+
+@contextlib.asynccontextmanager
+async def uvicorn_serving(application: Any, **options: Any) -> AsyncIterator[tuple[uvicorn.Server, str]]:
+    """uvicorn on a free port, as `--ws tidegate.asgi:WebSocketProtocol` configures it."""
+    ws = "tidegate.asgi:WebSocketProtocol"
+    server = uvicorn.Server(uvicorn.Config(application, ws=ws, lifespan="off", log_config=None, **options))  # type: ignore[arg-type]
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        running = asyncio.create_task(server._serve([sock]))
+        await until(lambda: server.started)
+        yield server, f"ws://127.0.0.1:{sock.getsockname()[1]}/chat?x"
+        server.should_exit = True
+        await running
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    while (event := await receive())["type"] != "websocket.disconnect":
+        await send(ACCEPT if event["type"] == "websocket.connect" else {**event, "type": "websocket.send"})
+
+
+async def test_messages_go_through_our_connection() -> None:
+    scopes: list[Any] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        scopes.append(scope)
+        await echo(scope, receive, send)
+
+    async with uvicorn_serving(application, root_path="/api") as (server, uri), connect(uri) as client:
+        for message in ("text", b"bytes", "x" * 100_000):
+            await client.send(message)
+            assert await client.recv() == message
+        assert client.protocol.extensions
+        (connection,) = server.server_state.connections
+        assert type(connection) is WebSocketProtocol
+        assert (scopes[0]["path"], scopes[0]["query_string"], scopes[0]["root_path"]) == ("/api/chat", b"x", "/api")
+        assert "tidegate" not in scopes[0]["extensions"]
+    assert not server.server_state.tasks
+
+
+async def test_denied_and_failed() -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if scope["query_string"] == b"x":
+            await send({"type": "websocket.close"})
+        raise ZeroDivisionError
+
+    async with uvicorn_serving(application) as (_, uri):
+        for target, status in ((uri, 403), (uri + "y", 500)):
+            with pytest.raises(InvalidStatus) as caught:
+                await connect(target)
+            assert caught.value.response.status_code == status
+
+
+async def test_its_settings_are_taken() -> None:
+    options: dict[str, Any] = {"ws_max_size": 10, "ws_per_message_deflate": False, "ws_ping_interval": None}
+    async with uvicorn_serving(echo, **options) as (server, uri), connect(uri) as client:
+        assert not client.protocol.extensions
+        (connection,) = server.server_state.connections
+        assert connection.ping_interval is None  # type: ignore[union-attr]
+        await client.send("x" * 11)
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+        assert client.close_code == 1009
+
+
+async def test_it_stops_with_1012() -> None:
+    ends: list[Any] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send(ACCEPT)
+        while (event := await receive())["type"] != "websocket.disconnect":
+            pass
+        ends.append(event)
+        try:
+            await send({"type": "websocket.send", "text": "late"})
+        except OSError as error:
+            ends.append(type(error))
+            raise
+
+    async with uvicorn_serving(application) as (server, uri), connect(uri) as client:
+        server.should_exit = True
+        await client.wait_closed()
+        assert client.close_code == 1012
+        await until(lambda: len(ends) == 2)
+    assert (ends[0]["code"], ends[1]) == (1012, ClientDisconnected)
