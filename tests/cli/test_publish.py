@@ -155,6 +155,7 @@ def test_a_hub_that_does_not_answer_is_not_waited_for_without_end(
     assert words(capsys)[1] == "tidegate publish: the bus is down: it does not answer\n"
 
 
+@pytest.mark.slow
 def test_a_hub_that_stops_meanwhile_may_have_stored_it(
     room: Room, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
