@@ -117,14 +117,23 @@ def test_it_shows_how_many_are_there(demo: Daemon, page: Page, context: BrowserC
     expect(page.locator("#here")).to_have_text("1 client")
 
 
+@pytest.mark.slow
 def test_it_says_what_to_try(page: Page, demo: Daemon) -> None:
     program, *arguments = shlex.split(page.inner_text("#reload"))
     assert program.endswith("tidegate")
     assert arguments == ["reload", "--control", demo.command[demo.command.index("--control") + 1]]
+    done = subprocess.run(
+        shlex.split(page.inner_text("#publish")), capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
+    assert done.returncode == 0, done.stderr
+    expect(page.locator("#lines li").last).to_have_text("shellhello from a shell")
     assert page.inner_text("#kill-worker") == f"kill -9 {worker(page)}"
     assert page.inner_text("#kill-hub") == f'pkill -9 -P {demo.pid} -f "tidegate: hub"'
     assert worker(page) in demo.workers()
     assert "tidegate: hub" in demo.titles().values()
+    page.get_by_role("button", name="Copy").first.click()
+    expect(page.get_by_role("button", name="Copied")).to_have_count(1)
+    assert page.evaluate("() => getSelection().toString().trim()") == page.inner_text("#reload")
 
 
 @pytest.mark.slow

@@ -64,19 +64,25 @@ async def may_publish(websocket: ServerConnection, channel: str, data: Any) -> d
         return {"worker": os.getpid()}
     if channel.startswith(TAB):
         with contextlib.suppress(BusError):  # else the page asks again
-            here = await members(CHAT)
-            return {"worker": os.getpid(), "supervisor": os.getppid(), "reload": reload_command(), "here": here}
+            return {"worker": os.getpid(), "here": await members(CHAT), "commands": commands()}
     return False
 
 
-def reload_command() -> str:
-    """Return what a visitor with a shell on this machine may type to reload the daemon."""
+def commands() -> dict[str, str]:
+    """Return what a visitor with a shell on this machine may try, by what it does."""
+    supervisor = os.getppid()
+    found = {
+        "kill-worker": f"kill -9 {os.getpid()}",
+        "kill-hub": f'pkill -9 -P {supervisor} -f "tidegate: hub"',
+        "reload": f"kill -HUP {supervisor}",
+    }
     control = os.environ.get("TIDEGATE_CONTROL")
-    if control is None:
-        return f"kill -HUP {os.getppid()}"
-    beside = str(Path(sys.executable).with_name("tidegate"))
-    program = "tidegate" if shutil.which("tidegate") == beside else beside
-    return shlex.join((program, "reload", "--control", control))
+    if control is not None:
+        beside = str(Path(sys.executable).with_name("tidegate"))
+        program = "tidegate" if shutil.which("tidegate") == beside else beside
+        found["reload"] = shlex.join((program, "reload", "--control", control))
+        found["publish"] = shlex.join((program, "publish", "--control", control, CHAT, "hello from a shell"))
+    return found
 
 
 def said(data: Any) -> dict[str, Any] | bool:
