@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 
 from tests.browser import chromium
 from tests.support.harness import require
+from tests.support.patience import PATIENCE
+
+
+expect.set_options(timeout=1000 * PATIENCE)  # of milliseconds; 5 s are few on a slow machine
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +32,6 @@ def browser() -> Iterator[Browser]:
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """A browser without history, one a test."""
     context = browser.new_context()
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(1000 * PATIENCE)
     yield context
     context.close()

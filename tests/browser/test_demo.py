@@ -298,7 +298,7 @@ def check_equal(program: Program, tabs: Tabs, times: int) -> None:
     wait_until(lambda: program.value == value, "the program's value")
     wait_until(lambda: all({*lines} <= {*program.lines} for lines in expected.values()), "all lines")
     for page in tabs.values():
-        expect(page.locator("#value")).to_have_text(str(value), timeout=PATIENCE * 1000)
+        expect(page.locator("#value")).to_have_text(str(value))
         wait_until(lambda page=page: said(page) == program.lines, "the same lines in a tab")  # type: ignore[misc]
         assert re.search(r"messages (may be|are) missing", page.inner_text("#events")) is None
     for name, lines in expected.items():
