@@ -14,7 +14,6 @@ from tests.browser import chromium
 from tests.support.harness import require
 from tests.support.patience import PATIENCE
 
-
 expect.set_options(timeout=1000 * PATIENCE)  # of milliseconds; 5 s are few on a slow machine
 
 

@@ -120,7 +120,7 @@ def start(tmp_path: Path, certificate: Path) -> Iterator[Start]:
 def trusting(browser: Browser) -> Iterator[BrowserContext]:
     """A browser that takes any certificate."""
     with closing(browser.new_context(ignore_https_errors=True)) as context:
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(1000 * PATIENCE)
         yield context
 
 
