@@ -11,13 +11,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import pytest
 
-from tests.process.test_bus import ROOM, Client, Publisher, members
-from tests.support.harness import Daemon
+from tests.process.test_bus import ROOM, Client, Publisher, kill_worker, members, reload
+from tests.support.harness import Daemon, wait_until
 from tests.support.patience import PATIENCE
 from tests.support.redis_server import RedisServer
 
@@ -82,6 +82,59 @@ async def test_daemons_share_a_room_through_restarts_of_a_server_with_its_log() 
             assert daemon.stop() == 0
             assert "the bus is down: the connection to Redis has ended" in daemon.log
             assert SECRET not in daemon.log
+
+
+@pytest.mark.slow
+async def test_daemons_share_a_room_whatever_happens_to_links_and_workers() -> None:
+    """Each client has everything, in order, once, and hears of no gap."""
+    with RedisServer(*AOF, "enable-debug-command yes") as server, daemons(server.url) as both:
+
+        def restart() -> None:
+            server.end(signal.SIGKILL)
+            server.start()
+
+        events: list[Callable[[], object]] = [
+            lambda: server.command("CLIENT", "KILL", "TYPE", "pubsub"),
+            lambda: kill_worker(both[0]),
+            restart,
+            lambda: server.command("CLIENT", "KILL", "TYPE", "normal"),
+            lambda: reload(both[1]),
+            lambda: server.command("DEBUG", "SLEEP", 6),
+            lambda: server.command("SCRIPT", "FLUSH"),
+        ]
+        async with clients(both, 10) as everyone:
+            publishers, stop = [Publisher(daemon, "h:1") for daemon in both], asyncio.Event()
+            publishing = asyncio.create_task(publish(publishers[0], stop))
+            for event in events:
+                seen = publishers[0].sent
+                await everyone[-1].until(lambda client, seen=seen: len(client.log) > seen + 10)  # type: ignore[misc]
+                await asyncio.to_thread(event)
+            seen = publishers[0].sent
+            await everyone[-1].until(lambda client: len(client.log) > seen + 10)
+            stop.set()
+            await publishing
+            for publisher in publishers:
+                await publisher.close()
+            expected = [str(number) for number in range(1, publishers[0].sent + 1)]
+            for client in everyone:
+                await client.until(lambda client: len(client.log) >= len(expected))
+                assert client.log == expected
+                assert {*client.resumed} <= {"new", "full"}
+
+
+@pytest.mark.slow
+async def test_a_server_that_is_not_there_at_the_start_and_comes_later() -> None:
+    server = RedisServer()
+    with Daemon(ROOM, target="application:app", workers=2, env={"TIDEGATE_BUS": server.url}, wait=False) as daemon:
+        wait_until(lambda: "no connection to Redis" in daemon.log, "a worker that has looked for it")
+        with server:
+            async with members(daemon, "h:1", 4) as everyone:
+                publisher = Publisher(daemon, "h:1")
+                await publisher.publish()
+                await publisher.close()
+                for client in everyone:
+                    await client.until(lambda client: client.log == ["1"])
+            assert await asyncio.to_thread(daemon.stop) == 0
 
 
 @pytest.mark.slow
