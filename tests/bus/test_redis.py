@@ -6,14 +6,17 @@ What must not live here: failures of servers and networks (test_redis_failures.p
 from __future__ import annotations
 
 import itertools
+import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 import trustme
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tests.bus.contract import Connect, Cuttable, Peer, payloads, peers
+from tests.bus.contract import POLICIES, Connect, Cuttable, Peer, payloads, peers
 from tests.bus.contract import LinkContract as EngineContract
 from tests.bus.engine_machine import check_engine
 from tests.support.patience import PATIENCE
@@ -21,6 +24,8 @@ from tests.support.redis_server import RedisServer, Relay, free_port
 from tidegate.bus.base import Presence, Publication
 from tidegate.bus.policies import Policies
 from tidegate.bus.redis import RedisBroker
+from tidegate.bus.redis_messages import RedisChannel, pack, unpack
+from tidegate.bus.redis_url import parse
 from tidegate.exceptions import BusDown, BusError
 
 _numbers = itertools.count()
@@ -148,3 +153,26 @@ def test_any_order_of_verbs(server: RedisServer) -> None:
         return peers(lambda policies: RedisBroker(url, policies))
 
     check_engine(connecting, 25)
+
+
+@given(data=st.binary(max_size=64), version=st.booleans())
+def test_foreign_bytes_are_a_message_or_a_clear_error(data: bytes, version: bool) -> None:
+    channel = RedisChannel("h:1", parse("redis://localhost"), POLICIES["h:"])
+    try:
+        message = unpack(channel, b"\x01" + data if version else data)
+    except (ValueError, struct.error):
+        return
+    assert message.channel == "h:1"
+    assert message.payload in data
+
+
+def test_a_message_is_read_as_it_was_packed() -> None:
+    channel = RedisChannel("plain", parse("redis://localhost"), POLICIES["h:"])
+    for publication in (
+        Publication("plain", b"x" * 300, text=True, sender="w.1", json=True, exclude=True),
+        Publication("plain", b""),
+    ):
+        message = unpack(channel, pack(publication))
+        for name in ("channel", "payload", "text", "sender", "json", "exclude"):
+            assert getattr(message, name) == getattr(publication, name)
+        assert message.position is None

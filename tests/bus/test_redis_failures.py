@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from tests.bus.contract import POLICIES, Peer, numbers, payloads
+from tests.support.harness import ROOT
 from tests.support.patience import PATIENCE
 from tests.support.redis_server import RedisServer, Relay, Sentinel
 from tidegate.bus import redis, redis_link
-from tidegate.bus.base import Publication
+from tidegate.bus.base import Presence, Publication
 from tidegate.bus.bus import Bus
 from tidegate.bus.policies import Policies
 from tidegate.bus.redis import RedisBroker
@@ -292,6 +294,23 @@ async def test_passwords_and_databases(links: Peers) -> None:
         assert await stored(two, "h:1") == [b"other"]
         await one.broker.close()
         await two.broker.close()
+
+
+async def test_a_user_needs_what_the_guide_says(links: Peers) -> None:
+    guide = (ROOT / "deploy" / "guides" / "channels.md").read_text(encoding="utf-8")
+    found = re.search(r"access lists needs `([^`]+)`", guide)
+    assert found is not None
+    rules = " ".join(found[1].split())
+    with RedisServer("user default off", f"user ada on >secret {rules}") as server:
+        one = await links.start(f"redis://ada:secret@127.0.0.1:{server.port}/1?replicas=0")
+        await one.broker.subscribe(["h:1", "plain"])
+        await one.broker.publish([Publication("h:1", b"a", key="k"), Publication("plain", b"b")], 5.0)
+        assert sorted(await one.payloads(2)) == [b"a", b"b"]
+        assert await stored(one, "h:1") == [b"a"]
+        await one.broker.beat({"h:1": Presence(1, {"ada": b"1"})})
+        assert await one.broker.present("h:1") == Presence(1, {"ada": b"1"})
+        await one.broker.unsubscribe(["h:1"])
+        await one.broker.close()
 
 
 async def test_a_policy_of_eviction_that_was_changed_is_noticed_at_the_next_link(
