@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import re
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -17,7 +18,7 @@ from tests.bus.contract import POLICIES, Peer, numbers, payloads
 from tests.support.harness import ROOT
 from tests.support.patience import PATIENCE
 from tests.support.redis_server import RedisServer, Relay, Sentinel
-from tidegate.bus import redis, redis_link
+from tidegate.bus import redis, redis_connection, redis_link
 from tidegate.bus.base import Presence, Publication
 from tidegate.bus.bus import Bus
 from tidegate.bus.policies import Policies
@@ -175,6 +176,42 @@ async def test_it_is_closed_while_messages_wait_for_a_server(server: RedisServer
     assert isinstance(result, BusDown)
 
 
+@pytest.mark.usefixtures("quick")
+async def test_a_process_that_is_busy_for_long_has_not_lost_its_link(
+    server: RedisServer, links: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_connection, "DEADLINE", 0.3)
+    one, two = await links.start(server.url), await links.start(server.url)
+    await one.broker.subscribe(["h:1"])
+    for number in range(3):
+        asking = asyncio.create_task(one.broker.tops(["h:1"]))
+        publishing = asyncio.create_task(two.publish("h:1", str(number).encode()))
+        await asyncio.sleep(0.01)
+        time.sleep(0.5)  # noqa: ASYNC251 - a handler that blocks
+        with contextlib.suppress(BusDown):
+            await asking
+        await publishing
+    await one.payloads(3)
+    assert [state.kind for state in one.states] == ["up"]
+
+
+async def test_thousands_that_are_not_acknowledged_are_sent_again_at_once(server: RedisServer, links: Peers) -> None:
+    one = await links.start(server.url)
+    (top,) = await one.broker.tops(["many:1"])
+    server.stop()
+    batch = [Publication("many:1", b"%d" % number) for number in range(5000)]
+    publishing = asyncio.create_task(one.broker.publish(batch, PATIENCE))
+    await asyncio.sleep(0)
+    server.end(signal.SIGKILL)
+    await one.told("down")
+    server.start()
+    await one.told("down", "again")
+    results = await publishing
+    offsets = [result.offset for result in results if isinstance(result, Position)]
+    assert top is not None
+    assert offsets == list(range(1, 5001))
+
+
 # Servers that forget.
 
 
@@ -325,6 +362,22 @@ async def test_a_policy_of_eviction_that_was_changed_is_noticed_at_the_next_link
             await asyncio.sleep(0.01)
     server.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
     await one.told("down", "again")
+
+
+async def test_a_master_that_becomes_a_replica_is_no_server(server: RedisServer, links: Peers) -> None:
+    with RedisServer() as other:
+        one = await links.start(server.url)
+        start = await one.place("h:1")
+        server.command("REPLICAOF", "127.0.0.1", other.port)
+        publishing = asyncio.create_task(one.publish("h:1", b"a", wait=PATIENCE))
+        assert "READONLY" in (await one.told("down")).reason
+        server.command("REPLICAOF", "NO", "ONE")
+        await one.told("down", "again")
+        (result,) = await publishing
+        assert isinstance(result, Position)
+        assert payloads((await one.broker.read("h:1", None)).messages) == [b"a"]
+        assert start.epoch != result.epoch or result.offset == 1
+        await one.broker.close()
 
 
 async def test_replicas_have_what_is_acknowledged(

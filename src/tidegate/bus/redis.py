@@ -382,9 +382,8 @@ class RedisBroker(Broker):
         """Send a message until it is acknowledged."""
         entry = Entry(channel, publication, next(self._sequence), call, index)
         call.missing += 1
-        channel.pending[entry.sequence] = entry
         self._unacknowledged[entry.sequence] = entry
-        self._unacknowledged_bytes += len(publication.payload)
+        self._unacknowledged_bytes += entry.size
         if self._link is not None:
             self._append(entry)
         return entry
@@ -401,11 +400,11 @@ class RedisBroker(Broker):
         keys.append(f"{self._url.prefix}s:{channel.name}:{self._name}".encode())
         if publication.key is not None:
             keys.append(f"{self._url.prefix}k:{channel.name}:{publication.key}".encode())
-        sequence = entry.sequence
+        before = entry.before.sequence if entry.before is not None else 0
         words = (
             *self._floor(channel),
             *(publication.payload, flags_of(publication), publication.sender),
-            *(sequence, channel.previous(sequence), policy.history, channel.trim),
+            *(entry.sequence, before, policy.history, channel.trim),
             *(max(1, int(policy.keep * 1000)), policy.history_bytes, REMEMBERED),
         )
         entry.sent = True
@@ -451,9 +450,8 @@ class RedisBroker(Broker):
 
     def _settle(self, entry: Entry, result: Position | BusError) -> None:
         del self._unacknowledged[entry.sequence]
-        entry.channel.pending.pop(entry.sequence, None)
-        self._unacknowledged_bytes -= len(entry.publication.payload)
-        entry.call.settle(entry.index, result)
+        self._unacknowledged_bytes -= entry.size
+        entry.settle(result)
         if self._flushed is not None and not self._unacknowledged:
             give_up(self._flushed)
         self._make_room()

@@ -152,7 +152,7 @@ class Connection(asyncio.Protocol):
 
         Raises:
             Refused: it is an error.
-            BusDown: there is none, in time; then the connection is of no use any more.
+            BusDown: there is none, in time.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         self.send(functools.partial(give, future), *words)
@@ -165,8 +165,8 @@ class Connection(asyncio.Protocol):
             async with asyncio.timeout(DEADLINE):
                 replies = [await future for future in futures]
         except TimeoutError:
-            self.fail(f"Redis has not answered within {DEADLINE:g} seconds")
-            raise BusDown(self.ended.result()) from None
+            # Whether the connection is of no use any more `look()` says: this process may have been busy for long.
+            raise BusDown(f"Redis has not answered within {DEADLINE:g} seconds") from None
         for reply in replies:
             if isinstance(reply, hiredis.ReplyError):
                 raise Refused(str(reply))
@@ -200,10 +200,18 @@ class Connection(asyncio.Protocol):
                 if not future.done():
                     future.set_result(None)
 
+    @property
+    def waits(self) -> bool:
+        """Whether something is to be answered."""
+        return bool(self._takers)
+
     def look(self, patience: int) -> None:
-        """Look whether answers come, from time to time; so many looks without one are the end."""
+        """Look whether answers come, once a second; so many looks without one are the end.
+
+        Looks are counted, not seconds: in a process that was busy for long, what had come meanwhile is read first.
+        """
         self.idle += 1
-        if not self._takers or self._answered != self._seen:
+        if not self.waits or self._answered != self._seen:
             self._seen, self._waited = self._answered, 0
             return
         self._waited += 1
@@ -222,6 +230,11 @@ class Subscriber(Connection):
         super().__init__()
         self._receive = receive
         self._confirmations: deque[tuple[bytes, list[int], asyncio.Future[Any]]] = deque()
+
+    @property
+    def waits(self) -> bool:
+        """Whether something is to be answered or confirmed."""
+        return bool(self._takers or self._confirmations)
 
     def take(self) -> None:
         """Take answers, confirmations and messages."""
@@ -260,6 +273,7 @@ class Subscriber(Connection):
 
     def _answer(self, reply: Any) -> None:
         """Take an answer to another command, or an error in place of confirmations."""
+        self._answered += 1
         if self._takers:
             self._takers.popleft()(reply)
             return
@@ -272,6 +286,7 @@ class Subscriber(Connection):
         if expected != verb or future is None:
             self.fail(f"Redis says {verb.decode(errors='replace')} unasked")
             return
+        self._answered += 1
         missing[0] -= 1
         if not missing[0]:
             self._confirmations.popleft()

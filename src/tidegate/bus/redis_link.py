@@ -217,8 +217,9 @@ class Link:
         self.commands.send(_ignore, b"PUBLISH", self._service, self._probe())
 
     def _look(self) -> None:
-        """Look after the commands, once a second: that they are answered, and that there are some."""
-        self.commands.look(int(DEADLINE))
+        """Look after both connections, once a second: that they answer, and that there is something to answer."""
+        for connection in self._open:
+            connection.look(int(DEADLINE))
         if self.commands.idle >= PING:
             self.commands.send(_ignore, b"PING")
         self._timer = self._loop.call_later(1.0, self._look)

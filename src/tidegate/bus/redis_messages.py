@@ -18,10 +18,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from ..channels import Channel, Message, Position
+from ..exceptions import BusError
 from .base import Publication
 from .link_state import Call
 from .policies import Policies
 from .redis_url import RedisUrl
+from .tail import OVERHEAD
 
 __all__ = ["Entry", "RedisChannel", "RedisChannels", "flags_of", "from_entry", "pack", "unpack"]
 
@@ -50,11 +52,11 @@ class RedisChannel:
         subscribed: whether its messages are wanted.
         epoch, offset, time: of the highest message that is known; the epoch as bytes, empty if there is none.
         epoch_text: the epoch, so that one text is made per epoch and not per message.
-        pending: publications that are not acknowledged, by their sequences, oldest first.
+        last: the newest publication that is not acknowledged.
     """
 
     __slots__ = (
-        *("epoch", "epoch_text", "meta", "name", "offset", "pending", "policy", "stream", "subscribed", "time"),
+        *("epoch", "epoch_text", "meta", "last", "name", "offset", "policy", "stream", "subscribed", "time"),
         *("wire",),
     )
 
@@ -66,7 +68,7 @@ class RedisChannel:
         self.stream = f"{url.prefix}h:{name}".encode()
         self.subscribed = False
         self.epoch, self.offset, self.time, self.epoch_text = b"", 0, 0, ""
-        self.pending: dict[int, Entry] = {}
+        self.last: Entry | None = None
 
     def position(self, epoch: bytes, offset: int) -> Position:
         """Return a position."""
@@ -90,15 +92,6 @@ class RedisChannel:
         """How exactly its history is limited by number."""
         return b"=" if self.policy.history <= EXACT else b"~"
 
-    def previous(self, sequence: int) -> int:
-        """Return the sequence of the publication before one that is not acknowledged either; 0 without one."""
-        before = 0
-        for one in reversed(self.pending):
-            if one < sequence:
-                before = one
-                break
-        return before
-
 
 class Entry:
     """A publication that is sent until the server has stored it.
@@ -106,17 +99,40 @@ class Entry:
     Attributes:
         channel, publication, sequence: what it is.
         call, index: where its result goes.
+        before, after: the ones of its channel that are not acknowledged either; each is sent with the sequence of the
+            one before it, which is to be stored first.
         position: where it is stored, once that is known.
         sent: whether it may have got to a server.
     """
 
-    __slots__ = ("call", "channel", "index", "position", "publication", "sent", "sequence")
+    __slots__ = ("after", "before", "call", "channel", "index", "position", "publication", "sent", "sequence")
 
     def __init__(self, channel: RedisChannel, publication: Publication, sequence: int, call: Call, index: int) -> None:
         self.channel, self.publication, self.sequence = channel, publication, sequence
         self.call, self.index = call, index
         self.position: Position | None = None
         self.sent = False
+        self.before: Entry | None = channel.last
+        self.after: Entry | None = None
+        if self.before is not None:
+            self.before.after = self
+        channel.last = self
+
+    @property
+    def size(self) -> int:
+        """What it takes, about; an empty message is not nothing."""
+        return len(self.publication.payload) + OVERHEAD
+
+    def settle(self, result: Position | BusError) -> None:
+        """Give the result; it is not sent any more."""
+        if self.before is not None:
+            self.before.after = self.after
+        if self.after is not None:
+            self.after.before = self.before
+        if self.channel.last is self:
+            self.channel.last = self.before
+        self.before = self.after = None
+        self.call.settle(self.index, result)
 
 
 class RedisChannels:
@@ -162,7 +178,7 @@ class RedisChannels:
         self._idle[channel.name] = channel
         if len(self._idle) > IDLE_CHANNELS:
             name, oldest = self._idle.popitem(last=False)
-            if oldest.pending:
+            if oldest.last is not None:
                 self._idle[name] = oldest
             else:
                 del self._by_name[name]
