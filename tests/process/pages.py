@@ -59,7 +59,6 @@ class Page(asyncio.Protocol):
         resumed: how joins went -> how often.
         told: gaps, failures, channels that it was made to leave, and errors.
         closed: close code -> how often.
-        on_message: is called with the channel and the time for each message, if it is set.
     """
 
     def __init__(
@@ -72,7 +71,6 @@ class Page(asyncio.Protocol):
         self.resumed: Counter[str] = Counter()
         self.told: list[dict[str, Any]] = []
         self.closed: Counter[int] = Counter()
-        self.on_message: Callable[[str], None] | None = None
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self._rest = b""
@@ -82,6 +80,7 @@ class Page(asyncio.Protocol):
         self._begun = 0.0
         self._attempt = 0
         self._id = 0
+        self._sent: dict[int, tuple[bytes, asyncio.Future[str]]] = {}  # publications without an answer
         self._task: asyncio.Task[None] | None = None
         self._timers: set[asyncio.TimerHandle] = set()
 
@@ -181,6 +180,7 @@ class Page(asyncio.Protocol):
                 return
             self._open, start = True, end + 4
             self._join(self.logs)
+            self._send(b"".join(message for message, _ in self._sent.values()))
         self._rest = data[self._frames(data, start) :]
 
     def _frames(self, data: bytes, start: int) -> int:
@@ -223,28 +223,46 @@ class Page(asyncio.Protocol):
         self._send(wire.frame(json.dumps(command).encode()))
 
     def _take(self, said: dict[str, Any]) -> None:
-        channel = said.get("c")
-        if channel is not None:
-            assert channel in self.joined, f"a message before the answer to the join: {said}"
-            if "at" in said:
-                self.places[channel] = said["at"]
-            elif "o" in said:
-                place = self.places[channel]
-                assert place is not None
-                self.places[channel] = f"{place.partition('.')[0]}.{said['o']}"
-            self.logs[channel].append(said["d"])
-            if self.on_message is not None:
-                self.on_message(channel)
+        if "c" in said:
+            self._message(said["c"], said)
         elif "joined" in said:
             for channel, answer in said["joined"].items():
                 self._answered(channel, answer)
-        elif "gap" in said:
-            self.told.append(said)
-            self.logs[said["gap"]].append(None)
-            if "at" in said:
-                self.places[said["gap"]] = said["at"]
+        elif said.get("id") in self._sent:
+            _, published = self._sent.pop(said["id"])
+            if not published.done():
+                published.set_result(said.get("error", ""))
         else:
             self.told.append(said)
+            if "gap" in said:
+                self.logs[said["gap"]].append(None)
+                self.places[said["gap"]] = said.get("at", self.places[said["gap"]])
+
+    def _message(self, channel: str, said: dict[str, Any]) -> None:
+        assert channel in self.joined, f"a message before the answer to the join: {said}"
+        if "at" in said:
+            self.places[channel] = said["at"]
+        elif "o" in said:
+            place = self.places[channel]
+            assert place is not None
+            self.places[channel] = f"{place.partition('.')[0]}.{said['o']}"
+        self.logs[channel].append(said["d"])
+
+    async def publish(self, channel: str, data: Any, key: str) -> None:
+        """Publish until it is known that it is stored, each time with the same key."""
+        error = "not yet"
+        while error:
+            self._id += 1
+            command = {"publish": channel, "data": data, "key": key, "id": self._id}
+            answer = self._loop.create_future()
+            self._sent[self._id] = message, _ = wire.frame(json.dumps(command).encode()), answer
+            if self._open and self._transport is not None:
+                self._send(message)
+            async with asyncio.timeout(PATIENCE):
+                error = await answer
+            if error:
+                assert error in ("busy", "down"), error
+                await asyncio.sleep(0.1)  # it would try all the time
 
     def _answered(self, channel: str, answer: dict[str, Any]) -> None:
         if "retry" in answer or answer.get("error") in ("busy", "down", "failed"):
