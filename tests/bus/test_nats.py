@@ -9,15 +9,18 @@ import itertools
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import nkeys
 import pytest
 import trustme
 
-from tests.bus.contract import POLICIES, Connect, Peer, payloads, peers
-from tests.bus.contract import Contract as EngineContract
+from tests.bus.contract import POLICIES, Connect, Cuttable, Peer, payloads, peers
+from tests.bus.contract import LinkContract as EngineContract
+from tests.bus.engine_machine import check_engine
 from tests.support.nats_server import NatsServer, nats_server
+from tests.support.redis_server import Relay
 from tidegate.bus import nats, nats_streams
 from tidegate.bus.bus import Bus
 from tidegate.bus.nats import NatsBroker
@@ -53,6 +56,28 @@ class TestContract(EngineContract):
     async def connect(self, url: str) -> AsyncIterator[Connect]:
         async with peers(lambda policies: NatsBroker(url, policies)) as connect:
             yield connect
+
+    @pytest.fixture
+    async def cuttable(self, server: NatsServer, url: str) -> AsyncIterator[Cuttable]:
+        async with Relay(server.port) as relay:
+            by_relay = url.replace(server.url, f"nats://127.0.0.1:{relay.port}")
+
+            def cut() -> None:
+                relay.refuses = True
+                relay.cut()
+
+            def mend() -> None:
+                relay.refuses = False
+
+            yield Cuttable(lambda policies: NatsBroker(by_relay, policies), cut, mend)
+
+
+def test_any_order_of_verbs(server: NatsServer) -> None:
+    def connecting() -> AbstractAsyncContextManager[Connect]:
+        url = f"{server.url}/b{next(BUSES)}"
+        return peers(lambda policies: NatsBroker(url, policies))
+
+    check_engine(connecting, 10)
 
 
 async def test_settings_of_a_stream_follow_the_policy(url: str) -> None:

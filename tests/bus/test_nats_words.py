@@ -60,7 +60,7 @@ def test_a_head_is_what_it_was(publication: Publication, identity: str | None) -
 
 @pytest.mark.parametrize(
     "headers",
-    [None, b"", b"NATS/1.0\r\n\r\n", b"NATS/1.0\r\nTidegate: t\r\n\r\n", b"NATS/1.0\r\nTidegate: \xff;1;\r\n\r\n"],
+    [None, b"", b"NATS/1.0\r\n\r\n", b"NATS/1.0\r\nTidegate: t\r\n\r\n", b"NATS/1.0\r\nTidegate: t;1;\xff\r\n\r\n"],
 )
 def test_a_message_of_another_program(headers: bytes | None) -> None:
     head = unpack_head(headers)

@@ -184,7 +184,8 @@ class NatsLink(Client):
         self.trouble = str(error).removeprefix("nats: ") or type(error).__name__
 
     async def _on_disconnected(self) -> None:
-        self.abort(self.trouble or "the server ended the connection")
+        ended = not self.trouble or isinstance(self._last, errors.UnexpectedEOF)
+        self.abort("the server has ended the connection" if ended else self.trouble)
 
     async def _on_lame_duck(self) -> None:
         self.abort("the server is about to shut down")

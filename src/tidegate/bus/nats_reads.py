@@ -70,15 +70,29 @@ async def read_after(
     limit = max(0, min(limit, SLICE_MESSAGES))
     first = await stream.next(api, subject, after.offset)
     here = first is not None and first.sequence == after.offset
-    newer, at_end = await _collect(stream, api, subject, after.offset + 1, end, limit, SLICE_BYTES)
+    newer, at_end = await _collect(
+        stream, api, subject, after.offset + 1, end, limit if here else limit + 1, SLICE_BYTES
+    )
     kept = _keep(newer, stream.policy, all_of_them=at_end)
+    if not here and not at_end and len(kept) == len(newer) and await _is_one_too_many(stream, api, subject, newer):
+        kept = kept[1:]
     complete = len(kept) == len(newer) and (
         here
         or (bool(newer) and newer[0].sequence == after.offset + 1)
         or await _follows(stream, api, subject, after.offset, len(newer) if at_end else None)
     )
+    kept = kept[:limit]
     top = Position(stream.epoch, max(end, told))
     return Slice(_messages(kept, channel, stream.epoch, after.offset if complete else None), top, complete)
+
+
+async def _is_one_too_many(stream: Stream, api: Api, subject: str, found: Sequence[Stored]) -> bool:
+    """Return whether the first message is the one that is stored beyond the policy's number."""
+    info = await stream.look(api, subject)
+    if info.subjects.get(subject, 0) <= stream.policy.history:
+        return False
+    first = await stream.next(api, subject, 1)
+    return first is not None and bool(found) and first.sequence == found[0].sequence
 
 
 async def _read_nothing(

@@ -130,10 +130,11 @@ def unpack_head(headers: bytes | None) -> Head:
     value = find(headers, HEAD) if headers else None
     if value is not None:
         try:
-            flags, when, sender = value.decode("ascii").split(";", 2)
-            if "%" in sender:
-                sender = unquote(sender)
-            return Head("t" in flags, "j" in flags, "x" in flags, float(when), sender)
+            flags, when, sender = value.split(b";", 2)
+            who = sender.decode("ascii")
+            if "%" in who:
+                who = unquote(who)
+            return Head(b"t" in flags, b"j" in flags, b"x" in flags, float(when), who)
         except ValueError:
             pass
     return Head(False, False, False, time.time(), "")
