@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.channels import Channel, ChannelLimits, Gap, Joined, Message, Position, check_channels, name_fault
+from tidegate.channels import (
+    Channel,
+    ChannelLimits,
+    Gap,
+    Identity,
+    Joined,
+    Message,
+    Position,
+    PresenceEvent,
+    check_channels,
+    name_fault,
+)
 
 EPOCHS = st.text("ABCabc012-_", min_size=1, max_size=32)
 OFFSETS = st.integers(0, 2**63 - 1)
@@ -79,6 +90,9 @@ def test_any_text_is_a_position_or_a_value_error(text: str) -> None:
         ({"keep": "600"}, TypeError, "keep must be a number of seconds, not '600'"),
         ({"history": 1, "recover": "last"}, ValueError, "recover must be 'all' or 'latest', not 'last'"),
         ({"recover": "latest"}, ValueError, "recover='latest' needs history=1 or more"),
+        ({"presence": 1}, TypeError, "presence must be a bool, not 1"),
+        ({"presence_grace": None}, TypeError, "presence_grace must be a number of seconds, not None"),
+        ({"presence_grace": -1}, ValueError, "presence_grace must be 0 to 3600 seconds, not -1"),
     ],
 )
 def test_a_policy_names_what_is_wrong(options: dict[str, Any], error: type[Exception], words: str) -> None:
@@ -102,6 +116,34 @@ def test_limits_name_what_is_wrong(options: dict[str, Any], error: type[Exceptio
     with pytest.raises(error) as caught:
         ChannelLimits(**options)
     assert str(caught.value) == words
+
+
+@pytest.mark.parametrize(
+    ("member", "info", "error", "words"),
+    [
+        (7, None, TypeError, "member must be a str, not int"),
+        (None, "x", TypeError, "member must be a str, not NoneType"),
+        ("", None, ValueError, "member must have 1 to 128 bytes in UTF-8, not 0"),
+        ("ü" * 65, None, ValueError, "member must have 1 to 128 bytes in UTF-8, not 130"),
+        ("a\n", None, ValueError, r"member must have no control characters, as 'a\\n' has"),
+        ("\ud800", None, ValueError, "member must be Unicode text"),
+        ("ada", object(), TypeError, "info of 'ada' must be what JSON can say: "),
+        ("ada", "x" * 1023, ValueError, "info of 'ada' must be at most 1024 bytes of JSON, not 1025"),
+    ],
+)
+def test_an_identity_names_what_is_wrong(member: Any, info: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        Identity(member, info)
+
+
+def test_an_identity_at_its_limits() -> None:
+    assert Identity("ü" * 64, "x" * 1022).payload == b'"%s"' % (b"x" * 1022)
+    assert Identity("ada").payload == b"null"
+
+
+def test_a_notice_has_what_is_known_of_who_came() -> None:
+    assert PresenceEvent("c", "in", "ada", b'{"a":1}').info == {"a": 1}
+    assert PresenceEvent("c", "out", "ada").info is None
 
 
 def test_a_policy_stores_nothing_unless_it_says_so() -> None:

@@ -49,6 +49,7 @@ from tidegate.exceptions import (
     TooManyChannels,
     TooManyFragments,
     TooManyHeaders,
+    TooManyMembers,
     UnexpectedBody,
     WebSocketException,
 )
@@ -120,6 +121,10 @@ SAMPLES: list[tuple[WebSocketException, str]] = [
     (InvalidChannel(" a", "it begins with a space"), "' a' isn't the name of a channel: it begins with a space"),
     (MessageTooBig("chat:7", 11, 10), "chat:7: message of 11 bytes exceeds the bus's limit of 10 bytes"),
     (TooManyChannels(128, "a connection"), "a connection may join at most 128 channels"),
+    (
+        TooManyMembers("chat:7", 1204, 1000),
+        "chat:7 has more than the 1000 members that are listed: 1204 connections",
+    ),
 ]
 
 

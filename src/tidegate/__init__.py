@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from .asyncio.channel_handler import javascript as javascript
     from .asyncio.channels import close_members as close_members
     from .asyncio.channels import history as history
+    from .asyncio.channels import leave_members as leave_members
     from .asyncio.channels import members as members
+    from .asyncio.channels import presence as presence
     from .asyncio.channels import publish as publish
     from .asyncio.channels import subscribe as subscribe
     from .asyncio.client import ClientConnection as ClientConnection
@@ -41,9 +43,11 @@ if TYPE_CHECKING:
     from .channels import Channel as Channel
     from .channels import ChannelLimits as ChannelLimits
     from .channels import Gap as Gap
+    from .channels import Identity as Identity
     from .channels import Joined as Joined
     from .channels import Message as Message
     from .channels import Position as Position
+    from .channels import PresenceEvent as PresenceEvent
     from .datastructures import Headers as Headers
     from .datastructures import HeadersLike as HeadersLike
     from .datastructures import MultipleValuesError as MultipleValuesError
@@ -85,6 +89,7 @@ if TYPE_CHECKING:
     from .exceptions import TooManyChannels as TooManyChannels
     from .exceptions import TooManyFragments as TooManyFragments
     from .exceptions import TooManyHeaders as TooManyHeaders
+    from .exceptions import TooManyMembers as TooManyMembers
     from .exceptions import WebSocketException as WebSocketException
     from .frames import Close as Close
     from .frames import CloseCode as CloseCode
@@ -106,12 +111,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "app": "App",
     "asyncio.channel_handler": "channel_handler javascript",
-    "asyncio.channels": "close_members history members publish subscribe",
+    "asyncio.channels": "close_members history leave_members members presence publish subscribe",
     "asyncio.client": "ClientConnection connect unix_connect",
     "asyncio.router": "Router route unix_route",
     "asyncio.server": "Server ServerConnection basic_auth broadcast serve unix_serve",
     "bus.bus": "Bus",
-    "channels": "Channel ChannelLimits Gap Joined Message Position",
+    "channels": "Channel ChannelLimits Gap Identity Joined Message Position PresenceEvent",
     "datastructures": "Headers HeadersLike MultipleValuesError",
     "exceptions": (
         "BusBusy BusDown BusError ConcurrencyError ConnectionClosed ConnectionClosedError ConnectionClosedOK"
@@ -120,7 +125,7 @@ _HOMES = {
         " InvalidProtocol InvalidProxy InvalidProxyMessage InvalidProxyStatus InvalidState InvalidStatus"
         " InvalidURI InvalidUpgrade MessageTooBig NegotiationError PayloadTooBig ProtocolError ProxyError"
         " RequestLineTooLong SecurityError StatusLineTooLong TooManyChannels TooManyFragments TooManyHeaders"
-        " WebSocketException"
+        " TooManyMembers WebSocketException"
     ),
     "frames": "Close CloseCode Frame Opcode",
     "http11": "Request Response",

@@ -6,6 +6,8 @@
     Message          what was published
     Joined           answer to a join
     Gap              notice that messages are missing
+    Identity         who a member is, where a channel has presence
+    PresenceEvent    notice that a member came or went
 
 Values only. What must not live here: engines, and what holds channels (bus/), the encoding for
 browsers (the envelope).
@@ -16,12 +18,12 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
-__all__ = ["Channel", "ChannelLimits", "Gap", "Joined", "Message", "Position"]
+__all__ = ["Channel", "ChannelLimits", "Gap", "Identity", "Joined", "Message", "Position", "PresenceEvent"]
 
 OFFSETS: Final = 2**63
 """Offsets are below this: engines have signed integers of 64 bits."""
@@ -35,6 +37,9 @@ MESSAGE_LIMIT: Final = 2**21
 TOPICS_LIMIT: Final = 1_000_000
 """The highest limit of a process's channels: a link to the hub has numbers for few more."""
 
+GRACE_SECONDS: Final = 3600
+"""Seconds for which a member that has gone is taken to be there, at most."""
+
 RESERVED: Final = "tg:"
 """Channels that begin with this are the bus's own."""
 
@@ -43,6 +48,12 @@ LISTED: Final = 1000
 
 UNLISTED: Final = ""
 """Stands for all names where there are more; it is the name of none."""
+
+MEMBER_BYTES: Final = 128
+"""Bytes of a member's name in UTF-8."""
+
+INFO_BYTES: Final = 1024
+"""Bytes of what is known of a member, as JSON: all members are told of it."""
 
 _POSITION = re.compile(r"([A-Za-z0-9_-]{1,32})\.(0|[1-9][0-9]{0,18})", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -96,6 +107,9 @@ class Channel:
         history_bytes: bytes of each channel's messages that are stored; the last message is, whatever its size.
         recover: `"all"` gives a member each message; `"latest"` the last one at every join, and only the newest of
             those that it was too slow for.
+        presence: whether members have names, for `tidegate.presence()`, and are told who comes and goes.
+        presence_grace: seconds for which one is still there after its last connection has gone, since it may come back.
+            If it was the server that sent it away, because it ends, they are at least 15.
 
     Raises:
         TypeError, ValueError: a parameter is not what it must be.
@@ -106,27 +120,31 @@ class Channel:
     keep: float = 600.0
     history_bytes: int = 2**18
     recover: Literal["all", "latest"] = "all"
+    presence: bool = False
+    presence_grace: float = 2.0
 
     def __post_init__(self) -> None:
-        for name in ("history", "history_bytes"):
+        for name, unit in _UNITS.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{name} must be a number of {_UNITS[name]}, not {value!r}")
+            if not isinstance(value, int if unit != "seconds" else int | float) or isinstance(value, bool):
+                raise TypeError(f"{name} must be a number of {unit}, not {value!r}")
         if not 0 <= self.history <= 2**20:
             raise ValueError(f"history must be 0 to {2**20} messages, not {self.history}")
         if self.history_bytes < 1:
             raise ValueError(f"history_bytes must be at least 1, not {self.history_bytes}")
-        if not isinstance(self.keep, int | float) or isinstance(self.keep, bool):
-            raise TypeError(f"keep must be a number of seconds, not {self.keep!r}")
         if not 0 < self.keep <= 2**31:
             raise ValueError(f"keep must be more than 0 and at most {2**31} seconds, not {self.keep}")
         if self.recover not in ("all", "latest"):
             raise ValueError(f"recover must be 'all' or 'latest', not {self.recover!r}")
         if self.recover == "latest" and not self.history:
             raise ValueError("recover='latest' needs history=1 or more: the last message is what a member gets")
+        if not isinstance(self.presence, bool):
+            raise TypeError(f"presence must be a bool, not {self.presence!r}")
+        if not 0 <= self.presence_grace <= GRACE_SECONDS:
+            raise ValueError(f"presence_grace must be 0 to {GRACE_SECONDS} seconds, not {self.presence_grace}")
 
 
-_UNITS = {"history": "messages", "history_bytes": "bytes"}
+_UNITS = {"history": "messages", "history_bytes": "bytes", "keep": "seconds", "presence_grace": "seconds"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,6 +264,67 @@ class Joined(NamedTuple):
     resumed: Literal["new", "full", "partial", "failed"]
     missed: int = 0
     retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a member of a channel with presence is.
+
+    Parameters:
+        member: a name that is its own, such as the id of a user: 1 to 128 bytes of UTF-8, no control characters. All
+            connections with this name are one member.
+        info: what others are told of it: anything that makes at most 1 KiB of JSON. If connections of one member have
+            different ones, it is that of one of them.
+
+    Raises:
+        TypeError, ValueError: a parameter is not what it must be.
+    """
+
+    member: str
+    info: Any = None
+    payload: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.member, str):
+            raise TypeError(f"member must be a str, not {type(self.member).__qualname__}")
+        try:
+            size = len(self.member.encode())
+        except UnicodeEncodeError:
+            raise ValueError("member must be Unicode text") from None
+        if not 1 <= size <= MEMBER_BYTES:
+            raise ValueError(f"member must have 1 to {MEMBER_BYTES} bytes in UTF-8, not {size}")
+        if _CONTROL.search(self.member):
+            raise ValueError(f"member must have no control characters, as {self.member!r} has")
+        try:
+            payload = msgspec.json.encode(self.info)
+        except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+            raise TypeError(f"info of {self.member!r} must be what JSON can say: {exc}") from None
+        if len(payload) > INFO_BYTES:
+            raise ValueError(f"info of {self.member!r} must be at most {INFO_BYTES} bytes of JSON, not {len(payload)}")
+        object.__setattr__(self, "payload", payload)
+
+
+class PresenceEvent(msgspec.Struct, frozen=True, gc=False):
+    """A notice to members of a channel with presence that a member came or went. One may be lost: the list is right.
+
+    Attributes:
+        channel: the channel's name.
+        kind: `"in"`: a member's first connection, of all processes, has joined; `"out"`: its last one has gone, and has
+            not come back; `"changed"`: the list is another one, and single changes are not told, since there are, or
+            were, more than 1,000 members: ask for it again.
+        member: the name of who came or went; empty for `"changed"`.
+        payload: what is known of who came, as JSON.
+    """
+
+    channel: str
+    kind: Literal["in", "out", "changed"]
+    member: str = ""
+    payload: bytes = b"null"
+
+    @property
+    def info(self) -> Any:
+        """What is known of who came."""
+        return msgspec.json.decode(self.payload)
 
 
 @functools.lru_cache(maxsize=1024)  # most messages are for few channels

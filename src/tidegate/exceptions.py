@@ -41,6 +41,7 @@
         * :exc:`InvalidChannel` (also :exc:`ValueError`)
         * :exc:`MessageTooBig`
         * :exc:`TooManyChannels`
+        * :exc:`TooManyMembers`
 
 An exception carries fields and ``__str__`` makes the sentence, so that a handler never has to take a message apart.
 Those that frames and messages raise are defined in ``_exceptions``, below what others hold. Nothing here decides what
@@ -113,6 +114,7 @@ __all__ = [
     "TooManyChannels",
     "TooManyFragments",
     "TooManyHeaders",
+    "TooManyMembers",
     "UnexpectedBody",
     "WebSocketException",
 ]
@@ -492,6 +494,24 @@ class TooManyChannels(BusError):
 
     def __str__(self) -> str:
         return f"{self.scope} may join at most {self.limit} channels"
+
+
+class TooManyMembers(BusError):
+    """Who is in a channel is not listed, since there are too many.
+
+    Attributes:
+        channel: its name.
+        count: connections that have joined it.
+        limit: names that are listed.
+    """
+
+    def __init__(self, channel: str, count: int, limit: int) -> None:
+        self.channel = channel
+        self.count = count
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"{self.channel} has more than the {self.limit} members that are listed: {self.count} connections"
 
 
 if not TYPE_CHECKING:  # type checkers must report wrong names

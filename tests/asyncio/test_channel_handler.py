@@ -21,9 +21,11 @@ import tidegate
 from tests.asyncio.test_channels import served
 from tests.support.patience import PATIENCE
 from tidegate import (
+    Channel,
     ChannelLimits,
     ConnectionClosed,
     Gap,
+    Identity,
     InvalidStatus,
     Position,
     ServerConnection,
@@ -178,6 +180,64 @@ async def test_gaps_are_told() -> None:
         await client.ask({"join": {"h:1": None}})
         current()._topics._topics["h:1"].tell(Gap("h:1", Position("e", 1), Position("e", 5), "trimmed"))
         assert await client.next() == {"gap": "h:1", "from_": 2, "to": 5, "at": "e.5", "why": "trimmed"}
+
+
+PRESENCE = {"chat:": Channel(presence=True, presence_grace=0), "plain": Channel()}
+
+
+def by_path(websocket: ServerConnection, channel: str, since: str | None) -> Identity:
+    """Whoever the path names."""
+    assert websocket.request is not None
+    return Identity(websocket.request.path[1:], {"nick": websocket.request.path[1:].title()})
+
+
+async def test_members_are_told_who_is_there_and_who_comes_and_goes() -> None:
+    async with channels(may_join=by_path, channels=PRESENCE) as url, client_of(f"{url}/ada") as ada:
+        await ada.ask({"join": {"chat:1": None, "plain": None}})
+        here = {"ada": {"nick": "Ada"}}
+        assert await ada.ask({"presence": "chat:1", "id": 1}) == {"id": 1, "count": 1, "presence": here}
+        assert await ada.ask({"presence": "plain", "id": 2}) == {"id": 2, "count": 1}
+        async with client_of(f"{url}/bob") as bob:
+            await bob.ask({"join": {"chat:1": None}})
+            assert await ada.next() == {"in_": "chat:1", "m": "bob", "i": {"nick": "Bob"}}
+            answer = await bob.ask({"presence": "chat:1", "id": 3})
+            assert answer["presence"] == {**here, "bob": {"nick": "Bob"}}
+        assert await ada.next() == {"out": "chat:1", "m": "bob"}
+
+
+async def test_who_is_sent_away_by_the_server_was_there_all_the_time() -> None:
+    async with channels(may_join=by_path, channels=PRESENCE) as url, client_of(f"{url}/ada") as ada:
+        await ada.ask({"join": {"chat:1": None}})
+        await ada.ask({"presence": "chat:1", "id": 1})
+        async with client_of(f"{url}/bob") as bob:
+            await bob.ask({"join": {"chat:1": None}})
+            assert "in_" in await ada.next()
+            member = next(member for member in current()._topics.members_of("chat:1") if member.sender[-2:] == ".2")
+            member.close(1012, "restart")
+            await bob.closed()
+        async with client_of(f"{url}/bob") as bob:
+            await bob.ask({"join": {"chat:1": None}})
+        assert await ada.next() == {"out": "chat:1", "m": "bob"}
+
+
+async def test_who_is_removed_is_told() -> None:
+    async with channels(may_join=by_path, channels=PRESENCE) as url, client_of(f"{url}/ada") as ada:
+        await ada.ask({"join": {"chat:1": None}})
+        await tidegate.leave_members("chat:1", "ada")
+        assert await ada.next() == {"left": "chat:1", "why": "removed"}
+        assert await ada.ask({"presence": "chat:1", "id": 1}) == {"id": 1, "error": "denied"}
+        assert await tidegate.presence("chat:1") == {}
+
+
+async def test_more_members_than_are_listed_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with channels(may_join=by_path, channels=PRESENCE) as url, client_of(f"{url}/ada") as ada:
+        await ada.ask({"join": {"chat:1": None}})
+        await ada.ask({"presence": "chat:1", "id": 1})
+        monkeypatch.setattr("tidegate.bus.presence.LISTED", 1)
+        async with client_of(f"{url}/bob") as bob:
+            await bob.ask({"join": {"chat:1": None}})
+            assert await ada.next() == {"presence": "chat:1"}
+            assert await ada.ask({"presence": "chat:1", "id": 2}) == {"id": 2, "count": 2}
 
 
 async def test_members_are_counted_for_members() -> None:
@@ -335,7 +395,7 @@ async def test_what_a_hook_returns_and_cannot_be_published_is_denied_and_logged_
 async def test_only_true_lets_join(answer: Any, log: pytest.LogCaptureFixture) -> None:
     async with channels(may_join=lambda *_: answer) as url, client_of(url) as client:
         assert (await client.ask({"join": {"h:1": None}}))["joined"] == {"h:1": {"error": "denied"}}
-    assert "may_join must return a bool, not" in log.text
+    assert "may_join must return a bool or an Identity, not" in log.text
 
 
 async def test_a_handler_may_join_channels_for_the_client_before() -> None:

@@ -22,6 +22,7 @@ from tidegate import (
     Gap,
     Joined,
     Position,
+    PresenceEvent,
     ServerConnection,
     connect,
     serve,
@@ -32,6 +33,7 @@ from tidegate.exceptions import BusError, InvalidChannel, ProtocolError, TooMany
 CHANNELS = {
     "h:": Channel(history=100, history_bytes=2**24),
     "latest:": Channel(history=1, recover="latest"),
+    "chat:": Channel(presence=True, presence_grace=0),
 }
 
 
@@ -326,3 +328,83 @@ async def test_an_address_that_is_taken_leaves_no_bus() -> None:
             await serve(handler, *server.sockets[0].getsockname(), channels=CHANNELS)
     with pytest.raises(BusError, match="there is no bus here"):
         await tidegate.members("h:1")
+
+
+# Presence.
+
+
+async def test_handlers_name_members_and_hear_who_comes_and_goes() -> None:
+    heard: asyncio.Queue[tuple[str, str, str, Any]] = asyncio.Queue()
+
+    async def on_presence(websocket: ServerConnection, event: PresenceEvent) -> None:
+        assert websocket.request is not None
+        heard.put_nowait((websocket.request.path, event.kind, event.member, event.info))
+
+    async def handler(websocket: ServerConnection) -> None:
+        assert websocket.request is not None
+        name = websocket.request.path[1:]
+        await websocket.join("chat:1", member=name, info=[name], on_presence=on_presence if name == "ada" else None)
+        await websocket.send(str(sorted(await tidegate.presence("chat:1"))))
+        await websocket.wait_closed()
+
+    async with served(handler) as url, connect(f"{url}/ada") as ada, asyncio.timeout(PATIENCE):
+        assert await ada.recv() == "['ada']"
+        async with connect(f"{url}/bob") as bob:
+            assert await bob.recv() == "['ada', 'bob']"
+            assert await heard.get() == ("/ada", "in", "bob", ["bob"])
+            assert await tidegate.presence("chat:1") == {"ada": ["ada"], "bob": ["bob"]}
+        assert await heard.get() == ("/ada", "out", "bob", None)
+        await tidegate.leave_members("chat:1", "ada")
+        while await tidegate.presence("chat:1"):
+            await asyncio.sleep(0.01)
+        await ada.ping()  # it is open
+
+
+async def test_a_callback_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    called = asyncio.Event()
+
+    def on_presence(websocket: ServerConnection, event: PresenceEvent) -> None:
+        called.set()
+        raise RuntimeError("x")
+
+    async def handler(websocket: ServerConnection) -> None:
+        assert websocket.request is not None
+        await websocket.join("chat:1", member=websocket.request.path[1:], on_presence=on_presence)
+        await tidegate.presence("chat:1")
+        await websocket.send("joined")
+        await websocket.wait_closed()
+
+    async with served(handler) as url, connect(f"{url}/ada") as one, asyncio.timeout(PATIENCE):
+        await one.recv()
+        async with connect(f"{url}/bob") as two:
+            await two.recv()
+            await called.wait()
+        await one.ping()
+    assert "on_presence failed" in caplog.text
+
+
+async def test_wrong_names_are_told_at_once() -> None:
+    told: list[str] = []
+
+    async def handler(websocket: ServerConnection) -> None:
+        for channel, options in (
+            ("plain", {"member": "ada"}),
+            ("plain", {"on_presence": print}),
+            ("chat:1", {"member": ""}),
+            ("chat:1", {"info": "x"}),
+            ("chat:1", {"member": "ada", "info": "x" * 2000}),
+        ):
+            with pytest.raises((BusError, TypeError, ValueError)) as error:
+                await websocket.join(channel, **options)
+            told.append(f"{type(error.value).__name__}: {error.value}")
+
+    async with served(handler) as url, connect(url) as client:
+        await client.wait_closed()
+    no_presence = "BusError: plain: there is no presence: declare a Channel(presence=True) for the prefix"
+    assert told == [
+        no_presence,
+        no_presence,
+        "ValueError: member must have 1 to 128 bytes in UTF-8, not 0",
+        "TypeError: member must be a str, not NoneType",
+        "ValueError: info of 'ada' must be at most 1024 bytes of JSON, not 2002",
+    ]

@@ -22,7 +22,7 @@ from playwright.sync_api import BrowserContext, Page
 import tidegate
 from tests.support.harness import require
 from tests.support.patience import PATIENCE
-from tidegate import Channel, Gap, Position, ServerConnection, channel_handler, serve
+from tidegate import Channel, Gap, Identity, Position, ServerConnection, channel_handler, serve
 from tidegate.bus.sharing import current
 
 PAGE = b"<!doctype html><title>channels</title>"
@@ -32,9 +32,12 @@ SCRIPT = """
     async (options) => {
         const { Tidegate } = await import("/tidegate.js");
         window.log = [];
-        window.client = new Tidegate("/channels", options);
-        for (const type of ["open", "close", "joined", "failed", "gap", "left", "error"])
+        window.client = new Tidegate("/channels" + (options.user ?? ""), options);
+        for (const type of ["open", "close", "joined", "failed", "gap", "left", "error", "in", "out"])
             client.addEventListener(type, ({ detail }) => log.push({ type, ...detail }));
+        client.addEventListener("presence", ({ detail: { channel, members, count } }) => {
+            log.push({ type: "presence", channel, members: members && Object.fromEntries(members), count });
+        });
         window.take = (data, { channel, position }) => {
             const kept = client.positions.get(channel) ?? null;
             const plain = data instanceof ArrayBuffer ? [...new Uint8Array(data)] : data;
@@ -80,16 +83,22 @@ class Servers:
             handler,
             "127.0.0.1",
             self.port,
-            channels={"h:": Channel(history=100), "latest:": Channel(history=1, recover="latest")},
+            channels={
+                "h:": Channel(history=100),
+                "latest:": Channel(history=1, recover="latest"),
+                "chat:": Channel(presence=True, presence_grace=0),
+            },
             select_subprotocol=handler.select_subprotocol,
             process_request=self._process_request,
             close_timeout=1,
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
-    def _may_join(self, websocket: ServerConnection, channel: str, since: str | None) -> bool:
+    def _may_join(self, websocket: ServerConnection, channel: str, since: str | None) -> bool | Identity:
         self.commands.append(f"{channel} {since}")
-        return channel != "no"
+        assert websocket.request is not None
+        user = websocket.request.path.partition("?")[2]
+        return Identity(user, {"tab": user}) if user and channel.startswith("chat:") else channel != "no"
 
     def _process_request(self, connection: ServerConnection, request: tidegate.Request) -> tidegate.Response | None:
         if "Upgrade" in request.headers:
@@ -352,6 +361,58 @@ def test_joining_again_before_the_answer_gives_each_message_once(page: Page, ser
     page.evaluate("() => client.publish('h:1', 'end')")
     log = until(page, "log.some(({data}) => data === 'end')")
     assert messages(log) == [*range(1, 12), "end"]
+
+
+def test_who_is_here(page: Page, servers: Servers) -> None:
+    """The list, and who comes and goes; of who is there before and after the page was away nothing is told."""
+    page.evaluate("() => { client.close(); Math.random = () => 0; }")
+    page.evaluate(SCRIPT, {"user": "?ada"})
+    page.evaluate(
+        """async () => {
+            const { Tidegate } = await import("/tidegate.js");
+            window.enter = (user) => {
+                const other = new Tidegate("/channels?" + user);
+                other.join("chat:1", () => 0);
+                return other;
+            };
+            client.join("chat:1", take, { presence: true });
+        }"""
+    )
+    log = until(page, count("presence", 1))
+    ada, bob, eve = ({name: {"tab": name}} for name in ("ada", "bob", "eve"))
+    assert log[-1] == {"type": "presence", "channel": "chat:1", "members": ada, "count": 1}
+    page.evaluate("() => { window.bob = enter('bob'); }")
+    log = until(page, count("presence", 2))
+    assert log[-2:] == [
+        {"type": "in", "channel": "chat:1", "member": "bob", "info": {"tab": "bob"}},
+        {"type": "presence", "channel": "chat:1", "members": ada | bob, "count": 2},
+    ]
+    servers.close_connections(1012)  # and all come back
+    until(page, count("joined", 2) + " && bob.members.get('chat:1').state === 'joined'")
+    page.evaluate("() => { enter('eve'); }")
+    log = until(page, count("presence", 3))
+    assert [entry["member"] for entry in log if entry["type"] in ("in", "out")] == ["bob", "eve"]
+    page.evaluate("() => bob.close()")
+    log = until(page, count("out", 1) + " && " + count("presence", 4))
+    assert log[-2:] == [
+        {"type": "out", "channel": "chat:1", "member": "bob", "info": None},
+        {"type": "presence", "channel": "chat:1", "members": ada | eve, "count": 2},
+    ]
+    servers.run(tidegate.leave_members("chat:1", "ada"))
+    assert until(page, count("left", 1))[-1] == {"type": "left", "channel": "chat:1", "why": "removed"}
+
+
+def test_more_than_are_listed(page: Page, servers: Servers) -> None:
+    page.evaluate("() => client.join('chat:1', take, { presence: true })")
+    until(page, count("presence", 1))
+
+    def crowd() -> None:
+        presences = current()._present._presences
+        presences._crowd("chat:1", presences._views["chat:1"])
+
+    servers.call(crowd)
+    crowded = {"type": "presence", "channel": "chat:1", "members": None, "count": 1}
+    assert until(page, count("presence", 2))[-1] == crowded
 
 
 def test_close_is_final(page: Page, servers: Servers) -> None:

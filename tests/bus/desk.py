@@ -11,7 +11,7 @@ from tests.bus.model import Engine
 from tidegate.bus.base import Broker, State
 from tidegate.bus.policies import Policies
 from tidegate.bus.topics import Read, Request, Subscribe, Topics
-from tidegate.channels import Channel, Gap, Joined, Message, Position
+from tidegate.channels import Channel, Gap, Joined, Message, Position, PresenceEvent
 from tidegate.exceptions import BusError
 
 __all__ = ["Member", "Worker"]
@@ -52,6 +52,12 @@ class Member:
 
     def gap(self, gap: Gap) -> None:
         self.got.append(gap)
+
+    def presence(self, event: PresenceEvent) -> None:
+        self.got.append(event)
+
+    def remove(self, channel: str) -> None:
+        self.got.append(channel)
 
     def close(self, code: int, reason: str) -> None:
         self.got.append((code, reason))

@@ -25,15 +25,15 @@ from tidegate.bus.envelope import (
     decode_frame,
     encode_command,
     error_frame,
+    event_frame,
     gap_frame,
     joined_frame,
     left_frame,
-    member_frame,
     message_frame,
     presence_frame,
     published_frame,
 )
-from tidegate.channels import Gap, Joined, Message, Position
+from tidegate.channels import Gap, Joined, Message, Position, PresenceEvent
 from tidegate.exceptions import BusBusy, BusDown, BusError, InvalidChannel, MessageTooBig, TooManyChannels
 
 AT = Position("Kd83aQ2f", 1041)
@@ -269,8 +269,11 @@ def test_other_frames() -> None:
     assert frame(published_frame(2, AT)) == {"id": 2, "at": "Kd83aQ2f.1041"}
     assert frame(published_frame(2, None)) == {"id": 2}
     assert frame(left_frame("a", "denied")) == {"left": "a", "why": "denied"}
-    assert frame(member_frame("a", "u1", b'{"name": "Ada"}', True)) == {"in": "a", "m": "u1", "i": {"name": "Ada"}}
-    assert frame(member_frame("a", "u1", None, False)) == {"out": "a", "m": "u1"}
+    came = PresenceEvent("a", "in", "u1", b'{"name": "Ada"}')
+    assert frame(event_frame(came)) == {"in": "a", "m": "u1", "i": {"name": "Ada"}}
+    assert frame(event_frame(PresenceEvent("a", "in", "u1"))) == {"in": "a", "m": "u1"}
+    assert frame(event_frame(PresenceEvent("a", "out", "u1"))) == {"out": "a", "m": "u1"}
+    assert frame(event_frame(PresenceEvent("a", "changed"))) == {"presence": "a"}
     assert frame(presence_frame(3, 2, {"u1": b"{}", "u2": b""})) == {
         "id": 3,
         "count": 2,

@@ -270,6 +270,45 @@ def test_who_is_where(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     assert count("c") == Count(0)
 
 
+def test_names_outlive_their_link_for_a_while(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = bench.peer(), bench.peer()
+    raw = msgspec.Raw(b"{}")
+
+    def beat(peer: Peer, channels: dict[str, Count]) -> None:
+        flags = Flag.FIRST | Flag.LAST
+        assert peer.ask(Frame(Kind.BEAT, flags, payload=pack_json(Snapshot(channels)))) == []
+
+    def names(name: str) -> set[str]:
+        found = bench.requests.count(name)
+        assert found.connections == 0
+        return {*(found.members or {})}
+
+    beat(one, {"a": Count(2, {"ann": raw}), "b": Count(1)})
+    one.close()
+    two.ask()
+    assert (names("a"), names("b")) == ({"ann"}, set())
+    monkeypatch.setattr(module, "NAMES_LEASE", -1.0)
+    beat(two, {"a": Count(0, {"bob": raw})})
+    two.close()
+    bench.peer().ask()
+    assert names("a") == {"ann"}
+
+
+def test_so_many_names_of_processes_that_have_ended_are_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ENDED", 2)
+    raw = msgspec.Raw(b"{}")
+    last = bench.peer()
+    for name in ("ann", "bob", "eve"):
+        peer = bench.peer()
+        peer.ask(Frame(Kind.BEAT, Flag.FIRST | Flag.LAST, payload=pack_json(Snapshot({"a": Count(1, {name: raw})}))))
+        peer.close()
+        last.ask()
+    assert {*(bench.requests.count("a").members or {})} == {"bob", "eve"}
+    many = {f"{number}": raw for number in range(999)}
+    last.ask(Frame(Kind.BEAT, Flag.FIRST | Flag.LAST, payload=pack_json(Snapshot({"a": Count(999, many)}))))
+    assert bench.requests.count("a") == Count(999, {"": msgspec.Raw(b"null")})
+
+
 def test_a_snapshot_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SNAPSHOT_BYTES", 1000)
     one = bench.peer()

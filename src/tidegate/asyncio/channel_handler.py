@@ -7,6 +7,7 @@ What must not live here: frames and their order (enveloped.py), what channels do
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
@@ -29,9 +30,9 @@ from ..bus.envelope import (
     published_frame,
 )
 from ..bus.policies import check_key
-from ..channels import name_fault
+from ..channels import Identity, name_fault
 from ..datastructures import Headers
-from ..exceptions import BusError, ConnectionClosed, InvalidChannel, NegotiationError
+from ..exceptions import BusError, ConnectionClosed, InvalidChannel, NegotiationError, TooManyMembers
 from ..frames import CloseCode
 from ..http11 import Response
 from ..protocol import State
@@ -54,7 +55,7 @@ DENIED: Final = "denied"
 CLIENT_KEYS: Final = "v1:"
 """What keys of clients begin with on the bus: none of them is that of a publication by the application."""
 
-MayJoin = Callable[[Any, str, "str | None"], "Awaitable[bool] | bool"]
+MayJoin = Callable[[Any, str, "str | None"], "Awaitable[bool | Identity] | bool | Identity"]
 MayPublish = Callable[[Any, str, Any], Any]
 Then = Callable[[Any], Awaitable[None]]
 
@@ -70,7 +71,8 @@ def channel_handler(
     The hooks are functions or coroutine functions. One that is missing, fails or takes longer than 10 s denies.
 
     Args:
-        may_join: `f(websocket, channel, since)`: True lets a client join a channel.
+        may_join: `f(websocket, channel, since)`: True lets a client join a channel; an `Identity` says as whom, for
+            channels with presence.
         may_publish: `f(websocket, channel, data)`: True lets a client publish; a str, bytes, dict or list is published
             instead. `data` is what the client's JSON says, or bytes.
         then: handler of connections without the subprotocol; without it they are rejected.
@@ -183,7 +185,7 @@ class _Conversation:
             case Publish():
                 await self._publish(command)
             case PresenceOf():
-                await self._count(command)
+                await self._present(command)
             case _:
                 self._fail(command.id, "unknown command")
 
@@ -200,24 +202,29 @@ class _Conversation:
             if fault is not None:
                 refused[channel] = InvalidChannel(channel, fault)
         asked = [channel for channel in command.channels if channel not in refused]
+        identities: dict[str, Identity] = {}
         for channel, may in zip(asked, await self._ask_all(asked, command.channels), strict=True):
-            if not may:
+            if isinstance(may, Identity):
+                identities[channel] = may
+            elif not may:
                 refused[channel] = DENIED
                 self._member.drop(channel)  # it may have been allowed before
         allowed = {channel: since for channel, since in command.channels.items() if channel not in refused}
         if self._websocket.state is State.OPEN:
             # Waiting keeps the order: what a client publishes after it has joined gets to it, too.
             told = self._websocket.loop.create_future()
-            self._member.start_join(allowed, command.last, command.id, refused, told)
+            self._member.start_join(allowed, command.last, command.id, refused, told, identities)
             await told
 
-    async def _ask_all(self, channels: Sequence[str], since: dict[str, str | None]) -> list[bool]:
+    async def _ask_all(self, channels: Sequence[str], since: dict[str, str | None]) -> list[bool | Identity]:
         return await asyncio.gather(*(self._ask_join(channel, since[channel]) for channel in channels))
 
-    async def _ask_join(self, channel: str, since: str | None) -> bool:
+    async def _ask_join(self, channel: str, since: str | None) -> bool | Identity:
         answer = await self._ask("may_join", self._may_join, channel, since)
+        if isinstance(answer, Identity):
+            return answer
         if not isinstance(answer, bool | None):
-            self._complain("may_join", f"must return a bool, not {answer!r:.100}")
+            self._complain("may_join", f"must return a bool or an Identity, not {answer!r:.100}")
         return answer is True
 
     async def _ask(self, name: str, hook: Callable[..., Any] | None, channel: str, argument: Any) -> Any:
@@ -272,19 +279,24 @@ class _Conversation:
         if command.id is not None:
             self._member.send_frame(published_frame(command.id, position))
 
-    # Counts.
+    # Presence.
 
-    async def _count(self, command: PresenceOf) -> None:
-        """Tell a member of a channel how many there are."""
+    async def _present(self, command: PresenceOf) -> None:
+        """Tell a member of a channel how many there are, and where members are listed, who."""
         if command.channel not in self._member.channels:
             self._fail(command.id, DENIED)
             return
+        names = None
         try:
             count = await self._bus.members(command.channel)
+            if self._bus.policy_of(command.channel).presence:
+                with contextlib.suppress(TooManyMembers):
+                    names = await self._bus.names(command.channel)
         except BusError as exc:
             self._fail(command.id, exc)
         else:
-            self._member.send_frame(presence_frame(command.id, count, None))
+            # At once: what is told next is told of these.
+            self._member.send_frame(presence_frame(command.id, count, names))
 
 
 def _key_and_data(command: Publish) -> tuple[str | None, Any]:

@@ -1,4 +1,4 @@
-"""The bus of this event loop as plain functions: publish, subscribe, history, members, close_members.
+"""The bus of this event loop as plain functions: publish, subscribe, history, members, presence, close_members.
 
 They act on the bus of the server that runs here; other programs have `tidegate.Bus`. What must not live here: what any
 of them does (bus/bus.py).
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..bus.subscription import Subscription
     from ..channels import Message, Position
 
-__all__ = ["close_members", "history", "members", "publish", "subscribe"]
+__all__ = ["close_members", "history", "leave_members", "members", "presence", "publish", "subscribe"]
 
 
 async def publish(
@@ -96,6 +96,40 @@ async def members(channel: str) -> int:
         BusError: there is no bus here.
     """
     return await current().members(channel)
+
+
+async def presence(channel: str) -> dict[str, Any]:
+    """Return who is in a channel with presence, of all processes: members' names, each with what is known of it.
+
+    One whose last connection has just gone is among them for as long as the channel's `presence_grace` says, and one
+    whose process was killed for 30 s at most.
+
+    Args:
+        channel: its name.
+
+    Raises:
+        InvalidChannel: it is no channel.
+        TooManyMembers: there are more than 1,000, of which there is no list.
+        BusDown: the engine is away.
+        BusError: the channel has no presence, or there is no bus here.
+    """
+    return await current().presence(channel)
+
+
+async def leave_members(channel: str, member: str | None = None) -> None:
+    """Have members leave a channel, in all processes; their connections stay open, and may join again if they are let.
+
+    Args:
+        channel: its name.
+        member: the name of those who are to leave, where the channel has presence; None: all.
+
+    Raises:
+        InvalidChannel: it is no channel.
+        TypeError, ValueError: the name is none.
+        BusDown, BusBusy: the processes cannot be told.
+        BusError: members have no names, since the channel has no presence; or there is no bus here.
+    """
+    await current().leave_members(channel, member)
 
 
 async def close_members(channel: str, code: CloseCode | int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Final
 from weakref import WeakKeyDictionary
 
-from ..bus.envelope import SUBPROTOCOL, gap_frame, joined_frame, left_frame, message_frame
-from ..channels import Gap, Joined, Message, Position
+from ..bus.envelope import SUBPROTOCOL, event_frame, gap_frame, joined_frame, left_frame, message_frame
+from ..channels import Gap, Identity, Joined, Message, Position, PresenceEvent
 from ..exceptions import BusError, TooManyChannels
 from ..frames import Opcode
 from ..protocol import State
@@ -38,11 +38,12 @@ Answer = Joined | BusError | str
 class FrameCache:
     """Frames of the latest messages of a bus."""
 
-    __slots__ = ("_bytes", "_frames")
+    __slots__ = ("_bytes", "_frames", "_notice")
 
     def __init__(self) -> None:
         self._frames: dict[int, tuple[Message, Opcode, bytes]] = {}  # by the message's id(), which it keeps alive
         self._bytes = 0
+        self._notice: tuple[PresenceEvent | None, bytes] = (None, b"")
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -64,6 +65,12 @@ class FrameCache:
         while len(self._frames) > CACHED_FRAMES or (self._bytes > CACHED_BYTES and len(self._frames) > 1):
             self._bytes -= len(self._frames.pop(next(iter(self._frames)))[2])
         return opcode, payload
+
+    def notice(self, event: PresenceEvent) -> bytes:
+        """Return the frame of a notice that a member came or went."""
+        if self._notice[0] is not event:
+            self._notice = event, event_frame(event)
+        return self._notice[1]
 
 
 _CACHES: WeakKeyDictionary[Bus, FrameCache] = WeakKeyDictionary()
@@ -105,6 +112,7 @@ class EnvelopedMember(ConnectionMember):
         id: int | None,
         refused: Mapping[str, Answer] | None = None,
         told: asyncio.Future[None] | None = None,
+        identities: Mapping[str, Identity] | None = None,
     ) -> dict[str, Answer]:
         """Join channels, each for itself, without waiting: the client is told how, in one frame where that is possible.
 
@@ -115,6 +123,7 @@ class EnvelopedMember(ConnectionMember):
             id: of the command.
             refused: answers for other channels, which are not to be joined.
             told: gets a result when all are answered.
+            identities: who the member is, in channels with presence.
 
         Returns:
             The answers, which are complete when all are told.
@@ -130,7 +139,7 @@ class EnvelopedMember(ConnectionMember):
                 continue
             self._channels[channel] = None
             try:
-                self.bus.start_join(self, channel, answer, since, last)
+                self.bus.start_join(self, channel, answer, since, last, (identities or {}).get(channel))
             except BusError as exc:
                 answer(exc)
         if not channels:
@@ -138,7 +147,11 @@ class EnvelopedMember(ConnectionMember):
         return answers
 
     async def join(
-        self, channels: Mapping[str, Position | str | None], last: int, on_gap: OnGap | None
+        self,
+        channels: Mapping[str, Position | str | None],
+        last: int,
+        on_gap: OnGap | None,
+        identity: Identity | None = None,
     ) -> dict[str, Joined]:
         """Join channels for the client, who is told; all of them, or none. It is told of gaps, too, before `on_gap` is.
 
@@ -147,7 +160,8 @@ class EnvelopedMember(ConnectionMember):
             BusDown: the engine is away.
         """
         told = self.connection.loop.create_future()
-        answers = self.start_join(channels, last, None, None, told)
+        identities = dict.fromkeys(channels, identity) if identity is not None else None
+        answers = self.start_join(channels, last, None, None, told, identities)
         for channel in channels:
             if channel in self._channels:
                 self._channels[channel] = on_gap
@@ -169,6 +183,12 @@ class EnvelopedMember(ConnectionMember):
             self.drop(channel)
             if self.connection.state is State.OPEN:
                 self.send_frame(left_frame(channel, "left"))
+
+    def remove(self, channel: str) -> None:
+        """Leave a channel that is to have this member no more: the client is told."""
+        if channel in self._channels:
+            super().remove(channel)
+            self.send_frame(left_frame(channel, "removed"))
 
     def drop(self, channel: str) -> None:
         """Leave a channel that the client asked to leave."""
@@ -196,6 +216,12 @@ class EnvelopedMember(ConnectionMember):
         self.write(gap.channel, Opcode.TEXT, gap_frame(gap))
         if self._channels.get(gap.channel) is not None:
             super().gap(gap)
+
+    def presence(self, event: PresenceEvent) -> None:
+        """Tell the client, and the handler if it asked for that."""
+        self._tell_all()
+        self.send_frame(self._cache.notice(event))
+        super().presence(event)
 
     # Answers to joins.
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypedDict
 
 from .._core.members import Participant, Table
 from ..bus.members import MemberTable
-from ..channels import Gap, Joined, Message, Position
+from ..channels import Gap, Identity, Joined, Message, Position, PresenceEvent
 from ..exceptions import ConnectionClosed, ProtocolError, TooManyChannels
 from ..frames import CloseCode, Opcode
 from ..protocol import State
@@ -26,10 +26,27 @@ if TYPE_CHECKING:
     from ..bus.members import Member
     from .connection import Connection
 
-__all__ = ["ConnectionMember", "ConnectionTable", "OnGap"]
+__all__ = ["ConnectionMember", "ConnectionTable", "JoinHow", "OnGap", "OnPresence"]
 
 OnGap = Callable[[Any, Gap], Awaitable[None] | None]
 """What a handler does about missing messages: called with the connection and the notice."""
+
+OnPresence = Callable[[Any, PresenceEvent], Awaitable[None] | None]
+"""What a handler does when a member comes or goes: called with the connection and the notice."""
+
+
+class JoinHow(TypedDict, total=False):
+    """How channels are joined: see `ServerConnection.join()`."""
+
+    last: int
+    on_gap: OnGap | None
+    member: str | None
+    info: Any
+    on_presence: OnPresence | None
+
+
+RETURNING: Final = frozenset({CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART, CloseCode.TRY_AGAIN_LATER})
+"""Codes by which a server sends clients to another process, or to come again: they are not gone."""
 
 
 class ConnectionMember(Participant):
@@ -45,7 +62,17 @@ class ConnectionMember(Participant):
 
     enveloped: ClassVar[bool] = False
 
-    __slots__ = ("_behind", "_behind_bytes", "_catching_up", "_channels", "_tasks", "_waiting", "_waiting_task", "bus")
+    __slots__ = (
+        "_behind",
+        "_behind_bytes",
+        "_catching_up",
+        "_channels",
+        "_on_presence",
+        "_tasks",
+        "_waiting",
+        "_waiting_task",
+        "bus",
+    )
 
     if TYPE_CHECKING:
         connection: Connection
@@ -61,6 +88,7 @@ class ConnectionMember(Participant):
         self._waiting: dict[str, None] = {}  # channels that wait for room in the write buffer
         self._waiting_task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] | None = None
+        self._on_presence: dict[str, OnPresence] | None = None
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -68,7 +96,11 @@ class ConnectionMember(Participant):
         return tuple(self._channels)
 
     async def join(
-        self, channels: Mapping[str, Position | str | None], last: int, on_gap: OnGap | None
+        self,
+        channels: Mapping[str, Position | str | None],
+        last: int,
+        on_gap: OnGap | None,
+        identity: Identity | None = None,
     ) -> dict[str, Joined]:
         """Join channels; all of them, or none.
 
@@ -82,21 +114,57 @@ class ConnectionMember(Participant):
             raise TooManyChannels(limit, "a connection")
         self._channels.update(dict.fromkeys(channels, on_gap))
         try:
-            return await self.bus.join(self, channels, last)
+            return await self.bus.join(self, channels, last, identity)
         except BaseException:
             for channel in channels:
                 self._channels.pop(channel, None)
+                self.heed(channel, None)
             raise
+
+    def identify(
+        self, channels: Collection[str], member: str | None, info: Any, on_presence: OnPresence | None
+    ) -> Identity | None:
+        """Return as whom it joins channels, if that is given, and take note of what is to be called.
+
+        Raises:
+            BusError: none of them has presence.
+            TypeError, ValueError: for a wrong member or info.
+        """
+        named = member is not None or info is not None
+        if named or on_presence is not None:
+            self.bus.must_have_presence(channels)
+        identity = Identity(member, info) if named else None  # type: ignore[arg-type]  # it says what is wrong
+        for channel in channels:
+            self.heed(channel, on_presence)
+        return identity
+
+    def heed(self, channel: str, on_presence: OnPresence | None) -> None:
+        """Call a function whenever a member comes to a channel or goes; None: no longer."""
+        if on_presence is not None:
+            self._on_presence = {**(self._on_presence or {}), channel: on_presence}
+        elif self._on_presence is not None:
+            self._on_presence.pop(channel, None)
 
     def leave(self, channel: str) -> None:
         """Leave a channel; one that was not joined is left already."""
+        self._leave(channel)
+
+    def remove(self, channel: str) -> None:
+        """Leave a channel: it is to have this member no more."""
+        self._leave(channel, removed=True)
+
+    def _leave(self, channel: str, *, returns: bool = False, removed: bool = False) -> None:
         self._channels.pop(channel, None)
-        self.bus.leave(self, channel)
+        self.heed(channel, None)
+        self.bus.leave(self, channel, returns=returns, removed=removed)
 
     def end(self) -> None:
         """Leave all: the connection is closing."""
+        closing = self.connection._closing
+        sent = closing.sent if closing is not None and closing.rcvd is None else None
+        returns = sent is not None and sent.code in RETURNING
         for channel in list(self._channels):
-            self.leave(channel)
+            self._leave(channel, returns=returns)
         for task in self._tasks or ():
             task.cancel()
         self._behind = None
@@ -158,15 +226,24 @@ class ConnectionMember(Participant):
         """Tell the handler, or close: a client that knows nothing of positions must not believe that it has all."""
         on_gap = self._channels.get(gap.channel)
         if on_gap is not None:
-            try:
-                result = on_gap(self.connection, gap)
-            except Exception:
-                self.connection.logger.error("on_gap failed", exc_info=True)
-                return
-            if inspect.isawaitable(result):
-                self._run(self._await(result))
+            self._call("on_gap", on_gap, gap)
         elif gap.position is not None:
             self.close(CloseCode.TRY_AGAIN_LATER, _short(f"missed messages in {gap.channel}"))
+
+    def presence(self, event: PresenceEvent) -> None:
+        """Tell the handler, if it asked for that: the client gets what is published, and nothing else."""
+        on_presence = None if self._on_presence is None else self._on_presence.get(event.channel)
+        if on_presence is not None:
+            self._call("on_presence", on_presence, event)
+
+    def _call(self, name: str, function: Callable[[Any, Any], Awaitable[None] | None], notice: object) -> None:
+        try:
+            result = function(self.connection, notice)
+        except Exception:
+            self.connection.logger.error("%s failed", name, exc_info=True)
+            return
+        if inspect.isawaitable(result):
+            self._run(self._await(name, result))
 
     def close(self, code: int, reason: str) -> None:
         """Close the connection, and do not wait."""
@@ -189,11 +266,11 @@ class ConnectionMember(Participant):
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _await(self, result: Awaitable[None]) -> None:
+    async def _await(self, name: str, result: Awaitable[None]) -> None:
         try:
             await result
         except Exception:
-            self.connection.logger.error("on_gap failed", exc_info=True)
+            self.connection.logger.error("%s failed", name, exc_info=True)
 
     async def _wait_for_room(self) -> None:
         connection = self.connection

@@ -12,7 +12,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from types import NoneType, TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, Unpack, cast, overload
 
 from .. import defaults
 from .._compat import OlderServer, accepts, give_path, server_arguments
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ..channels import Channel, ChannelLimits, Joined, Position
     from ..extensions.base import ServerExtensionFactory
     from ..typing import LoggerLike, PathLike, Subprotocol
-    from .membership import ConnectionMember, OnGap
+    from .membership import ConnectionMember, JoinHow, OnGap, OnPresence
 
 __all__ = ["Server", "ServerConnection", "basic_auth", "broadcast", "serve", "unix_serve"]
 
@@ -85,12 +85,10 @@ class ServerConnection(BaseServerConnection):
     # Channels.
 
     @overload
-    async def join(
-        self, channels: str, *, since: Position | str | None = None, last: int = 0, on_gap: OnGap | None = None
-    ) -> Joined: ...
+    async def join(self, channels: str, *, since: Position | str | None = None, **how: Unpack[JoinHow]) -> Joined: ...
     @overload
     async def join(
-        self, channels: Mapping[str, Position | str | None], *, last: int = 0, on_gap: OnGap | None = None
+        self, channels: Mapping[str, Position | str | None], **how: Unpack[JoinHow]
     ) -> dict[str, Joined]: ...
 
     async def join(
@@ -100,6 +98,9 @@ class ServerConnection(BaseServerConnection):
         since: Position | str | None = None,
         last: int = 0,
         on_gap: OnGap | None = None,
+        member: str | None = None,
+        info: Any = None,
+        on_presence: OnPresence | None = None,
     ) -> Joined | dict[str, Joined]:
         """Join a channel, or many at once: its messages are sent to the client until the connection closes.
 
@@ -111,6 +112,9 @@ class ServerConnection(BaseServerConnection):
             last: how many of the last messages to send if there is no such place, or if not all can be sent.
             on_gap: `f(connection, gap)`, function or coroutine function, called when messages are missing that cannot
                 be sent any more; without it that closes the connection with code 1013 (try again later).
+            member: name of who this is, in channels with presence: 1 to 128 bytes. All its connections are one member.
+            info: what others are told of it: at most 1 KiB of JSON.
+            on_presence: `f(connection, event)`, as `on_gap`, called when a member comes to a channel or goes.
 
         Returns:
             How it was joined, or that of each channel.
@@ -118,19 +122,19 @@ class ServerConnection(BaseServerConnection):
         Raises:
             InvalidChannel, TooManyChannels: it is not possible; nothing was joined.
             BusDown: the engine is away; nothing was joined.
-            BusError: the server has no bus.
+            BusError: the server has no bus, or no channel has presence, and there is a `member` or an `on_presence`.
             ConnectionClosed: when the connection is closed.
         """
         await self._drain()  # a client that reads slowly is not closed for what it missed
         await self._must_be_open()
-        bus = self.server.bus
         if self.member is None:
             from .enveloped import make_member
 
-            self.member = make_member(self, bus)
+            self.member = make_member(self, self.server.bus)
         asked = {channels: since} if isinstance(channels, str) else channels
+        identity = self.member.identify(asked, member, info, on_presence)
         try:
-            joined = await self.member.join(asked, last, on_gap)
+            joined = await self.member.join(asked, last, on_gap, identity)
         except BusError:
             await self._must_be_open()  # else that is the reason
             raise

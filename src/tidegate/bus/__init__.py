@@ -15,6 +15,9 @@
     order        its messages in order, each once; repairs
     tail         its last messages
     members      who is given messages
+    presence     who is in which channel, by name, and what members are told of it
+    attendance   tells and asks the engine for it
+    orders       what processes tell each other about members
     connect      the engine that a URL names
     redis        redis://, between machines
     redis_url        what its URLs say

@@ -7,24 +7,25 @@ not live here: order, joins, repairs (topics.py), engines, connections (asyncio/
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import itertools
 import logging
 import random
 import secrets
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
-from ..channels import Channel, ChannelLimits, Gap, Joined, Message, Position
+from ..channels import Channel, ChannelLimits, Identity, Joined, Message, Position
 from ..exceptions import BusDown, BusError
-from .base import SLICE_MESSAGES, Presence, Publication, State
+from .attendance import Attendance
+from .base import SLICE_MESSAGES, Publication, State
 from .connect import connect
 from .members import MemberTable
-from .policies import CONTROL, Policies, check_key, check_name, check_payload
+from .orders import Obedient, Order
+from .policies import CONTROL, PRESENCE, Policies, check_key, check_name, check_payload, encode_message
 from .subscription import Subscription
 from .topics import Read, Request, Subscribe, Topics, Tops, Unsubscribe
 
@@ -40,21 +41,6 @@ DEADLINE: Final = 6.0
 
 RETRY: Final = 1.0
 """Seconds between attempts to connect to an engine that was not there at the start."""
-
-BEAT: Final = 10.0
-"""Seconds between two snapshots of who is in which channel, though nothing changed."""
-
-BEAT_SOON: Final = 0.25
-"""Seconds after a change of that, as long as there are not more than so many channels."""
-BEAT_SOON_CHANNELS: Final = 1000
-
-
-class _Order(msgspec.Struct, omit_defaults=True):
-    """What processes tell each other."""
-
-    close: str | None = None  # a channel, whose members are to be closed
-    code: int = 1000
-    reason: str = ""
 
 
 class Bus:
@@ -108,8 +94,7 @@ class Bus:
         self._publishing = 0
         self._flushed = asyncio.Event()
         self._subscriptions: set[Subscription] = set()
-        self._snapshot: dict[str, int] = {}  # as it was told last
-        self._changed = asyncio.Event()
+        self._attendance: Attendance | None = None
         self.state = State("down", reason="it is not started")
 
     def __repr__(self) -> str:
@@ -140,6 +125,8 @@ class Bus:
         if self._loop is not None:
             raise BusError("the bus was started before: make another one")
         self._loop = asyncio.get_running_loop()
+        attendance = Attendance(self._broker, self._topics, self._policies, self._name, self.logger)
+        self._attendance = attendance
         try:
             await self._connect()
         except BusDown as error:
@@ -152,13 +139,14 @@ class Bus:
         except BaseException:
             await self.close()
             raise
-        self._run(self._beat())
+        self._run(attendance.run())
 
     async def _connect(self) -> None:
         if not self._linked:
             await self._broker.start(self._delivered, self._told)
             self._linked = True
-        await self.join(_Control(self), {CONTROL: None})
+        obedient = Obedient(self._topics, self._present.name_of, self._present.nudged, self.logger)
+        await self.join(obedient, dict.fromkeys((CONTROL, PRESENCE) if self._policies.has_presence else (CONTROL,)))
 
     async def _connect_later(self, reason: str) -> None:
         """Try until the engine is there; log why not when that is another reason."""
@@ -193,6 +181,8 @@ class Bus:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._attendance is not None:
+            await self._attendance.end()
         await self._broker.close()
 
     async def flush(self) -> None:
@@ -209,6 +199,11 @@ class Bus:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+    @property
+    def _present(self) -> Attendance:
+        assert self._attendance is not None
+        return self._attendance
 
     def _open(self) -> asyncio.AbstractEventLoop:
         if self._closed:
@@ -271,7 +266,7 @@ class Bus:
         check_key(key)
         if isinstance(wait, bool) or not isinstance(wait, int | float) or not wait >= 0:
             raise ValueError(f"wait must be a number of seconds, not {wait!r}")
-        payload, text, json = _encode(message, json)
+        payload, text, json = encode_message(message, json)
         check_payload(channel, payload, self.message_limit)
         sender = ""
         if exclude is not None:
@@ -293,7 +288,11 @@ class Bus:
     # Members.
 
     async def join(
-        self, member: Member, channels: Mapping[str, Position | str | None], last: int = 0
+        self,
+        member: Member,
+        channels: Mapping[str, Position | str | None],
+        last: int = 0,
+        identity: Identity | None = None,
     ) -> dict[str, Joined]:
         """Add a member to channels, and return how each was joined; all of them, or none.
 
@@ -301,6 +300,7 @@ class Bus:
             member: who; one who is a member already begins anew.
             channels: names, each with the place after which it has missed messages, or None.
             last: how many of the last messages it is to get if it is new, or if not all can be given that it missed.
+            identity: who it is, for the channels with presence.
 
         Raises:
             InvalidChannel, TooManyChannels: it is not possible.
@@ -311,7 +311,7 @@ class Bus:
         try:
             for channel, since in channels.items():
                 answers[channel] = loop.create_future()
-                self.start_join(member, channel, functools.partial(_answer, answers[channel]), since, last)
+                self.start_join(member, channel, functools.partial(_answer, answers[channel]), since, last, identity)
             return {channel: await answer for channel, answer in answers.items()}
         except BaseException:
             for channel, answer in answers.items():
@@ -321,37 +321,59 @@ class Bus:
             raise
 
     def start_join(
-        self, member: Member, channel: str, done: Done, since: Position | str | None = None, last: int = 0
+        self,
+        member: Member,
+        channel: str,
+        done: Done,
+        since: Position | str | None = None,
+        last: int = 0,
+        identity: Identity | None = None,
     ) -> None:
         """Add a member to a channel, without waiting: `done` takes the answer, before the first message.
 
         Args:
-            member, channel, since, last: as for `join()`.
+            member, channel, since, last, identity: as for `join()`.
             done: called with a `Joined` or a `BusError`, perhaps before this returns.
 
         Raises:
             InvalidChannel, TooManyChannels: it is not possible.
         """
         loop = self._open()
-        if channel != CONTROL:
+        if channel not in (CONTROL, PRESENCE):
             check_name(channel)
+        if self._present.opens(channel):
+            done = functools.partial(self._answered, done, member, channel, identity)
         self._topics.join(channel, member, done, loop.time(), since, last)
-        self._membership_changed()
+        self._present.changed()
+        self._soon()
 
-    def leave(self, member: Member, channel: str) -> None:
-        """Remove a member from a channel, if it is one."""
+    def _answered(
+        self, done: Done, member: Member, channel: str, identity: Identity | None, answer: Joined | BusError
+    ) -> None:
+        """Give a member its answer, and then its name; who cannot join is not there."""
+        done(answer)
+        if isinstance(answer, BusError):
+            self._present.leave(channel, member)
+        elif identity is not None:
+            self._present.enter(channel, member, identity)
+
+    def leave(self, member: Member, channel: str, *, returns: bool = False, removed: bool = False) -> None:
+        """Remove a member from a channel, if it is one.
+
+        Args:
+            member, channel: who, from where.
+            returns: whether it is expected to join again, perhaps in another process.
+            removed: whether it is not wanted back.
+        """
         if self._loop is not None and self._topics.leave(channel, member, self._loop.time()):
-            self._membership_changed()
+            self._present.leave(channel, member, returns=returns, removed=removed)
+            self._soon()
 
     def drained(self, member: Member, channel: str) -> None:
         """Take it that a member, whose `deliver` returned False, has room for more."""
         if not self._closed:
             self._topics.drained(channel, member)
             self._soon()
-
-    def _membership_changed(self) -> None:
-        self._changed.set()
-        self._soon()
 
     def subscribe(self, channel: str, since: Position | str | None = None, last: int = 0) -> Subscription:
         """Return an iterator over a channel's messages, to be entered with `async with`.
@@ -392,19 +414,28 @@ class Bus:
             raise ValueError(f"code must be a close code, 1000 to 4999, not {code!r}")
         if len(reason.encode()) > 123:
             raise ValueError("reason must have at most 123 bytes in UTF-8")
-        payload = msgspec.json.encode(_Order(channel, int(code), reason))
+        payload = Order(channel, int(code), reason).encode()
         await self._publish(Publication(CONTROL, payload, True), 5.0)
 
-    def obey(self, message: Message) -> None:
-        """Do what another process, or this one, tells all of them."""
-        try:
-            order = msgspec.json.decode(message.payload, type=_Order)
-        except msgspec.MsgspecError as exc:
-            self.logger.warning("an order of the bus makes no sense: %s", exc)
-            return
-        if order.close is not None:
-            for member in self._topics.members_of(order.close):
-                member.close(order.code, order.reason)
+    async def leave_members(self, channel: str, member: str | None = None) -> None:
+        """Have members leave a channel, in all processes; their connections stay open.
+
+        Args:
+            channel: its name.
+            member: the name of those who are to leave; None: all.
+
+        Raises:
+            InvalidChannel, TypeError, ValueError: for a wrong argument.
+            BusError: the channel has no presence, so that members have no names.
+            BusDown, BusBusy: they cannot be told.
+        """
+        self._open()
+        check_name(channel)
+        if member is not None:
+            Identity(member)  # raises if it is none
+            self.must_have_presence([channel])
+        payload = Order(leave=channel, member=member).encode()
+        await self._publish(Publication(CONTROL, payload, True), 5.0)
 
     # What there is.
 
@@ -444,27 +475,32 @@ class Bus:
         """
         self._open()
         check_name(channel)
-        present = await self._broker.present(channel)
-        here = self._topics.members(channel) - self._snapshot.get(channel, 0)
-        return max(0, present.connections + here)
+        return await self._present.members(channel)
 
-    async def _beat(self) -> None:
-        """Tell who is in which channel, from time to time and soon after changes."""
-        while True:
-            if len(self._topics) > BEAT_SOON_CHANNELS:
-                await asyncio.sleep(BEAT)
-            else:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(BEAT):
-                        await self._changed.wait()
-                await asyncio.sleep(BEAT_SOON)
-            self._changed.clear()
-            snapshot = self._topics.snapshot()
-            try:
-                await self._broker.beat({channel: Presence(count) for channel, count in snapshot.items()})
-            except BusDown:
-                continue  # those of others end by themselves
-            self._snapshot = snapshot
+    async def presence(self, channel: str) -> dict[str, Any]:
+        """Return who is in a channel, of all processes: the members' names, each with what is known of it.
+
+        Raises:
+            InvalidChannel: it is no channel.
+            TooManyMembers: there are more than 1,000, of which there is no list.
+            BusError: the channel has no presence.
+            BusDown: the engine is away.
+        """
+        names = await self.names(channel)
+        return {name: msgspec.json.decode(info) for name, info in names.items()}
+
+    async def names(self, channel: str) -> dict[str, bytes]:
+        """Return who is in a channel, as `presence()`, with what is known of each as JSON."""
+        self._open()
+        check_name(channel)
+        self.must_have_presence([channel])
+        return await self._present.names(channel)
+
+    def must_have_presence(self, channels: Collection[str]) -> None:
+        """Raise BusError if none of the channels has presence."""
+        if channels and not any(self._policies.of(channel).presence for channel in channels):
+            names = ", ".join(list(channels)[:3])
+            raise BusError(f"{names}: there is no presence: declare a Channel(presence=True) for the prefix")
 
     # The engine.
 
@@ -479,6 +515,8 @@ class Bus:
             self.logger.log(level, "the bus is %s%s", state.kind, f": {state.reason}" if state.reason else "")
         self.state = state
         self._topics.told(state, self._loop.time())
+        if state.kind == "again":
+            self._present.again()
         self._soon()
 
     def _soon(self) -> None:
@@ -542,27 +580,6 @@ class Bus:
                 return await broker.tops(request.channels)
 
 
-class _Control:
-    """The member of the channel in which processes tell each other what to do."""
-
-    def __init__(self, bus: Bus) -> None:
-        self.sender = ""
-        self._bus = bus
-
-    def can_take(self, message: Message) -> bool:
-        return True
-
-    def deliver(self, message: Message) -> bool:
-        self._bus.obey(message)
-        return True
-
-    def gap(self, gap: Gap) -> None:
-        """Nothing can be done about it."""
-
-    def close(self, code: int, reason: str) -> None:
-        """It ends with the bus."""
-
-
 def _answer(future: asyncio.Future[Joined], answer: Joined | BusError) -> None:
     if future.done():
         return
@@ -570,23 +587,6 @@ def _answer(future: asyncio.Future[Joined], answer: Joined | BusError) -> None:
         future.set_exception(answer)
     else:
         future.set_result(answer)
-
-
-def _encode(message: Any, json: bool) -> tuple[bytes, bool, bool]:
-    """Return the bytes of a message, whether they are a text, and whether they are JSON."""
-    if isinstance(message, str):
-        payload, text = message.encode(), True
-    elif isinstance(message, bytes | bytearray | memoryview):
-        payload, text = bytes(message), False
-    else:
-        return msgspec.json.encode(message), True, True
-    if json:
-        try:
-            msgspec.json.decode(payload)
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
-            raise ValueError(f"json=True, and the message isn't JSON: {exc}") from None
-        text = True
-    return payload, text, json
 
 
 def _wrong_exclude(exclude: Any) -> str:

@@ -5,7 +5,8 @@
     frame       {"id": 1, "joined": {"chat:7": {"at": "Kd83aQ2f.1041", "resumed": "full", "missed": 3}}}
                 {"c": "chat:7", "o": 1042, "d": ...}    {"gap": "chat:7", "at": "Kd83aQ2f.1050", ...}
                 {"id": 2, "at": "Kd83aQ2f.1043"}        {"id": 2, "error": "denied"}
-                {"left": "chat:7", "why": "denied"}     {"in": "chat:7", "m": "u1", "i": {}}
+                {"left": "chat:7", "why": "denied"}     {"id": 3, "count": 2, "presence": {"u1": {}}}
+                {"in": "chat:7", "m": "u1", "i": {}}    {"out": "chat:7", "m": "u1"}    {"presence": "chat:7"}
 
 A join is answered channel by channel: in one frame, or, where messages of a channel cannot wait for the others, in
 several with the same id. Each answer comes before the first message of its channel.
@@ -24,7 +25,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ..channels import Gap, Joined, Message, Position
+from ..channels import Gap, Joined, Message, Position, PresenceEvent
 from ..exceptions import BusBusy, BusDown, BusError, InvalidChannel, MessageTooBig, TooManyChannels
 
 __all__ = [
@@ -41,10 +42,10 @@ __all__ = [
     "decode_frame",
     "encode_command",
     "error_frame",
+    "event_frame",
     "gap_frame",
     "joined_frame",
     "left_frame",
-    "member_frame",
     "message_frame",
     "presence_frame",
     "published_frame",
@@ -367,13 +368,16 @@ def left_frame(channel: str, why: str) -> bytes:
     return _object({"left": channel, "why": why})
 
 
-def member_frame(channel: str, member: str, info: bytes | None, came: bool) -> bytes:
-    """Return the frame that tells who came or went."""
-    return _object({"in" if came else "out": channel, "m": member, "i": msgspec.Raw(info) if came and info else None})
+def event_frame(event: PresenceEvent) -> bytes:
+    """Return the frame that tells who came or went, or that a client is to ask again who is there."""
+    if event.kind == "changed":
+        return _object({"presence": event.channel})
+    info = msgspec.Raw(event.payload) if event.kind == "in" and event.payload != b"null" else None
+    return _object({event.kind: event.channel, "m": event.member, "i": info})
 
 
 def presence_frame(id: int | None, count: int, members: Mapping[str, bytes] | None) -> bytes:
-    """Return the frame that answers who is in a channel."""
+    """Return the frame that answers who is in a channel; without names, if they are not listed."""
     who = None if members is None else {name: msgspec.Raw(info or b"null") for name, info in members.items()}
     return _object({"id": id, "count": count, "presence": who})
 
@@ -417,7 +421,7 @@ class Frame(msgspec.Struct, rename={"from_": "from", "in_": "in"}):
     m: str | None = None
     i: Any = None
     count: int | None = None
-    presence: dict[str, Any] | None = None
+    presence: dict[str, Any] | str | None = None
     error: str | None = None
     retry: float | None = None
 

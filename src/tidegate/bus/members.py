@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, Protocol
 
-from ..channels import Gap, Message
+from ..channels import Gap, Message, PresenceEvent
 
 __all__ = ["GONE", "Member", "MemberTable", "Members"]
 
@@ -46,8 +46,16 @@ class Member(Protocol):
         """Take a notice that messages are missing."""
         ...
 
+    def presence(self, event: PresenceEvent) -> None:
+        """Take a notice that a member came to a channel, or went."""
+        ...
+
     def close(self, code: int, reason: str) -> None:
         """End: the members of a channel are closed."""
+        ...
+
+    def remove(self, channel: str) -> None:
+        """Leave a channel: it is to have this member no more."""
         ...
 
 

@@ -6,15 +6,20 @@ What must not live here: who may join or publish, which the application is asked
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from ..channels import RESERVED, Channel, check_channels, name_fault
 from ..exceptions import InvalidChannel, MessageTooBig
 
-__all__ = ["CONTROL", "KEY_BYTES", "Policies", "check_key", "check_name", "check_payload"]
+__all__ = ["CONTROL", "KEY_BYTES", "PRESENCE", "Policies", "check_key", "check_name", "check_payload", "encode_message"]
 
 CONTROL: Final = f"{RESERVED}control"
 """Channel of what processes tell each other about members."""
+
+PRESENCE: Final = f"{RESERVED}presence"
+"""Channel in which processes tell each other of which channels they have told the engine other names."""
 
 KEY_BYTES: Final = 128
 """Bytes of a publisher's key in UTF-8: engines keep keys for minutes."""
@@ -44,6 +49,11 @@ class Policies:
     def declared(self) -> dict[str, Channel]:
         """The policy of each prefix, that of the rest and of the bus's own channels included."""
         return {**dict(self._declared), "": self._default}
+
+    @property
+    def has_presence(self) -> bool:
+        """Whether a channel may have presence."""
+        return self._default.presence or any(policy.presence for _, policy in self._declared)
 
     def of(self, channel: str) -> Channel:
         """Return the policy of a channel."""
@@ -94,3 +104,24 @@ def check_key(key: str | None) -> None:
     size = len(key.encode(errors="surrogatepass"))
     if not 1 <= size <= KEY_BYTES:
         raise ValueError(f"key must have 1 to {KEY_BYTES} bytes in UTF-8, not {size}")
+
+
+def encode_message(message: Any, json: bool) -> tuple[bytes, bool, bool]:
+    """Return the bytes of a message, whether they are a text, and whether they are JSON.
+
+    Raises:
+        TypeError, ValueError: it cannot be published.
+    """
+    if isinstance(message, str):
+        payload, text = message.encode(), True
+    elif isinstance(message, bytes | bytearray | memoryview):
+        payload, text = bytes(message), False
+    else:
+        return msgspec.json.encode(message), True, True
+    if json:
+        try:
+            msgspec.json.decode(payload)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
+            raise ValueError(f"json=True, and the message isn't JSON: {exc}") from None
+        text = True
+    return payload, text, json

@@ -12,7 +12,7 @@ from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from ..channels import Channel, Gap, Joined, Message, Position
+from ..channels import Channel, Gap, Joined, Message, Position, PresenceEvent
 from ..exceptions import BusDown, BusError
 from .tail import OVERHEAD
 
@@ -32,7 +32,7 @@ class _Bus(Protocol):
     def start_join(
         self, member: Member, channel: str, done: Done, since: Position | str | None = None, last: int = 0
     ) -> None: ...
-    def leave(self, member: Member, channel: str) -> None: ...
+    def leave(self, member: Member, channel: str, *, returns: bool = ..., removed: bool = ...) -> None: ...
     def drained(self, member: Member, channel: str) -> None: ...
     def enter(self, subscription: Subscription) -> None: ...
     def exit(self, subscription: Subscription) -> None: ...
@@ -178,6 +178,14 @@ class Subscription:
         self._queue.append(gap)
         self._at = gap.position
         self._wanted.set()
+
+    def presence(self, event: PresenceEvent) -> None:
+        """Say nothing of it: an iterator gives messages, and `presence()` says who is there."""
+
+    def remove(self, channel: str) -> None:
+        """End the iteration: the channel is to have this member no more."""
+        self.end(BusError(f"{channel} has been left: its members were removed"))
+        self._bus.leave(self, channel, removed=True)
 
     def close(self, code: int, reason: str) -> None:
         """End the iteration: the members of the channel are closed."""
