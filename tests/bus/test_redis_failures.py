@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 
+import psutil
 import pytest
 
 from tests.bus.contract import POLICIES, Peer, numbers, payloads
@@ -413,6 +414,38 @@ async def test_a_connection_that_is_killed(kind: str, server: RedisServer, links
     await publish(two, "h:1", 1, 3)
     assert await one.payloads(3) == numbers(1, 3)
     assert await stored(one, "h:1", top) == numbers(1, 3)
+
+
+async def test_links_that_were_lost_leave_no_connections(server: RedisServer, links: Peers) -> None:
+    one = await links.start(server.url)
+    names = [f"h:{number}" for number in range(1500)]
+    await one.broker.subscribe(names)
+    process = psutil.Process()
+    descriptors = process.num_fds()
+    for generation in range(2, 8):
+        server.command("CLIENT", "KILL", "TYPE", "pubsub" if generation % 2 else "normal")
+        while (await one.told("down", "again")).generation < generation:
+            await asyncio.sleep(0.01)
+    listed = server.command("CLIENT", "LIST").decode().splitlines()
+    ours = [line for line in listed if f"name=tidegate:{process.pid}:" in line]
+    assert sorted("sub=1501" in line for line in ours) == [False, True]
+    assert process.num_fds() <= descriptors + 1
+
+
+async def test_sentinels_say_where_the_master_is(server: RedisServer, links: Peers) -> None:
+    with Sentinel(server, "requirepass secret") as sentinel:
+        away = "127.0.0.1:1"
+        options = "sentinel_password=secret"
+        one = await links.start(f"redis+sentinel://{away},127.0.0.1:{sentinel.port}/it/2?{options}")
+        await one.broker.subscribe(["h:1"])
+        await one.publish("h:1", b"a")
+        assert await one.payloads(1) == [b"a"]
+        assert server.command("DBSIZE") == 0  # all of it is in database 2
+        for path, words in (("other?" + options, "master of other$"), ("it", "master of it")):
+            url = f"redis+sentinel://127.0.0.1:{sentinel.port}/{path}"
+            with pytest.raises(BusDown, match=f"no sentinel of 127.0.0.1:{sentinel.port} knows a {words}"):
+                await links.start(url)
+        await one.broker.close()
 
 
 @pytest.mark.usefixtures("quick")
