@@ -18,7 +18,7 @@ import pytest
 from tests.bus.contract import POLICIES, Peer, numbers, payloads
 from tests.support.harness import ROOT
 from tests.support.patience import PATIENCE
-from tests.support.redis_server import RedisServer, Relay, Sentinel
+from tests.support.redis_server import RedisServer, Relay, Sentinel, free_port
 from tidegate.bus import redis, redis_connection, redis_link
 from tidegate.bus.base import Presence, Publication
 from tidegate.bus.bus import Bus
@@ -306,7 +306,7 @@ async def test_a_full_server_refuses_and_takes_the_next_in_order(server: RedisSe
     [
         (["maxmemory-policy allkeys-lru"], "", r"\(maxmemory-policy allkeys-lru\): set noeviction, or accept"),
         (["maxmemory-policy volatile-ttl"], "", "throws away what is stored"),
-        (["cluster-enabled yes"], "", "is a node of a cluster"),
+        (["cluster-enabled yes", f"cluster-port {free_port()}"], "", "is a node of a cluster"),
         (["requirepass secret"], "", "refuses the user or the password in the URL of the bus"),
         (["user default off", "user ada on >secret ~* resetchannels +@all"], "ada", "does not allow this user"),
     ],
