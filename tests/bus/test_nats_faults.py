@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.bus.contract import POLICIES, Peer, numbers, payloads
-from tests.support.nats_server import NatsServer, nats_server
+from tests.support.nats_server import NatsServer, nats_cluster, nats_server
 from tests.support.patience import PATIENCE
 from tests.support.redis_server import Relay
 from tidegate.bus import nats, nats_link
@@ -358,3 +358,41 @@ async def test_a_bus_that_is_refused_says_why(server: NatsServer) -> None:
         await Peer(NatsBroker(f"{server.url}/c?storage=memory", Policies(POLICIES))).start()
     with pytest.raises(BusError, match=r"JetStream does not create the stream TG_d_\w+: "):
         await Peer(NatsBroker(f"{server.url}/d?replicas=3", Policies(POLICIES))).start()
+
+
+@pytest.mark.slow
+async def test_a_cluster_that_loses_a_server_goes_on(
+    tmp_path: Path, links: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats, "RETRY", (0.05, 0.5))
+    with nats_cluster(tmp_path / "nats") as servers:
+        hosts = [f"127.0.0.1:{server.port}" for server in servers]
+
+        async def start(first: int) -> Peer:
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    try:
+                        order = ",".join(hosts[first:] + hosts[:first])
+                        return await links.start(f"nats://{order}/c?replicas=3")
+                    except BusError:  # it has no leader yet
+                        await asyncio.sleep(0.2)
+
+        one, two = await start(0), await start(1)
+        (top,) = await one.broker.subscribe(["many:1"])
+        await publish(two, "many:1", 1, 20)
+        assert await stored(one, "many:1", top) == numbers(1, 20)
+        part = await one.broker.read("many:1", None, 3)
+        assert payloads(part.messages) == numbers(18, 20)
+        assert (await one.broker.read("many:2", top)).complete
+        task = asyncio.create_task(publish(two, "many:1", 21, 60))
+        servers[0].end(signal.SIGKILL)
+        await task
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    assert await stored(one, "many:1", top) == numbers(1, 60)
+                    break
+                except BusDown:
+                    await asyncio.sleep(0.1)
+        epoch = top.epoch if top is not None else ""
+        assert {message.position.epoch for message in one.messages if message.position} == {epoch}

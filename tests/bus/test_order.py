@@ -261,3 +261,18 @@ def test_a_history_that_another_worker_declares_is_followed() -> None:
     assert member.got == [5, 6, 7]
     worker.topics.deliver([Message("c", b"plain")])
     assert member.got == [5, 6, 7, b"plain"]
+
+
+def test_a_position_that_moved_without_messages_is_no_hole(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a channel has numbers of a stream in which others are."""
+    member = worker.join()
+    epoch = worker.place(0).epoch
+    monkeypatch.setattr(worker.engine, "top", lambda channel: Position(epoch, 7))
+    monkeypatch.setattr(worker.engine, "read", lambda *_: Slice([], Position(epoch, 7), True))
+    worker.again()
+    worker.work()
+    assert member.got == []
+    assert worker.topics.position("c") == Position(epoch, 7)
+    assert (len(worker.reads), worker.topics.counts.told) == (1, 0)
+    worker.topics.deliver([Message("c", b"", position=Position(epoch, 9), previous=7)])
+    assert member.got == [9]

@@ -9,7 +9,7 @@ import pytest
 
 from tests.bus.desk import Member, Worker
 from tidegate.bus import topic
-from tidegate.bus.base import State
+from tidegate.bus.base import Slice, State
 from tidegate.bus.members import MemberTable
 from tidegate.bus.order import TURN
 from tidegate.channels import Channel, Gap, Message, Position
@@ -601,3 +601,19 @@ def test_resumes_are_counted(worker: Worker) -> None:
     counts = worker.topics.counts
     assert counts.resumes == {"new": 1, "full": 1, "partial": 0, "failed": 1}
     assert counts.resumed_messages == 2
+
+
+def test_a_place_at_which_nothing_is_is_one_to_resume_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether this worker has come to it, or began after it."""
+    worker = Worker()
+    epoch = worker.place(0).epoch
+    number = 7
+    monkeypatch.setattr(worker.engine, "top", lambda channel: Position(epoch, number))
+    monkeypatch.setattr(worker.engine, "read", lambda *_: Slice([], Position(epoch, number), True))
+    worker.join()
+    number = 12
+    for since in (3, 7, 9, 12):
+        member = worker.join(Position(epoch, since), member=Member(f"since {since}"))
+        assert (member.joined.resumed, member.joined.missed, member.got) == ("full", 0, [])
+    worker.topics.deliver([Message("c", b"", position=Position(epoch, 15), previous=12)])
+    assert member.got == [15]

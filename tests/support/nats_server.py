@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.support.patience import PATIENCE
 
-__all__ = ["NatsServer", "nats_server"]
+__all__ = ["NatsServer", "nats_cluster", "nats_server"]
 
 COMMAND = "nats-server"
 
@@ -69,6 +69,30 @@ class NatsServer:
             process.send_signal(signal.SIGCONT)
             process.send_signal(number)
             process.wait(PATIENCE)
+
+
+@contextmanager
+def nats_cluster(folder: Path) -> Iterator[list[NatsServer]]:
+    """Run three servers that store each message on all of them."""
+    ports = [_free_port() for _ in range(3)]
+    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
+    servers = [
+        NatsServer(
+            folder / f"s{number}",
+            [
+                f"server_name: s{number}",
+                f'cluster {{ name: c, listen: "127.0.0.1:{port}", routes: [{routes}], no_advertise: true }}',
+            ],
+        )
+        for number, port in enumerate(ports)
+    ]
+    try:
+        for server in servers:
+            server.start()
+        yield servers
+    finally:
+        for server in servers:
+            server.end()
 
 
 @contextmanager

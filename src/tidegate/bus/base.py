@@ -61,7 +61,8 @@ class Slice(NamedTuple):
 
     Attributes:
         messages: in order, each following the one before.
-        top: the position of the channel at that moment.
+        top: the position of the channel at that moment; if nothing is missing and there are no messages, nothing is
+            between the place that was asked for and this, though its offset may be greater.
         complete: whether nothing is missing between the place that was asked for and the first of `messages`, or `top`
             if there are none. False if the place is in another epoch than `top`, or above it.
     """
