@@ -118,6 +118,30 @@ def test_it_shows_how_many_are_there(demo: Daemon, page: Page, context: BrowserC
 
 
 @pytest.mark.slow
+def test_it_shows_who_is_there_and_is_quiet_while_workers_are_replaced(
+    demo: Daemon, page: Page, context: BrowserContext
+) -> None:
+    later = tab(demo, context)
+    names = sorted(one.input_value("#name") for one in (page, later))
+    for one in (page, later):
+        expect(one.locator("#names")).to_have_text(", ".join(names))
+    said = page.locator("#events")
+    expect(said).to_contain_text(f"{later.input_value('#name')} is here")
+    demo.signal(signal.SIGHUP)
+    expect(said).to_contain_text("resumed: nothing is missing")
+    expect(later.locator("#events")).to_contain_text("resumed: nothing is missing")
+    page.fill("#name", "Ann")
+    page.press("#name", "Tab")
+    for one in (page, later):
+        expect(one.locator("#names")).to_contain_text("Ann")
+    gone = later.input_value("#name")
+    later.close()
+    expect(said).to_contain_text(f"{gone} has gone")
+    assert page.locator("#events").inner_text().count(f"{gone} has gone") == 1
+    assert page.locator("#events").inner_text().count(f"{gone} is here") <= 1
+
+
+@pytest.mark.slow
 def test_it_says_what_to_try(page: Page, demo: Daemon) -> None:
     program, *arguments = shlex.split(page.inner_text("#reload"))
     assert program.endswith("tidegate")

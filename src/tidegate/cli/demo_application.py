@@ -21,8 +21,9 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
-from tidegate import App, BusError, Channel, Headers, Response, channel_handler, javascript, members, publish
+from tidegate import App, BusError, Channel, Headers, Identity, Response, channel_handler, javascript, members, publish
 
 if TYPE_CHECKING:
     from tidegate import Request, ServerConnection
@@ -45,14 +46,21 @@ WEEK = 7 * 24 * 3600.0
 # This works for what can be counted, on engines whose offsets have no holes: all but nats://. See "State" in
 # deploy/guides/channels.md for what else there is.
 CHANNELS = {
-    "chat:": Channel(history=200, keep=WEEK),
+    "chat:": Channel(history=200, keep=WEEK, presence=True),
     "count:": Channel(history=1, keep=WEEK, recover="latest"),
     # A channel of a tab has no policy, hence no history: what is answered there is of this moment only.
 }
 
 
-def may_join(websocket: ServerConnection, channel: str, since: str | None) -> bool:
-    """Let each client join the channels that there are, and channels of tabs."""
+def may_join(websocket: ServerConnection, channel: str, since: str | None) -> bool | Identity:
+    """Let each client join the channels that there are, and channels of tabs: the chat by the name in its URL.
+
+    An application that knows its users names them itself.
+    """
+    if channel == CHAT and websocket.request is not None:
+        name = parse_qs(urlsplit(websocket.request.path).query).get("name", [""])[0].strip()[:NAME_LENGTH]
+        if name and name.isprintable():
+            return Identity(name)
     return channel in (CHAT, *COUNTERS) or channel.startswith(TAB)
 
 
