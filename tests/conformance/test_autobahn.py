@@ -1,5 +1,7 @@
 """RFC 6455 and RFC 7692, judged by the Autobahn test suite: its fuzzing client against the running daemon.
 
+Two applications are served to it, a handler and an ASGI application.
+
 What must not live here: how the suite is run (autobahn.py), its cases (cases.py), our client (test_autobahn_client.py).
 """
 
@@ -18,10 +20,22 @@ from tests.support.harness import ECHO, Daemon
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[Daemon]:
+ASGI = """
+    async def handler(scope, receive, send):
+        if scope["type"] == "lifespan":
+            return
+        while (event := await receive())["type"] != "websocket.disconnect":
+            if event["type"] == "websocket.connect":
+                await send({"type": "websocket.accept"})
+            else:
+                await send({**event, "type": "websocket.send"})
+"""
+
+
+@pytest.fixture(scope="module", params=[ECHO, ASGI], ids=["handler", "asgi"])
+def daemon(request: pytest.FixtureRequest) -> Iterator[Daemon]:
     """An echo server as people run it, but for the size of the messages that it takes."""
-    with Daemon(ECHO, "--max-size", str(MAX_SIZE), workers=2) as daemon:
+    with Daemon(request.param, "--max-size", str(MAX_SIZE), workers=2) as daemon:
         yield daemon
         assert daemon.poll() is None
         assert "Traceback" not in daemon.log

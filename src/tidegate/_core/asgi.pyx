@@ -12,7 +12,7 @@ import inspect
 
 cimport cython
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_CheckExact, PyDict_GetItem
+from cpython.dict cimport PyDict_CheckExact, PyDict_GetItemWithError, PyDict_Size
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
 
@@ -91,18 +91,20 @@ cdef class Send(Awaitable):
         return Awaitable.send_step(self, result)
 
 
-cdef object payload_of(object event):
+cdef inline object payload_of(object event):
     """Return the payload of an event that sends a message; None for another event, and for one that is not right."""
     cdef PyObject *kind
     cdef PyObject *text
     cdef PyObject *data
     if not PyDict_CheckExact(event):
         return None
-    kind = PyDict_GetItem(event, "type")
+    kind = PyDict_GetItemWithError(event, "type")
     if kind is NULL or <object> kind != "websocket.send":
         return None
-    text = PyDict_GetItem(event, "text")
-    data = PyDict_GetItem(event, "bytes")
+    text = PyDict_GetItemWithError(event, "text")
+    if text is not NULL and PyDict_Size(event) == 2 and PyUnicode_CheckExact(<object> text):
+        return <object> text
+    data = PyDict_GetItemWithError(event, "bytes")
     if text is NULL or <object> text is None:
         return <object> data if data is not NULL and PyBytes_CheckExact(<object> data) else None
     if (data is NULL or <object> data is None) and PyUnicode_CheckExact(<object> text):
