@@ -155,7 +155,7 @@ async def test_middleware_mounts_and_urls() -> None:
 # FastAPI
 
 
-async def test_dependencies() -> None:
+async def test_dependencies_of_fastapi() -> None:
     async with asgi_serving(application()) as made:
         async with connect(made.uri + "items/1?token=t") as client:
             assert await client.recv() == "t 2"
