@@ -15,6 +15,6 @@ import uvloop
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """What pytest-asyncio runs a coroutine test on."""
     factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
-    if item.path.name in ("test_nats.py", "test_redis.py"):
+    if item.path.name in ("test_nats.py", "test_redis.py") and "TestContract" in item.nodeid:
         factories["uvloop"] = uvloop.new_event_loop
     return factories

@@ -107,4 +107,4 @@ async def test_keys_are_remembered_for_minutes_and_in_bounds(monkeypatch: pytest
 
 
 def test_any_order_of_verbs() -> None:
-    check_engine(lambda: peers(lambda policies: MemoryBroker("memory://", policies)), 40)
+    check_engine(lambda: peers(lambda policies: MemoryBroker("memory://", policies)), 15)

@@ -147,12 +147,13 @@ async def test_tls(tmp_path: Path) -> None:
             await Peer(RedisBroker(f"rediss://localhost:{port}?ssl_ca_certs=/nowhere", Policies())).start()
 
 
-def test_any_order_of_verbs(server: RedisServer) -> None:
+@pytest.mark.parametrize("examples", [5, pytest.param(200, marks=pytest.mark.slow)])
+def test_any_order_of_verbs(examples: int, server: RedisServer) -> None:
     def connecting() -> AbstractAsyncContextManager[Connect]:
         url = f"{server.url}?bus=test{next(_numbers)}"
         return peers(lambda policies: RedisBroker(url, policies))
 
-    check_engine(connecting, 25)
+    check_engine(connecting, examples)
 
 
 @given(data=st.binary(max_size=64), version=st.booleans())

@@ -177,6 +177,7 @@ async def test_it_is_closed_while_messages_wait_for_a_server(server: RedisServer
     assert isinstance(result, BusDown)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 async def test_a_process_that_is_busy_for_long_has_not_lost_its_link(
     server: RedisServer, links: Peers, monkeypatch: pytest.MonkeyPatch
@@ -196,6 +197,7 @@ async def test_a_process_that_is_busy_for_long_has_not_lost_its_link(
     assert [state.kind for state in one.states] == ["up"]
 
 
+@pytest.mark.slow
 async def test_thousands_that_are_not_acknowledged_are_sent_again_at_once(server: RedisServer, links: Peers) -> None:
     one = await links.start(server.url)
     (top,) = await one.broker.tops(["many:1"])
@@ -381,6 +383,7 @@ async def test_a_master_that_becomes_a_replica_is_no_server(server: RedisServer,
         await one.broker.close()
 
 
+@pytest.mark.slow
 async def test_replicas_have_what_is_acknowledged(
     server: RedisServer, links: Peers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -416,6 +419,7 @@ async def test_a_connection_that_is_killed(kind: str, server: RedisServer, links
     assert await stored(one, "h:1", top) == numbers(1, 3)
 
 
+@pytest.mark.slow
 async def test_links_that_were_lost_leave_no_connections(server: RedisServer, links: Peers) -> None:
     one = await links.start(server.url)
     names = [f"h:{number}" for number in range(1500)]
