@@ -80,7 +80,21 @@ async def test_what_makes_no_sense_is_dropped_and_complained_of_once(
         await one.publish("h:1", b"a")
         assert await one.payloads(1) == [b"a"]
         assert [state.kind for state in one.states] == ["up"]
-    assert sum("make no sense" in record.getMessage() for record in caplog.records) == 1
+    assert sum("not as they should be" in record.getMessage() for record in caplog.records) == 1
+
+
+async def test_a_publisher_that_declares_other_channels_is_complained_of(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with peers(lambda policies: RedisBroker(url, policies)) as connect:
+        one = await connect()
+        await one.broker.subscribe(["h:1"])
+        other = Peer(RedisBroker(url, Policies()))
+        await other.start()
+        assert await other.publish("h:1", b"a") == [None]
+        assert await one.payloads(1) == [b"a"]
+        await other.broker.close()
+    assert "in h:1: it is not stored: its publisher declares other channels" in caplog.text
 
 
 async def test_keys_of_what_is_over_end_by_themselves(server: RedisServer, url: str) -> None:

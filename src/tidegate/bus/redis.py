@@ -224,9 +224,13 @@ class RedisBroker(Broker):
             channel = subscribed.get(wire)
             if channel is not None:
                 try:
-                    messages.append(unpack(channel, data))
+                    message = unpack(channel, data)
                 except (ValueError, struct.error) as error:
                     self._complain(channel, error)
+                    continue
+                if message.position is None and channel.policy.history:
+                    self._complain(channel, ValueError("it is not stored: its publisher declares other channels"))
+                messages.append(message)
         if not messages:
             return
         if self._early is not None:
@@ -237,11 +241,13 @@ class RedisBroker(Broker):
             self._deliver(messages)
 
     def _complain(self, channel: RedisChannel, error: Exception) -> None:
-        """Log that there is something else on the bus's channels; not each time."""
+        """Log that there is something on the bus's channels that is not to be there; not each time."""
         self._strange += 1
         now = self._loop.time()
         if now - self._complained > COMPLAINTS:
-            logger.warning("%d messages make no sense, the last one in %s: %s", self._strange, channel.name, error)
+            logger.warning(
+                "%d messages are not as they should be, the last one in %s: %s", self._strange, channel.name, error
+            )
             self._complained, self._strange = now, 0
 
     # Scripts.
