@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from tidegate._core.scoreboard import Scoreboard
-from tidegate.admin.live import EVENTS, HISTORY, Live, Pressure, Sampler, quantile
+from tidegate.admin.live import EVENTS, HISTORY, Live, Pressure, Sampler
 
 
 @pytest.fixture
@@ -96,24 +96,6 @@ def test_where_it_presses(board: Scoreboard, watcher: Sampler) -> None:
         limit_rejections=2,
         log_messages_dropped=9,
     )
-
-
-@pytest.mark.parametrize(
-    ("counts", "q", "expected"),
-    [
-        ([0, 0, 0, 0], 0.5, None),
-        ([10, 0, 0, 0], 0.5, 0.5),  # even from 0 to 1
-        ([0, 10, 0, 0], 1.0, 2.0),
-        ([5, 5, 0, 0], 0.5, 1.0),
-        ([5, 0, 5, 0], 0.9, 3.6),
-        ([0, 0, 0, 7], 0.5, 4),  # above the last bound: that is all that is known
-        ([0, 0, 5, 0], 0.0, 2.0),
-    ],
-)
-def test_quantile(counts: list[int], q: float, expected: float | None) -> None:
-    """Values lie evenly in their bucket; above the last bound, the quantile is that bound."""
-    found = quantile(q, (1, 2, 4), [*counts, 0, 0])
-    assert found == (expected if expected is None else pytest.approx(expected))
 
 
 def test_quantiles_forget(board: Scoreboard, watcher: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:

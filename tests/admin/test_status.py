@@ -47,6 +47,7 @@ def test_a_daemon_in_service(board: Scoreboard) -> None:
         "upgrades": {"success": 0, "failure": 0},
         "last_reload": None,
         "accept_queue": None,
+        "bus": None,
     }
     assert [(slot["slot"], slot["spawns"], slot["exits"], slot["backoff"]) for slot in slots] == [
         (0, 1, {}, 0.0),

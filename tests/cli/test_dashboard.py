@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from tidegate.admin.events import Event
-from tidegate.admin.live import Latency, Live, LiveWorker, Point, Pressure, Quantiles, Rates
+from tidegate.admin.live import Latency, Live, LiveWorker, Point, Pressure, Rates
+from tidegate.admin.quantiles import Quantiles
 from tidegate.admin.status import Connections, Totals
 from tidegate.cli.dashboard import DaemonState, Dashboard
 

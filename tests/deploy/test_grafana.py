@@ -64,7 +64,7 @@ def test_panels_fill_the_grid_without_overlap() -> None:
 def test_rows_are_in_the_order_of_an_operators_questions() -> None:
     rows = [panel["title"] for panel in BOARD["panels"] if panel["type"] == "row"]
     assert rows == [
-        *("At a glance", "Connections", "Traffic", "Health of connections", "Workers", "Kernel"),
+        *("At a glance", "Connections", "Traffic", "Health of connections", "Channels", "Workers", "Kernel"),
         "Reloads, upgrades and drains",
     ]
 

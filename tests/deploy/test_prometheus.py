@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.harness import ROOT, require
 from tests.support.patience import PATIENCE
-from tidegate._core.counters import CLOSE_CODES, HANDSHAKE_RESULTS, LIMITS
+from tidegate._core.counters import CLOSE_CODES, ENGINES, FIELDS, HANDSHAKE_RESULTS, LIMITS
 from tidegate._core.snapshot import EXIT_REASONS, STAGES
 from tidegate.metrics.catalog import CATALOG
 from tidegate.metrics.derived import BACKOFF
@@ -27,11 +27,21 @@ CONFIG = FOLDER / "prometheus.yml"
 DASHBOARD = ROOT / "grafana" / "dashboards" / "tidegate.json"
 
 KNOWN = {metric.full_name: metric for metric in CATALOG}
+
+
+def only_names(counter: str) -> tuple[str, ...]:
+    """Return the names of a counter that has one dimension."""
+    (names,) = FIELDS[counter].names
+    return names
+
+
 # Label -> its values, where they are a closed set.
 VALUES = {
     "stage": {*STAGES, BACKOFF},
     "reason": set(EXIT_REASONS),
-    "result": {*HANDSHAKE_RESULTS, "success", "failure"},
+    "result": {*HANDSHAKE_RESULTS, "success", "failure", *only_names("bus_resumes")},
+    "outcome": {*only_names("bus_gaps"), *only_names("bus_reads")},
+    "engine": set(ENGINES),
     "limit": set(LIMITS),
     "code": set(CLOSE_CODES),
     "state": {"handshaking", "open", "closing"},

@@ -73,7 +73,25 @@ static const double TG_OPERATIONS[TG_OPERATION_BOUNDS] = {0.1, 0.5, 1, 2.5, 5, 1
     X(log_messages_dropped, , "")                                                                                      \
     X(slow_consumers, [4], "close") /* with code 1013 */                                                               \
     X(gc_collections, [3], "0 1 2") /* generation */                                                                   \
-    X(http_requests, [8], "1xx 2xx 3xx 4xx 5xx") /* of an ASGI application, by status */
+    X(http_requests, [8], "1xx 2xx 3xx 4xx 5xx") /* of an ASGI application, by status */                               \
+    /* Channels, as one worker has them; what is missed is repaired, or the members are told. */                       \
+    X(bus_state_changes, [4], "up down again")                                                                         \
+    X(bus_published, , "")                                                                                             \
+    X(bus_publish_failures, [8], "busy down uncertain refused")                                                        \
+    X(bus_received, , "")                                                                                              \
+    X(bus_delivered, , "")                                                                                             \
+    X(bus_duplicates, , "")                                                                                            \
+    X(bus_gaps, [2], "repaired told")                                                                                  \
+    X(bus_resumes, [4], "new full partial failed")                                                                     \
+    X(bus_resumed_messages, , "")                                                                                      \
+    X(bus_reads, [2], "read failed")                                                                                   \
+    X(bus_dropped, [4], "subscription link") /* by an iterator that is not read, by the hub for a busy worker */       \
+    X(bus_closes, [8], "slow gap asked") /* members that were closed by their channels */                              \
+    /* The hub. */                                                                                                     \
+    X(hub_published, , "")                                                                                             \
+    X(hub_delivered, , "")                                                                                             \
+    X(journal_stored, , "")                                                                                            \
+    X(journal_evicted, [4], "space") /* before the policy of the channel said so */
 
 /* Histograms: X(name, bounds, how many of them, ticks of the sum in one of their unit). */
 #define TG_HISTOGRAMS(X)                                                                                               \
@@ -85,7 +103,10 @@ static const double TG_OPERATIONS[TG_OPERATION_BOUNDS] = {0.1, 0.5, 1, 2.5, 5, 1
     X(gc_pause, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS)                                                               \
     X(http_request_duration, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS)                                                  \
     X(message_size_received, TG_SIZES, TG_SIZE_BOUNDS, TG_BYTES) /* these two in the order of TG_RECEIVED, TG_SENT */  \
-    X(message_size_sent, TG_SIZES, TG_SIZE_BOUNDS, TG_BYTES)
+    X(message_size_sent, TG_SIZES, TG_SIZE_BOUNDS, TG_BYTES)                                                           \
+    X(bus_publish, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS) /* with history: until it is stored */                     \
+    X(bus_lag, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS)                                                                \
+    X(bus_fanout, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS)
 
 /* Gauges: X(name). What follows from here on does not outlive the worker. */
 #define TG_GAUGES(X)                                                                                                   \
@@ -94,14 +115,42 @@ static const double TG_OPERATIONS[TG_OPERATION_BOUNDS] = {0.1, 0.5, 1, 2.5, 5, 1
     X(connections_closing)                                                                                             \
     X(connections_http) /* that were handed to HTTP, for an ASGI application */                                        \
     X(send_queue_connections) /* those with more than their write_limit to be sent */                                  \
-    X(send_queue_bytes)       /* and how much that is */
+    X(send_queue_bytes)       /* and how much that is */                                                               \
+    X(bus_members)                                                                                                     \
+    X(bus_topics)                                                                                                      \
+    X(bus_subscriptions_pending)                                                                                       \
+    X(bus_queue_bytes) /* to the engine */                                                                             \
+    X(hub_links)                                                                                                       \
+    X(hub_queue_bytes) /* to all links */                                                                              \
+    X(hub_topics)                                                                                                      \
+    X(journal_messages)                                                                                                \
+    X(journal_bytes)
+
+#define TG_TEXT_BYTES 128
+typedef struct {
+    char text[TG_TEXT_BYTES]; /* UTF-8, and zeros */
+} tg_text;
+
+/* What had been counted at a time, from which one read tells what is going on. */
+typedef struct {
+    double at; /* CLOCK_MONOTONIC seconds; 0: never */
+    uint64_t published;
+    tg_histogram lag;
+} tg_window;
 
 /* What does not add up over rows: X(type, name). */
 #define TG_FACTS(X)                                                                                                    \
     X(double, heartbeat) /* CLOCK_MONOTONIC seconds of the worker's last tick */                                       \
     X(uint64_t, send_queue_max_bytes)                                                                                  \
     X(uint64_t, connections_max)        /* what the worker's open files allow */                                       \
-    X(uint64_t, connections_max_of_all) /* in the whole daemon; 0: no such limit */
+    X(uint64_t, connections_max_of_all) /* in the whole daemon; 0: no such limit */                                    \
+    X(uint64_t, bus_engine)   /* which of TG_ENGINES, from 1; 0: the worker has no bus */                              \
+    X(uint64_t, bus_up)                                                                                                \
+    X(uint64_t, bus_required) /* for the daemon to be ready */                                                         \
+    X(double, bus_changed_at) /* CLOCK_MONOTONIC seconds of the last change of bus_up */                               \
+    X(tg_text, bus_reason)    /* of being down */                                                                      \
+    X(tg_window, bus_window)  /* that of 10 to 20 s ago */                                                             \
+    X(tg_window, bus_next_window)
 
 /* ---- one row: written by its worker only, read by any process ---- */
 
@@ -169,6 +218,21 @@ static inline int tg_size_bucket(uint64_t size) {
 }
 
 #ifndef TIDEGATE_NO_METRICS
+/* Counts a message of a channel, that was published so many seconds ago. */
+static inline void tg_count_lag(tg_row *row, double lag) {
+    tg_observe(&row->bus_lag, TG_DURATIONS, TG_BOUNDS, lag);
+}
+
+/* Counts what was given to the members of this process at once, in so many seconds. */
+static inline void tg_count_fanout(tg_row *row, double seconds) {
+    tg_observe(&row->bus_fanout, TG_DURATIONS, TG_BOUNDS, seconds);
+}
+
+/* Counts a publication that took so many seconds to be stored. */
+static inline void tg_count_publish(tg_row *row, double seconds) {
+    tg_observe(&row->bus_publish, TG_DURATIONS, TG_BOUNDS, seconds);
+}
+
 /* Counts the payload of a data frame. */
 static inline void tg_count_bytes(tg_row *row, int direction, uint64_t size) { row->bytes[direction] += size; }
 
@@ -185,6 +249,9 @@ static inline void tg_count_handled(tg_row *row, double since) {
     tg_observe(&row->handler_duration, TG_DURATIONS, TG_BOUNDS, tg_now_about() - since);
 }
 #else
+static inline void tg_count_lag(tg_row *row, double lag) {}
+static inline void tg_count_fanout(tg_row *row, double seconds) {}
+static inline void tg_count_publish(tg_row *row, double seconds) {}
 static inline void tg_count_bytes(tg_row *row, int direction, uint64_t size) {}
 static inline void tg_count_message(tg_row *row, int direction, int opcode, uint64_t size) {}
 static inline void tg_count_handled(tg_row *row, double since) {}

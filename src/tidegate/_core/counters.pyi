@@ -1,5 +1,5 @@
-from collections.abc import Mapping
-from typing import Final, Literal, NamedTuple, final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Literal, NamedTuple, final
 
 HANDSHAKE_RESULTS: Final[tuple[str, ...]]
 RESULT_OF_STATUS: Final[dict[int, str]]
@@ -10,6 +10,14 @@ OPCODES: Final[tuple[str, ...]]
 LIMITS: Final[tuple[str, ...]]
 SLOW_ACTIONS: Final[tuple[str, ...]]
 GC_GENERATIONS: Final[tuple[str, ...]]
+ENGINES: Final[tuple[str, ...]]
+
+class BusState(NamedTuple):
+    engine: str
+    up: bool
+    required: bool
+    changed_at: float
+    reason: str
 
 class Field(NamedTuple):
     offset: int
@@ -52,6 +60,16 @@ class Row:
     def connections_max(self) -> tuple[int, int | None]: ...
     @connections_max.setter
     def connections_max(self, limits: tuple[int, int | None]) -> None: ...
+    def set(self, gauge: str, value: int) -> None: ...
+    def fanned_out(self, messages: Iterable[Any], began: float) -> None: ...
+    def published(self, seconds: float) -> None: ...
+    @property
+    def bus(self) -> BusState | None: ...
+    @bus.setter
+    def bus(self, state: BusState) -> None: ...
+    def begin_window(self, now: float) -> None: ...
+    @property
+    def bus_window(self) -> tuple[float, int, tuple[int, ...]]: ...
     def words(self, name: str) -> tuple[int, ...]: ...
 
 def current() -> Row: ...

@@ -5,6 +5,8 @@
     FIELDS            each field of a row, by its name: a `Field`; it follows from the table in counters.h
     BOUNDS            of each histogram, the finite upper bounds of its buckets
     HANDSHAKE_RESULTS, CLOSE_CODES, INITIATORS, ...   the closed sets of names in FIELDS
+    ENGINES           what the bus of a process may be
+    BusState          what a process says of its bus
     RESULT_OF_STATUS  the handshake result by the status of the answer
     current, use      the row that this process counts in
 
@@ -16,6 +18,8 @@ help and labels of metrics (metrics/catalog).
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
 import os
 from collections import namedtuple
@@ -29,6 +33,17 @@ cdef extern from "counters.h" nogil:
     const tg_field *TG_FIELDS
 
     int64_t tg_connections(const tg_row *row)
+
+
+ENGINES = ("memory", "local", "redis", "nats")  # a name is added at the end, and never moved
+
+BusState = namedtuple("BusState", "engine up required changed_at reason")
+BusState.__doc__ = "What a process says of its bus."
+BusState.engine.__doc__ = "One of `ENGINES`."
+BusState.up.__doc__ = "Whether messages come."
+BusState.required.__doc__ = "Whether the daemon is not ready without it."
+BusState.changed_at.__doc__ = "`time.monotonic()` of the last change of `up`."
+BusState.reason.__doc__ = "Why messages do not come, cut to what has room."
 
 
 Field = namedtuple("Field", "offset size kind names places bounds ticks")
@@ -119,6 +134,19 @@ cdef size_t word_of(dict fields, str name, tuple names) except? 0:
                 raise ValueError(f"{name} has no {given!r}: it must be one of {', '.join(choice)}")
         raise ValueError(f"{name} has words with {len(field.names)} names, not {len(names)}")
     return field.offset + place
+
+
+cdef str read_text(const tg_text *text):
+    """Return a text of shared memory."""
+    return (<const char *>text.text)[:TG_TEXT_BYTES].partition(b"\0")[0].decode(errors="ignore")
+
+
+cdef int write_text(tg_text *into, str text) except -1:
+    """Write a text to shared memory, cut to what has room."""
+    cdef bytes data = text.encode(errors="replace")[:TG_TEXT_BYTES]
+    memset(<char *>into.text, 0, TG_TEXT_BYTES)
+    memcpy(<char *>into.text, <const char *>data, len(data))
+    return 0
 
 
 @cython.no_gc
@@ -262,6 +290,60 @@ cdef class Row:
         own, of_all = limits
         self.data.connections_max = own
         self.data.connections_max_of_all = of_all or 0
+
+    def set(self, str gauge not None, int64_t value):
+        """Set a gauge. ValueError, if there is no such gauge."""
+        (<int64_t *>self.data)[<size_t>_field(_fields, gauge, "gauge").offset] = value
+
+    # The bus of the process.
+
+    def fanned_out(self, messages, double began):
+        """Count what was given to members at once, from `began` (Unix time) until now: how long that took, and for each
+        message how long it had been under way before."""
+        cdef timespec now
+        clock_gettime(CLOCK_REALTIME, &now)
+        for message in messages:
+            tg_count_lag(self.data, began - <double>message.time)
+        tg_count_fanout(self.data, <double>now.tv_sec + now.tv_nsec * 1e-9 - began)
+
+    def published(self, double seconds):
+        """Count a publication that took so long to be stored."""
+        tg_count_publish(self.data, seconds)
+
+    @property
+    def bus(self):
+        """The `BusState` of the process, as it was set; None: it has no bus."""
+        cdef uint64_t engine = self.data.bus_engine
+        if not 1 <= engine <= <uint64_t>len(ENGINES):
+            return None
+        reason = read_text(&self.data.bus_reason)
+        up, required = self.data.bus_up != 0, self.data.bus_required != 0
+        return BusState(ENGINES[engine - 1], up, required, self.data.bus_changed_at, reason)
+
+    @bus.setter
+    def bus(self, state):
+        cdef uint64_t engine = ENGINES.index(state.engine) + 1
+        write_text(&self.data.bus_reason, state.reason)
+        self.data.bus_up = state.up
+        self.data.bus_required = state.required
+        self.data.bus_changed_at = state.changed_at
+        self.data.bus_engine = engine
+
+    def begin_window(self, double now):
+        """Note what is counted of the bus by now (`time.monotonic()`), to be called every ten seconds."""
+        cdef tg_window *window = &self.data.bus_next_window
+        self.data.bus_window = window[0]
+        window.published, window.lag = self.data.bus_published, self.data.bus_lag
+        window.at = now
+        if self.data.bus_window.at == 0:
+            self.data.bus_window = window[0]
+
+    @property
+    def bus_window(self):
+        """Of the last ten to twenty seconds: `time.monotonic()` of their beginning, publications, and lag by buckets."""
+        cdef const tg_window *window = &self.data.bus_window
+        lag = tuple([self.data.bus_lag.bucket[i] - window.lag.bucket[i] for i in range(TG_BOUNDS + 1)])
+        return window.at, self.data.bus_published - window.published, lag
 
     def words(self, name):
         """Return the words of the field `name` of `FIELDS`: of a counter, each at its place in `Field.places`.

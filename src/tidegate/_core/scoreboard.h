@@ -5,8 +5,9 @@
 #define TIDEGATE_SCOREBOARD_H
 #include "counters.h"
 
-/* ---- the shared file: header | directory of workers | slots | rows ----
- * The header, the directory and the slots are the supervisor's; row i belongs to the worker in directory entry i.
+/* ---- the shared file: header | row of the hub | directory of workers | slots | rows ----
+ * The header, the directory and the slots are the supervisor's; row i belongs to the worker in directory entry i. Hubs,
+ * of which one after the other writes, count on where the one before ended.
  * Each slot and each row has pages of its own: workers share no cache line, and an unused one takes no memory as long as
  * it is not read (in a memory file, reading a hole fills it). */
 
@@ -18,7 +19,8 @@
 /* Counters of the supervisor, each once, as in counters.h: those of the daemon, and those of each slot. */
 #define TG_DAEMON_COUNTERS(X)                                                                                          \
     X(reloads, [TG_OUTCOMES], "success failure")                                                                       \
-    X(upgrades, [TG_OUTCOMES], "success failure")
+    X(upgrades, [TG_OUTCOMES], "success failure")                                                                      \
+    X(hub_restarts, , "") /* hubs that ended by themselves */
 
 /* Workers that ended as asked: stopped, reload, recycle_... By themselves: crash (an exit status), signal, oom_suspect
  * (SIGKILL that the supervisor did not send), hung (killed for its heartbeat), boot_failed (never ready). */
@@ -54,6 +56,9 @@ TG_SHARED(tg_header,
     /* as with slots: of the admin process, and of sockets that all slots share */
     uint64_t admin_cpu;
     uint64_t accept_queue_length, accept_queue_limit;
+    int64_t hub_pid;       /* 0: there is no hub */
+    double hub_started_at; /* Unix time */
+    tg_text bus_url;       /* without secrets */
 )
 
 TG_SHARED(tg_worker,
@@ -120,7 +125,7 @@ static inline uint64_t tg_layout(void) {
 }
 
 static inline size_t tg_slots_offset(uint64_t rows) {
-    return TG_STRIDE(tg_header) + (rows * sizeof(tg_worker) + TG_PAGE - 1) / TG_PAGE * TG_PAGE;
+    return TG_STRIDE(tg_header) + TG_STRIDE(tg_row) + (rows * sizeof(tg_worker) + TG_PAGE - 1) / TG_PAGE * TG_PAGE;
 }
 
 static inline size_t tg_size(uint64_t rows, uint64_t slots) {
@@ -128,8 +133,10 @@ static inline size_t tg_size(uint64_t rows, uint64_t slots) {
 }
 
 static inline tg_worker *tg_worker_at(tg_header *h, uint64_t i) {
-    return (tg_worker *)((char *)h + TG_STRIDE(tg_header)) + i;
+    return (tg_worker *)((char *)h + TG_STRIDE(tg_header) + TG_STRIDE(tg_row)) + i;
 }
+
+static inline tg_row *tg_hub_row(tg_header *h) { return (tg_row *)((char *)h + TG_STRIDE(tg_header)); }
 
 static inline tg_slot *tg_slot_at(tg_header *h, uint64_t i) {
     return (tg_slot *)((char *)h + tg_slots_offset(h->rows) + i * TG_STRIDE(tg_slot));

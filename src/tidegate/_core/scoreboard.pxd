@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint64_t
 
-from tidegate._core.counters cimport tg_field, tg_histogram, tg_row
+from tidegate._core.counters cimport tg_field, tg_histogram, tg_row, tg_text
 
 
 cdef extern from "scoreboard.h" nogil:
@@ -25,6 +25,9 @@ cdef extern from "scoreboard.h" nogil:
         tg_histogram *reload_duration
         tg_histogram *drain_duration
         uint64_t admin_cpu, accept_queue_length, accept_queue_limit
+        int64_t hub_pid
+        double hub_started_at
+        tg_text bus_url
 
     ctypedef struct tg_worker:
         uint64_t taken, slot
@@ -41,6 +44,7 @@ cdef extern from "scoreboard.h" nogil:
     void tg_add(tg_row *into, const tg_row *row, size_t words)
     size_t tg_size(uint64_t rows, uint64_t slots)
     tg_worker *tg_worker_at(tg_header *h, uint64_t i)
+    tg_row *tg_hub_row(tg_header *h)
     tg_slot *tg_slot_at(tg_header *h, uint64_t i)
     tg_row *tg_row_at(tg_header *h, uint64_t i)
     int64_t tg_connections(const tg_row *row)

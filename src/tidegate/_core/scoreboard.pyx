@@ -24,7 +24,7 @@ import time
 
 from tidegate._core.snapshot import OUTCOMES, STAGES
 
-from tidegate._core.counters cimport TG_MICROSECONDS, row_at, table_of, tg_observe, tg_row, word_of
+from tidegate._core.counters cimport TG_MICROSECONDS, row_at, table_of, tg_observe, tg_row, word_of, write_text
 from tidegate._core.snapshot cimport read_snapshot
 
 
@@ -51,7 +51,7 @@ cdef int index_of(dict names, object name, str what) except -1:
 cdef class Scoreboard:
     """The shared memory file. It is made before the forks and inherited by each child; the supervisor owns it.
 
-    Only the supervisor calls methods other than `row()`, `read()`, `connections` and `close()`. They raise ValueError for
+    Only the supervisor calls methods other than `row()`, `hub_row()`, `read()`, `connections` and `close()`. They raise ValueError for
     a row or a slot that does not exist. `Scoreboard()` raises TypeError: use `create()` or `attach()`. `fd` is the file
     descriptor, -1 if there is none.
     """
@@ -150,6 +150,10 @@ cdef class Scoreboard:
         if i >= self._header.rows:
             raise IndexError(f"the scoreboard has rows 0 to {self._header.rows - 1}, not {i}")
         return row_at(tg_row_at(self._header, i), self, i)
+
+    def hub_row(self):
+        """Return the row of the hub, in which it counts on where the one before it has ended."""
+        return row_at(tg_hub_row(self._header), self, -1)
 
     # Written by the supervisor alone: its state.
 
@@ -338,6 +342,15 @@ cdef class Scoreboard:
         self._header.last_reload = not done
         self._header.last_reload_at = time.time()
         return 0
+
+    def hub(self, int64_t pid, double started_at):
+        """Set the process id of the hub, and the Unix time of its start; 0: there is none."""
+        self._header.hub_pid = pid
+        self._header.hub_started_at = started_at
+
+    def bus(self, str url not None):
+        """Set the URL of the bus, which must have no secrets."""
+        write_text(&self._header.bus_url, url)
 
     def accept_queue(self, slot, uint64_t length, uint64_t limit):
         """Set how many connections wait in the accept queues of the slot's own sockets, and how many may; None: in the

@@ -36,7 +36,10 @@ cdef class Snapshot:
     cdef readonly str last_reload
     cdef readonly double last_reload_at, admin_cpu_seconds
     cdef readonly tuple accept_queue
-    cdef readonly Row counts
+    cdef readonly int64_t hub_pid
+    cdef readonly double hub_started_at
+    cdef readonly str bus_url
+    cdef readonly Row hub, counts
     cdef readonly tuple slots
 
 

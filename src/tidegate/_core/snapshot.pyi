@@ -53,6 +53,10 @@ class Snapshot:
     drain_duration: Final[dict[str, tuple[int, ...]]]
     admin_cpu_seconds: Final[float]
     accept_queue: Final[tuple[int, int]]
+    hub_pid: Final[int]
+    hub_started_at: Final[float]
+    bus_url: Final[str]
+    hub: Final[Row]
     counts: Final[Row]
     slots: Final[tuple[Slot, ...]]
     @property

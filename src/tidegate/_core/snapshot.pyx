@@ -19,7 +19,7 @@ from libc.stdint cimport int64_t, uint64_t
 import time
 from types import MappingProxyType
 
-from tidegate._core.counters cimport TG_BOUNDS, TG_MICROSECONDS, TG_NANOSECONDS, Row, table_of, tg_histogram, tg_now, tg_row
+from tidegate._core.counters cimport TG_BOUNDS, TG_MICROSECONDS, TG_NANOSECONDS, Row, read_text, table_of, tg_histogram, tg_now, tg_row
 from tidegate._core.scoreboard cimport (
     TG_DAEMON_FIELD_COUNT,
     TG_DAEMON_FIELDS,
@@ -32,6 +32,7 @@ from tidegate._core.scoreboard cimport (
     tg_add,
     tg_copy,
     tg_header,
+    tg_hub_row,
     tg_read_begin,
     tg_read_same,
     tg_row_at,
@@ -123,7 +124,10 @@ cdef class Snapshot:
         reload_duration, drain_duration: histograms by outcome, each as `Row.words()` of one.
         admin_cpu_seconds: processor time that ended admin processes took.
         accept_queue: as in `Slot`, of the sockets that all slots share.
-        counts: a `Row` with the sum over `slots`.
+        hub_pid, hub_started_at: of the hub, and Unix time; 0: there is none.
+        bus_url: of the bus that there is if a worker wants it.
+        hub: the `Row` of the hub, copied.
+        counts: a `Row` with the sum over `slots` and the hub.
         slots: all slots that ever had a worker, in order.
     """
 
@@ -179,6 +183,10 @@ cdef Snapshot _copied(tg_header *shared):
     snapshot.drain_duration = {outcome: _words_of(&header.drain_duration[j]) for j, outcome in enumerate(OUTCOMES)}
     snapshot.admin_cpu_seconds = header.admin_cpu / TG_MICROSECONDS
     snapshot.accept_queue = (header.accept_queue_length, header.accept_queue_limit)
+    snapshot.hub_pid, snapshot.hub_started_at = header.hub_pid, header.hub_started_at
+    snapshot.bus_url = read_text(&header.bus_url)
+    snapshot.hub = Row()
+    tg_copy(snapshot.hub.data, tg_hub_row(shared), sizeof(tg_row))
     slots = []
     header.slots_used = min(header.slots_used, header.slots)  # whatever a faulty process wrote there
     header.rows_used = min(header.rows_used, header.rows)
@@ -218,6 +226,7 @@ cdef Snapshot _join(Snapshot snapshot):
     cdef Slot slot
     cdef Worker worker
     snapshot.counts = Row()
+    tg_add(snapshot.counts.data, snapshot.hub.data, TG_SUMMED)
     for slot in snapshot.slots:
         for worker in slot.workers:
             tg_add(slot.counts.data, worker.counts.data, TG_SUMMED)

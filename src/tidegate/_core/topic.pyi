@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from typing import final
 
 @final
@@ -16,3 +17,5 @@ class Topic:
     @property
     def first(self) -> int: ...
     def read(self, number: int, offset: int, messages: int, size: int, backward: bool = False) -> bytes: ...
+
+def usage(topics: Iterable[Topic]) -> tuple[int, int]: ...

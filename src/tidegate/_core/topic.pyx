@@ -3,6 +3,7 @@
 """A channel in the hub: its messages' places in the journal, in the order of their offsets, and who is subscribed.
 
     Topic    one channel
+    usage    how much several keep
 
 Offsets have no holes, so that a message is found by arithmetic, and what is kept are always the newest.
 What must not live here: messages that come (journal.pyx), where they are sent (switch.pyx).
@@ -175,3 +176,13 @@ cdef class Topic:
             return NULL
         self.subscribers[slot] = self.subscribers[self.subscribed]
         return &self.subscribers[slot]
+
+
+def usage(topics):
+    """Return how many messages channels keep, and how many bytes those have, their heads included."""
+    cdef Topic topic
+    cdef uint64_t messages = 0, size = 0
+    for topic in topics:
+        messages += topic.count
+        size += topic.size
+    return messages, size + messages * sizeof(tg_record)

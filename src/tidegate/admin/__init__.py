@@ -7,7 +7,9 @@
     routes           paths and what answers them
     health           /livez and /readyz
     status           /status
+    bus              the bus and the hub, of both
     live             /live: the numbers of each second
+    quantiles        of histograms
     events           /live: what has happened, in words
     feed             /live: the connections that it is sent to
 

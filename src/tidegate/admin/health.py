@@ -27,11 +27,16 @@ def alive(snapshot: Snapshot) -> tuple[bool, str]:
 def ready(snapshot: Snapshot) -> tuple[bool, str]:
     """Return whether new connections should be sent here."""
     now = state(snapshot)
-    return now == "ready", f"{now}: {derived.ready_slots(snapshot)} of {snapshot.desired} workers ready"
+    text = f"{now}: {derived.ready_slots(snapshot)} of {snapshot.desired} workers ready"
+    if now == "down" and (found := derived.without_bus(snapshot)) is not None:
+        slot, reason = found
+        text += f", but worker {slot.index} has no bus: {reason}"
+    return now == "ready", text
 
 
 def state(snapshot: Snapshot) -> State:
-    """Return what the daemon does; "down" when it has served, and now no worker is ready. See `derived.is_ready`."""
+    """Return what the daemon does; "down" when it has served, and now no worker is ready, or one has not the bus that
+    it needs. See `derived.is_ready`."""
 
     if derived.is_ready(snapshot):
         return "ready"

@@ -14,22 +14,23 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from msgspec import Struct, field
 
-from .._core.counters import BOUNDS, CLOSE_CODES, FIELDS, HANDSHAKE_RESULTS, INITIATORS, Row
+from .._core.counters import CLOSE_CODES, FIELDS, HANDSHAKE_RESULTS, INITIATORS, Row
 from .._core.scoreboard import Scoreboard
 from .._core.snapshot import Snapshot
 from ..metrics import derived
 from ..process import proc
 from . import health
+from .bus import BusStatus, bus_status
 from .events import Event, between, identity, known_before, workers
+from .quantiles import Quantiles, quantiles
 from .status import Connections, Totals, connections, totals
 
-__all__ = ["Latency", "Live", "LiveWorker", "Point", "Pressure", "Quantiles", "Rates", "Sampler"]
+__all__ = ["Latency", "Live", "LiveWorker", "Point", "Pressure", "Rates", "Sampler"]
 
 HISTORY: Final = 300
 """Points that are kept: five minutes."""
@@ -51,14 +52,6 @@ class Rates(Struct):
     messages_sent: float = 0.0
     received_bytes: float = 0.0
     sent_bytes: float = 0.0
-
-
-class Quantiles(Struct):
-    """Quantiles in seconds, over the last ten; None: no values. Computed as by Prometheus' histogram_quantile()."""
-
-    p50: float | None = None
-    p90: float | None = None
-    p99: float | None = None
 
 
 class Latency(Struct):
@@ -138,6 +131,7 @@ class Live(Struct):
         rss: memory of all processes, in bytes; what they share counts for each.
         cpu: processors that they kept busy.
         interval: seconds that rates are taken over.
+        bus: what /status has of it, with the rate of this second and the lag of the last ten; None: there is none.
         history: the points before `point`, in the first message of a connection; else empty.
         events: those since the message before; in the first message all that are remembered.
     """
@@ -164,6 +158,7 @@ class Live(Struct):
     workers: list[LiveWorker]
     point: Point
     pressure: Pressure = field(default_factory=Pressure)
+    bus: BusStatus | None = None
     history: list[Point] = []
     events: list[Event] = []
 
@@ -269,6 +264,7 @@ class Sampler:
                 p99=latency.handler.p99,
             ),
             pressure=_pressure(snapshot),
+            bus=self._bus(before, snapshot, elapsed, now),
             events=sorted(
                 known_before(snapshot) if before is None else between(before.snapshot, snapshot, now),
                 key=lambda event: event.time,
@@ -282,7 +278,16 @@ class Sampler:
             self._window.popleft()
         first = self._window[0][1]
         names = ("handler_duration", "ping_rtt", "handshake_duration", "event_loop_lag")
-        return Latency(*(_quantiles(first, snapshot.counts, name) for name in names))
+        return Latency(*(quantiles(first, snapshot.counts, name) for name in names))
+
+    def _bus(self, before: _Sample | None, snapshot: Snapshot, elapsed: float, now: float) -> BusStatus | None:
+        """Return the bus, with what is newer than its own window; after `_latency()`."""
+        bus = bus_status(snapshot, now)
+        if bus is not None and before is not None and elapsed > 0:
+            more = bus.published - before.snapshot.counts.words("bus_published")[0]
+            bus.published_per_second = max(0.0, more / elapsed)
+            bus.lag_p99 = quantiles(self._window[0][1], snapshot.counts, "bus_lag").p99
+        return bus
 
 
 # Numbers.
@@ -293,28 +298,6 @@ def _rates(before: Totals | None, present: Totals, elapsed: float) -> Rates:
         return Rates()
     names = Totals.__struct_fields__
     return Rates(*(max(0.0, (getattr(present, name) - getattr(before, name)) / elapsed) for name in names))
-
-
-def _quantiles(first: Row, last: Row, name: str) -> Quantiles:
-    """Return the quantiles of the values between two reads of a histogram."""
-    between = [b - a for a, b in zip(first.words(name)[:-1], last.words(name)[:-1], strict=True)]
-    return Quantiles(*(quantile(q, BOUNDS[name], between) for q in (0.5, 0.9, 0.99)))
-
-
-def quantile(q: float, bounds: Sequence[float], counts: Sequence[int]) -> float | None:
-    """Return the quantile of a histogram whose buckets, the one above the last bound included, have these counts.
-
-    Within a bucket, values are taken to lie evenly; above the last bound, the result is that bound. None: no values.
-    """
-    upto = list(accumulate(counts[: len(bounds) + 1]))
-    if not upto[-1]:
-        return None
-    rank = q * upto[-1]
-    i = next(i for i, count in enumerate(upto) if count and count >= rank)
-    if i >= len(bounds):
-        return bounds[-1]
-    low, below = (bounds[i - 1], upto[i - 1]) if i else (0.0, 0)
-    return low + (bounds[i] - low) * (rank - below) / (upto[i] - below)
 
 
 def _closes(counts: Row) -> dict[str, int]:

@@ -14,6 +14,7 @@ from .._core.snapshot import Snapshot, Worker
 from ..metrics import derived
 from ..process import proc
 from . import health
+from .bus import BusStatus, bus_status
 
 
 class Connections(Struct):
@@ -77,7 +78,8 @@ class SlotStatus(Struct):
 class Status(Struct):
     """The daemon. `started_at` is Unix time, `uptime`, `tick_age`, `backoff` and `heartbeat_age` are seconds.
 
-    `reloads` and `upgrades` are counts by result; `accept_queue` is that of the sockets that all slots share.
+    `reloads` and `upgrades` are counts by result; `accept_queue` is that of the sockets that all slots share; `bus` is
+    None if the application has no channels.
     """
 
     version: str
@@ -97,6 +99,7 @@ class Status(Struct):
     upgrades: dict[str, int] = {}
     last_reload: LastReload | None = None
     accept_queue: AcceptQueue | None = None
+    bus: BusStatus | None = None
 
 
 def status(snapshot: Snapshot, now: float) -> Status:
@@ -132,6 +135,7 @@ def status(snapshot: Snapshot, now: float) -> Status:
         upgrades=snapshot.upgrades,
         last_reload=_last_reload(snapshot),
         accept_queue=_queue(*snapshot.accept_queue),
+        bus=bus_status(snapshot, now),
     )
 
 

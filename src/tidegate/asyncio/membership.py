@@ -228,6 +228,7 @@ class ConnectionMember(Participant):
         if on_gap is not None:
             self._call("on_gap", on_gap, gap)
         elif gap.position is not None:
+            self.bus.counts.closes["gap"] += 1
             self.close(CloseCode.TRY_AGAIN_LATER, _short(f"missed messages in {gap.channel}"))
 
     def presence(self, event: PresenceEvent) -> None:
@@ -253,7 +254,7 @@ class ConnectionMember(Participant):
             self.connection.logger.warning("members cannot be closed so: %s", exc)
 
     def _too_slow(self, channel: str) -> None:
-        self.connection.logger.warning("too slow for channels: closed with 1013")
+        self.bus.records.slow()
         self.close(CloseCode.TRY_AGAIN_LATER, _short(f"too slow for {channel}" if channel else "too slow"))
 
     # What waits.

@@ -13,6 +13,7 @@
     topics       the channels of a worker, above whatever engine: subscriptions, turns to read, checks
     topic        one of them: members, joins, what was missed
     order        its messages in order, each once; repairs
+    records      what a bus counts, measures and logs
     tail         its last messages
     members      who is given messages
     presence     who is in which channel, by name, and what members are told of it

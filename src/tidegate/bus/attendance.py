@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -17,8 +16,9 @@ from ..channels import LISTED, UNLISTED, Identity, PresenceEvent
 from ..exceptions import BusDown, BusError, TooManyMembers
 from .base import Broker, Presence, Publication
 from .orders import Order
-from .policies import PRESENCE, Policies
+from .policies import CONTROL, PRESENCE, Policies
 from .presence import HAND_OVER, PROCESSES, Presences
+from .records import Records
 from .topics import Topics
 
 if TYPE_CHECKING:
@@ -50,14 +50,18 @@ class Attendance:
         topics: the channels of this process.
         policies: of channels.
         name: of this process; no other one has it.
-        logger: of the bus.
+        records: of the bus.
+
+    Attributes:
+        members_here: members of this process, once for each channel, as they were told last.
     """
 
-    def __init__(self, broker: Broker, topics: Topics, policies: Policies, name: str, logger: logging.Logger) -> None:
+    def __init__(self, broker: Broker, topics: Topics, policies: Policies, name: str, records: Records) -> None:
         self._broker = broker
         self._topics = topics
         self._policies = policies
-        self._logger = logger
+        self._records = records
+        self.members_here = 0
         self._loop = asyncio.get_running_loop()
         self._presences = Presences(name, self._tell, self._loop.time(), policies.has_presence)
         self._counts: dict[str, int] = {}  # as they were told last
@@ -156,7 +160,7 @@ class Attendance:
             try:
                 await self._turn()
             except Exception:
-                self._logger.error("who is in channels cannot be told or asked", exc_info=True)
+                self._records.logger.error("who is in channels cannot be told or asked", exc_info=True)
                 await asyncio.sleep(RETRY)
             delay = self._presences.deadline() - self._loop.time()
             if delay > 0:
@@ -201,14 +205,17 @@ class Attendance:
         loop, presences = self._loop, self._presences
         started = loop.time()
         counts = self._topics.snapshot()
+        self.members_here = sum(counts.values()) - sum(counts.get(own, 0) for own in (CONTROL, PRESENCE))
         snapshot = presences.snapshot(counts, started)
         took = (loop.time() - started) * ENCODING
         try:
             async with asyncio.timeout(DEADLINE):
                 await self._broker.beat(snapshot)
-        except (BusError, TimeoutError):
+        except (BusError, TimeoutError) as exc:
+            self._records.heard(getattr(exc, "reason", str(exc)) or "it does not answer in time")
             presences.not_told(loop.time())
             return
+        self._records.heard()
         self._counts, self._told = counts, True
         changed = presences.told(loop.time(), took)
         for first in range(0, len(changed), NUDGED):
@@ -239,7 +246,7 @@ class Attendance:
         present = await self._present(PROCESSES)
         known = self._presences.have_checked(present, self._loop.time())
         if present is not None and self._told and not known:
-            self._logger.info("the bus has lost who is in which channel, and is told again")
+            self._records.logger.info("the bus has lost who is in which channel, and is told again")
             with contextlib.suppress(BusError, TimeoutError):
                 async with asyncio.timeout(DEADLINE):
                     await self._broker.beat({})  # engines are told what has changed: now it is all

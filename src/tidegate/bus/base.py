@@ -126,6 +126,11 @@ class Broker(abc.ABC):
     message_limit: int | None = None
     """Bytes of a message that the engine takes, if it has told."""
 
+    @property
+    def queued(self) -> int:
+        """Bytes that wait to be written, or to be acknowledged."""
+        return 0
+
     @abc.abstractmethod
     async def start(self, deliver: Deliver, tell: Tell) -> None:
         """Connect, and return once the state is up; afterwards connect again and again by itself.

@@ -12,6 +12,7 @@ import itertools
 import logging
 import random
 import secrets
+import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -25,8 +26,10 @@ from .base import SLICE_MESSAGES, Publication, State
 from .connect import connect
 from .members import MemberTable
 from .orders import Obedient, Order
-from .policies import CONTROL, PRESENCE, Policies, check_key, check_name, check_payload, encode_message
+from .policies import CONTROL, PRESENCE, Policies, check_key, check_name, check_payload, encode_message, sender_of
+from .records import Records
 from .subscription import Subscription
+from .topic import settle
 from .topics import Read, Request, Subscribe, Topics, Tops, Unsubscribe
 
 if TYPE_CHECKING:
@@ -83,6 +86,7 @@ class Bus:
             random=random.random,
             limit=self.limits.per_process,
         )
+        self.records = Records(self._topics.counts, self.logger)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._linked = False  # the engine was there once, and is linked again and again by itself
@@ -92,6 +96,7 @@ class Bus:
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._publishing = 0
+        self._subscribing = 0  # channels
         self._flushed = asyncio.Event()
         self._subscriptions: set[Subscription] = set()
         self._attendance: Attendance | None = None
@@ -110,6 +115,13 @@ class Bus:
         """What happened to the channels of this process."""
         return self._topics.counts
 
+    @property
+    def load(self) -> tuple[int, int, int, int]:
+        """Members, as they were at most 10 s ago; channels; channels that are being subscribed; bytes to the engine."""
+        own = sum(self._topics.members(channel) for channel in (CONTROL, PRESENCE))
+        members = self._attendance.members_here if self._attendance is not None else 0
+        return members, max(0, len(self._topics) - own), self._subscribing, self._broker.queued
+
     # Its life.
 
     async def start(self, *, required: bool = True) -> None:
@@ -125,7 +137,7 @@ class Bus:
         if self._loop is not None:
             raise BusError("the bus was started before: make another one")
         self._loop = asyncio.get_running_loop()
-        attendance = Attendance(self._broker, self._topics, self._policies, self._name, self.logger)
+        attendance = Attendance(self._broker, self._topics, self._policies, self._name, self.records)
         self._attendance = attendance
         try:
             await self._connect()
@@ -133,7 +145,6 @@ class Bus:
             if required:
                 await self.close()
                 raise
-            self.logger.warning("%s; it is used as soon as it is there", error)
             self._told(State("down", reason=error.reason, retry_after=error.retry_after))
             self._run(self._connect_later(str(error)))
         except BaseException:
@@ -175,6 +186,7 @@ class Bus:
         for subscription in list(self._subscriptions):
             subscription.end(error)
         self._topics.end(error)
+        self.records.end()
         if self._timer is not None:
             self._timer.cancel()
         tasks = list(self._tasks)
@@ -268,19 +280,21 @@ class Bus:
             raise ValueError(f"wait must be a number of seconds, not {wait!r}")
         payload, text, json = encode_message(message, json)
         check_payload(channel, payload, self.message_limit)
-        sender = ""
-        if exclude is not None:
-            sender = getattr(exclude, "sender", None) or _wrong_exclude(exclude)
+        sender = "" if exclude is None else sender_of(exclude)
         return await self._publish(Publication(channel, payload, text, sender, json, bool(sender), key), wait)
 
     async def _publish(self, publication: Publication, wait: float) -> Position | None:
+        began = time.monotonic()
         self._publishing += 1
         try:
             (result,) = await self._broker.publish([publication], wait)
+        except BusError as exc:
+            result = exc
         finally:
             self._publishing -= 1
             if not self._publishing:
                 self._flushed.set()
+        self.records.published(began, result)
         if isinstance(result, BaseException):
             raise result
         return result
@@ -311,7 +325,7 @@ class Bus:
         try:
             for channel, since in channels.items():
                 answers[channel] = loop.create_future()
-                self.start_join(member, channel, functools.partial(_answer, answers[channel]), since, last, identity)
+                self.start_join(member, channel, functools.partial(settle, answers[channel]), since, last, identity)
             return {channel: await answer for channel, answer in answers.items()}
         except BaseException:
             for channel, answer in answers.items():
@@ -505,14 +519,14 @@ class Bus:
     # The engine.
 
     def _delivered(self, messages: Sequence[Message]) -> None:
+        began = time.time()
         self._topics.deliver(messages)
+        self.records.delivered(messages, began)
         self._soon()
 
     def _told(self, state: State) -> None:
         assert self._loop is not None
-        if state.kind != self.state.kind:
-            level = logging.WARNING if state.kind == "down" else logging.INFO
-            self.logger.log(level, "the bus is %s%s", state.kind, f": {state.reason}" if state.reason else "")
+        self.records.told(state)
         self.state = state
         self._topics.told(state, self._loop.time())
         if state.kind == "again":
@@ -571,23 +585,14 @@ class Bus:
         broker = self._broker
         match request:
             case Subscribe():
-                return await broker.subscribe(request.channels)
+                self._subscribing += len(request.channels)
+                try:
+                    return await broker.subscribe(request.channels)
+                finally:
+                    self._subscribing -= len(request.channels)
             case Unsubscribe():
                 return await broker.unsubscribe(request.channels)
             case Read():
                 return await broker.read(request.channel, request.after, request.limit)
             case Tops():
                 return await broker.tops(request.channels)
-
-
-def _answer(future: asyncio.Future[Joined], answer: Joined | BusError) -> None:
-    if future.done():
-        return
-    if isinstance(answer, BusError):
-        future.set_exception(answer)
-    else:
-        future.set_result(answer)
-
-
-def _wrong_exclude(exclude: Any) -> str:
-    raise TypeError(f"exclude must be a connection that has joined a channel, or another member, not {exclude!r}")

@@ -50,6 +50,11 @@ class LinkProtocol(asyncio.Protocol):
     def full(self) -> bool:
         return self._paused or self._size >= self._limit
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait to be written."""
+        return self._size + (self._transport.get_write_buffer_size() if self._transport is not None else 0)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)  # which uvloop's does not inherit from
         transport.set_write_buffer_limits(self._limit, self._limit // 2)
@@ -61,7 +66,8 @@ class LinkProtocol(asyncio.Protocol):
         self._waiting.clear()
         self._wake()
         if not self._ended.done():
-            self._ended.set_result(self._reason or str(exc or "") or "the hub has ended")
+            broken = "" if exc is None or isinstance(exc, ConnectionError) else str(exc)
+            self._ended.set_result(self._reason or broken or "the hub has ended")
             self._on_end(self._ended.result())
 
     def data_received(self, data: bytes) -> None:

@@ -124,6 +124,11 @@ class LocalBroker(Broker):
         self._deliver: Deliver
         self._tell: Tell
 
+    @property
+    def queued(self) -> int:
+        # What is not written is not acknowledged either, but for messages without history.
+        return max(self._unacknowledged_bytes, self._link.waiting if self._link is not None else 0)
+
     # Links.
 
     async def start(self, deliver: Deliver, tell: Tell) -> None:

@@ -46,8 +46,27 @@ clients resume at once, others do not wait until they have."""
 
 @dataclass(slots=True)
 class Counts:
-    """What happened to the channels of a worker; metrics have it."""
+    """What happened to the channels of a worker; metrics have it.
 
+    Attributes:
+        changes: of the engine's state.
+        published: messages that were stored, or accepted.
+        failures: of publications, by reason.
+        received: messages from the engine.
+        delivered: messages to members.
+        duplicates: messages that came twice, and were dropped.
+        repaired: times that members got what had been lost on the way, and never noticed.
+        told: times that the members of a channel were told that messages are missing.
+        resumed_messages: that members got when they joined.
+        resumes: joins, by what became of them.
+        reads: of what the engine stores.
+        dropped: messages that an iterator was not there to take.
+        closes: members that were closed, by reason.
+    """
+
+    changes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("up", "down", "again"), 0))
+    published: int = 0
+    failures: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("busy", "down", "uncertain", "refused"), 0))
     received: int = 0
     delivered: int = 0
     duplicates: int = 0
@@ -56,6 +75,8 @@ class Counts:
     resumed_messages: int = 0
     resumes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("new", "full", "partial", "failed"), 0))
     reads: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("read", "failed"), 0))
+    dropped: int = 0
+    closes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("slow", "gap", "asked"), 0))
 
 
 @dataclass(slots=True)

@@ -83,7 +83,9 @@ class Obedient:
             self._logger.warning("an order of the bus makes no sense: %s", exc)
             return True
         if order.close is not None:
-            for member in self._topics.members_of(order.close):
+            members = self._topics.members_of(order.close)
+            self._topics.counts.closes["asked"] += len(members)
+            for member in members:
                 member.close(order.code, order.reason)
         if order.leave is not None:
             for member in self._topics.members_of(order.leave):

@@ -1,4 +1,4 @@
-"""Each channel's policy, by the longest declared prefix, and what is checked at the door: names, sizes, keys.
+"""Each channel's policy, by the longest declared prefix, and what is checked at the door: names, sizes, keys, JSON.
 
 What must not live here: who may join or publish, which the application is asked; counts of what there is.
 """
@@ -13,7 +13,17 @@ import msgspec
 from ..channels import RESERVED, Channel, check_channels, name_fault
 from ..exceptions import InvalidChannel, MessageTooBig
 
-__all__ = ["CONTROL", "KEY_BYTES", "PRESENCE", "Policies", "check_key", "check_name", "check_payload", "encode_message"]
+__all__ = [
+    "CONTROL",
+    "KEY_BYTES",
+    "PRESENCE",
+    "Policies",
+    "check_key",
+    "check_name",
+    "check_payload",
+    "encode_message",
+    "sender_of",
+]
 
 CONTROL: Final = f"{RESERVED}control"
 """Channel of what processes tell each other about members."""
@@ -125,3 +135,15 @@ def encode_message(message: Any, json: bool) -> tuple[bytes, bool, bool]:
             raise ValueError(f"json=True, and the message isn't JSON: {exc}") from None
         text = True
     return payload, text, json
+
+
+def sender_of(member: Any) -> str:
+    """Return what a connection or another member is called when it publishes.
+
+    Raises:
+        TypeError: it is none, or has joined no channel.
+    """
+    sender = getattr(member, "sender", None)
+    if not isinstance(sender, str) or not sender:
+        raise TypeError(f"exclude must be a connection that has joined a channel, or another member, not {member!r}")
+    return sender

@@ -18,6 +18,7 @@ from .tail import OVERHEAD
 
 if TYPE_CHECKING:
     from .members import Member
+    from .order import Counts
     from .topic import Done
 
 __all__ = ["Subscription"]
@@ -29,6 +30,8 @@ QUEUE_BYTES: Final = 2**20
 class _Bus(Protocol):
     """What it needs of the bus."""
 
+    @property
+    def counts(self) -> Counts: ...
     def start_join(
         self, member: Member, channel: str, done: Done, since: Position | str | None = None, last: int = 0
     ) -> None: ...
@@ -163,6 +166,7 @@ class Subscription:
                 self._bus.leave(self, self.channel)
             else:
                 self._missed = True
+                self._bus.counts.dropped += 1
             return True
         self._queue.append(message)
         self._bytes += size

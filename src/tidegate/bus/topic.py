@@ -23,9 +23,11 @@ from .order import FAILURES, RETRY, Desk, Order
 from .tail import offset_of, place_before
 
 if TYPE_CHECKING:
+    import asyncio
+
     from .members import Member, Members
 
-__all__ = ["Done", "Joining", "Topic", "Wanted"]
+__all__ = ["Done", "Joining", "Topic", "Wanted", "settle"]
 
 Done = Callable[[Joined | BusError], None]
 """Takes the answer to a join, before the first message of it."""
@@ -571,3 +573,13 @@ def _both(first: Done, second: Done | None) -> Done:
             second(answer)
 
     return done
+
+
+def settle(future: asyncio.Future[Joined], answer: Joined | BusError) -> None:
+    """Give who waits for it the answer to a join."""
+    if future.done():
+        return
+    if isinstance(answer, BusError):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)

@@ -21,11 +21,12 @@ from rich.text import Text
 
 from ..admin.events import Event
 from ..admin.health import LIVE_SECONDS
-from ..admin.live import EVENTS, HISTORY, Live, LiveWorker, Point, Quantiles
+from ..admin.live import EVENTS, HISTORY, Live, LiveWorker, Point
+from ..admin.quantiles import Quantiles
 from ..metrics.derived import BACKOFF
 from ..text import escape
 from .humanize import bars, duration, latency, rate, size
-from .status import is_silent, stage
+from .status import bus_line, hub_line, is_silent, stage
 
 __all__ = ["DaemonState", "Dashboard"]
 
@@ -135,7 +136,7 @@ class Dashboard:
             yield from _events(list(self.state.events)[: -EVENTS_OF_A_TABLE - 1 : -1])
             return
         left = options.max_height - 1
-        for numbers in (_numbers(live, width), Group(_facts(live), _pressure(live))):
+        for numbers in (_numbers(live, width), Group(_facts(live), _pressure(live), *_bus(live))):
             height = 1 + len(console.render_lines(numbers, options))
             if left - height >= LEAST:
                 left -= height
@@ -194,10 +195,19 @@ def _line(*parts: str | tuple[str, str]) -> Text:
 def _numbers(live: Live, width: int) -> RenderableType:
     """Yield lines of connections, rates, latencies and pressure."""
     if width < SIDE_BY_SIDE:
-        return Group(_facts(live), _pressure(live), _latencies(live))
+        return Group(_facts(live), _pressure(live), *_bus(live), _latencies(live))
     both = Table.grid(padding=(0, 3))
     both.add_row(_facts(live), _latencies(live))
-    return Group(both, _pressure(live))
+    return Group(both, _pressure(live), *_bus(live))
+
+
+def _bus(live: Live) -> Iterator[Text]:
+    """Yield lines of the bus and the hub, if there are any."""
+    bus = live.bus
+    if bus is not None:
+        yield _line(("bus          ", "dim"), (bus_line(bus), "" if bus.up else "bold red"))
+        if bus.hub is not None:
+            yield _line(("hub          ", "dim"), (hub_line(bus.hub), "" if bus.hub.pid else "bold red"))
 
 
 def _pressure(live: Live) -> Text:

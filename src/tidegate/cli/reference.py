@@ -40,6 +40,8 @@ METRICS = {
     "accept_queue_length": "The kernel's queues",
     "connections": "Connections",
     "messages_received_total": "Messages",
+    "bus_up": "Channels",
+    "bus_hub_restarts_total": "The hub",
 }
 
 BAR = r"\|"  # within a table

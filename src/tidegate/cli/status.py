@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from ..admin.bus import BusStatus, HubStatus
 from ..admin.status import Connections, SlotStatus, Status, WorkerStatus
 from ..ipc import control_protocol
 from ..ipc.exit_status import DONE, FAILED
 from . import note
 from .control import ControlClient, ControlError, control_command, path_of
-from .humanize import duration
+from .humanize import duration, latency, rate, size
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from ..admin.live import LiveWorker
 
-__all__ = ["command", "is_silent", "stage"]
+__all__ = ["bus_line", "command", "hub_line", "is_silent", "stage"]
 
 LATE = 5.0  # seconds without a heartbeat, which comes ten times a second (worker/main.py)
 
@@ -70,6 +71,10 @@ def _show(status: Status, doing: str) -> None:
     console.print(_headline(status), markup=False, soft_wrap=True)
     if doing:
         console.print(doing, markup=False, soft_wrap=True)
+    if status.bus is not None:
+        console.print(f"bus {bus_line(status.bus)}", markup=False, soft_wrap=True)
+        if status.bus.hub is not None:
+            console.print(f"hub {hub_line(status.bus.hub)}", markup=False, soft_wrap=True)
     console.print(_table(status, time.time()))
     sys.stdout.flush()
 
@@ -80,6 +85,32 @@ def _headline(status: Status) -> str:
         f" {status.workers_ready} of {status.workers_desired} workers ready,"
         f" {status.connections.open} connections open"
     )
+
+
+def bus_line(bus: BusStatus) -> str:
+    """Return what there is to say of a bus, in a line."""
+    state = "up" if bus.up else f"down ({bus.reason})"
+    told = f", {bus.told:,} gaps told" if bus.told else ""
+    failures = f", {bus.publish_failures:,} publishes failed" if bus.publish_failures else ""
+    return (
+        f"{bus.url}: {state}, {bus.members:,} members in {bus.topics:,} channels,"
+        f" {rate(bus.published_per_second)} publishes/s, lag p99 {latency(bus.lag_p99)},"
+        f" {bus.repaired:,} gaps repaired{told}{failures}"
+    )
+
+
+def hub_line(hub: HubStatus) -> str:
+    """Return what there is to say of a hub, in a line."""
+    process = f"(pid {hub.pid}): up {duration(hub.uptime)}" if hub.pid else "is not there"
+    evicted = f", {hub.evicted:,} lost for want of --bus-memory" if hub.evicted else ""
+    return (
+        f"{process}, {_plural(hub.restarts, 'restart')}, {_plural(hub.links, 'link')},"
+        f" journal: {_plural(hub.journal_messages, 'message')}, {size(hub.journal_bytes)}{evicted}"
+    )
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _table(status: Status, now: float) -> Table:

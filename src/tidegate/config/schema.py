@@ -10,7 +10,6 @@ use of a setting.
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import replace
 from functools import cache
 from typing import Annotated, Any, Literal, TypeAlias
@@ -55,6 +54,7 @@ from .types import (
     choice,
     count,
     pair,
+    pattern_of_origin,
 )
 
 __all__ = ["AdminAccess", "Config", "Setting", "changed_fixed", "settings"]
@@ -467,6 +467,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             secret=True,
         ),
     ] = "local://"
+    bus_required: Annotated[
+        bool | None,
+        Setting(
+            SWITCH,
+            "Fail /readyz, and boots of workers, when one has been without bus for 5 s.",
+            default_text="false for local:// and memory://, else true",
+        ),
+    ] = None
     bus_memory: Annotated[
         int,
         Setting(
@@ -541,6 +549,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             commands=rate if isinstance(rate, tuple) else (rate, max(1, math.ceil(rate))),
         )
 
+    @property
+    def needs_bus(self) -> bool:
+        """Return `bus_required`, or its default: only an engine that is not the daemon's own may be away for long."""
+        return not self.bus.startswith(("local:", "memory:")) if self.bus_required is None else self.bus_required
+
     def log_options(self) -> dict[str, Any]:
         """Return the arguments of ``logs.begin()`` and ``logs.set_role()`` that a reload may change."""
         return {"level": self.log_level, "format": self.log_format, "access": self.access_log}
@@ -549,15 +562,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """Return the arguments of ``serve()`` that are settings, by name."""
         values = {name: getattr(self, name) for name, setting in settings().items() if setting.served}
         if self.origins:
-            values["origins"] = [_origin(text) for text in self.origins]
+            values["origins"] = [pattern_of_origin(text) for text in self.origins]
         return {name: value for name, value in values.items() if value is not UNSET}
-
-
-def _origin(text: str) -> str | re.Pattern[str] | None:
-    """Return the argument of ``serve(origins=...)`` for one of `origins`."""
-    if text == "none":
-        return None
-    return re.compile(re.escape(text).replace(r"\*", r"[a-z0-9_.-]+")) if "*" in text else text
 
 
 @cache

@@ -47,6 +47,7 @@ __all__ = [
     "choice",
     "count",
     "pair",
+    "pattern_of_origin",
     "write_number",
 ]
 
@@ -384,3 +385,10 @@ USER = Kind("NAME", "a name or a number", _read_user, bare=(int,))
 UMASK = Kind("OCTAL", "an octal number from 000 to 777", _read_umask, "{:03o}".format)
 PROCESSORS = Kind("LIST", "processors, such as 0,2,4-7", _read_processors, _write_processors)
 OPEN_FILES = count(256, 2**30).or_else("max")
+
+
+def pattern_of_origin(text: str) -> str | re.Pattern[str] | None:
+    """Return the argument of ``serve(origins=...)`` for a value of `ORIGIN`."""
+    if text == "none":
+        return None
+    return re.compile(re.escape(text).replace(r"\*", r"[a-z0-9_.-]+")) if "*" in text else text

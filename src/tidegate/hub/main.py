@@ -21,10 +21,12 @@ from types import FrameType
 from setproctitle import setproctitle
 
 from .. import logs
+from .._core.counters import Row
 from .._core.journal import Journal, JournalError
 from ..ipc.pipe import Command, Pipe, Report
 from ..process import forks
 from ..process.peer import credentials
+from .records import Records
 from .requests import Party, Requests
 
 __all__ = ["Hub", "attach", "run"]
@@ -53,6 +55,7 @@ def run(
     pipe: socket.socket | None = None,
     listener: socket.socket | None = None,
     message_limit: int = 1 << 20,
+    row: Row | None = None,
 ) -> int:
     """Be the hub until SIGTERM, or until the other end of `pipe` closes; return the exit status.
 
@@ -62,6 +65,7 @@ def run(
         pipe: its end of the supervisor's socket pair.
         listener: where other processes connect.
         message_limit: bytes that a message may have.
+        row: where it counts; None: in a private one.
 
     Called in a forked child, whose signals may still be masked.
     """
@@ -70,7 +74,7 @@ def run(
     logs.show_stacks()
     signal.set_wakeup_fd(-1)  # of the supervisor
     forks.leave_signals_to_supervisor()
-    hub = Hub(attach(journal), links, pipe, listener, message_limit)
+    hub = Hub(attach(journal), links, pipe, listener, message_limit, row)
     hub.live()
     return 0
 
@@ -102,7 +106,7 @@ class Hub:
     """The process; `live()` returns at its end.
 
     Parameters:
-        journal, links, pipe, listener, message_limit: see `run()`.
+        journal, links, pipe, listener, message_limit, row: see `run()`.
     """
 
     def __init__(
@@ -112,10 +116,13 @@ class Hub:
         pipe: socket.socket | None = None,
         listener: socket.socket | None = None,
         message_limit: int = 1 << 20,
+        row: Row | None = None,
     ) -> None:
         self.journal = journal
         self.requests = Requests(journal, message_limit)
         self.switch = self.requests.switch
+        self.records = Records(Row() if row is None else row, self.switch, journal)
+        self.requests.on_lost = self.records.ended
         self._stopping = False
         self._supervisor = Pipe(pipe, Command) if pipe is not None else None
         self._listener: socket.socket | None = None
@@ -158,6 +165,7 @@ class Hub:
         """Send what the links take now, and leave the journal whole."""
         signal.set_wakeup_fd(-1)
         self.switch.close()
+        self.records.update()  # before the next hub does
         self.journal.close()
         self._alarm.close()
         self._waker.close()
@@ -168,6 +176,7 @@ class Hub:
             self._supervisor.send(Report("ready"))
         self.journal.sweep(SWEPT)
         self.requests.end_ungreeted(time.monotonic() - GREETING)
+        self.records.update()
 
     def _on_alarm(self) -> None:
         self._alarm.recv(4096)

@@ -99,11 +99,13 @@ class Requests:
 
     Attributes:
         switch: the links.
+        on_lost: told how many messages were dropped on a link, when it has ended.
     """
 
     def __init__(self, journal: Journal, message_limit: int = 1 << 20) -> None:
         self._message_limit = message_limit
         self.switch = Switch(journal, self.on_frame, self.on_end, message_limit + PREFIX)
+        self.on_lost: Callable[[int], object] = lambda messages: None
         self._journal = journal
         self._generation = -1
         self._ended: list[tuple[float, Party]] = []  # processes that have ended, until when their names are kept
@@ -139,6 +141,7 @@ class Requests:
             self._ended.append((until, Party(False, names, size=party.size)))
             while len(self._ended) > ENDED or sum(ended.size for _, ended in self._ended) > SNAPSHOT_BYTES:
                 del self._ended[0]
+        self.on_lost(link.lost)
         if link.ended:
             logger.warning("the link to %s ends: %s", link.name or "a process", link.ended)
 

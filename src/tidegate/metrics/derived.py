@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from importlib.metadata import version as installed_version
 
+from .._core.counters import FIELDS, BusState, Row
 from .._core.snapshot import DAEMON_COUNTERS, SLOT_COUNTERS, STAGES, Slot, Snapshot, Worker
 from ..version import version
 
@@ -18,6 +19,9 @@ Source = Callable[[Snapshot], Iterator[Sample]]
 
 SHARED = "shared"
 """The label of what all slots share, in the place of a slot."""
+
+BUS_PATIENCE = 5.0
+"""Seconds for which a worker may be without the bus that it needs, before the daemon is not ready."""
 
 BACKOFF = "backoff"
 """The stage of a slot that has no worker and waits before it gets the next."""
@@ -160,6 +164,35 @@ def connections_max(snapshot: Snapshot) -> Iterator[Sample]:
         yield (), min([sum(own for own, _ in limits), *(of_all for _, of_all in limits if of_all is not None)])
 
 
+def by_name(row: Row, counter: str) -> dict[str, int]:
+    """Return a counter of one dimension, by the names of its words."""
+    return {name: row.words(counter)[place] for (name,), place in FIELDS[counter].places.items()}
+
+
+def buses(slot: Slot) -> Iterator[tuple[Worker, BusState]]:
+    """Yield the workers of a slot that have a bus, and what they say of it."""
+    for worker in slot.workers:
+        if (bus := worker.counts.bus) is not None:
+            yield worker, bus
+
+
+def bus_up(snapshot: Snapshot) -> Iterator[Sample]:
+    for slot in snapshot.slots:
+        found = [bus for _, bus in buses(slot)]
+        if found:
+            yield (str(slot.index), found[-1].engine), all(bus.up for bus in found)
+
+
+def without_bus(snapshot: Snapshot) -> tuple[Slot, str] | None:
+    """Return a slot whose worker needs the bus and has been without it for too long, and why; None if there is none."""
+    for slot in snapshot.slots:
+        for worker, bus in buses(slot):
+            late = bus.required and not bus.up and snapshot.taken_at - bus.changed_at > BUS_PATIENCE
+            if late and worker.stage == "ready":
+                return slot, bus.reason
+    return None
+
+
 def in_backoff(slot: Slot, snapshot: Snapshot) -> bool:
     """Return whether a slot has no live worker, and waits to fork one because the workers before ended too soon."""
     return not slot.workers and slot.backoff_until > snapshot.taken_at
@@ -171,9 +204,10 @@ def ready_slots(snapshot: Snapshot) -> int:
 
 
 def is_ready(snapshot: Snapshot) -> bool:
-    """Return whether every desired worker has been ready, one still is, and the daemon was not told to stop.
+    """Return whether every desired worker has been ready, one still is, and the daemon was not told to stop; and
+    whether each that needs the bus has it, or has lost it just now.
 
     The crash of one worker does not change it: the socket of its slot stays open, its successor accepts what waits
     there, and a load balancer that takes the daemon out would disconnect the clients of the other workers.
     """
-    return snapshot.ready and not snapshot.draining and ready_slots(snapshot) > 0
+    return snapshot.ready and not snapshot.draining and ready_slots(snapshot) > 0 and without_bus(snapshot) is None

@@ -1,7 +1,7 @@
 """What the supervisor counts in the scoreboard, of its own work and of its children.
 
     update             at each tick: how many connections wait in the queues, which only the owner of the sockets can
-                       tell; and with which settings the daemon serves
+                       tell; with which settings the daemon serves; and which process is the hub
     operation_ended    a reload or an upgrade
     child_ended        what it counted becomes its slot's, with the processor time that the system tells of it
 
@@ -45,10 +45,12 @@ class Counters:
         self._pool, self._multiproc_dir = pool, multiproc_dir
         self._measured: set[int | None] = set()  # slots that have entries of their queues
         self._hashed: Generation | None = None
+        self._hub: Handle | None = None
         self._lost: int | None = None  # lines of the log, by the program before this one in this process
 
     def update(self) -> None:
-        """Record the settings, and how full the queues are: of each slot, and (None) of the sockets that all share."""
+        """Record the settings, the hub, and how full the queues are: of each slot, and (None) of the sockets that all
+        share."""
         pool, scoreboard = self._pool, self._pool.scoreboard
         if self._lost is None:
             self._lost = scoreboard.log_messages_dropped
@@ -56,11 +58,16 @@ class Counters:
         if self._hashed is not pool.generation:
             self._hashed = pool.generation
             scoreboard.config_hash = fingerprint(pool.config)
+            scoreboard.bus(settings()["bus"].show(pool.config.bus) or "")
         present = {None, *(slot.index for slot in (*pool.workers, *pool.retired))}
         for index in present | self._measured:
             length, limit = pool.listeners.queue(index) if index in present else (0, 0)
             scoreboard.accept_queue(index, length, limit)
         self._measured = present
+        if (hub := pool.hub.slot.current) is not self._hub:
+            self._hub = hub
+            age = time.monotonic() - hub.born if hub is not None else 0.0
+            scoreboard.hub(hub.pid if hub is not None else 0, time.time() - age)
 
     def operation_ended(self, operation: str, done: bool, seconds: float) -> None:
         """Record the end of an operation; the reload that is a part of an upgrade counts as an upgrade."""
@@ -75,6 +82,8 @@ class Counters:
         scoreboard = self._pool.scoreboard
         if handle.slot.role is Role.ADMIN:
             scoreboard.retire_admin(handle.cpu_seconds)
+        if handle.slot.role is Role.HUB and not handle.stop_mode:
+            scoreboard.inc("hub_restarts")
         if handle.row is None:
             return
         self._multiproc_dir.ended(handle.row)

@@ -303,8 +303,8 @@ class WorkerPool:
             sockets = []
             for sock in self.admin_sockets:
                 sock.close()
-            limit = self.config.bus_message_limit
-            life = partial(self._hub_main, self.hub.journal, [], pipe, self.hub.socket, limit)
+            limit, row = self.config.bus_message_limit, self.scoreboard.hub_row()
+            life = partial(self._hub_main, self.hub.journal, [], pipe, self.hub.socket, limit, row)
             self.scoreboard.close()
         else:
             assert handle.row is not None

@@ -86,6 +86,7 @@ class HubMain(Protocol):
         pipe: socket.socket,
         listener: socket.socket | None,
         message_limit: int,
+        row: Row,
         /,
     ) -> int: ...
 

@@ -41,7 +41,7 @@ from ..process import forks, streams, surroundings
 from .admission import make_admission
 from .drain import Drain, StopRequest
 from .loader import LoadError, load, trace_of
-from .self_metrics import record_capacity, record_collections, record_send_queues
+from .self_metrics import BusRecord, record_capacity, record_collections, record_send_queues
 from .tls import TlsError, make_context
 
 if TYPE_CHECKING:
@@ -175,6 +175,7 @@ class Worker:
         self._adopting = asyncio.Lock()  # commands are carried out in their order
         self._http: HttpService | None = None  # of an ASGI application
         self._links: Links | None = None  # to the hub
+        self._bus_record: BusRecord | None = None
         self._link = -1  # the descriptor of the last one
         # The path of local:///PATH is the hub's.
         self._bus_url = "local://" if config.bus.startswith("local://") else config.bus
@@ -242,11 +243,14 @@ class Worker:
         self._links = Links(f"worker process {os.getpid()}", self._ask_for_link)
         provide(self._links)
         bus = share(self._bus_url, self.app.channels, ConnectionTable, self.config.channel_limits)
-        await bus.enter(required=False)  # without it, all else is served
+        self._bus_record = BusRecord(self.row, bus.bus, self.config.needs_bus)
+        self._bus_record.update()
+        await bus.enter(required=self.config.needs_bus)  # where it is not, all else is served without it
         try:
             yield
         finally:
             await self._leave_bus(bus)
+            self._bus_record.update()
 
     async def _leave_bus(self, bus: Share) -> None:
         """Wait until what handlers have published in their last moments has got to the bus, and leave it."""
@@ -407,6 +411,8 @@ class Worker:
         self._ticks += 1
         if self._ticks % TICKS_PER_MEASURE == 0:
             record_send_queues(self.row)
+            if self._bus_record is not None:
+                self._bus_record.update()
         self._due = now + TICK
         asyncio.get_running_loop().call_later(TICK, self._tick)
 

@@ -3,6 +3,7 @@
     record_collections    garbage collections, and the pauses that they make
     record_send_queues    bytes that wait for slow clients
     record_capacity       how many connections there may be
+    BusRecord             what happened on its bus, and whether messages come
 
 What must not live here: names of metrics (metrics/catalog.py), what is done about any of it.
 """
@@ -13,14 +14,20 @@ import gc
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .._core.counters import Row
+from .._core.counters import ENGINES, BusState, Row
 from .._core.writer import slow_connections
 from ..asyncio.admission import descriptors
 from ..process.proc import open_fds
 
-__all__ = ["record_capacity", "record_collections", "record_send_queues"]
+if TYPE_CHECKING:
+    from ..bus.bus import Bus
+
+__all__ = ["BusRecord", "record_capacity", "record_collections", "record_send_queues"]
+
+WINDOW = 10.0
+"""Seconds for which what is recorded of the bus tells what goes on."""
 
 
 def record_collections(row: Row) -> Callable[[], None]:
@@ -58,3 +65,54 @@ def record_capacity(row: Row, of_all: int | None) -> None:
     """
     busy, _ = descriptors()
     row.connections_max = max(1, busy - (open_fds(os.getpid()) or 0)), of_all
+
+
+class BusRecord:
+    """What a worker records of its bus; `update()` is called once a second, and at its end.
+
+    Parameters:
+        row: where the worker counts.
+        bus: the worker's.
+        required: whether the daemon is not ready without it.
+    """
+
+    def __init__(self, row: Row, bus: Bus, required: bool) -> None:
+        self._row, self._bus, self._required = row, bus, required
+        scheme = "nats" if bus.url.startswith("tls://") else bus.url
+        self._engine = next(engine for engine in ENGINES if scheme.startswith(engine))
+        self._window_at = 0.0
+        self._counted: dict[tuple[str, ...], int] = {}
+
+    def update(self) -> None:
+        """Record what happened since the last time, and what is now."""
+        row, bus, counts = self._row, self._bus, self._bus.counts
+        for counter, by_name in (
+            ("bus_state_changes", counts.changes),
+            ("bus_publish_failures", counts.failures),
+            ("bus_resumes", counts.resumes),
+            ("bus_reads", counts.reads),
+            ("bus_closes", counts.closes),
+            ("bus_gaps", {"repaired": counts.repaired, "told": counts.told}),
+            ("bus_dropped", {"subscription": counts.dropped}),
+        ):
+            for name, count in by_name.items():
+                self._count(count, counter, name)
+        for name in ("published", "received", "delivered", "duplicates", "resumed_messages"):
+            self._count(getattr(counts, name), f"bus_{name}")
+        now = time.monotonic()
+        if now >= self._window_at:
+            self._window_at = now + WINDOW
+            row.begin_window(now)
+        members, topics, pending, queued = bus.load
+        row.set("bus_members", members)
+        row.set("bus_topics", topics)
+        row.set("bus_subscriptions_pending", pending)
+        row.set("bus_queue_bytes", queued)
+        records = bus.records
+        row.bus = BusState(self._engine, records.is_up, self._required, records.changed_at, records.reason)
+
+    def _count(self, count: int, *word: str) -> None:
+        more = count - self._counted.get(word, 0)
+        if more:
+            self._counted[word] = count
+            self._row.inc(*word, by=more)
