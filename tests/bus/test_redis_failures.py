@@ -419,6 +419,17 @@ async def test_a_connection_that_is_killed(kind: str, server: RedisServer, links
     assert await stored(one, "h:1", top) == numbers(1, 3)
 
 
+async def test_a_subscriber_that_the_server_cuts_off_for_its_queue_has_all(server: RedisServer, links: Peers) -> None:
+    """Redis ends the connection of a subscriber that has too much to read, as of one message that is too large."""
+    one, two = await links.start(server.url), await links.start(server.url)
+    (top,) = await one.broker.subscribe(["many:1"])
+    server.command("CONFIG", "SET", "client-output-buffer-limit", "pubsub 200kb 0 0")
+    big = bytes(2**19)
+    await two.publish("many:1", b"1", big, b"2")
+    await one.told("down", "again")
+    assert await stored(one, "many:1", top) == [b"1", big, b"2"]
+
+
 @pytest.mark.slow
 async def test_links_that_were_lost_leave_no_connections(server: RedisServer, links: Peers) -> None:
     one = await links.start(server.url)

@@ -17,7 +17,7 @@ from tidegate.admin import admission as admin_admission
 from tidegate.admin import feed, publish
 from tidegate.admin import main as admin
 from tidegate.asyncio import admission, channel_handler, enveloped, server_connection
-from tidegate.bus import base, envelope, local, memory, order, subscription, tail, topic
+from tidegate.bus import base, envelope, local, memory, order, redis, subscription, tail, topic, watch
 from tidegate.client import MAX_REDIRECTS
 from tidegate.config.schema import settings
 from tidegate.config.types import SIZE, SLOTS
@@ -121,6 +121,14 @@ BOUNDS: dict[str, tuple[str, bool]] = {
         f"{subscription.QUEUE_MESSAGES}, {size(subscription.QUEUE_BYTES)}",
         True,
     ),
+    "silence of a Redis server, with a message of the worker's own after half of it": (
+        f"{2 * watch.SILENCE:g} s",
+        True,
+    ),
+    "messages that come while a worker connects to Redis again": (
+        f"{redis.EARLY}, {size(redis.EARLY_BYTES)}",
+        True,
+    ),
     "joins while the hub restarts": (f"{topic.PATIENCE:g} s", True),
     "processes other than workers at the hub": (f"{hub.OUTSIDE}", True),
     "pongs that a client does not read": ("the last one", True),
@@ -187,7 +195,7 @@ def test_row(name: str) -> None:
 
 
 def test_the_queue_to_an_engine_is_the_same_for_each() -> None:
-    assert memory.QUEUE_BYTES == local.QUEUE_BYTES
+    assert memory.QUEUE_BYTES == local.QUEUE_BYTES == redis.QUEUE_BYTES
 
 
 def test_the_reserve_of_descriptors() -> None:
