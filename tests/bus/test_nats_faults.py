@@ -148,7 +148,7 @@ async def test_a_restart_with_its_folder_loses_and_doubles_nothing(
 async def test_a_restart_without_its_folder_is_another_epoch(server: NatsServer, links: Peers) -> None:
     one = await links.start(server.url)
     await one.broker.subscribe(["h:1"])
-    old = (await publish(one, "h:1", 1, 5))[-1]
+    old = (await publish(one, "h:1", 1, 15))[-1]
     server.end(signal.SIGKILL)
     await asyncio.to_thread(shutil.rmtree, server.store)
     await asyncio.to_thread(server.start)
@@ -157,8 +157,11 @@ async def test_a_restart_without_its_folder_is_another_epoch(server: NatsServer,
     assert top.epoch != old.epoch
     part = await one.broker.read("h:1", old)
     assert (list(part.messages), part.top, part.complete) == ([], top, False)
-    await publish(one, "h:1", 6, 6)
-    await until(lambda: one.messages[-1].payload == b"6")
+    (new,) = await publish(one, "h:1", 16, 16)
+    await until(lambda: one.messages[-1].payload == b"16")
+    assert await one.place("h:1") == new  # nothing is left of what was known of the other epoch
+    assert new.offset < old.offset
+    assert await stored(one, "h:1", top) == [b"16"]
 
 
 @pytest.mark.usefixtures("quick")

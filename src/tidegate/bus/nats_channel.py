@@ -33,7 +33,7 @@ class NatsChannel:
         verified: the sequence up to which nothing came after that.
     """
 
-    __slots__ = ("_came", "_held", "name", "sid", "stream", "subject", "told", "verified")
+    __slots__ = ("_came", "_epoch", "_held", "name", "sid", "stream", "subject", "told", "verified")
 
     def __init__(self, name: str, stream: Stream | None, subject: str) -> None:
         self.name = name
@@ -42,6 +42,7 @@ class NatsChannel:
         self.sid = 0
         self.told = -1
         self.verified = 0
+        self._epoch = stream.epoch if stream is not None else ""  # in which that is so
         self._came = -1  # the sequence of the last message that was given on
         self._held: list[Message] = []
 
@@ -58,9 +59,11 @@ class NatsChannel:
         self.verified = max(self.verified, place.verified)
 
     def renew(self) -> list[Message]:
-        """Begin on a new link; return what still waited on the last one."""
+        """Begin on a new link, perhaps in another epoch; return what still waited on the last one."""
         held = self.release()
         self._came = -1
+        if self.stream is not None and self.stream.epoch != self._epoch:
+            self._epoch, self.told, self.verified = self.stream.epoch, -1, 0
         return held
 
     def take(self, message: Message) -> Sequence[Message]:
