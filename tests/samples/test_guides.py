@@ -234,6 +234,22 @@ async def test_the_subprotocol_and_another_process(tmp_path: Path) -> None:
             assert await ask({"leave": ["chat:lobby"], "id": 5}) == {"id": 5}
 
 
+async def test_named() -> None:
+    """The piece about members with names: one hears who comes, and who is removed."""
+    guide = functions("channels.md", "named")
+    async with serve(guide.app.handler, "127.0.0.1", 0, channels=guide.app.channels) as server:
+        uri = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with connect(uri, additional_headers={"X-User": "ada"}) as ada:
+            async with asyncio.timeout(PATIENCE):
+                while not await tidegate.presence("chat:lobby"):
+                    await asyncio.sleep(0.01)
+            async with connect(uri, additional_headers={"X-User": "bob"}):
+                assert await text_of(ada) == "in bob"
+                assert await tidegate.presence("chat:lobby") == {"ada": {"color": "red"}, "bob": {"color": "red"}}
+                await guide.remove("bob")
+                assert await text_of(ada) == "out bob"
+
+
 async def test_the_test() -> None:
     """The test of an application passes."""
     await functions("channels.md", "test_all_hear_what_one_says").test_all_hear_what_one_says()
