@@ -2,8 +2,12 @@
 
 import time
 
+import pytest
+
+from tidegate._core.counters import BusState
 from tidegate._core.scoreboard import Scoreboard
 from tidegate.admin.health import LIVE_SECONDS, alive, ready, state
+from tidegate.metrics.derived import BUS_PATIENCE
 
 
 def test_a_daemons_life(board: Scoreboard) -> None:
@@ -56,3 +60,24 @@ def test_alive_while_the_supervisor_ticks(board: Scoreboard) -> None:
     assert not yes
     assert why.startswith("stuck: the supervisor's loop has not run for ")
     assert why.endswith(f"and {LIVE_SECONDS:g} s is the limit")
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_a_worker_that_lacks_the_bus_it_needs_makes_the_daemon_unready(board: Scoreboard, required: bool) -> None:
+    """After some seconds, and with the reason; until it has it again, or ends."""
+    board.ready = True
+    board.stage(1, "ready")
+    row = board.row(1)
+    lost = BusState("redis", False, required, time.monotonic(), "connection refused")
+    row.bus = lost
+    assert ready(board.read()) == (True, "ready: 2 of 2 workers ready")
+    row.bus = lost._replace(changed_at=time.monotonic() - BUS_PATIENCE - 0.1)
+    if not required:
+        assert ready(board.read()) == (True, "ready: 2 of 2 workers ready")
+        return
+    assert ready(board.read()) == (False, "down: 2 of 2 workers ready, but worker 1 has no bus: connection refused")
+    board.stage(1, "draining")
+    assert ready(board.read())[0]
+    board.stage(1, "ready")
+    row.bus = lost._replace(up=True, reason="")
+    assert ready(board.read()) == (True, "ready: 2 of 2 workers ready")

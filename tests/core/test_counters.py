@@ -22,6 +22,7 @@ from tidegate._core.counters import (
     INITIATORS,
     LIMITS,
     RESULT_OF_STATUS,
+    BusState,
     Row,
 )
 from tidegate._core.scoreboard import Scoreboard
@@ -285,3 +286,48 @@ def test_forked_child_keeps_a_private_row() -> None:
         assert in_child(child) == 0
     finally:
         counters.use(before)
+
+
+# The bus
+
+
+def test_the_bus_of_a_process_is_what_was_set() -> None:
+    row = Row()
+    assert row.bus is None
+    state = BusState("redis", False, True, 12.5, "Verbindung verweigert: ü")
+    row.bus = state
+    assert row.bus == state
+    row.bus = BusState("local", True, False, 13.0, "")
+    assert row.bus == BusState("local", True, False, 13.0, "")
+    with pytest.raises(ValueError, match="amqp"):
+        row.bus = BusState("amqp", True, False, 13.0, "")
+
+
+def test_a_long_reason_is_cut_between_characters() -> None:
+    row = Row()
+    row.bus = BusState("local", False, False, 0.0, "x" + "ü" * 200)
+    assert row.bus is not None
+    assert row.bus.reason == "x" + "ü" * 63
+
+
+def test_a_window_of_the_bus_begins_with_the_one_before() -> None:
+    row = Row()
+    row.inc("bus_published", by=5)
+    row.observe("bus_lag", 0.5)
+    row.begin_window(10.0)
+    row.inc("bus_published", by=2)
+    at, published, lag = row.bus_window
+    assert (at, published, sum(lag)) == (10.0, 2, 0)
+    row.begin_window(20.0)
+    row.observe("bus_lag", 0.5)
+    assert (row.bus_window[0], row.bus_window[1], sum(row.bus_window[2])) == (10.0, 2, 1)
+    row.begin_window(30.0)
+    assert (row.bus_window[0], row.bus_window[1], sum(row.bus_window[2])) == (20.0, 0, 1)
+
+
+def test_a_gauge_is_set_by_its_name() -> None:
+    row = Row()
+    row.set("bus_members", 7)
+    assert row.words("bus_members") == (7,)
+    with pytest.raises(ValueError, match="unknown gauge 'bus_published'"):
+        row.set("bus_published", 1)

@@ -10,6 +10,9 @@ import pytest
 from tests.support.harness import Daemon, wait_until
 from tidegate._core.counters import Row
 from tidegate._core.writer import slow_connections
+from tidegate.bus.bus import Bus
+from tidegate.channels import Channel
+from tidegate.exceptions import MessageTooBig
 from tidegate.worker import self_metrics
 
 
@@ -96,3 +99,38 @@ async def test_a_daemon_tells_of_slow_clients_of_its_capacity_and_of_collections
         writer.transport.abort()
         await asyncio.to_thread(daemon.wait_metric, "tidegate_send_queue_connections", 0)
         assert daemon.metrics().total("tidegate_send_queue_bytes") == 0
+
+
+async def test_what_happened_on_a_bus_is_recorded_once() -> None:
+    row = Row()
+    async with Bus("memory://", channels={"h:": Channel(history=5)}) as bus:
+        record = self_metrics.BusRecord(row, bus, required=True)
+        await bus.publish("h:1", "one")
+        async with bus.subscribe("h:1") as messages:
+            await bus.publish("h:1", "two")
+            assert (await anext(messages)).data == "two"  # type: ignore[union-attr]
+            with pytest.raises(MessageTooBig):
+                await bus.publish("h:1", bytes(2**21))
+            record.update()
+            record.update()
+            assert row.words("bus_published") == (2,)
+            assert row.words("bus_topics") == (1,)
+            assert sum(row.words("bus_publish_failures")) == 0
+            assert row.words("bus_delivered")[0] >= 1
+            await bus.publish("h:1", "three")
+            record.update()
+            assert row.words("bus_published") == (3,)
+            assert row.bus is not None
+            assert row.bus[:3] == ("memory", True, True)
+            assert row.bus_window[1] == 1  # it began with the first update
+
+
+@pytest.mark.parametrize(
+    ("url", "engine"),
+    [("local://", "local"), ("rediss://h:1", "redis"), ("tls://h:1/b", "nats"), ("memory://", "memory")],
+)
+def test_the_engine_of_a_url(url: str, engine: str) -> None:
+    row = Row()
+    self_metrics.BusRecord(row, Bus(url), required=False).update()
+    assert row.bus is not None
+    assert (row.bus.engine, row.bus.up, row.bus.reason) == (engine, False, "it is not started")

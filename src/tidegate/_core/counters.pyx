@@ -322,6 +322,8 @@ cdef class Row:
 
     @bus.setter
     def bus(self, state):
+        if state.engine not in ENGINES:
+            raise ValueError(f"unknown engine {state.engine!r}: it must be one of {', '.join(ENGINES)}")
         cdef uint64_t engine = ENGINES.index(state.engine) + 1
         write_text(&self.data.bus_reason, state.reason)
         self.data.bus_up = state.up
