@@ -377,7 +377,7 @@ async def test_a_cluster_that_loses_a_server_goes_on(
                     try:
                         order = ",".join(hosts[first:] + hosts[:first])
                         return await links.start(f"nats://{order}/c?replicas=3")
-                    except BusError:  # it has no leader yet
+                    except BusDown:  # it has no leader yet
                         await asyncio.sleep(0.2)
 
         one, two = await start(0), await start(1)

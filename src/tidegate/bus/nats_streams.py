@@ -43,6 +43,8 @@ MARKS: Final = 8
 """Marks within the time for which a stream stores; the oldest one is older than seven eighths of that, nearly."""
 
 NOT_FOUND: Final = 404
+UNAVAILABLE: Final = 503
+NOT_ENABLED: Final = (10039, 10076)  # for the account, or in the server: not only now
 STREAM_NOT_FOUND: Final = 10059
 NAME_IN_USE: Final = 10058
 
@@ -104,7 +106,7 @@ class Api:
 
         Raises:
             NoResponders: there is no JetStream.
-            BusDown, LinkEnded: there is no answer.
+            BusDown, LinkEnded: there is no answer, or it is that JetStream cannot be used now.
         """
         payload = b"" if request is None else msgspec.json.encode(request)
         reply = await answer(self.link.call(f"$JS.API.{name}", payload))
@@ -112,6 +114,9 @@ class Api:
             found = msgspec.json.decode(reply.payload, type=dict[str, Any])
         except msgspec.MsgspecError:
             raise BusDown(f"JetStream's answer to {name} makes no sense") from None
+        error = found.get("error")
+        if isinstance(error, dict) and error.get("code") == UNAVAILABLE and error.get("err_code") not in NOT_ENABLED:
+            raise BusDown(f"JetStream says: {error.get('description')}")  # as while a cluster has no leader
         return found
 
 
