@@ -40,6 +40,7 @@ class Hubs:
         self.listener = listener
         self.pid = 0
         self.pipe: Pipe[Report]
+        self._links: list[socket.socket] = []
 
     def start(self, fault: int = -1) -> None:
         """Fork a hub; with `fault`, it is killed after so many more bytes of records."""
@@ -67,7 +68,12 @@ class Hubs:
         self.pipe = Pipe(ours, Report)
 
     def link(self) -> socket.socket:
-        """Return one end of a link; the hub gets the other one."""
+        """Return one end of a link, which is closed with this at the latest; the hub gets the other one."""
+        link = self._link()
+        self._links.append(link)
+        return link
+
+    def _link(self) -> socket.socket:
         ours, theirs = socket.socketpair()
         sent = self.pid and self.pipe.send(Command(sockets=1, link=True), [theirs])
         theirs.close()
@@ -77,8 +83,8 @@ class Hubs:
         return ours
 
     async def connect(self) -> socket.socket:
-        """Give a broker a link."""
-        return self.link()
+        """Give a broker a link, which is the broker's."""
+        return self._link()
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send it a signal, if it runs, and return its exit status, negative for a signal."""
@@ -100,6 +106,8 @@ class Hubs:
     def close(self) -> None:
         if self.pid:
             self.end(signal.SIGKILL)
+        for link in self._links:
+            link.close()
         os.close(self.journal)
 
 

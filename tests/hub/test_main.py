@@ -204,6 +204,8 @@ def test_a_process_of_another_user_is_not_linked(tmp_path: Path) -> None:
     there.send(b"x")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     hubs.close()
+    for sock in (listener, here, there):
+        sock.close()
 
 
 def test_links_come_several_at_once_and_the_log_is_reopened(hubs: Hubs) -> None:
