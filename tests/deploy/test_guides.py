@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 import pytest
+import uvicorn
 
 from tests.benchmarks import compare
 from tests.support.harness import ROOT
@@ -28,6 +29,7 @@ from tidegate.supervisor.signals import CAUGHT
 
 README = ROOT / "README.md"
 OPERATING = ROOT / "deploy" / "guides" / "operating.md"
+FRAMEWORKS = ROOT / "deploy" / "guides" / "frameworks.md"
 PAGES = [README, *sorted((ROOT / "deploy" / "guides").glob("*.md")), *sorted((ROOT / ".github").glob("*.md"))]
 TEXTS = {path: path.read_text(encoding="utf-8") for path in PAGES}
 
@@ -38,6 +40,10 @@ FOREIGN = {
     *("--no-deps", "--retry", "--retry-connrefused", "--storage", "--strict", "--web"),
     *("--ws", "--ws-max-size", "--ws-max-queue", "--ws-ping-interval", "--ws-ping-timeout", "--ws-per-message-deflate"),
 }
+
+
+# A row of the table of options of four servers, and ours.
+MOVES = r"^\|(.*)\|(.*)\|(.*)\|(.*)\|(.*)\|$"
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -136,9 +142,32 @@ def test_paths_are_there(page: Path) -> None:
             assert any((folder / path).exists() for folder in (ROOT, ROOT / "src" / "tidegate", ROOT / "tests")), path
 
 
+def options_in(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text))
+
+
 @each_page
 def test_options_exist(page: Path) -> None:
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", TEXTS[page])) - FOREIGN <= options()
+    text = re.sub(MOVES, r"\5", TEXTS[page], flags=re.MULTILINE) if page == FRAMEWORKS else TEXTS[page]
+    assert options_in(text) - FOREIGN <= options()
+
+
+def test_the_table_of_moves() -> None:
+    """Ours are settings (or name the file of them); uvicorn's, which is installed, are options of that release."""
+    flags = {setting.flag for setting in settings().values()} | {"--config"}
+    theirs = {option for parameter in uvicorn.main.params for option in parameter.opts}
+    rows = [[options_in(cell) for cell in row] for row in re.findall(MOVES, TEXTS[FRAMEWORKS], re.MULTILINE)]
+    assert len(rows) > 25
+    assert set().union(*(ours for *_, ours in rows)) <= flags
+    assert set().union(*(first for first, *_ in rows)) <= theirs
+
+
+def test_blocks_of_the_frameworks_are_of_their_programs() -> None:
+    programs = [path.read_text(encoding="utf-8") for path in (ROOT / "tests" / "samples" / "programs").glob("*.py")]
+    every = re.findall(r"^```(\w*)\n(.*?)^```", TEXTS[FRAMEWORKS], re.MULTILINE | re.DOTALL)
+    found = [block for language, block in every if not language]
+    assert len(found) > 5
+    assert [block for block in found if not any(block in program for program in programs)] == []
 
 
 @each_page

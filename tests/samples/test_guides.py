@@ -42,14 +42,14 @@ def functions(guide: str, function: str) -> SimpleNamespace:
 
 
 @asynccontextmanager
-async def clients(daemon: Daemon, least: int) -> AsyncIterator[list[ClientConnection]]:
+async def clients(daemon: Daemon, least: int, path: str = "", **options: Any) -> AsyncIterator[list[ClientConnection]]:
     """So many connections, and as many more as it takes until each worker has one."""
     async with AsyncExitStack() as stack:
         found: list[ClientConnection] = []
         while len(found) < least or not all(
             value for _, value in daemon.metrics().select("tidegate_connections", state="open")
         ):
-            found.append(await stack.enter_async_context(connect(daemon.uri)))
+            found.append(await stack.enter_async_context(connect(daemon.uri + path, **options)))
         yield found
 
 
