@@ -159,7 +159,7 @@ class Hub:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     def mend(self, config: Config) -> None:
-        """Give the journal's file its size, if it is new, or if somebody has cut it."""
+        """Give the journal's file its size, if it is new, or has been cut."""
         if self.journal is not None and os.fstat(self.journal).st_size < SMALLEST:
             os.truncate(self.journal, config.bus_memory)
 
