@@ -471,7 +471,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         bool | None,
         Setting(
             SWITCH,
-            "Fail /readyz, and boots of workers, when one has been without bus for 5 s.",
+            "Fail /readyz when a worker has been without bus for 5 s; everything else is served meanwhile.",
             default_text="false for local:// and memory://, else true",
         ),
     ] = None

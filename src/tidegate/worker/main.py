@@ -245,7 +245,7 @@ class Worker:
         bus = share(self._bus_url, self.app.channels, ConnectionTable, self.config.channel_limits)
         self._bus_record = BusRecord(self.row, bus.bus, self.config.needs_bus)
         self._bus_record.update()
-        await bus.enter(required=self.config.needs_bus)  # where it is not, all else is served without it
+        await bus.enter(required=False)  # without it, all else is served
         try:
             yield
         finally:
