@@ -526,6 +526,8 @@ class Bus:
 
     def _told(self, state: State) -> None:
         assert self._loop is not None
+        if self._closed:
+            return  # that the engine's link ends with it is no news
         self.records.told(state)
         self.state = state
         self._topics.told(state, self._loop.time())
