@@ -55,7 +55,11 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}"
 
     def __enter__(self) -> RedisServer:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
