@@ -20,6 +20,7 @@ import psutil
 import pytest
 import yaml
 from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from tests.deploy.fronts import DEPLOY
 from tests.deploy.image import Image, can_build, stages
@@ -143,13 +144,14 @@ def test_its_steps_lead_to_a_server(tmp_path: Path, compose: Any) -> None:
         check = json.loads(image.stages[-1].last("HEALTHCHECK").partition("CMD ")[2])
         default = str(settings()["admin"].default.port)
         image.run([word.replace(default, str(admin)) for word in check], {})
-        with connect(f"ws://127.0.0.1:{port}/", proxy=None) as websocket:
-            websocket.recv()  # the time
-            websocket.send("hello")
+        url = f"ws://127.0.0.1:{port}/"
+        with connect(url, subprotocols=[Subprotocol("tidegate.v1")], proxy=None) as websocket:
+            websocket.send('{"join": {"chat:lobby": null}}')
+            websocket.send('{"publish": "chat:lobby", "data": {"name": "me", "text": "hello"}}')
             while "hello" not in websocket.recv(timeout=PATIENCE):
                 pass
             first.send_signal(signal.Signals[image.stages[-1].last("STOPSIGNAL")])
             for _ in websocket:
-                pass  # the time, until the end
+                pass  # what workers say in the chat, until the end
         assert websocket.close_code == 1001
         assert container.wait(PATIENCE) == 0, image.log()
