@@ -99,13 +99,13 @@ def test_haproxy_understands_its_file() -> None:
 
 @each_engine
 @pytest.mark.parametrize("version", VERSIONS)
-def test_schemas(engine: str, version: str) -> None:
+def test_manifests_are_what_kubernetes_says(engine: str, version: str) -> None:
     for name in (f"{engine}.yaml", "service.yaml"):
         kubernetes_validate.validate(manifest(engine, name), version, strict=True)
 
 
 @each_engine
-def test_kustomizations(engine: str) -> None:
+def test_what_kustomizations_name_is_there_and_fits(engine: str) -> None:
     kustomization = manifest(engine, "kustomization.yaml")
     (component,) = kustomization.pop("components")
     jsonschema.validate(kustomization, CUSTOM["Kustomization"])
