@@ -19,12 +19,14 @@ from typing import NamedTuple
 import pytest
 from msgspec import structs
 
+from tests.bus.desk import Listener
 from tests.support.patience import PATIENCE
 from tidegate.bus import bus as bus_module
+from tidegate.bus import presence as presence_module
 from tidegate.bus.base import SLICE_BYTES, SLICE_MESSAGES, Broker, Presence, Publication, State
 from tidegate.bus.bus import Bus
 from tidegate.bus.policies import Policies
-from tidegate.channels import LISTED, UNLISTED, Channel, Message, Position
+from tidegate.channels import LISTED, UNLISTED, Channel, Identity, Message, Position
 from tidegate.exceptions import BusDown, BusError
 
 __all__ = ["POLICIES", "Connect", "Contract", "Cuttable", "LinkContract", "Peer", "peers"]
@@ -604,6 +606,36 @@ class LinkContract(Contract):
             await two.publish("plain", b"c")
             assert (await anext(plain)).data == b"c"
             assert [(await anext(stored)).data for _ in range(2)] == [b"a", b"b"]
+
+    @pytest.mark.slow  # some engines take their time before they know who is there
+    async def test_members_hear_who_comes_and_goes_and_not_who_moves(
+        self, cuttable: Cuttable, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(bus_module, "connect", lambda url, policies: cuttable.make(policies))
+        for name in ("SLACK", "SOON", "PACE", "SETTLE"):
+            monkeypatch.setattr(presence_module, name, 0.01)
+        channels = {"chat:": Channel(presence=True, presence_grace=0)}
+        async with Bus("memory://", channels=channels) as bus:
+            ada = await Listener(bus, Identity("ada", {"color": "red"})).join("chat:1")
+            await bus.presence("chat:1")  # from here on she is told
+            cuttable.cut()
+            async with asyncio.timeout(PATIENCE):
+                while bus.state.kind != "down":
+                    await asyncio.sleep(0.01)
+                cuttable.mend()
+                while bus.state.kind == "down":
+                    await asyncio.sleep(0.01)
+            async with Bus("memory://", channels=channels) as other:
+                bob = await Listener(other, Identity("bob")).join("chat:1")
+                await ada.until(("in", "bob"))
+                async with asyncio.timeout(PATIENCE):
+                    while await other.presence("chat:1") != {"ada": {"color": "red"}, "bob": None}:
+                        await asyncio.sleep(0.01)
+                other.leave(bob, "chat:1", returns=True)
+            await Listener(bus, Identity("bob")).join("chat:1")
+            eve = await Listener(bus, Identity("eve")).join("chat:1")
+            bus.leave(eve, "chat:1", removed=True)
+            await ada.until(("in", "bob"), ("in", "eve"), ("out", "eve"))
 
     async def test_it_is_closed_without_a_link(self, one: Peer, cuttable: Cuttable) -> None:
         await one.broker.subscribe(["h:1"])

@@ -5,16 +5,19 @@ What must not live here: interleavings (test_topics_machine.py), a real engine (
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from tests.bus.model import Engine
+from tests.support.patience import PATIENCE
 from tidegate.bus.base import Broker, State
+from tidegate.bus.bus import Bus
 from tidegate.bus.policies import Policies
 from tidegate.bus.topics import Read, Request, Subscribe, Topics
-from tidegate.channels import Channel, Gap, Joined, Message, Position, PresenceEvent
+from tidegate.channels import Channel, Gap, Identity, Joined, Message, Position, PresenceEvent
 from tidegate.exceptions import BusError
 
-__all__ = ["Member", "Worker"]
+__all__ = ["Listener", "Member", "Worker"]
 
 
 def follows(previous: Position, message: Message) -> bool:
@@ -66,6 +69,34 @@ class Member:
     def joined(self) -> Joined:
         assert isinstance(self.answer, Joined)
         return self.answer
+
+
+class Listener(Member):
+    """A member that writes down who comes and goes, and can be waited for."""
+
+    def __init__(self, bus: Bus, identity: Identity | None = None) -> None:
+        super().__init__(bus.name_sender())
+        self.bus = bus
+        self.identity = identity
+        self.events: list[tuple[str, str]] = []
+        self.changed = asyncio.Event()
+
+    def presence(self, event: PresenceEvent) -> None:
+        self.events.append((event.kind, event.member))
+        self.changed.set()
+
+    def remove(self, channel: str) -> None:
+        self.bus.leave(self, channel, removed=True)
+
+    async def join(self, channel: str) -> Listener:
+        await self.bus.join(self, {channel: None}, identity=self.identity)
+        return self
+
+    async def until(self, *events: tuple[str, str]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while self.events != list(events):
+                self.changed.clear()
+                await self.changed.wait()
 
 
 class Worker:

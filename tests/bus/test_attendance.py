@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from tests.bus.desk import Member
+from tests.bus.desk import Listener
 from tests.support.patience import PATIENCE
 from tidegate.bus import presence as presence_module
 from tidegate.bus.base import Presence
 from tidegate.bus.bus import Bus
 from tidegate.bus.memory import MemoryBroker
-from tidegate.channels import LISTED, Channel, Identity, PresenceEvent
+from tidegate.channels import LISTED, Channel, Identity
 from tidegate.exceptions import BusDown, BusError, TooManyMembers
 
 CHANNELS = {"c:": Channel(presence=True, presence_grace=0), "long:": Channel(presence=True, presence_grace=60.0)}
@@ -29,34 +29,6 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who has gone is gone, and who has come is told, without delay."""
     for name in ("SLACK", "SOON", "PACE"):
         monkeypatch.setattr(presence_module, name, 0.01)
-
-
-class Listener(Member):
-    """A member that writes down who comes and goes, and can be waited for."""
-
-    def __init__(self, bus: Bus, identity: Identity | None = None) -> None:
-        super().__init__(bus.name_sender())
-        self.bus = bus
-        self.identity = identity
-        self.events: list[tuple[str, str]] = []
-        self.changed = asyncio.Event()
-
-    def presence(self, event: PresenceEvent) -> None:
-        self.events.append((event.kind, event.member))
-        self.changed.set()
-
-    def remove(self, channel: str) -> None:
-        self.bus.leave(self, channel, removed=True)
-
-    async def join(self, channel: str) -> Listener:
-        await self.bus.join(self, {channel: None}, identity=self.identity)
-        return self
-
-    async def until(self, *events: tuple[str, str]) -> None:
-        async with asyncio.timeout(PATIENCE):
-            while self.events != list(events):
-                self.changed.clear()
-                await self.changed.wait()
 
 
 async def until(condition: Callable[[], Any]) -> None:

@@ -230,6 +230,15 @@ def test_nothing_is_told_before_it_is_read_who_is_there(process: Process) -> Non
     assert process.presences.names("c") == {"ada": b"null", "bob": b"1"}
 
 
+def test_it_is_not_read_before_the_engine_can_know_it(process: Process) -> None:
+    process.presences = Presences("me", process._tell, process.now, settles=1.0)
+    process.presences.open("c", process.now)
+    process.presences.nudged(["c"], process.now)
+    assert process.presences.reads(process.now) == []
+    process.wait(1.0)
+    assert process.presences.reads(process.now) == ["c"]
+
+
 def test_a_read_that_fails_is_repeated(process: Process) -> None:
     process.presences.open("c", process.now)
     process.read(None)

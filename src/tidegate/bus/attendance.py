@@ -63,7 +63,7 @@ class Attendance:
         self._records = records
         self.members_here = 0
         self._loop = asyncio.get_running_loop()
-        self._presences = Presences(name, self._tell, self._loop.time(), policies.has_presence)
+        self._presences = Presences(name, self._tell, self._loop.time(), policies.has_presence, broker.settles)
         self._counts: dict[str, int] = {}  # as they were told last
         self._told = False
         self._wake = asyncio.Event()

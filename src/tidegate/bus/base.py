@@ -126,6 +126,9 @@ class Broker(abc.ABC):
     message_limit: int | None = None
     """Bytes of a message that the engine takes, if it has told."""
 
+    settles: ClassVar[float] = 0.0
+    """Seconds from the start after which `present` has what the other processes have told before."""
+
     @property
     def queued(self) -> int:
         """Bytes that wait to be written, or to be acknowledged."""

@@ -23,7 +23,7 @@ import secrets
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import Final, NamedTuple, TypeVar
+from typing import ClassVar, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -86,6 +86,8 @@ class NatsBroker(Broker):
         url: nats:// or tls://, see nats_url.py.
         policies: of the channels.
     """
+
+    settles: ClassVar[float] = 1.5 * ASK_AGAIN
 
     def __init__(self, url: str, policies: Policies) -> None:
         self._settings = parse(url)

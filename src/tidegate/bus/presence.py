@@ -138,10 +138,12 @@ class Presences:
         tell: takes events.
         now: the time.
         watching: whether there may be channels with presence: else there are counts alone.
+        settles: seconds until the engine can be asked who is there.
     """
 
-    def __init__(self, name: str, tell: Tell, now: float, watching: bool = True) -> None:
+    def __init__(self, name: str, tell: Tell, now: float, watching: bool = True, settles: float = 0.0) -> None:
         self.name = name
+        self._ready_at = now + settles
         self._watching = watching
         self._tell = tell
         self._here: dict[str, _Here] = {}
@@ -292,7 +294,7 @@ class Presences:
         """Watch a channel, which has a member in this process."""
         if channel not in self._views:
             self._views[channel] = _View()
-            self._due[channel] = now
+            self._due[channel] = max(now, self._ready_at)
 
     def shut(self, channel: str) -> None:
         """Watch a channel no more."""
@@ -333,6 +335,7 @@ class Presences:
                 self._want(channel, view, max(now, view.read_at + max(SOON, PACE * names)))
 
     def _want(self, channel: str, view: _View, when: float) -> None:
+        when = max(when, self._ready_at)
         if view.reading:
             view.wanted = when if view.wanted is None else min(when, view.wanted)
         else:
