@@ -23,6 +23,8 @@ cdef extern from "counters.h" nogil:
     ctypedef struct tg_row:  # what native code names of it; counters.h has it all
         uint64_t connections_accepted
         uint64_t pauses[2]
+        uint64_t http_requests[8]
+        tg_histogram http_request_duration
         int64_t connections_handshaking
         int64_t connections_open
         int64_t connections_closing
@@ -54,6 +56,7 @@ cdef extern from "counters.h" nogil:
 
     double tg_now()
     double tg_now_about()
+    const double *TG_DURATIONS
     void tg_observe(tg_histogram *h, const double *bounds, int count, double value)
     void tg_observe_in(tg_histogram *h, const double *bounds, int count, double value, double ticks)
     void tg_count_lag(tg_row *row, double lag)

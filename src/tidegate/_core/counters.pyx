@@ -239,8 +239,8 @@ cdef class Row:
 
     def http_request(self, int status, double seconds):
         """Count a request that ended, `seconds` after it came, with a response of this status."""
-        self._inc("http_requests", (f"{min(max(status // 100, 1), 5)}xx",), 1)
-        self._observe("http_request_duration", seconds)
+        self.data.http_requests[min(max(status // 100, 1), 5) - 1] += 1
+        tg_observe(&self.data.http_request_duration, TG_DURATIONS, TG_BOUNDS, seconds)
 
     def http_upgraded(self):
         """Count a connection that spoke HTTP as handshaking: a request of it opens a WebSocket."""

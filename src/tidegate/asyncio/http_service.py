@@ -18,7 +18,7 @@ import logging
 import termios
 from collections.abc import Mapping, MutableMapping
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -46,6 +46,9 @@ CLIENT_LEFT = 499
 TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"  # RFC 6585, 5
 )
+MUCH = 16384
+"""Bytes that are not kept for the end of the turn."""
+
 TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"  # RFC 9110, 15.5.9
 
 
@@ -119,23 +122,74 @@ class _State:
 
     def __init__(self, service: HttpService, server: Server) -> None:
         self._service, self._server = service, server
+        self.tasks = self
         self.total_requests = 0
         self.connections: set[Any] = set()
 
-    @property
-    def tasks(self) -> _State:
-        return self
-
     def add(self, task: asyncio.Task[None]) -> None:
-        """Keep a task that handles a request."""
-        self._server.keep_task(task)
+        """Have the end wait for a task that handles a request, or cancel it if that takes long."""
+        self._server.handler_tasks.add(task)
+        task.add_done_callback(self._server.task_ended)
 
     def discard(self, task: asyncio.Task[None]) -> None:
-        """Forget it, which the server does by itself."""
+        """Forget it, which the server does."""
 
     @property
     def default_headers(self) -> list[tuple[bytes, bytes]]:
         return self._service.default_headers()
+
+
+class _Together:
+    """A transport that writes what comes in one turn of the loop at once: the head of a response, and its body.
+
+    Parameters:
+        loop: the event loop.
+        transport: that writes.
+    """
+
+    __slots__ = ("_loop", "_pieces", "_size", "abort", "get_extra_info", "is_closing", "transport")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
+        self.transport, self._loop = transport, loop
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self.abort, self.get_extra_info, self.is_closing = (
+            transport.abort,
+            transport.get_extra_info,
+            transport.is_closing,
+        )
+
+    def write(self, data: bytes) -> None:
+        """Write soon; at once, if it is much."""
+        if not self._pieces:
+            self._loop.call_soon(self.flush)
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size > MUCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has come."""
+        pieces = self._pieces
+        if pieces:
+            self._pieces, self._size = [], 0
+            if len(pieces[-1]) > MUCH:
+                self.transport.write(b"".join(pieces[:-1]))
+                del pieces[:-1]
+            self.transport.write(b"".join(pieces))
+
+    def close(self) -> None:
+        """Write what has come, and close."""
+        self.flush()
+        self.transport.close()
+
+    def pause_reading(self) -> None:
+        """Read no more."""
+        self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        self.transport.resume_reading()
 
 
 class HttpConnection(HttpToolsProtocol):
@@ -161,7 +215,8 @@ class HttpConnection(HttpToolsProtocol):
         self._row = current()
         self._told_in: str | None = None  # the header in which the peer, a trusted proxy, tells of its clients
         self._deadline: float | None = None
-        self._head_size = -1  # bytes of a head that is not complete; -1: none has begun
+        self._has_bus = server.has_bus
+        self._head_size = 0  # bytes of a head that is not complete
         self._ending = False
         self._upgraded = False
 
@@ -185,7 +240,7 @@ class HttpConnection(HttpToolsProtocol):
         if admission is not None:
             self._told_in = admission.header_of(transport.get_extra_info("peername"))
         transport.set_protocol(self)
-        self.connection_made(transport)
+        self.connection_made(_Together(self.loop, transport))  # type: ignore[arg-type]
         if self._record is not None and self._record.address is not None and self._told_in is None:
             self.client = self._record.address[:2]
         self.data_received(data)
@@ -196,24 +251,19 @@ class HttpConnection(HttpToolsProtocol):
         if self._upgraded or self.transport.is_closing():
             return
         super().data_received(data)
-        if self._head_size >= 0 and not self.transport.is_closing():
+        cycle = self.cycle
+        if cycle is not None and cycle.scope is self.scope:  # the last head is complete
+            if self._head_size:
+                self._head_size = 0
+                self._settings.deadlines.clear(self)
+            if self._ending:
+                cycle.keep_alive = False
+        elif not self._upgraded and not self.transport.is_closing():
             self._head_size += len(data)
             if self._head_size > MAX_HEAD_SIZE:
                 self._refuse(TOO_LARGE)
             elif self._deadline is None:
                 self._settings.deadlines.set(self, self._settings.open_timeout)
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._head_size = 0
-
-    def on_headers_complete(self) -> None:
-        self._head_size = -1
-        if self._deadline is not None:
-            self._settings.deadlines.clear(self)
-        super().on_headers_complete()
-        if self._ending and self.cycle is not None:
-            self.cycle.keep_alive = False
 
     def _on_deadline(self, now: float) -> None:
         """Give up on a head that does not come."""
@@ -228,7 +278,7 @@ class HttpConnection(HttpToolsProtocol):
         """Call the application, and count what it did."""
         if self._told_in is not None:
             self._tell(scope, self._told_in)
-        if self._server.has_bus:
+        if self._has_bus:
             scope["extensions"] = {**scope.get("extensions", {}), "tidegate": {"publish": publish}}
         began, status = monotonic(), CLIENT_LEFT
 
@@ -282,7 +332,8 @@ class HttpConnection(HttpToolsProtocol):
             record.address = None  # the request tells
         self._upgraded = True
         self.parser = None  # type: ignore[assignment]
-        self._server.connect().take_over(self.transport, record, b"\r\n".join([*lines, b"", b""]))
+        transport = cast(Any, self.transport).transport
+        self._server.connect().take_over(transport, record, b"\r\n".join([*lines, b"", b""]))
 
     def _unsupported_upgrade_warning(self) -> None:
         """Say nothing: a client may offer what it likes (RFC 9110, 7.8)."""
@@ -294,7 +345,7 @@ class HttpConnection(HttpToolsProtocol):
         self._ending = True
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.keep_alive = False
-        elif self._head_size < 0 and not self._has_more():
+        elif not self._head_size and not self._has_more():
             self.transport.close()
 
     def _has_more(self) -> bool:

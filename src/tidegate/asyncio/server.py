@@ -378,14 +378,12 @@ class Server(OlderServer):
         return self.connect()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        self.keep_task(self._settings.loop.create_task(work))
-
-    def keep_task(self, task: asyncio.Task[None]) -> None:
-        """Have the end wait for a task that handles a connection or a request, or cancel it if that takes long."""
+        task = self._settings.loop.create_task(work)
         self.handler_tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self.task_ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def task_ended(self, task: asyncio.Task[None]) -> None:
+        """Forget a task that handled a connection or a request."""
         self.handler_tasks.discard(task)
         self._check_closed()
 
