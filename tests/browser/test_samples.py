@@ -1,5 +1,5 @@
 """The pages of the documentation in a browser: clock and counter with the programs of their time, over TLS, too; and
-the room of the guide on channels.
+the room of the guide on channels, and the chat of Django Channels.
 
 What must not live here: the same programs with other clients (tests/samples).
 """
@@ -20,7 +20,7 @@ import pytest
 import trustme
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.samples.running import source_of
+from tests.samples.running import PROGRAMS, source_of
 from tests.samples.test_guides import program
 from tests.support.harness import ROOT, Daemon
 from tests.support.patience import PATIENCE
@@ -186,3 +186,21 @@ def test_room(context: BrowserContext) -> None:
             page.press("input", "Enter")
             for shown in pages[: number + 1]:
                 expect(shown.locator("li")).to_have_text(["hello"] * (number + 1))
+
+
+@pytest.mark.slow
+def test_channels_tutorial(context: BrowserContext) -> None:
+    """The page of Django Channels' tutorial shows two visitors, served by the same daemon, what each says."""
+    program = PROGRAMS / "django_chat.py"
+    with Daemon(program, target="django_chat:app", workers=2) as daemon:
+        pages = [context.new_page() for _ in range(2)]
+        for page in pages:
+            page.goto(f"http://{daemon.address}/chat/lobby/")
+            page.wait_for_function("() => chatSocket.readyState === WebSocket.OPEN")
+        said = ""
+        for page in pages:
+            said += "hello\n"
+            page.fill("#chat-message-input", "hello")
+            page.click("#chat-message-submit")
+            for shown in pages:
+                expect(shown.locator("#chat-log")).to_have_value(said)
