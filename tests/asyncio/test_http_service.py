@@ -372,6 +372,32 @@ async def test_idle_connections_end_with_the_server_and_busy_ones_after_their_re
     assert row.words("http_requests")[:5] == (0, 2, 0, 0, 0)
 
 
+@pytest.mark.parametrize("begun", [False, True])
+async def test_the_server_cancels_it_without_a_complaint(begun: bool, log: pytest.LogCaptureFixture, row: Row) -> None:
+    """As at the end of a worker: what it was in the middle of is no failure of the application."""
+    async with asgi_serving() as made:
+        peer, call = await made.asked(ask("/"))
+        if begun:
+            await call.send({"type": "http.response.start", "status": 200})
+            await call.send({"type": "http.response.body", "body": b"x", "more_body": True})
+            await peer.reader.readuntil(b"x\r\n")
+        (task,) = made.server.handler_tasks
+        task.cancel("the worker ends")
+        with contextlib.suppress(ConnectionError):
+            assert await peer.reader.read() == b""
+        await asyncio.wait([task])
+    assert "ASGI" not in log.text
+    assert row.words("http_requests")[:5] == (0, int(begun), 0, 0, int(not begun))
+
+
+async def test_an_application_that_cancels_itself_has_failed(log: pytest.LogCaptureFixture) -> None:
+    async with asgi_serving() as made:
+        peer, call = await made.asked(ask("/"))
+        await call.finish(asyncio.CancelledError())
+        assert (await response(peer))[0] == 500
+    assert "Exception in ASGI application" in log.text
+
+
 async def test_a_request_that_waits_in_the_socket_is_answered_before_the_end() -> None:
     async with asgi_serving(application) as made:
         peer = await made.raw()

@@ -117,6 +117,12 @@ class HttpService:
         HttpConnection(self, settings, server, record).begin(transport, data)
 
 
+def _is_cancelled(exc: BaseException) -> bool:
+    """Return whether the server has cancelled this task, and the application ends for that."""
+    task = asyncio.current_task()
+    return isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
 class _State:
     """What uvicorn's protocol expects of its server: where its tasks and connections are, headers of every response."""
 
@@ -290,10 +296,13 @@ class HttpConnection(HttpToolsProtocol):
 
         try:
             await self._service.application(scope, receive, sent)
-        except BaseException:
+        except BaseException as exc:
             if status == CLIENT_LEFT:
                 status = 500
-            raise
+            if not _is_cancelled(exc):
+                raise
+            self.transport.abort()
+            send.__self__.disconnected = True  # nothing is to be said of the response, or logged
         finally:
             taken = monotonic() - began
             self._row.http_request(status, taken)
