@@ -58,6 +58,7 @@ def test_what_a_hub_counts_goes_on_with_the_next_one() -> None:
     assert found["hub_queue_bytes"] == 0
     assert 3 * 5 < found["journal_bytes"] < 3 * (5 + 100)
     first.close()
+    ours.close()
     assert values(row)["hub_links"] == 0
 
     second = Hub(attach(os.dup(journal)), row=row)
@@ -68,6 +69,7 @@ def test_what_a_hub_counts_goes_on_with_the_next_one() -> None:
     second._link(theirs)
     publish(second, ours, 2, [b"6"])
     second.close()
+    ours.close()
     assert values(row)["hub_published"] == 6
 
 

@@ -167,6 +167,9 @@ class LocalBroker(Broker):
         if life is not None:
             life.cancel()
             await asyncio.wait([life])
+        if self._link is not None:
+            self._link.abort()  # as the task does, unless it was cancelled before it began
+            await asyncio.sleep(0)  # in which the loop closes the socket
         self._down("it is closed")
 
     async def _live(self, link: LinkProtocol | None) -> None:
