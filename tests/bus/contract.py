@@ -555,6 +555,13 @@ class LinkContract(Contract):
         await two.publish("h:1", b"3")
         assert sorted(await one.payloads(2)) == [b"3", b"plain"]
 
+    async def test_bytes_that_wait_are_counted(self, one: Peer) -> None:
+        publishing = asyncio.create_task(one.publish("h:1", bytes(1000)))
+        await asyncio.sleep(0)
+        assert one.broker.queued >= 1000
+        await publishing
+        assert one.broker.queued == 0
+
     async def test_what_was_unsubscribed_without_a_link_does_not_come(
         self, connect: Connect, one: Peer, cuttable: Cuttable
     ) -> None:

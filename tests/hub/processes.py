@@ -22,7 +22,7 @@ from tidegate.bus.bus import Bus
 from tidegate.bus.link import VERSION, Frame, Hello, Kind, Policy, encode, pack_json
 from tidegate.channels import Channel, Message
 from tidegate.hub.main import Hub, attach, run
-from tidegate.ipc.pipe import Command, Pipe, Report
+from tidegate.ipc.pipe import Command, Pipe, Report, StopMode
 
 JOURNAL_BYTES = 64 << 20  # in which a message of 1 MiB has room
 
@@ -87,9 +87,12 @@ class Hubs:
         return self._link()
 
     def end(self, number: int = signal.SIGTERM) -> int:
-        """Send it a signal, if it runs, and return its exit status, negative for a signal."""
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, number)
+        """Stop it as its supervisor does, or by another signal; return its exit status, negative for a signal."""
+        if number == signal.SIGTERM:
+            self.pipe.send(Command(stop=StopMode.GRACEFUL))
+        else:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
         return self.wait()
 
     def wait(self) -> int:

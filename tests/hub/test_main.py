@@ -21,7 +21,7 @@ from tidegate._core.journal import Journal, make_memory
 from tidegate.bus.link import Decoder, Frame, Hello, Kind, Policy, acknowledgements, encode, pack_json
 from tidegate.hub import main as module
 from tidegate.hub.main import attach
-from tidegate.ipc.pipe import Command, Report
+from tidegate.ipc.pipe import Command, Report, StopMode
 
 
 @pytest.fixture
@@ -99,6 +99,15 @@ def test_it_goes_on_with_the_journal_of_the_one_before(hubs: Hubs) -> None:
     assert [each.offset for each in acknowledgements(answer.payload)] == [1]
 
 
+def test_a_signal_to_all_processes_ends_it_after_the_workers(hubs: Hubs) -> None:
+    link = hubs.link()
+    ask(link, hello(1), OPEN, Frame(Kind.PUBLISH, channel=1, sequence=7, payload=b"m"))
+    os.kill(hubs.pid, signal.SIGTERM)
+    assert ask(link, Frame(Kind.PUBLISH, channel=1, sequence=8))[0].kind == Kind.STORED
+    link.close()
+    assert hubs.wait() == 0
+
+
 def test_a_successor_waits_for_its_predecessor(hubs: Hubs) -> None:
     """As at an upgrade: one that writes the journal goes on until it has ended."""
     first, pipe = hubs.pid, hubs.pipe
@@ -107,7 +116,7 @@ def test_a_successor_waits_for_its_predecessor(hubs: Hubs) -> None:
     hubs.start()
     second = hubs.link()
     assert ask(link, Frame(Kind.PUBLISH, channel=1, sequence=8))[0].kind == Kind.STORED
-    os.kill(first, signal.SIGTERM)
+    pipe.send(Command(stop=StopMode.GRACEFUL))
     os.waitpid(first, 0)
     pipe.close()
     (_, answer) = ask(second, hello(2), OPEN, Frame(Kind.PUBLISH, channel=1, sequence=1))

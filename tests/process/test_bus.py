@@ -339,3 +339,23 @@ async def test_the_hub_ends_after_the_workers() -> None:
             assert await asyncio.to_thread(daemon.stop) == 0
         ends = [line for line in daemon.log.splitlines() if "exited with status 0" in line]
         assert [line.split()[3] for line in ends[-2:]] == ["hub", "admin"]
+
+
+async def test_a_signal_to_every_process_ends_the_hub_after_the_workers() -> None:
+    """As systemd's KillMode=control-group sends it: no worker is without a hub while it drains."""
+    with Daemon(ROOM, target="application:app", workers=2, drain=0.5) as daemon:
+        async with members(daemon, "h:1", 4):
+            daemon.signal(signal.SIGSTOP)
+            for pid in daemon.titles():
+                daemon.signal(signal.SIGTERM, pid)
+            daemon.signal(signal.SIGCONT)
+            assert await asyncio.to_thread(daemon.wait) == 0
+        assert [line for line in daemon.log.splitlines() if " WARNING " in line or " ERROR " in line] == []
+
+
+def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "letters.txt"
+    path.write_text("Dear Ada")
+    with Daemon(ROOM, "--bus", f"local://{path}", target="application:app") as daemon:
+        wait_until(lambda: f"{path} has something else in it" in daemon.log, "the complaint")
+    assert path.read_text() == "Dear Ada"

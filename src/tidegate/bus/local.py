@@ -54,6 +54,7 @@ from .link_state import Call, NumberedChannel, Numbers, Unacknowledged, give_up
 from .links import Connect, Links
 from .links import find as links_to_hub
 from .policies import Policies
+from .tail import OVERHEAD
 
 __all__ = ["LocalBroker"]
 
@@ -304,7 +305,7 @@ class LocalBroker(Broker):
                 self._acknowledged(each, channel.position(epoch, offset) if epoch else None)
 
     def _acknowledged(self, each: Unacknowledged, result: Position | BusError | None) -> None:
-        self._unacknowledged_bytes -= len(each.payload)
+        self._unacknowledged_bytes -= len(each.payload) + OVERHEAD
         self._release(each.channel)
         each.batch.settle(each.index, result)
         if self._flushed is not None and not self._unacknowledged:
@@ -498,7 +499,7 @@ class LocalBroker(Broker):
         if stored:
             self._sequence = sequence = self._sequence + 1
             self._unacknowledged[sequence] = Unacknowledged(channel, flags, payload, results, index)
-            self._unacknowledged_bytes += len(payload)
+            self._unacknowledged_bytes += len(payload) + OVERHEAD
             results.missing += 1
         else:
             self._release(channel)

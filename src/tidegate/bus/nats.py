@@ -122,6 +122,10 @@ class NatsBroker(Broker):
         self._deliver: Deliver
         self._tell: Tell
 
+    @property
+    def queued(self) -> int:
+        return self._unacknowledged
+
     # Links.
 
     async def start(self, deliver: Deliver, tell: Tell) -> None:

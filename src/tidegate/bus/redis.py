@@ -97,6 +97,10 @@ class RedisBroker(Broker):
         self._deliver: Deliver
         self._tell: Tell
 
+    @property
+    def queued(self) -> int:
+        return self._unacknowledged_bytes
+
     # Links.
 
     async def start(self, deliver: Deliver, tell: Tell) -> None:

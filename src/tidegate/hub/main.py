@@ -1,4 +1,4 @@
-"""The hub's life, from the fork to its end: attach the journal, take links, pass messages on, flush and end at SIGTERM.
+"""The hub's life, from the fork to its end: attach the journal, take links, pass messages on, flush and end.
 
 Links of workers are socket pairs, of which the supervisor sends this process one end each; the end of a link is the end
 of the file. Other processes of the same user connect to a listening Unix socket. There is no event loop and no code of
@@ -57,7 +57,7 @@ def run(
     message_limit: int = 1 << 20,
     row: Row | None = None,
 ) -> int:
-    """Be the hub until SIGTERM, or until the other end of `pipe` closes; return the exit status.
+    """Be the hub until it is told to stop, or until the other end of `pipe` closes; return the exit status.
 
     Parameters:
         journal: descriptor of the journal's file, which the supervisor has, too.
@@ -123,7 +123,7 @@ class Hub:
         self.switch = self.requests.switch
         self.records = Records(Row() if row is None else row, self.switch, journal)
         self.requests.on_lost = self.records.ended
-        self._stopping = False
+        self._stopping = self._leaving = False
         self._supervisor = Pipe(pipe, Command) if pipe is not None else None
         self._listener: socket.socket | None = None
         self._alarm, self._waker = socket.socketpair()
@@ -137,9 +137,19 @@ class Hub:
         for link in links:
             self._link(link)
 
-    def stop(self, number: int = 0, frame: FrameType | None = None) -> None:
-        """End after this turn; a handler of signals."""
+    def stop(self) -> None:
+        """End after this turn."""
         self._stopping = True
+
+    def terminate(self, number: int, frame: FrameType | None) -> None:
+        """Handle SIGTERM: end when no worker is linked. All processes may have been sent it; workers drain first."""
+        self._leaving = True
+
+    def _is_over(self) -> bool:
+        if self._leaving and not self._stopping:
+            supervised = self._supervisor is not None and not self._supervisor.ended
+            self._stopping = not (supervised and any(link.data.worker for link in self.switch.links.values()))
+        return self._stopping
 
     def live(self) -> None:
         """Take turns until the end."""
@@ -147,11 +157,11 @@ class Hub:
             sock.setblocking(False)
         # Without it, a signal that comes just before the switch waits would be late.
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, self.stop)
+        signal.signal(signal.SIGTERM, self.terminate)
         forks.handled(signal.SIGTERM)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         next_tick = 0.0
-        while not self._stopping:
+        while not self._is_over():
             now = time.monotonic()
             if now >= next_tick:
                 self._tick()
@@ -182,7 +192,7 @@ class Hub:
         self._alarm.recv(4096)
 
     def _on_supervisor(self) -> None:
-        """Take sockets, reopen the log on command, end with the supervisor. To stop, the supervisor sends SIGTERM."""
+        """Take sockets, reopen the log, end: on command, or with the supervisor."""
         assert self._supervisor is not None
         for command in self._supervisor.receive():
             for sock in self._supervisor.receive_sockets(command.sockets):
@@ -192,6 +202,8 @@ class Hub:
                     self._link(sock)
             if command.reopen:
                 logs.reopen()
+            if command.stop:
+                self.stop()
         if self._supervisor.ended:
             self.stop()
 

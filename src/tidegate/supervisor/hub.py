@@ -36,6 +36,9 @@ SMALLEST = 32 << 20
 BACKLOG = 64
 """Connections of other processes that wait to be accepted."""
 
+JOURNAL_BEGINS = b"tgjournl"
+"""The first bytes of a journal (journal.h); of a new file they are zero, or there are none."""
+
 logger = logging.getLogger("tidegate.supervisor")
 
 
@@ -156,7 +159,12 @@ class Hub:
             file = make_memory(config.bus_memory) if self._stored is None else self._stored
             self._store(activation.JOURNAL, file)
             return file
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        begin = os.pread(file, len(JOURNAL_BEGINS), 0)
+        if begin.strip(b"\0") and not JOURNAL_BEGINS.startswith(begin):
+            os.close(file)
+            raise OSError(f"{path} has something else in it, which would be lost: name another file in --bus local://")
+        return file
 
     def mend(self, config: Config) -> None:
         """Give the journal's file its size, if it is new, or has been cut."""

@@ -567,7 +567,10 @@ class WorkerPool:
     def end_helper(self, helper: Handle) -> None:
         """Let an admin process or a hub end."""
         helper.stop_mode = StopMode.GRACEFUL
-        helper.kill(signal.SIGTERM)
+        if helper.slot.role is Role.HUB:
+            helper.pipe.send(Command(stop=StopMode.GRACEFUL))
+        else:
+            helper.kill(signal.SIGTERM)
         helper.timers.append(self.loop.call_later(ADMIN_GRACE, partial(helper.kill, signal.SIGKILL)))
 
     def reopen_logs(self) -> None:
