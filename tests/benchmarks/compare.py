@@ -3,7 +3,7 @@
     --rounds N        how often each is measured (7)
     --seconds S       how long each time (1)
     --cells A,B       some of the cells of cells.py
-    --servers A,B     some of the servers of servers.py; tidegate is always among them
+    --servers A,B     some of the servers of servers.py, or of asgi.py; tidegate is always among them
     --json FILE       write what came out there
     --record          write results.json, and the tables of the guide and the README
 
@@ -32,10 +32,10 @@ from typing import Any
 
 import msgspec
 
-from tests.benchmarks import pages
+from tests.benchmarks import asgi, pages
 from tests.benchmarks.cells import CELLS, Cell
 from tests.benchmarks.results import Figures, Machine, Results
-from tests.benchmarks.servers import OURS, SERVERS, installed, version
+from tests.benchmarks.servers import ALL, OURS, SERVERS, installed, version
 from tests.support.patience import PATIENCE
 from tidegate.cli.bench.plan import Plan
 from tidegate.cli.bench.processes import Processes, ProcessFailed
@@ -205,7 +205,11 @@ async def measure(cells: list[str], servers: list[str], rounds: int, seconds: fl
     results = Results(machine=Machine.here(), versions=versions, rounds=rounds, seconds=seconds)
     for name in cells:
         cell = CELLS[name]
-        found = {server: Figures() for server in servers if server in cell.servers}
+        found = {
+            server: Figures()
+            for server in servers
+            if server in cell.servers or (server in asgi.SERVERS and not cell.fan)
+        }
         print(f"{name:13s}", end="", file=sys.stderr, flush=True)
         for _ in range(rounds):
             for server in random.sample(list(found), len(found)):
@@ -237,7 +241,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--cells", type=lambda text: names(text, CELLS), default=list(CELLS))
-    parser.add_argument("--servers", type=lambda text: names(text, SERVERS), default=list(SERVERS))
+    parser.add_argument("--servers", type=lambda text: names(text, ALL), default=list(SERVERS))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
@@ -246,7 +250,7 @@ def main() -> int:
     here = installed()
     if missing := [name for name in options.servers if name not in here]:
         print(f"not installed: {', '.join(missing)}", file=sys.stderr)
-    servers = [name for name in SERVERS if name in here and (name in options.servers or name == OURS)]
+    servers = [name for name in ALL if name in here and (name in options.servers or name == OURS)]
     if options.record and (missing or options.cells != list(CELLS) or len(servers) != len(SERVERS)):
         parser.error("--record wants all cells and all servers")
     os.sched_setaffinity(0, OF_THE_LOAD)

@@ -10,7 +10,7 @@ with `fan` it sends what it gets to all its clients. The first line of its outpu
     uvloop        no WebSocket: each byte is sent back by a protocol of asyncio. It shows what the event loop and the
                   kernel take by themselves
 
-What must not live here: load, and measuring.
+Servers of ASGI applications are in asgi.py. What must not live here: load, and measuring.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from importlib.util import find_spec
 from typing import Any, cast
 
 import uvloop
+
+from tests.benchmarks import asgi
 
 HOST = "127.0.0.1"
 BACKLOG = 1024  # connections that may wait, of those libraries that leave it to asyncio, which has 100
@@ -143,15 +145,19 @@ SERVERS: dict[str, Callable[[bool], Awaitable[None]]] = {
 }
 
 
+# With those that are measured only if they are named.
+ALL = {**SERVERS, **asgi.SERVERS}
+
+
 def installed() -> list[str]:
     """Those that can run here."""
-    return [name for name in SERVERS if find_spec(name)]
+    return [*(name for name in SERVERS if find_spec(name)), *asgi.installed()]
 
 
 def version(name: str) -> str:
     """The release of a server's package."""
-    return metadata.version(name)
+    return metadata.version(name.rpartition("-")[2])
 
 
 if __name__ == "__main__":
-    uvloop.run(SERVERS[sys.argv[1]]("fan" in sys.argv[2:]))
+    uvloop.run(ALL[sys.argv[1]]("fan" in sys.argv[2:]))
