@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from tests.support.patience import PATIENCE
-from tidegate.bus.watch import TICKS, Backoff, Watch
+from tidegate.bus.watch import TICKS, Backoff, Watch, end
 
 SILENCE = 0.04
 
@@ -81,3 +81,23 @@ def test_attempts_are_further_and_further_apart() -> None:
         assert most / 2 <= backoff.next() <= most
     backoff.reset()
     assert backoff.next() <= 0.1
+
+
+async def test_a_task_that_loses_a_cancellation_is_cancelled_again() -> None:
+    lost = asyncio.Event()
+
+    async def life() -> None:
+        while True:
+            try:
+                await asyncio.sleep(PATIENCE)
+            except asyncio.CancelledError:
+                if lost.is_set():
+                    raise
+                lost.set()
+
+    task = asyncio.create_task(life())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(PATIENCE):
+        await end(task)
+    assert task.cancelled()
+    assert lost.is_set()

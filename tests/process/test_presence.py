@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect
@@ -15,6 +16,7 @@ from websockets.asyncio.client import connect
 from tests.process.test_bus import AWAY, kill_hub, kill_worker, reload, upgrade
 from tests.support.harness import APPLICATIONS, Daemon
 from tests.support.patience import PATIENCE
+from tests.support.redis_server import RedisServer
 
 APPLICATION = APPLICATIONS / "presence.py"
 
@@ -133,3 +135,30 @@ async def test_who_was_on_a_worker_that_was_killed_and_does_not_come_back_goes()
             for client in clients:
                 await client.until(lambda client: "out gone" in client.events or "gone" not in client.here)
                 assert [event for event in client.events if not event.endswith("gone")] == []
+
+
+@pytest.mark.slow
+async def test_a_rolling_update_of_two_daemons_is_no_news() -> None:
+    with RedisServer() as server, ExitStack() as stack:
+        options: dict[str, Any] = {"target": "application:app", "workers": 2, "env": {"TIDEGATE_BUS": server.url}}
+        daemons = [stack.enter_context(Daemon(APPLICATION, drain=1, **options)) for _ in range(2)]
+        names = [[f"{which}{number}" for number in range(6)] for which in ("one", "two")]
+        async with clients_of(daemons[0], *names[0]) as ones, clients_of(daemons[1], *names[1]) as twos:
+            everybody = {*names[0], *names[1]}
+            for client in (*ones, *twos):
+                await client.until(lambda client: client.here == everybody)
+                client.events.clear()
+            for daemon, clients in zip(daemons, (ones, twos), strict=True):
+                assert await asyncio.to_thread(daemon.stop) == 0
+                await asyncio.to_thread(daemon.start)
+                await asyncio.to_thread(daemon.wait_ready)
+                for client in clients:
+                    await client.until(lambda client: client.joins == 2)
+            async with clients_of(daemons[0], "guest"):
+                for client in (*ones, *twos):
+                    await client.until(lambda client: "in guest" in client.events)
+            await asyncio.sleep(20)  # names that nobody came back for would go now
+            for client in (*ones, *twos):
+                await client.until(lambda client: "out guest" in client.events)
+                assert client.events == ["in guest", "out guest"]
+                assert client.here == everybody

@@ -55,6 +55,7 @@ from .links import Connect, Links
 from .links import find as links_to_hub
 from .policies import Policies
 from .tail import OVERHEAD
+from .watch import end
 
 __all__ = ["LocalBroker"]
 
@@ -166,8 +167,7 @@ class LocalBroker(Broker):
     async def _end(self) -> None:
         life, self._life = self._life, None
         if life is not None:
-            life.cancel()
-            await asyncio.wait([life])
+            await end(life)
         if self._link is not None:
             self._link.abort()  # as the task does, unless it was cancelled before it began
             await asyncio.sleep(0)  # in which the loop closes the socket

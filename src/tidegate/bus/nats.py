@@ -38,7 +38,7 @@ from .nats_streams import DEADLINE, Api, Stream, StreamLost
 from .nats_url import parse
 from .nats_words import Words, encode, find, pack_head, unpack_head
 from .policies import CONTROL, Policies
-from .watch import Backoff
+from .watch import Backoff, end
 
 __all__ = ["NatsBroker"]
 
@@ -154,8 +154,7 @@ class NatsBroker(Broker):
                     await self._link.confirm()
         life, self._life = self._life, None
         if life is not None:
-            life.cancel()
-            await asyncio.wait([life])
+            await end(life)
         self._down("it is closed")
 
     async def _live(self, link: NatsLink | None) -> None:

@@ -38,7 +38,7 @@ from .redis_messages import Entry, RedisChannel, RedisChannels, flags_of, from_e
 from .redis_presence import Roster, merge
 from .redis_scripts import APPEND, LOOK, PRESENT, READ, REMEMBERED, Script
 from .redis_url import parse
-from .watch import PROBE_CHANNEL, Backoff
+from .watch import PROBE_CHANNEL, Backoff, end
 
 __all__ = ["RedisBroker"]
 
@@ -128,8 +128,7 @@ class RedisBroker(Broker):
             with contextlib.suppress(BusError):
                 link.commands.send(_nothing, *self._roster.end())
                 await link.commands.ask(b"PING")  # what was sent before it is done
-        life.cancel()
-        await asyncio.wait([life])
+        await end(life)
         for entry in list(self._unacknowledged.values()):
             self._settle(entry, BusDown("it is closed", uncertain=entry.sent))
         self._down("it is closed")

@@ -1,7 +1,8 @@
-"""Whether messages come over a link to an engine, and how soon a lost one is tried again: for all engines with a link.
+"""Whether messages come over a link to an engine, and how a lost one is tried again: for all engines with a link.
 
     Watch      asks the engine for a message when none has come for a while, and says when that does not come either
     Backoff    seconds until the next attempt
+    end        ends the task that makes the attempts
 
 An open socket says nothing: after a failover a subscriber may sit on a node that answers, takes commands, and gets no
 messages. What must not live here: how a probe is published, what is done without a link (the engines).
@@ -14,7 +15,7 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["PROBE_CHANNEL", "SILENCE", "Backoff", "Watch"]
+__all__ = ["PROBE_CHANNEL", "SILENCE", "Backoff", "Watch", "end"]
 
 PROBE_CHANNEL: Final = "tg:w:"
 """What the name of a process's own channel begins with; probes go there."""
@@ -24,6 +25,21 @@ SILENCE: Final = 2.0
 
 TICKS: Final = 4
 """How often a silence is looked at in one such time."""
+
+
+CANCEL_AGAIN: Final = 0.5
+"""Seconds after which a task that has not ended is cancelled once more."""
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    """Cancel a task until it has ended.
+
+    Once may not be enough: asyncio.wait_for() of CPython 3.11 loses a cancellation that comes together with a result,
+    and libraries take one for their own.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=CANCEL_AGAIN)
 
 
 class Watch:
