@@ -160,7 +160,8 @@ class Load:
         self.thread.join(PATIENCE)
 
 
-def test_a_reload_under_a_mixed_load(daemon: Daemon, notes: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2], ids=["reload", "upgrade"])
+def test_a_handover_under_a_mixed_load(daemon: Daemon, notes: Path, number: int) -> None:
     loads = [Load(daemon.port, kept=kept) for kept in (True, False)]
     sockets = [RawClient(daemon.port) for _ in range(4)]
     stream = RawClient(daemon.port)
@@ -171,7 +172,7 @@ def test_a_reload_under_a_mixed_load(daemon: Daemon, notes: Path) -> None:
         stream.send(b"GET /events?n=60 HTTP/1.1\r\nHost: a\r\n\r\n")
         assert stream.response()[0] == 200
         before = set(daemon.workers())
-        daemon.signal(signal.SIGHUP)
+        daemon.signal(number)
         for client in sockets:
             assert client.close_frame()[0] == 1001
         wait_until(lambda: not before & set(daemon.workers()), "the end of the old workers")
@@ -187,7 +188,27 @@ def test_a_reload_under_a_mixed_load(daemon: Daemon, notes: Path) -> None:
     assert all(load.answered for load in loads)
     lines = notes.read_text().splitlines()
     assert lines.count("disconnect 1001") == 4
-    assert lines.count("shutdown") == 2
+    trials = int(number == signal.SIGUSR2)  # the new program has been tried before
+    assert lines.count("shutdown") == 2 + trials
+
+
+def test_a_worker_that_is_killed_under_a_mixed_load_costs_what_it_had_begun(daemon: Daemon, notes: Path) -> None:
+    """Its queue is its slot's: who connects meanwhile waits for the next one, and is not refused."""
+    load = Load(daemon.port, kept=False)
+    try:
+        for _ in range(3):
+            before, answered = set(daemon.workers()), load.answered
+            with RawClient(daemon.port) as client:
+                client.send(wire.request(path="/ws"))
+                assert client.response()[0] == 101
+                victim = before.pop()
+                daemon.signal(signal.SIGKILL, victim)
+                wait_until(lambda victim=victim: victim not in (new := daemon.workers()) and len(new) == 2, "another")
+            wait_until(lambda answered=answered: load.answered > answered + 20, "answers")
+    finally:
+        load.stop()
+    assert len(load.failures) <= 3, load.failures  # one request at most was begun each time
+    assert not [failure for failure in load.failures if "Refused" in failure or failure.isdigit()]
 
 
 def test_the_end_cuts_streams_at_graceful_timeout(notes: Path) -> None:
