@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.harness import Daemon, wait_until
 from tests.support.patience import PATIENCE
+from tidegate.cli.demo import LONGEST
 
 
 def test_two_workers_a_page_and_metrics() -> None:
@@ -34,12 +35,14 @@ def test_two_workers_a_page_and_metrics() -> None:
 
 
 @pytest.mark.slow
-def test_it_has_a_control_socket_in_a_folder_of_its_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("length", ["", "x" * 80], ids=["temporary", "with a long path"])
+def test_it_has_a_control_socket_in_a_folder_of_its_own(tmp_path: Path, length: str) -> None:
     """The socket is the same after an upgrade in place, and its folder is gone with the daemon."""
-    env = {"TMPDIR": str(tmp_path)}
-    with Daemon(None, command="demo", target=None, workers=None, env=env) as daemon:
+    parent = tmp_path / length
+    parent.mkdir(exist_ok=True)
+    with Daemon(None, command="demo", target=None, workers=None, env={"TMPDIR": str(parent)}) as daemon:
         (path,) = re.findall(r"^control  (.*)$", daemon.log, re.MULTILINE)
-        assert Path(path).parent.parent == tmp_path
+        assert Path(path).parent.parent == (parent if len(str(parent)) <= LONGEST else Path("/tmp"))
         assert Path(path).parent.stat().st_mode & 0o777 == 0o700
         for command in ("reload", "upgrade", "status"):
             done = subprocess.run(

@@ -176,6 +176,10 @@ class Load:
     """
 
     APPLICATION = """
+        import asyncio
+        import contextlib
+        import tidegate
+
         async def handler(websocket):
             async for message in websocket:
                 if message == "bye":
@@ -184,6 +188,22 @@ class Load:
                     raise RuntimeError("as the test asked")
                 else:
                     await websocket.send(message)
+
+        async def tick():
+            "Have messages in a channel, of which no client hears."
+            async with tidegate.subscribe("h:room"):
+                while True:
+                    with contextlib.suppress(tidegate.BusError):
+                        await tidegate.publish("h:room", "tick")
+                    await asyncio.sleep(0.1)
+
+        @contextlib.asynccontextmanager
+        async def lifespan():
+            task = asyncio.create_task(tick())
+            yield
+            task.cancel()
+
+        app = tidegate.App(handler, lifespan=lifespan, channels={"h:": tidegate.Channel(history=10)})
     """
     MAX_SIZE = 65536
 

@@ -114,7 +114,10 @@ async def live(daemon: Daemon, prometheus: Prometheus) -> Story:
 
 @pytest.fixture(scope="module")
 def story() -> Iterator[Story]:
-    with Daemon(Load.APPLICATION, *OPTIONS, workers=2, drain=DRAIN) as daemon, Prometheus(daemon.admin) as prometheus:
+    with (
+        Daemon(Load.APPLICATION, *OPTIONS, target="application:app", workers=2, drain=DRAIN) as daemon,
+        Prometheus(daemon.admin) as prometheus,
+    ):
         story = asyncio.run(live(daemon, prometheus))
         prometheus.catch_up()
         # Until rates are 0 again, not all that happened is in them.
@@ -130,6 +133,8 @@ def test_every_query_returns_data(story: Story, row: str, panel: dashboard.Panel
     """Of several instances, and of one worker of one."""
     for legend, series in story.panel(row, panel.title, **chosen).items():
         assert series, f"{legend}: no series"
+        if panel.title == "HTTP request duration":
+            continue  # of ASGI applications alone; this one answers with 426
         assert any(math.isfinite(value) for _, points in series for _, value in points), f"{legend}: no value"
         # Labels of the legend are there, or it reads as an empty word.
         for labels, _ in series:

@@ -153,7 +153,9 @@ async def test_a_client_that_does_not_read_is_closed_and_comes_back(tmp_path: Pa
             slow.pause()
             async with Memory(daemon) as memory:
                 closed = asyncio.ensure_future(
-                    asyncio.to_thread(wait_until, lambda: "too slow for channels" in daemon.log, "it is closed")
+                    asyncio.to_thread(
+                        wait_until, lambda: "too slow for what channels bring" in daemon.log, "it is closed"
+                    )
                 )
                 async with flooded(trial, "h:flood", 1000):
                     meanwhile = await echo.p99(closed)

@@ -184,7 +184,7 @@ BROKEN = {
     "exit": ("raise SystemExit('bye')\n", "handler", "__main__"),
     "attribute": ("async def handler(websocket): ...", "handlers", "did you mean handler?"),
     "kind": ("handler = 3", "handler", "handler is not an application"),
-    "signature": ("async def handler(websocket, room, user): ...", "handler", "must take the connection alone"),
+    "signature": ("async def handler(websocket, room, user, last): ...", "handler", "must take the connection alone"),
     "lifespan": (
         """
         from contextlib import asynccontextmanager

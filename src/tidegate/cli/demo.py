@@ -24,6 +24,9 @@ WORKERS = 2
 FOLDER = "tidegate-demo-"
 """What the name of the control socket's folder begins with, if the demo has made it."""
 
+LONGEST = 64
+"""Bytes of the path of that folder's parent: of a socket's the system takes 107, on macOS 103."""
+
 
 @click.pass_context
 def _demo(ctx: click.Context, /, **_: Any) -> int:
@@ -39,7 +42,7 @@ def _demo(ctx: click.Context, /, **_: Any) -> int:
     config = sources.load()
     control = socket_path(config.control, os.environ)
     if config.control == "auto" and control is None:
-        control = os.path.join(tempfile.mkdtemp(prefix=FOLDER), "control.sock")
+        control = os.path.join(tempfile.mkdtemp(prefix=FOLDER, dir=_parent()), "control.sock")
         sources = loader(ctx, **decided, control=control)
         config = sources.load()
     if control is not None:
@@ -61,9 +64,15 @@ def _demo(ctx: click.Context, /, **_: Any) -> int:
             _remove_folder(Path(control).parent)
 
 
+def _parent() -> str:
+    """Return where temporary folders are; /tmp if a socket in one there would have too long a path."""
+    here = tempfile.gettempdir()
+    return here if len(os.fsencode(here)) <= LONGEST else "/tmp"
+
+
 def _remove_folder(folder: Path) -> None:
     """Remove the control socket's folder, if the demo has made it; with an upgrade that was another process's work."""
-    if folder.name.startswith(FOLDER) and folder.parent == Path(tempfile.gettempdir()):
+    if folder.name.startswith(FOLDER) and folder.parent == Path(_parent()):
         with contextlib.suppress(OSError):
             folder.rmdir()
 
