@@ -21,7 +21,7 @@ from tests.support.wire import TEXT
 from tidegate._core.broadcast import broadcast
 from tidegate._core.deflate import Deflate
 from tidegate.asyncio.membership import ConnectionMember, ConnectionTable
-from tidegate.channels import Message
+from tidegate.channels import ChannelLimits, Message
 
 MESSAGE = Message("c", b"x" * 128, True)
 ROUNDS = 40
@@ -32,6 +32,7 @@ class Names:
 
     def __init__(self) -> None:
         self.count = 0
+        self.limits = ChannelLimits()
 
     def name_sender(self) -> str:
         self.count += 1

@@ -23,6 +23,12 @@ OTHERS = {
     "Dockerfile": {"--build-arg", "--time", "--no-install-recommends", "--no-cache-dir", "--uid"}
     | {"--no-create-home", "--shell", "--from", "--interval", "--timeout", "--start-period", "--retries"},
     "compose.yaml": {"--build", "--config.file", "--storage.tsdb.path", "--storage.tsdb.retention.time"},
+    "compose.redis.yaml": {"--build", "--no-deps", "--scale", "--no-recreate"}
+    | {"--appendonly", "--appendfsync", "--maxmemory", "--maxmemory-policy", "--requirepass"},
+    "compose.nats.yaml": {"--build", "--no-deps", "--scale", "--no-recreate"}
+    | {"--jetstream", "--store", "--auth", "--http"},
+    "redis.yaml": {"--dir", "--appendonly", "--appendfsync", "--maxmemory", "--maxmemory-policy", "--requirepass"},
+    "nats.yaml": {"--jetstream", "--store", "--auth", "--http"},
     "deployment.yaml": {"--allowed-unsafe-sysctls"},
     "kustomization.yaml": {"--from-literal"},
     "prometheus-adapter.yaml": {"--install"},

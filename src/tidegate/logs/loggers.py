@@ -24,10 +24,8 @@ __all__ = ["NAMES", "Own", "adopt"]
 TOP: Final = "tidegate"
 NAMES: Final = (
     TOP,
-    *(
-        f"{TOP}.{name}"
-        for name in ("access", "admin", "bus", "client", "hub", "log", "metrics", "server", "supervisor", "worker")
-    ),
+    *(f"{TOP}.{name}" for name in ("access", "admin", "bus", "bus.outside", "client", "hub", "log", "metrics")),
+    *(f"{TOP}.{name}" for name in ("server", "supervisor", "worker")),
 )
 
 
