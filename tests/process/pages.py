@@ -68,6 +68,7 @@ class Page(asyncio.Protocol):
         self.logs: dict[str, list[Any]] = {channel: [] for channel in channels}
         self.places: dict[str, str | None] = dict.fromkeys(self.logs)
         self.joined: set[str] = set()
+        self._later_joined: set[str] = set()  # answered, to be joined again
         self.resumed: Counter[str] = Counter()
         self.told: list[dict[str, Any]] = []
         self.closed: Counter[int] = Counter()
@@ -134,6 +135,7 @@ class Page(asyncio.Protocol):
 
     def _come_back(self) -> None:
         self.joined.clear()
+        self._later_joined.clear()
         self.closed[self._code] += 1
         if self._ended or self._code in FINAL or self._code >= 4000:
             return
@@ -218,6 +220,7 @@ class Page(asyncio.Protocol):
     # Channels.
 
     def _join(self, channels: Iterable[str]) -> None:
+        self._later_joined -= set(channels)
         self._id += 1
         command = {"join": {channel: self.places[channel] for channel in channels}, "id": self._id}
         self._send(wire.frame(json.dumps(command).encode()))
@@ -239,6 +242,8 @@ class Page(asyncio.Protocol):
                 self.places[said["gap"]] = said.get("at", self.places[said["gap"]])
 
     def _message(self, channel: str, said: dict[str, Any]) -> None:
+        if channel in self._later_joined:
+            return  # as for a page it is not joined: it joins again, from its place
         assert channel in self.joined, f"a message before the answer to the join: {said}"
         if "at" in said:
             self.places[channel] = said["at"]
@@ -267,6 +272,7 @@ class Page(asyncio.Protocol):
     def _answered(self, channel: str, answer: dict[str, Any]) -> None:
         if "retry" in answer or answer.get("error") in ("busy", "down", "failed"):
             self.resumed["later"] += 1
+            self._later_joined.add(channel)
             delay = answer.get("retry", 1.0) * (1 + self.chance.random())
             self._later(delay * self.haste, self._join_again, self._transport, channel)
             return

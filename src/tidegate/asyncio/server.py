@@ -76,6 +76,7 @@ class ServerConnection(BaseServerConnection):
 
     handler: Handler
     handler_kwargs: dict[str, Any]
+    server: Server
     member: ConnectionMember | None = None
 
     def __init__(self, protocol: ServerSettings, server: Server, **overrides: Any) -> None:
