@@ -19,6 +19,7 @@ import trustme
 from tests.bus.contract import POLICIES, Connect, Cuttable, Peer, payloads, peers
 from tests.bus.contract import LinkContract as EngineContract
 from tests.bus.engine_machine import check_engine
+from tests.bus.peers import cuttable_by
 from tests.support.nats_server import NatsServer, nats_server
 from tests.support.redis_server import Relay
 from tidegate.bus import nats, nats_streams
@@ -61,15 +62,7 @@ class TestContract(EngineContract):
     async def cuttable(self, server: NatsServer, url: str) -> AsyncIterator[Cuttable]:
         async with Relay(server.port) as relay:
             by_relay = url.replace(server.url, f"nats://127.0.0.1:{relay.port}")
-
-            def cut() -> None:
-                relay.refuses = True
-                relay.cut()
-
-            def mend() -> None:
-                relay.refuses = False
-
-            yield Cuttable(lambda policies: NatsBroker(by_relay, policies), cut, mend)
+            yield cuttable_by(relay, lambda policies: NatsBroker(by_relay, policies))
 
 
 def test_any_order_of_verbs(server: NatsServer) -> None:

@@ -16,18 +16,18 @@ from pathlib import Path
 import pytest
 
 from tests.bus.contract import POLICIES, Peer, numbers, payloads
+from tests.bus.peers import Peers, publish, stored
 from tests.support.nats_server import NatsServer, nats_cluster, nats_server
 from tests.support.patience import PATIENCE
 from tests.support.redis_server import Relay
 from tidegate.bus import nats, nats_link
-from tidegate.bus.base import Publication
 from tidegate.bus.bus import Bus
 from tidegate.bus.nats import NatsBroker
 from tidegate.bus.nats_link import NatsLink
 from tidegate.bus.nats_url import parse
 from tidegate.bus.nats_words import Words
 from tidegate.bus.policies import Policies
-from tidegate.channels import Channel, Gap, Position
+from tidegate.channels import Channel, Gap
 from tidegate.exceptions import BusDown, BusError
 
 
@@ -45,56 +45,17 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nats, "RETRY", (0.01, 0.1))
 
 
-class Peers:
-    """Brokers, each closed at the end."""
-
-    def __init__(self) -> None:
-        self.all: list[Peer] = []
-
-    async def start(self, url: str) -> Peer:
-        peer = Peer(NatsBroker(url, Policies(POLICIES)))
-        self.all.append(peer)
-        await peer.start()
-        return peer
-
-
 @pytest.fixture
 async def links() -> AsyncIterator[Peers]:
-    peers = Peers()
+    peers = Peers(NatsBroker)
     yield peers
-    await asyncio.gather(*(peer.broker.close() for peer in peers.all))
+    await peers.close()
 
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.01)
-
-
-async def told(peer: Peer, *kinds: str) -> None:
-    """Wait until these are the last changes of the state."""
-    await until(lambda: [state.kind for state in peer.states[-len(kinds) :]] == list(kinds))
-
-
-async def publish(peer: Peer, channel: str, first: int, last: int) -> list[Position]:
-    """Publish numbers one after the other, each until it is stored."""
-    positions = []
-    for number in range(first, last + 1):
-        while True:
-            publication = Publication(channel, str(number).encode(), key=str(number))
-            (result,) = await peer.broker.publish([publication], PATIENCE)
-            if isinstance(result, Position):
-                break
-            assert isinstance(result, BusDown), result
-            await asyncio.sleep(0.02)
-        positions.append(result)
-    return positions
-
-
-async def stored(peer: Peer, channel: str, after: Position | None = None) -> list[bytes]:
-    part = await peer.broker.read(channel, after)
-    assert part.complete
-    return payloads(part.messages)
 
 
 async def api(server: NatsServer, subject: str, **request: object) -> dict[str, object]:
@@ -123,7 +84,7 @@ async def test_a_restart_with_its_folder_loses_and_doubles_nothing(
     task = asyncio.create_task(publish(two, "many:1", 1, 200))
     await one.until(50)
     server.end(number)
-    await told(one, "down")
+    await one.told("down")
     assert not task.done()
     for verb in (one.broker.subscribe(["h:2"]), one.broker.read("h:1", None), one.broker.beat({})):
         with pytest.raises(BusDown):
@@ -133,7 +94,7 @@ async def test_a_restart_with_its_folder_loses_and_doubles_nothing(
     assert isinstance(down, BusDown)
     assert not down.uncertain
     await asyncio.to_thread(server.start)
-    await told(one, "down", "again")
+    await one.told("down", "again")
     positions = await task
     assert {position.epoch for position in positions} == {top.epoch}
     assert [position.offset for position in positions] == sorted({position.offset for position in positions})
@@ -152,7 +113,7 @@ async def test_a_restart_without_its_folder_is_another_epoch(server: NatsServer,
     server.end(signal.SIGKILL)
     await asyncio.to_thread(shutil.rmtree, server.store)
     await asyncio.to_thread(server.start)
-    await told(one, "again")
+    await one.told("again")
     top = await one.place("h:1")
     assert top.epoch != old.epoch
     part = await one.broker.read("h:1", old)
@@ -193,7 +154,7 @@ async def test_a_stream_that_is_deleted_is_another_epoch(notices: str, server: N
     if notices == "the publisher":
         (position,) = await publish(one, "h:1", 4, 4)
         assert position.epoch != old.epoch
-    await told(one, "down", "again")
+    await one.told("down", "again")
     assert (await one.place("h:1")).epoch != old.epoch
     assert "TG_b_h_3a" in one.states[-2].reason or one.states[-2].reason == nats.AWAY
     await publish(one, "h:1", 5, 5)
@@ -209,14 +170,14 @@ async def test_what_a_server_has_lost_of_the_end_is_not_numbered_again(server: N
     server.end()
     await asyncio.to_thread(shutil.copytree, server.store, server.folder / "earlier")
     await asyncio.to_thread(server.start)
-    await told(one, "down", "again")
+    await one.told("down", "again")
     late = (await publish(one, "h:1", 4, 6))[-1]
     await one.until(6)
     server.end(signal.SIGKILL)
     await asyncio.to_thread(shutil.rmtree, server.store)
     await asyncio.to_thread(shutil.copytree, server.folder / "earlier", server.store)
     await asyncio.to_thread(server.start)
-    await told(one, "down", "again", "down", "again")
+    await one.told("down", "again", "down", "again")
     (after,) = await publish(one, "h:1", 7, 7)
     assert after.offset > late.offset + 1
     for place in (early, late):
@@ -234,11 +195,11 @@ async def test_a_stalled_network_is_noticed_by_silence_and_mended(server: NatsSe
         one, two = await links.start(f"nats://127.0.0.1:{relay.port}"), await links.start(server.url)
         (top,) = await one.broker.subscribe(["h:1"])
         relay.stall()
-        await told(one, "down")
+        await one.told("down")
         assert one.states[-1].reason == "nothing has come for 0.4 seconds, not even what this process published"
         await publish(two, "h:1", 1, 3)
         relay.go_on()
-        await told(one, "down", "again")
+        await one.told("down", "again")
         assert await stored(one, "h:1", top) == numbers(1, 3)
         await publish(one, "h:1", 4, 4)
         await until(lambda: one.messages and one.messages[-1].payload == b"4")
@@ -321,7 +282,7 @@ async def test_nothing_piles_up_while_a_server_is_away(server: NatsServer, links
     one = await links.start(server.url)
     await one.broker.subscribe(["h:1", "plain"])
     server.end(signal.SIGKILL)
-    await told(one, "down")
+    await one.told("down")
     for _ in range(200):
         for channel in ("h:1", "plain"):
             (result,) = await one.publish(channel, bytes(2**19))
@@ -344,9 +305,9 @@ async def test_a_server_that_stops_is_busy_and_then_down(
         results += await one.publish("h:1", bytes(2**19), wait=0.01)
     assert all(isinstance(result, BusError) for result in results)
     assert {type(result).__name__ for result in results} <= {"BusBusy", "BusDown"}
-    await told(one, "down")
+    await one.told("down")
     server.send(signal.SIGCONT)
-    await told(one, "down", "again")
+    await one.told("down", "again")
     await publish(one, "h:1", 1, 1)
 
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from tests.bus.contract import POLICIES, Connect, Cuttable, Peer, payloads, peers
 from tests.bus.contract import LinkContract as EngineContract
 from tests.bus.engine_machine import check_engine
+from tests.bus.peers import cuttable_by
 from tests.support.patience import PATIENCE
 from tests.support.redis_server import RedisServer, Relay, free_port
 from tidegate.bus.base import Presence, Publication
@@ -53,15 +54,7 @@ class TestContract(EngineContract):
     async def cuttable(self, server: RedisServer, url: str) -> AsyncIterator[Cuttable]:
         async with Relay(server.port) as relay:
             by_relay = url.replace(server.url, relay.url)
-
-            def cut() -> None:
-                relay.refuses = True
-                relay.cut()
-
-            def mend() -> None:
-                relay.refuses = False
-
-            yield Cuttable(lambda policies: RedisBroker(by_relay, policies), cut, mend)
+            yield cuttable_by(relay, lambda policies: RedisBroker(by_relay, policies))
 
 
 def server_of(url: str) -> str:

@@ -15,14 +15,14 @@ from collections.abc import AsyncIterator, Iterator
 import psutil
 import pytest
 
-from tests.bus.contract import POLICIES, Peer, numbers, payloads
+from tests.bus.contract import Peer, numbers, payloads
+from tests.bus.peers import Peers, publish, stored
 from tests.support.harness import ROOT
 from tests.support.patience import PATIENCE
 from tests.support.redis_server import RedisServer, Relay, Sentinel, free_port
 from tidegate.bus import redis, redis_connection, redis_link
 from tidegate.bus.base import Presence, Publication
 from tidegate.bus.bus import Bus
-from tidegate.bus.policies import Policies
 from tidegate.bus.redis import RedisBroker
 from tidegate.channels import Position
 from tidegate.exceptions import BusBusy, BusDown, BusError
@@ -42,49 +42,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_link, "SILENCE", 0.2)
 
 
-class Peers:
-    """Brokers, each closed at the end."""
-
-    def __init__(self) -> None:
-        self.all: list[Peer] = []
-
-    def make(self, url: str) -> Peer:
-        peer = Peer(RedisBroker(url, Policies(POLICIES)))
-        self.all.append(peer)
-        return peer
-
-    async def start(self, url: str) -> Peer:
-        peer = self.make(url)
-        await peer.start()
-        return peer
-
-
 @pytest.fixture
 async def links() -> AsyncIterator[Peers]:
-    peers = Peers()
+    peers = Peers(RedisBroker)
     yield peers
-    await asyncio.gather(*(peer.broker.close() for peer in peers.all))
-
-
-async def publish(peer: Peer, channel: str, first: int, last: int) -> list[Position]:
-    """Publish numbers one after the other, each until it is stored."""
-    positions = []
-    for number in range(first, last + 1):
-        while True:
-            publication = Publication(channel, str(number).encode(), key=str(number))
-            (result,) = await peer.broker.publish([publication], 5.0)
-            if isinstance(result, Position):
-                break
-            assert isinstance(result, BusDown), result
-            await asyncio.sleep(0.02)
-        positions.append(result)
-    return positions
-
-
-async def stored(peer: Peer, channel: str, after: Position | None = None) -> list[bytes]:
-    part = await peer.broker.read(channel, after)
-    assert part.complete
-    return payloads(part.messages)
+    await peers.close()
 
 
 # Servers that end.

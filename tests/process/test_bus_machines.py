@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import shutil
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.process.machines import Event, restarts, two_daemons
 from tests.process.pages import Page, Publisher, until
 from tests.process.trial import TIMES, check_order, present
 from tests.support.harness import APPLICATIONS, Daemon
-from tests.support.nats_server import NatsServer, nats_server
+from tests.support.nats_server import nats_server
 from tests.support.patience import PATIENCE
 from tests.support.redis_server import RedisServer
 from tidegate.bus.bus import Bus
@@ -32,9 +32,8 @@ PAGES = round(200 * TIMES)
 SECONDS = 12 * TIMES
 RATE = 200
 HISTORY = [f"h:{number}" for number in range(10)]
+CHANNELS = APPLICATIONS / "channels.py"
 PLAIN = [f"plain:{number}" for number in range(2)]
-
-Event = Callable[[], object]
 
 
 class Resender(Publisher):
@@ -49,24 +48,6 @@ class Resender(Publisher):
                     return
                 except BusDown:
                     await asyncio.sleep(0.05)  # it would try all the time
-
-
-@contextmanager
-def two_daemons(url: str, folder: Path) -> Iterator[list[Daemon]]:
-    """Daemons with two workers each."""
-    with ExitStack() as stack:
-        yield [
-            stack.enter_context(
-                Daemon(
-                    APPLICATIONS / "channels.py",
-                    *("--control", f"{folder}/{name}", "--bus", url),
-                    target="application:app",
-                    workers=2,
-                    drain=0.2,
-                )
-            )
-            for name in "ab"
-        ]
 
 
 @asynccontextmanager
@@ -124,23 +105,14 @@ def check_told(pages: list[Page]) -> None:
             assert [gap for gap in page.told if gap.get("gap") == name]
 
 
-def restarts(server: RedisServer | NatsServer, number: int) -> Event:
-    def restart() -> None:
-        server.end(number)
-        server.start()
-
-    return restart
-
-
 @pytest.mark.slow
-async def test_redis_with_its_log_loses_nothing(tmp_path: Path) -> None:
+async def test_redis_with_its_log_loses_nothing() -> None:
     with (
         RedisServer("appendonly yes", "appendfsync no", "enable-debug-command yes") as server,
-        two_daemons(server.url, tmp_path) as daemons,
+        two_daemons(server.url, CHANNELS, drain=0.2) as daemons,
     ):
         events: list[Event] = [
-            restarts(server, signal.SIGKILL),
-            restarts(server, signal.SIGTERM),
+            *restarts(server, signal.SIGKILL, signal.SIGTERM),
             lambda: server.command("CLIENT", "KILL", "TYPE", "pubsub"),
             lambda: server.command("DEBUG", "SLEEP", 6),
         ]
@@ -150,8 +122,8 @@ async def test_redis_with_its_log_loses_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_redis_without_its_log_is_told(tmp_path: Path) -> None:
-    with RedisServer("enable-debug-command yes") as server, two_daemons(server.url, tmp_path) as daemons:
+async def test_redis_without_its_log_is_told() -> None:
+    with RedisServer("enable-debug-command yes") as server, two_daemons(server.url, CHANNELS, drain=0.2) as daemons:
 
         def evict() -> None:
             """Nothing is lost by that, but all links end by the next check."""
@@ -159,7 +131,7 @@ async def test_redis_without_its_log_is_told(tmp_path: Path) -> None:
             server.command("CLIENT", "KILL", "TYPE", "normal")
             server.command("CONFIG", "SET", "maxmemory-policy", "noeviction")
 
-        events: list[Event] = [restarts(server, signal.SIGKILL), lambda: server.command("FLUSHALL"), evict]
+        events: list[Event] = [*restarts(server, signal.SIGKILL), lambda: server.command("FLUSHALL"), evict]
         pages = await live_through(server.url, daemons, events)
         check_told(pages)
         assert all(page.told for page in pages)
@@ -167,23 +139,16 @@ async def test_redis_without_its_log_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_nats_with_its_folder_loses_nothing(tmp_path: Path) -> None:
-    with nats_server(tmp_path / "nats") as server, two_daemons(server.url, tmp_path) as daemons:
-        events = [restarts(server, signal.SIGKILL), restarts(server, signal.SIGTERM)]
-        pages = await live_through(server.url, daemons, events)
+    with nats_server(tmp_path / "nats") as server, two_daemons(server.url, CHANNELS, drain=0.2) as daemons:
+        pages = await live_through(server.url, daemons, restarts(server, signal.SIGKILL, signal.SIGTERM))
         check_complete(pages)
         check_told(pages)
 
 
 @pytest.mark.slow
 async def test_nats_without_its_folder_is_told(tmp_path: Path) -> None:
-    with nats_server(tmp_path / "nats") as server, two_daemons(server.url, tmp_path) as daemons:
-
-        def forget() -> None:
-            server.end(signal.SIGKILL)
-            shutil.rmtree(server.store)
-            server.start()
-
-        pages = await live_through(server.url, daemons, [forget])
+    with nats_server(tmp_path / "nats") as server, two_daemons(server.url, CHANNELS, drain=0.2) as daemons:
+        pages = await live_through(server.url, daemons, [server.forget])
         check_told(pages)
         assert all(page.told for page in pages)
 
@@ -195,7 +160,7 @@ async def test_a_rolling_update_loses_nothing(engine: str, tmp_path: Path) -> No
     with ExitStack() as stack:
         made = RedisServer() if engine == "redis" else nats_server(tmp_path / "nats")
         server = stack.enter_context(made)  # type: ignore[arg-type]
-        daemons = stack.enter_context(two_daemons(server.url, tmp_path))
+        daemons = stack.enter_context(two_daemons(server.url, CHANNELS, drain=0.2))
 
         def roll(daemon: Daemon) -> None:
             assert daemon.stop() == 0

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
-from typing import Any
+from contextlib import asynccontextmanager
 
 import pytest
 from websockets.asyncio.client import connect
 
+from tests.process.machines import two_daemons
 from tests.process.test_bus import AWAY, kill_hub, kill_worker, reload, upgrade
 from tests.support.harness import APPLICATIONS, Daemon
 from tests.support.patience import PATIENCE
@@ -139,9 +139,7 @@ async def test_who_was_on_a_worker_that_was_killed_and_does_not_come_back_goes()
 
 @pytest.mark.slow
 async def test_a_rolling_update_of_two_daemons_is_no_news() -> None:
-    with RedisServer() as server, ExitStack() as stack:
-        options: dict[str, Any] = {"target": "application:app", "workers": 2, "env": {"TIDEGATE_BUS": server.url}}
-        daemons = [stack.enter_context(Daemon(APPLICATION, drain=1, **options)) for _ in range(2)]
+    with RedisServer() as server, two_daemons(server.url, APPLICATION, drain=1) as daemons:
         names = [[f"{which}{number}" for number in range(6)] for which in ("one", "two")]
         async with clients_of(daemons[0], *names[0]) as ones, clients_of(daemons[1], *names[1]) as twos:
             everybody = {*names[0], *names[1]}

@@ -5,6 +5,7 @@ What must not live here: tests.
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 import subprocess
@@ -69,6 +70,12 @@ class NatsServer:
             process.send_signal(signal.SIGCONT)
             process.send_signal(number)
             process.wait(PATIENCE)
+
+    def forget(self) -> None:
+        """Kill it, and start it again without what it has stored."""
+        self.end(signal.SIGKILL)
+        shutil.rmtree(self.store)
+        self.start()
 
 
 @contextmanager
