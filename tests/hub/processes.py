@@ -57,9 +57,9 @@ class Hubs:
                 # Those of pytest had numbers of their own, which will be links'.
                 sys.stdout = sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
                 if fault < 0:
-                    status = run(self.journal, [], theirs, self.listener)
+                    status = run(self.journal, theirs, self.listener)
                 else:
-                    hub = Hub(attach(self.journal), [], theirs, self.listener)
+                    hub = Hub(attach(self.journal), theirs, self.listener)
                     hub.journal.fault = fault
                     hub.live()
             finally:

@@ -180,6 +180,9 @@ def test_policies_are_those_of_the_newest_generation(bench: Bench) -> None:
     assert Top.unpack(told.payload) == Top(journal.topic("x:1").epoch, 0, 1)
     bench.peer(channels=None)
     assert journal.topic("x:1").history == 7
+    bench.peer(generation=5, channels={"x:": Policy(7)})  # as the one before: it is the newest all the same
+    bench.peer(generation=4, channels={})
+    assert journal.topic("x:1").history == 7
 
 
 def test_a_channel_found_in_the_journal_gets_its_policy_when_it_is_opened(bench: Bench) -> None:

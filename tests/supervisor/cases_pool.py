@@ -78,7 +78,7 @@ def a_hub_that_failed_before_an_upgrade(stage: Stage) -> None:
         slot = pool.hub.slot
         if pool.hub.journal is None:
             pool.hub.journal = os.memfd_create("journal")
-            replace(pool, "_hub_main", lambda journal, links, pipe, listener: 0)
+            replace(pool, "_hub_main", lambda *_: 0)
             slot.retry = pool.loop.call_later(1000, lambda: None)
             pool.renew_hub()
         assert os.fstat(pool.hub.journal).st_size == pool.config.bus_memory

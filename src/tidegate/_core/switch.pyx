@@ -22,7 +22,7 @@ from posix.unistd cimport close
 import os
 
 from tidegate._core.hub_link cimport READ_BYTES, Link
-from tidegate._core.journal cimport DUPLICATE, STORED, TOO_LONG, Journal
+from tidegate._core.journal cimport DUPLICATE, TOO_LONG, Journal
 from tidegate._core.link_head cimport (
     TG_LINK_ECHO,
     TG_LINK_IS_STORED,

@@ -27,7 +27,6 @@ from typing import Annotated, NamedTuple, TypeVar
 import msgspec
 
 __all__ = [
-    "CHANNELS_LIMIT",
     "HEAD",
     "NAME_LIMIT",
     "PAYLOAD_LIMIT",
@@ -62,9 +61,6 @@ PAYLOAD_LIMIT = 4 << 20
 
 NAME_LIMIT = 255
 """Bytes in the name of a channel, in UTF-8."""
-
-CHANNELS_LIMIT = 1 << 20
-"""Channels that one link may have open; their numbers are smaller."""
 
 
 class LinkError(ValueError):

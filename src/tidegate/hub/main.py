@@ -15,7 +15,6 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterable
 from types import FrameType
 
 from setproctitle import setproctitle
@@ -51,7 +50,6 @@ GREETING = 3.0
 
 def run(
     journal: int,
-    links: list[socket.socket],
     pipe: socket.socket | None = None,
     listener: socket.socket | None = None,
     message_limit: int = 1 << 20,
@@ -61,8 +59,7 @@ def run(
 
     Parameters:
         journal: descriptor of the journal's file, which the supervisor has, too.
-        links: to workers that there are already; more come by the pipe.
-        pipe: its end of the supervisor's socket pair.
+        pipe: its end of the supervisor's socket pair, by which links to workers come.
         listener: where other processes connect.
         message_limit: bytes that a message may have.
         row: where it counts; None: in a private one.
@@ -74,7 +71,7 @@ def run(
     logs.show_stacks()
     signal.set_wakeup_fd(-1)  # of the supervisor
     forks.leave_signals_to_supervisor()
-    hub = Hub(attach(journal), links, pipe, listener, message_limit, row)
+    hub = Hub(attach(journal), pipe, listener, message_limit, row)
     hub.live()
     return 0
 
@@ -106,13 +103,12 @@ class Hub:
     """The process; `live()` returns at its end.
 
     Parameters:
-        journal, links, pipe, listener, message_limit, row: see `run()`.
+        journal, pipe, listener, message_limit, row: see `run()`.
     """
 
     def __init__(
         self,
         journal: Journal,
-        links: Iterable[socket.socket] = (),
         pipe: socket.socket | None = None,
         listener: socket.socket | None = None,
         message_limit: int = 1 << 20,
@@ -134,8 +130,6 @@ class Hub:
             self.switch.watch(number)
         if listener is not None:
             self._listen(listener)
-        for link in links:
-            self._link(link)
 
     def stop(self) -> None:
         """End after this turn."""
@@ -146,6 +140,7 @@ class Hub:
         self._leaving = True
 
     def _is_over(self) -> bool:
+        """Return whether to end; after SIGTERM that is when no worker is linked."""
         if self._leaving and not self._stopping:
             supervised = self._supervisor is not None and not self._supervisor.ended
             self._stopping = not (supervised and any(link.data.worker for link in self.switch.links.values()))

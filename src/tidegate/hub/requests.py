@@ -187,9 +187,12 @@ class Requests:
     def _declare(self, generation: int, channels: dict[str, Policy]) -> None:
         """Go by the policies of the newest generation, for channels that there are as well."""
         policies = sorted(channels.items(), key=lambda item: len(item[0]), reverse=True)
-        if generation < self._generation or policies == self._policies:
+        if generation < self._generation:
             return
-        self._generation, self._policies = generation, policies
+        self._generation = generation  # also without a change: an older one that differs must not come after it
+        if policies == self._policies:
+            return
+        self._policies = policies
         for topic in list(self._journal.topics.values()):
             if topic.name is not None:
                 before = topic.epoch
@@ -207,10 +210,7 @@ class Requests:
     # Channels.
 
     def _open(self, link: Link, flags: int, channel: int, offset: int, sequence: int, payload: bytes) -> None:
-        try:
-            name = payload.decode()
-        except UnicodeDecodeError:
-            raise LinkError("the name of a channel must be UTF-8") from None
+        name = _name_in(payload)
         if not 0 < len(payload) <= NAME_LIMIT:
             raise LinkError(f"the name of a channel must have 1 to {NAME_LIMIT} bytes, not {len(payload)}")
         try:
@@ -270,11 +270,7 @@ class Requests:
                 link.send(Kind.DONE, sequence=sequence)
 
     def _count(self, link: Link, flags: int, channel: int, offset: int, sequence: int, payload: bytes) -> None:
-        try:
-            name = payload.decode()
-        except UnicodeDecodeError:
-            raise LinkError("the name of a channel must be UTF-8") from None
-        link.send(Kind.COUNTED, 0, channel, 0, sequence, pack_json(self.count(name)))
+        link.send(Kind.COUNTED, 0, channel, 0, sequence, pack_json(self.count(_name_in(payload))))
 
     def count(self, name: str) -> Count:
         """Return who is in a channel, by all snapshots that are in force."""
@@ -293,6 +289,14 @@ class Requests:
         if members is not None and (UNLISTED in members or len(members) > LISTED):
             members = {UNLISTED: msgspec.Raw(b"null")}
         return Count(connections, members)
+
+
+def _name_in(payload: bytes) -> str:
+    """Return the name of the channel that a request is about."""
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        raise LinkError("the name of a channel must be UTF-8") from None
 
 
 def _top(topic: Topic) -> bytes:

@@ -15,7 +15,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from .._core.journal import make_memory
 from ..config.bind import Unix
@@ -154,7 +154,7 @@ class Hub:
 
     def _open_journal(self, config: Config) -> int:
         """Return the descriptor of the journal's file, at the path of local:///PATH or in memory."""
-        path = config.bus.partition("://")[2]
+        path = unquote(config.bus.partition("://")[2])
         if not path:
             file = make_memory(config.bus_memory) if self._stored is None else self._stored
             self._store(activation.JOURNAL, file)

@@ -161,8 +161,7 @@ class WorkerPool:
 
     def connections(self) -> int:
         """Return the number of connections, in every state."""
-        counts = self.scoreboard.read().counts
-        return sum(counts.words(f"connections_{state}")[0] for state in ("handshaking", "open", "closing", "http"))
+        return self.scoreboard.connections
 
     # Begin, and end.
 
@@ -248,7 +247,7 @@ class WorkerPool:
             self._refill(slot, None, f"{slot.name} could not be forked ({error})")
 
     def _is_over(self, slot: Slot) -> bool:
-        """Whether a slot is not filled any more; a hub is needed until the last worker has ended."""
+        """Return whether a slot is not filled any more; a hub is needed until the last worker has ended."""
         return self.stop_mode > 0 and not (slot.role is Role.HUB and self.working())
 
     def fork(self, slot: Slot, generation: Generation) -> Handle:
@@ -293,6 +292,9 @@ class WorkerPool:
         slot = handle.slot
         self._close_others(slot if slot.role is Role.WORKER else None)
         self.hub.close_in_child(is_hub=slot.role is Role.HUB)
+        if slot.role is not Role.ADMIN:
+            for sock in self.admin_sockets:
+                sock.close()
         if slot.role is Role.ADMIN:
             sockets = self.admin_sockets
             before = [other.pid for other in slot.children]
@@ -301,15 +303,11 @@ class WorkerPool:
         elif slot.role is Role.HUB:
             assert self.hub.journal is not None
             sockets = []
-            for sock in self.admin_sockets:
-                sock.close()
             limit, row = self.config.bus_message_limit, self.scoreboard.hub_row()
-            life = partial(self._hub_main, self.hub.journal, [], pipe, self.hub.socket, limit, row)
+            life = partial(self._hub_main, self.hub.journal, pipe, self.hub.socket, limit, row)
             self.scoreboard.close()
         else:
             assert handle.row is not None
-            for sock in self.admin_sockets:
-                sock.close()
             sockets = self.listeners.at(slot.index)
             cpu_affinity.pin(handle.generation.config.cpu_affinity, slot.index)
             row = self.scoreboard.row(handle.row)

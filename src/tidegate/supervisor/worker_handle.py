@@ -82,7 +82,6 @@ class HubMain(Protocol):
     def __call__(
         self,
         journal: int,
-        links: list[socket.socket],
         pipe: socket.socket,
         listener: socket.socket | None,
         message_limit: int,

@@ -241,7 +241,8 @@ class Worker:
         from ..bus.sharing import share
 
         self._links = Links(f"worker process {os.getpid()}", self._ask_for_link)
-        provide(self._links)
+        if self._bus_url == "local://":
+            provide(self._links)
         bus = share(self._bus_url, self.app.channels, ConnectionTable, self.config.channel_limits)
         self._bus_record = BusRecord(self.row, bus.bus, self.config.needs_bus)
         self._bus_record.update()
@@ -383,14 +384,12 @@ class Worker:
 
     def _take_link(self, command: Command) -> None:
         """Take a link to the hub, whose end must not be hidden from the hub by a child of the application."""
+        assert self._links is not None  # which has asked for it
         for sock in self.supervisor.receive_sockets(command.sockets):
             forks.closed(self._link)
             self._link = sock.fileno()
             forks.keep(self._link)
-            if self._links is None:
-                sock.close()
-            else:
-                self._links.offer(sock, command.generation)
+            self._links.offer(sock, command.generation)
 
     def _close_in_child(self, addresses: set[forks.Address]) -> None:
         """Close what is the worker's, in a child that a handler has forked, which must not go on as a worker."""
