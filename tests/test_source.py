@@ -144,7 +144,6 @@ TESTED_IN = {
     "cli.bench.report": "tests/cli/test_bench_results.py",
     "_core.topic": "tests/core/test_journal.py",
     "_core.hub_link": "tests/core/test_switch.py",
-    "bus.link_protocol": "tests/bus/test_local.py",
     "bus.link_state": "tests/bus/test_local.py",
     "bus.links": "tests/bus/test_local.py",
     "bus.nats_link": "tests/bus/test_nats.py",

@@ -289,7 +289,7 @@ async def test_nothing_piles_up_while_a_server_is_away(server: NatsServer, links
             assert isinstance(result, BusDown)
     broker = one.broker
     assert isinstance(broker, NatsBroker)
-    assert broker._unacknowledged == 0
+    assert broker._unacknowledged_bytes == 0
     assert broker._link is None
 
 

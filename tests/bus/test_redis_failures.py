@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import re
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 
@@ -612,3 +613,17 @@ def dict_of(reply: list[bytes]) -> dict[str, str]:
     """Pairs of names and values."""
     texts = [each.decode() for each in reply]
     return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+async def test_nobody_waits_for_room_on_a_connection_that_has_ended() -> None:
+    """What was not written when it ended does not count any more: publishers would ask again, without a pause."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        _, connection = await asyncio.get_running_loop().create_connection(
+            redis_connection.Connection, *listener.getsockname()
+        )
+        while not connection.full:
+            connection.send(lambda reply: None, b"ECHO", bytes(2**20))
+        connection.fail("the test ends it")
+        assert not connection.full
+        async with asyncio.timeout(PATIENCE):
+            await connection.wait_for_room()

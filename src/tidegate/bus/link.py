@@ -57,7 +57,7 @@ VERSION = 1
 HEAD = struct.Struct("<IBBHIIQQQ")
 
 PAYLOAD_LIMIT = 4 << 20
-"""Bytes in a frame: a longer one ends the link. A message is at most a quarter of it, a excerpt half."""
+"""Bytes in a frame: a longer one ends the link. A message is at most half of it, an excerpt three quarters."""
 
 NAME_LIMIT = 255
 """Bytes in the name of a channel, in UTF-8."""

@@ -48,7 +48,7 @@ class LinkProtocol(asyncio.Protocol):
 
     @property
     def full(self) -> bool:
-        return self._paused or self._size >= self._limit
+        return not self.is_ended and (self._paused or self._size >= self._limit)
 
     @property
     def waiting(self) -> int:
@@ -64,11 +64,11 @@ class LinkProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._waiting.clear()
-        self._wake()
         if not self._ended.done():
             broken = "" if exc is None or isinstance(exc, ConnectionError) else str(exc)
             self._ended.set_result(self._reason or broken or "the hub has ended")
             self._on_end(self._ended.result())
+        self._wake()
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -110,6 +110,8 @@ class LinkProtocol(asyncio.Protocol):
             self._waiting.clear()
             self._size = 0
             self._transport.write(data)
+            if not self._paused:
+                self._wake()  # no resume_writing() follows
 
     async def drain(self, seconds: float) -> None:
         """Return once all is given to the system, or the link has ended, or after so many seconds."""
@@ -132,7 +134,7 @@ class LinkProtocol(asyncio.Protocol):
         """Return why the link has ended, once it has."""
         return await asyncio.shield(self._ended)
 
-    def on_end(self, future: asyncio.Future[None]) -> None:
+    def fail_at_end(self, future: asyncio.Future[None]) -> None:
         """Fail a future with LinkError, if it is not done, when the link has ended."""
 
         def fail(ended: asyncio.Future[str]) -> None:

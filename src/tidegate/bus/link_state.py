@@ -3,6 +3,7 @@
     NumberedChannel, Numbers    channels that are open; all of it is opened again on the next link
     Call                        what a verb waits for
     Unacknowledged              a message that is sent until it is acknowledged
+    give_up                     wakes up who waits for a future
 
 What must not live here: frames, and when they are sent (local.py).
 """

@@ -17,7 +17,6 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import random
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -55,7 +54,7 @@ from .links import Connect, Links
 from .links import find as links_to_hub
 from .policies import Policies
 from .tail import OVERHEAD
-from .watch import end
+from .watch import Backoff, end
 
 __all__ = ["LocalBroker"]
 
@@ -175,12 +174,12 @@ class LocalBroker(Broker):
 
     async def _live(self, link: LinkProtocol | None) -> None:
         """Be linked, again and again."""
-        delay = RETRY[0]
+        backoff = Backoff(*RETRY)
         while True:
             try:
                 if link is None:
                     link = await self._begin()
-                delay = RETRY[0]
+                backoff.reset()
                 reason = await link.ended()
             except (OSError, LinkError, TimeoutError) as error:
                 reason = str(error) or "the hub does not answer"
@@ -191,9 +190,9 @@ class LocalBroker(Broker):
                 if link is not None:
                     link.abort()
             link = None
+            delay = backoff.next()
             self._down(reason, delay)
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-            delay = min(delay * 2, RETRY[1])
+            await asyncio.sleep(delay)
 
     async def _begin(self) -> LinkProtocol:
         """Return the next link, once the hub has confirmed on it what was subscribed before."""
@@ -209,7 +208,7 @@ class LocalBroker(Broker):
                     self._hello = msgspec.structs.replace(self._hello, name=name, generation=generation)
                 link.send(Kind.HELLO, payload=pack_json(self._hello))
                 self._greeting = asyncio.get_running_loop().create_future()
-                link.on_end(self._greeting)
+                link.fail_at_end(self._greeting)
                 await self._greeting
                 self._link = link
                 confirmed = self._restore(link)
@@ -458,32 +457,32 @@ class LocalBroker(Broker):
     async def publish(self, batch: Sequence[Publication], wait: float) -> Sequence[Position | BusError | None]:
         results = Call(len(batch))
         deadline = time.monotonic() + wait
+        sent: list[int] = []
         for index, publication in enumerate(batch):
             if not self._has_room() and not await self._wait_for_room(deadline):
                 results.results[index] = BusBusy(publication.channel, wait)
                 continue
-            self._publish(publication, results, index)
+            sent.append(self._publish(publication, results, index))
         if results.missing:
-            if not self._up.is_set() and wait == 0:
-                wait = DEADLINE
-            if not await results.wait(max(0.0, deadline - time.monotonic()) if wait else DEADLINE):
-                return self._uncertain(batch, results)
+            # Without a link and without patience there is nothing to wait for.
+            patient = wait > 0 or not self._up.is_set()
+            if not await results.wait(max(0.0, deadline - time.monotonic()) if patient else DEADLINE):
+                return self._uncertain(sent, results)
         return results.results  # type: ignore[return-value]
 
-    def _uncertain(self, batch: Sequence[Publication], results: Call) -> Sequence[Position | BusError | None]:
+    def _uncertain(self, sent: Sequence[int], results: Call) -> Sequence[Position | BusError | None]:
         """Return results, some of which are missing: those messages may be stored, and will be if there is a link."""
         why = self._reason if not self._up.is_set() else "the hub has not acknowledged it in time"
-        waiting = {each.index for each in self._unacknowledged.values() if each.batch is results}
-        for index in waiting:
-            results.results[index] = BusDown(why, uncertain=True)
+        for each in filter(None, map(self._unacknowledged.get, sent)):
+            results.results[each.index] = BusDown(why, uncertain=True)
         return list(results.results)  # type: ignore[arg-type]
 
-    def _publish(self, publication: Publication, results: Call, index: int) -> None:
-        """Send a message; one with history until it is acknowledged."""
+    def _publish(self, publication: Publication, results: Call, index: int) -> int:
+        """Send a message; one with history until it is acknowledged. Return its sequence, or 0."""
         stored = self._policies is None or self._policies.of(publication.channel).history > 0
-        if not stored and (self._link is None or not self._up.is_set()):
+        if not stored and (self._link is None or self._link.is_ended or not self._up.is_set()):
             results.results[index] = BusDown(self._reason)
-            return
+            return 0
         payload = publication.payload
         flags = _TEXT if publication.text else 0
         if publication.json:
@@ -507,6 +506,7 @@ class LocalBroker(Broker):
                 flags |= _ECHO
         if self._link is not None:
             self._link.send(_PUBLISH, flags, channel.number, 0, sequence, payload)
+        return sequence
 
     def _has_room(self) -> bool:
         if self._unacknowledged_bytes >= QUEUE_BYTES:

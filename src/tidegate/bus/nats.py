@@ -38,6 +38,7 @@ from .nats_streams import DEADLINE, Api, Stream, StreamLost
 from .nats_url import parse
 from .nats_words import Words, encode, find, pack_head, unpack_head
 from .policies import CONTROL, Policies
+from .tail import OVERHEAD
 from .watch import Backoff, end
 
 __all__ = ["NatsBroker"]
@@ -108,7 +109,7 @@ class NatsBroker(Broker):
         self._queue: list[Message] = []
         self._waiting: dict[str, asyncio.TimerHandle] = {}  # channels in which a message waits for another
         self._sequence = itertools.count(1)
-        self._unacknowledged = 0
+        self._unacknowledged_bytes = 0
         self._settled = asyncio.Event()
         self._link: NatsLink | None = None  # while it is up
         self._known: list[str] = []  # servers that a server named
@@ -124,7 +125,7 @@ class NatsBroker(Broker):
 
     @property
     def queued(self) -> int:
-        return self._unacknowledged
+        return self._unacknowledged_bytes
 
     # Links.
 
@@ -144,7 +145,7 @@ class NatsBroker(Broker):
         deadline = time.monotonic() + DEADLINE
         with contextlib.suppress(TimeoutError, LinkEnded):
             async with asyncio.timeout(DEADLINE):
-                while self._unacknowledged:
+                while self._unacknowledged_bytes:
                     self._settled.clear()
                     await self._settled.wait()
         if self._link is not None:
@@ -218,7 +219,9 @@ class NatsBroker(Broker):
         await self._ensure(api)
         self._by_sid = {}
         self._presence_sid = link.subscribe(self._words.presence)
-        for number, channel in enumerate(self._channels.values()):
+        for number, channel in enumerate(list(self._channels.values())):
+            if self._channels.get(channel.name) is not channel:
+                continue  # it was unsubscribed meanwhile
             self._push(channel.renew())
             self._subscribe(link, channel)
             if number % 1000 == 999:
@@ -445,12 +448,12 @@ class NatsBroker(Broker):
                     results[index] = one
                 elif one is not None:
                     sent.append(one)
-                    self._unacknowledged += len(one.payload)
+                    self._unacknowledged_bytes += len(one.payload) + OVERHEAD
                     answers.append(self._link.call(one.subject, one.payload, one.headers))
             if sent:
                 await self._settle(sent, answers, results, deadline if wait else time.monotonic() + DEADLINE)
         finally:
-            self._unacknowledged -= sum(len(one.payload) for one in sent)
+            self._unacknowledged_bytes -= sum(len(one.payload) + OVERHEAD for one in sent)
             self._settled.set()
         return results
 
@@ -520,14 +523,14 @@ class NatsBroker(Broker):
         return Position(epoch, ack.seq)
 
     def _has_room(self) -> bool:
-        return self._unacknowledged < QUEUE_BYTES and (self._link is None or not self._link.full)
+        return self._unacknowledged_bytes < QUEUE_BYTES and (self._link is None or not self._link.full)
 
     async def _wait_for_room(self, deadline: float) -> bool:
         """Wait until something can be sent; return whether it can, in time."""
         with contextlib.suppress(TimeoutError, LinkEnded):
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 while not self._has_room():
-                    if self._unacknowledged >= QUEUE_BYTES:
+                    if self._unacknowledged_bytes >= QUEUE_BYTES:
                         self._settled.clear()
                         await self._settled.wait()
                     elif self._link is not None:

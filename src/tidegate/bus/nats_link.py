@@ -330,7 +330,3 @@ class NatsLink(Client):
     def others(self) -> list[str]:
         """Servers of the cluster that the server knows."""
         return [server.netloc.rpartition("@")[2] for server in self.discovered_servers]
-
-    def describe(self) -> dict[str, Any]:
-        """Return what the server says of itself."""
-        return dict(self._server_info)

@@ -6,7 +6,7 @@ A process tells what changed since it told last, in numbered steps, and all of i
 asks that has just come or has missed a step. A read asks no process: what there is, is here. A lease ends by
 itself, so that a process that is killed is forgotten; names of one that ends stay until then, for who they are is about
 to connect to another. JetStream has no part in this: it works without, nothing is written to a disk, and a reader would
-have to read what is told here anyway. What must not live here: a connection; when it is told (bus.py).
+have to read what is told here anyway. What must not live here: a connection; when it is told (presence.py).
 """
 
 from __future__ import annotations

@@ -27,7 +27,6 @@ TOKEN: Final = 64
 _PLAIN = re.compile(r"[A-Za-z0-9-]", re.ASCII)
 _SENDER = re.compile(r"[A-Za-z0-9_.:~-]{0,64}", re.ASCII)
 
-HEADERS: Final = b"NATS/1.0\r\n"
 HEAD: Final = b"\r\nTidegate: "
 
 

@@ -365,12 +365,13 @@ class RedisBroker(Broker):
                     call.results[index] = BusBusy(publication.channel, wait)
                     continue
                 channel = self._channels.get(publication.channel)
-                if self._link is None and (not channel.policy.history or wait <= 0):
+                link = self._link if self._link is not None and not self._link.ended.done() else None
+                if link is None and (not channel.policy.history or wait <= 0):
                     call.results[index] = BusDown(self._reason, self._retry_after)
                 elif channel.policy.history:
                     entries.append(self._store(channel, publication, call, index))
-                elif self._link is not None:
-                    self._link.commands.send(self._published, b"PUBLISH", channel.wire, pack(publication))
+                elif link is not None:
+                    link.commands.send(self._published, b"PUBLISH", channel.wire, pack(publication))
             if call.missing:
                 # Longer than that, a retry would not be known.
                 left = min(deadline - self._loop.time(), 0.8 * REMEMBERED) if wait > 0 else DEADLINE

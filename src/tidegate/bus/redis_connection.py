@@ -178,9 +178,9 @@ class Connection(asyncio.Protocol):
 
     @property
     def full(self) -> bool:
-        """Whether there is no place for more in the queue."""
+        """Whether there is no place for more in the queue; one that has ended has no queue to wait for."""
         waiting = self._transport.get_write_buffer_size() if self._transport is not None else 0
-        return self._out_bytes + waiting >= QUEUE_BYTES
+        return not self.ended.done() and self._out_bytes + waiting >= QUEUE_BYTES
 
     async def wait_for_room(self) -> None:
         """Return when there may be a place in the queue, or none ever."""

@@ -5,7 +5,7 @@
 
 `q:CHANNEL` has what each process last said, `n:PROCESS` is 1 while it lives and 0 after its end, until what it said is
 not in force any more; then that is removed by those who read it, and ends by itself. What must not live here: when it
-is told (bus.py).
+is told (presence.py).
 """
 
 from __future__ import annotations

@@ -289,7 +289,7 @@ class Topics:
             for topic in list(self._topics.values()):
                 if topic.state == "subscribed":
                     self._suspect(topic)
-            self._check(now)
+            self._check()
         for topic in self._topics.values():
             if topic.state == "subscribed":
                 self._want(topic)
@@ -372,7 +372,7 @@ class Topics:
                 self._suspect(topic)
             self._abandoned(topic, now)
         if request.generation != self._links:
-            self._check(now)
+            self._check()
 
     def _not_subscribed(self, request: Subscribe, error: BusError, now: float) -> None:
         for topic in request.topics:
@@ -437,7 +437,7 @@ class Topics:
         if self._check_at is None or when < self._check_at:
             self._check_at = when
 
-    def _check(self, now: float) -> None:
+    def _check(self) -> None:
         """Ask for the positions of those that are suspected, at once."""
         for batch in _batches(list(self._suspects)):
             self._out.append(Tops(batch, urgent=True))
@@ -445,7 +445,7 @@ class Topics:
 
     def _check_round(self, now: float) -> None:
         """Ask for the positions of those in which something came since, and of a part of the others."""
-        self._check(now)
+        self._check()
         if self._gapless:
             return
         self._round = (self._round + 1) % IDLE_ROUNDS
