@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.core.recorder import Recorder, binary, finish, text
+from tests.core.recorder import Recorder, binary, finish, in_callback, text
+from tests.support.patience import PATIENCE
 from tidegate._core import asgi
 
 
@@ -89,6 +90,50 @@ def test_a_reader_that_waits_is_woken_by_a_message(channel: Channel) -> None:
     channel.feed(text("Hello"))
     channel.turn()
     assert finish(waiting) == {"type": "websocket.receive", "text": "Hello"}
+
+
+@pytest.fixture
+async def running() -> Channel:
+    """An open channel of the running loop."""
+    return Channel(asyncio.get_running_loop())
+
+
+def received(message: str) -> dict[str, str]:
+    return {"type": "websocket.receive", "text": message}
+
+
+async def test_readers_take_turns(running: Channel) -> None:
+    """The specification of ASGI allows no second receive(), but an application of Starlette's may have one."""
+    readers = [asyncio.create_task(running.receive()) for _ in range(4)]
+    await asyncio.sleep(0)
+    readers[2].cancel()
+    for message in ("1", "2", "3", "x" * 5000):
+        await in_callback(running.data_received, text(message))
+    results = await asyncio.wait_for(asyncio.gather(*readers, return_exceptions=True), PATIENCE)
+    assert [results[i] for i in (0, 1, 3)] == [received("1"), received("2"), received("3")]
+    assert isinstance(results[2], asyncio.CancelledError)
+    assert await running.receive() == received("x" * 5000)
+
+
+@pytest.mark.parametrize("leaving", [0, 1])
+async def test_a_reader_that_leaves_takes_no_message_with_it(running: Channel, leaving: int) -> None:
+    readers = [asyncio.create_task(running.receive()) for _ in range(3)]
+    await asyncio.sleep(0)
+
+    def cancel_and_receive() -> None:
+        readers[leaving].cancel()
+        running.data_received(text("1"))
+
+    await in_callback(cancel_and_receive)
+    await in_callback(running.data_received, text("2"))
+    results = await asyncio.wait_for(asyncio.gather(*readers, return_exceptions=True), PATIENCE)
+    assert isinstance(results.pop(leaving), asyncio.CancelledError)
+    assert results == [received("1"), received("2")]
+
+
+async def test_bytes_are_received_with_a_running_loop(running: Channel) -> None:
+    await in_callback(running.data_received, binary(b"x") + binary(b"y" * 5000))
+    assert [(await running.receive())["bytes"] for _ in range(2)] == [b"x", b"y" * 5000]
 
 
 def test_python_receives_where_it_is_told_to(channel: Channel) -> None:

@@ -3,9 +3,11 @@
 import itertools
 import math
 import re
+import time
 from bisect import bisect_left
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -331,3 +333,12 @@ def test_a_gauge_is_set_by_its_name() -> None:
     assert row.words("bus_members") == (7,)
     with pytest.raises(ValueError, match="unknown gauge 'bus_published'"):
         row.set("bus_published", 1)
+
+
+def test_fan_out_is_measured_with_the_lag_of_each_message() -> None:
+    row = Row()
+    now = time.time()
+    row.fanned_out([SimpleNamespace(time=now - 0.003), SimpleNamespace(time=now - 0.003)], now)
+    *lags, seconds = row.words("bus_lag")
+    assert (sum(lags), round(seconds / 1e6)) == (2, 6)
+    assert sum(row.words("bus_fanout")[:-1]) == 1

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tidegate._core import journal as native
 from tidegate._core.journal import Journal, JournalError, make_memory
-from tidegate._core.topic import Topic
+from tidegate._core.topic import Topic, usage
 from tidegate.bus.link import Decoder, Flag, Frame, pack_message
 
 SMALL = 1 << 17
@@ -99,6 +99,16 @@ def test_reads() -> None:
     assert list(texts(topic, 0, 9, 43 * 2, backward=True)) == [9, 10]
     assert list(texts(topic, 0, 9, 1, backward=True)) == [10]
     assert list(texts(opened(journal, "empty"))) == []
+
+
+def test_what_channels_keep_is_counted() -> None:
+    journal = Journal.attach(make_memory(SMALL))
+    topics = [opened(journal, name, history=2) for name in "abc"]
+    for n in range(1, 4):
+        journal.append(topics[0], b"%03d" % n)
+    journal.append(topics[1], b"Hello")
+    assert usage(topics) == (3, 3 + 3 + 5 + 3 * RECORD)
+    assert usage([]) == (0, 0)
 
 
 def test_trimming_by_number_bytes_and_age() -> None:

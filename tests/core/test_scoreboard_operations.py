@@ -84,3 +84,15 @@ def test_drains(board: Scoreboard) -> None:
         "success": [0],
         "failure": [7],
     }
+
+
+def test_the_bus_and_its_hub(board: Scoreboard) -> None:
+    board.bus("local://")
+    board.hub(4711, 1000.5)
+    board.hub_row().set("hub_topics", 3)
+    assert board.hub_row().index == -1
+    snapshot = board.read()
+    assert (snapshot.bus_url, snapshot.hub_pid, snapshot.hub_started_at) == ("local://", 4711, 1000.5)
+    assert snapshot.hub.words("hub_topics") == (3,)
+    board.hub_row().set("hub_topics", 4)  # the next hub's, in the same row
+    assert board.read().hub.words("hub_topics") == (4,)

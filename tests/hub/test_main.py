@@ -99,13 +99,16 @@ def test_it_goes_on_with_the_journal_of_the_one_before(hubs: Hubs) -> None:
     assert [each.offset for each in acknowledgements(answer.payload)] == [1]
 
 
-def test_a_signal_to_all_processes_ends_it_after_the_workers(hubs: Hubs) -> None:
+def test_a_signal_to_all_processes_leaves_its_end_to_the_supervisor(hubs: Hubs) -> None:
+    """It knows when the workers have ended, whose links end before they do."""
     link = hubs.link()
     ask(link, hello(1), OPEN, Frame(Kind.PUBLISH, channel=1, sequence=7, payload=b"m"))
     os.kill(hubs.pid, signal.SIGTERM)
     assert ask(link, Frame(Kind.PUBLISH, channel=1, sequence=8))[0].kind == Kind.STORED
     link.close()
-    assert hubs.wait() == 0
+    (_, answer) = ask(hubs.link(), hello(2), OPEN, Frame(Kind.PUBLISH, channel=1, sequence=1))
+    assert [each.offset for each in acknowledgements(answer.payload)] == [3]
+    assert hubs.end() == 0
 
 
 def test_a_successor_waits_for_its_predecessor(hubs: Hubs) -> None:

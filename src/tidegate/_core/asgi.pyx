@@ -11,7 +11,7 @@ import asyncio
 import inspect
 
 cimport cython
-from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_CheckExact
 from cpython.dict cimport PyDict_CheckExact, PyDict_GetItemWithError, PyDict_Size
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
@@ -22,15 +22,12 @@ from tidegate._core.writer cimport CONNECTING, OPEN
 
 cdef extern from "Python.h":
     bint PyUnicode_CheckExact(object o)
-    Py_ssize_t PyUnicode_GET_LENGTH(object text)
 
 
 cdef extern from "messages.h":
+    bint tg_is_small(PyObject *payload)
     PyObject *tg_stop_iteration(PyObject *value, bint small)
     void tg_set_next_slot(PyTypeObject *type, void *next)
-
-
-cdef Py_ssize_t SMALL = 4096
 
 
 @cython.final
@@ -185,16 +182,10 @@ for function in (receive, send):
     function._is_coroutine = getattr(asyncio.coroutines, "_is_coroutine", None)  # what CPython 3.11 looks at
 
 
-cdef bint is_small(object value):
-    if PyUnicode_CheckExact(value):
-        return PyUnicode_GET_LENGTH(value) < SMALL
-    return PyBytes_CheckExact(value) and PyBytes_GET_SIZE(value) < SMALL
-
-
 cdef PyObject *next_event(PyObject *self) except? NULL:
     cdef PyObject *result = NULL
     if (<Receive> self).step(None, &result):
-        return tg_stop_iteration(result, is_small((<Receive> self).argument))
+        return tg_stop_iteration(result, tg_is_small(<PyObject *> (<Receive> self).argument))
     return result
 
 

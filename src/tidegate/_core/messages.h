@@ -23,6 +23,11 @@ static inline void tg_set_next_slot(PyTypeObject *type, void *next) {
  * one of their own. */
 static PyObject *tg_spare_stop = NULL;
 
+static inline int tg_is_small(PyObject *payload) {
+    if (PyUnicode_CheckExact(payload)) return PyUnicode_GET_LENGTH(payload) < 4096;
+    return PyBytes_CheckExact(payload) && PyBytes_GET_SIZE(payload) < 4096;
+}
+
 static inline PyObject *tg_stop_iteration(PyObject *value, int small) {
     if (value == Py_None) {
         Py_DECREF(value);

@@ -8,7 +8,6 @@ import asyncio
 import inspect
 
 cimport cython
-from cpython.bytes cimport PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 
@@ -20,13 +19,12 @@ cdef extern from "Python.h":
     int PyErr_WarnFormat(PyObject *category, Py_ssize_t stack_level, const char *format, ...)
     void PyErr_WriteUnraisable(PyObject *where)
     PyObject *PyExc_RuntimeWarning
-    bint PyUnicode_CheckExact(object o)
-    Py_ssize_t PyUnicode_GET_LENGTH(object text)
     ctypedef enum PySendResult:
         PYGEN_RETURN, PYGEN_ERROR, PYGEN_NEXT
 
 
 cdef extern from "messages.h":
+    bint tg_is_small(PyObject *payload)
     PyObject *tg_stop_iteration(PyObject *value, bint small)
     void tg_set_awaitable_slots(PyTypeObject *type, void *next, void *send)
 
@@ -294,16 +292,10 @@ cdef class Awaitable:
         self.inner = None
 
 
-cdef inline bint is_small(object value):
-    return PyUnicode_CheckExact(value) and PyUnicode_GET_LENGTH(value) < 4096 or (
-        PyBytes_CheckExact(value) and PyBytes_GET_SIZE(value) < 4096
-    )
-
-
 cdef PyObject *next_slot(PyObject *self) except? NULL:
     cdef PyObject *result = NULL
     if (<Awaitable> self).step(None, &result):
-        return tg_stop_iteration(result, is_small(<object> result))
+        return tg_stop_iteration(result, tg_is_small(result))
     return result
 
 

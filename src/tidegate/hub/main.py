@@ -119,7 +119,7 @@ class Hub:
         self.switch = self.requests.switch
         self.records = Records(Row() if row is None else row, self.switch, journal)
         self.requests.on_lost = self.records.ended
-        self._stopping = self._leaving = False
+        self._stopping = False
         self._supervisor = Pipe(pipe, Command) if pipe is not None else None
         self._listener: socket.socket | None = None
         self._alarm, self._waker = socket.socketpair()
@@ -136,15 +136,9 @@ class Hub:
         self._stopping = True
 
     def terminate(self, number: int, frame: FrameType | None) -> None:
-        """Handle SIGTERM: end when no worker is linked. All processes may have been sent it; workers drain first."""
-        self._leaving = True
-
-    def _is_over(self) -> bool:
-        """Return whether to end; after SIGTERM that is when no worker is linked."""
-        if self._leaving and not self._stopping:
-            supervised = self._supervisor is not None and not self._supervisor.ended
-            self._stopping = not (supervised and any(link.data.worker for link in self.switch.links.values()))
-        return self._stopping
+        """Handle SIGTERM, which all processes may have been sent: the supervisor says when workers have drained."""
+        if self._supervisor is None:
+            self.stop()
 
     def live(self) -> None:
         """Take turns until the end."""
@@ -156,7 +150,7 @@ class Hub:
         forks.handled(signal.SIGTERM)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         next_tick = 0.0
-        while not self._is_over():
+        while not self._stopping:
             now = time.monotonic()
             if now >= next_tick:
                 self._tick()
