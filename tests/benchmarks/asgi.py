@@ -3,8 +3,9 @@
     asgi-tidegate, asgi-uvicorn, asgi-granian, asgi-hypercorn               an application without a framework echoes
     starlette-tidegate, starlette-uvicorn, starlette-granian, ...           Starlette's documented echo
 
-Each runs in one process, on uvloop, without compression; uvicorn has its WebSocket protocol without I/O, which is its
-default, and httptools. They need uvicorn, granian, hypercorn and starlette. What must not live here: measuring.
+Both answer an HTTP request with a short text, too. Each runs in one process, on uvloop, without compression and access
+log; uvicorn has its WebSocket protocol without I/O, which is its default, and httptools. They need uvicorn, granian,
+hypercorn and starlette. What must not live here: measuring.
 """
 
 from __future__ import annotations
@@ -19,10 +20,20 @@ from importlib.util import find_spec
 from typing import Any
 
 HOST = "127.0.0.1"
+BODY = b"Hello, world!"
+RESPONSE = {
+    "type": "http.response.start",
+    "status": 200,
+    "headers": [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(BODY))],
+}
 
 
 async def plain(scope: Any, receive: Any, send: Any) -> None:
-    """Echo."""
+    """Echo, or say hello."""
+    if scope["type"] == "http":
+        await send(RESPONSE)
+        await send({"type": "http.response.body", "body": BODY})
+        return
     if scope["type"] == "lifespan":
         while True:
             event = await receive()
@@ -45,7 +56,8 @@ async def plain(scope: Any, receive: Any, send: Any) -> None:
 def with_starlette() -> Any:
     """The same by Starlette."""
     starlette = {
-        name: importlib.import_module(f"starlette.{name}") for name in ("applications", "routing", "websockets")
+        name: importlib.import_module(f"starlette.{name}")
+        for name in ("applications", "responses", "routing", "websockets")
     }
 
     async def echo(websocket: Any) -> None:
@@ -54,8 +66,11 @@ def with_starlette() -> Any:
             while True:
                 await websocket.send_text(await websocket.receive_text())
 
-    route = starlette["routing"].WebSocketRoute("/", echo)
-    return starlette["applications"].Starlette(routes=[route])
+    async def hello(request: Any) -> Any:
+        return starlette["responses"].PlainTextResponse(BODY)
+
+    routing = starlette["routing"]
+    return starlette["applications"].Starlette(routes=[routing.WebSocketRoute("/", echo), routing.Route("/", hello)])
 
 
 def listening() -> socket.socket:
@@ -91,7 +106,12 @@ async def uvicorn(application: Any) -> None:
         sock.getsockname()[1],
         library.Server(
             library.Config(
-                application, http="httptools", ws="websockets-sansio", ws_per_message_deflate=False, log_level="error"
+                application,
+                http="httptools",
+                ws="websockets-sansio",
+                ws_per_message_deflate=False,
+                log_level="error",
+                access_log=False,
             )
         ).serve(sockets=[sock]),
     )

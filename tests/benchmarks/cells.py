@@ -23,12 +23,14 @@ class Cell(NamedTuple):
     Attributes:
         text: what it is, for the guide.
         plan: the load: fields of a `Plan`.
-        servers: those that can be measured by it.
+        servers: those that can be measured by it; those of ASGI can besides, unless it is a fan.
+        http: whether the load is of HTTP requests.
     """
 
     text: str
     plan: dict[str, Any]
     servers: tuple[str, ...] = (*EVERY, RAW)
+    http: bool = False
 
     def load(self, server: str, port: int, seconds: float) -> Plan:
         """The load for a server."""
@@ -95,5 +97,16 @@ CELLS: dict[str, Cell] = {
         "The same with permessage-deflate agreed on.",
         {"mode": "idle", "connections": IDLE, "compression": True, "warm_up": 0.0},
         WITH_DEFLATE,
+    ),
+}
+
+# With those that are measured only if they are named.
+ALL: dict[str, Cell] = {
+    **CELLS,
+    "http": Cell(
+        "Requests are answered with a short text over 100 connections, each of which asks again when it has that.",
+        {"connections": 100},
+        (),
+        http=True,
     ),
 }

@@ -2,7 +2,7 @@
 
     --rounds N        how often each is measured (7)
     --seconds S       how long each time (1)
-    --cells A,B       some of the cells of cells.py
+    --cells A,B       some of the cells of cells.py; `http` is measured only if it is named
     --servers A,B     some of the servers of servers.py, or of asgi.py; tidegate is always among them
     --json FILE       write what came out there
     --record          write results.json, and the tables of the guide and the README
@@ -31,9 +31,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import uvloop
 
 from tests.benchmarks import asgi, pages
+from tests.benchmarks.cells import ALL as ALL_CELLS
 from tests.benchmarks.cells import CELLS, Cell
+from tests.benchmarks.http_load import HttpLoad
 from tests.benchmarks.results import Figures, Machine, Results
 from tests.benchmarks.servers import ALL, OURS, SERVERS, installed, version
 from tests.support.patience import PATIENCE
@@ -141,7 +144,7 @@ async def one_round(cell: Cell, server: str, seconds: float) -> Figures:
         if cell.memory:
             return Figures(cost=[await memory_of_a_connection(plan, pid)])
         spent = Spent(pid)
-        async with load(plan) as made:
+        async with HttpLoad.connected(plan) if cell.http else load(plan) as made:
             if plan.mode == "handshakes":
                 before = processor_time(pid)
                 made.begin()
@@ -204,7 +207,7 @@ async def measure(cells: list[str], servers: list[str], rounds: int, seconds: fl
     versions = {name: version(name) for name in servers}
     results = Results(machine=Machine.here(), versions=versions, rounds=rounds, seconds=seconds)
     for name in cells:
-        cell = CELLS[name]
+        cell = ALL_CELLS[name]
         found = {
             server: Figures()
             for server in servers
@@ -217,7 +220,7 @@ async def measure(cells: list[str], servers: list[str], rounds: int, seconds: fl
         results.cells[name] = found
         for server, figures in found.items():
             shown = pages.cost(cell, statistics.median(figures.cost))
-            ratio = "" if server == OURS else f" x {results.ratio(name, server):.2f}"
+            ratio = "" if server == results.ours(name, server) else f" x {results.ratio(name, server):.2f}"
             print(f"  {server} {shown}{ratio}", end="", file=sys.stderr)
         print(file=sys.stderr, flush=True)
     return results
@@ -240,7 +243,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--cells", type=lambda text: names(text, CELLS), default=list(CELLS))
+    parser.add_argument("--cells", type=lambda text: names(text, ALL_CELLS), default=list(CELLS))
     parser.add_argument("--servers", type=lambda text: names(text, ALL), default=list(SERVERS))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--record", action="store_true")
@@ -255,7 +258,7 @@ def main() -> int:
         parser.error("--record wants all cells and all servers")
     os.sched_setaffinity(0, OF_THE_LOAD)
     try:
-        results = asyncio.run(measure(options.cells, servers, options.rounds, options.seconds))
+        results = uvloop.run(measure(options.cells, servers, options.rounds, options.seconds))
     except ProcessFailed as error:
         print(f"\n{error}", file=sys.stderr)
         return 1

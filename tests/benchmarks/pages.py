@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.benchmarks.cells import CELLS, Cell
+from tests.benchmarks.cells import ALL, CELLS, Cell
 from tests.benchmarks.results import Results
 from tests.benchmarks.servers import OURS, RAW
 
@@ -56,8 +56,10 @@ def ratios(results: Results, figure: str, names: dict[str, str], servers: Sequen
     yield row(["---", *["---:"] * (len(servers) + 1)])
     for name, title in names.items():
         found = results.cells[name]
-        value = statistics.median(getattr(found[OURS], figure))
-        shown = cost(CELLS[name], value) if figure == "cost" else many(value)
+        shown = ""
+        if OURS in found:
+            value = statistics.median(getattr(found[OURS], figure))
+            shown = cost(ALL[name], value) if figure == "cost" else many(value)
         fields = [share(results.ratio(name, server, figure)) if server in found else "" for server in servers]
         yield row([title, shown, *fields])
 
@@ -77,7 +79,7 @@ def tables(results: Results) -> str:
     """The part of the guide that is written."""
     others = [name for name in results.versions if name != OURS]
     all_of_them = {name: name for name in results.cells}
-    with_rates = {name: name for name in results.cells if not CELLS[name].memory}
+    with_rates = {name: name for name in results.cells if not ALL[name].memory}
     parts = [
         where(results),
         "What the server takes of its processor for a message, a delivery or a handshake, and of memory for an idle"

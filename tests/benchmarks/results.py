@@ -84,9 +84,13 @@ class Results(msgspec.Struct):
     seconds: float
     cells: dict[str, dict[str, Figures]] = {}
 
+    def ours(self, cell: str, server: str) -> str:
+        """The server of ours that another is compared with: in a cell without it, the one with the same application."""
+        return OURS if OURS in self.cells[cell] else f"{server.partition('-')[0]}-{OURS}"
+
     def ratio(self, cell: str, server: str, figure: str = "cost") -> float:
         """Ours over that of another server: the median of those of each round."""
-        ours, other = (getattr(self.cells[cell][name], figure) for name in (OURS, server))
+        ours, other = (getattr(self.cells[cell][name], figure) for name in (self.ours(cell, server), server))
         return float(statistics.median(one / another for one, another in zip(ours, other, strict=True)))
 
     def write(self, path: Path) -> None:

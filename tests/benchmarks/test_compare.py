@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import pages
-from tests.benchmarks.cells import CELLS
+from tests.benchmarks.cells import ALL, CELLS
 from tests.benchmarks.compare import one_round
 from tests.benchmarks.results import Figures, Machine, Results
 from tests.benchmarks.servers import OURS, RAW, SERVERS, installed
@@ -50,6 +50,15 @@ async def test_each_can_be_measured(name: str, server: str) -> None:
         assert found.cost[0] > 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["asgi-tidegate", "asgi-uvicorn", "starlette-tidegate", "starlette-uvicorn"])
+async def test_requests_can_be_measured(server: str) -> None:
+    """Each is answered, and its processor time is counted."""
+    found = await one_round(ALL["http"], server, SECONDS)
+    assert found.rate[0] > 0
+    assert found.cost[0] > 0
+
+
 def test_the_pages_show_what_was_recorded() -> None:
     """Guide and README have the figures of results.json, and nobody has changed either by hand."""
     for page, text in pages.written(Results.read(pages.RESULTS)).items():
@@ -86,6 +95,22 @@ def test_tables() -> None:
     assert "| echo-1 | 20 | 1.00 | 1.00 | 1.00 | 0.38 |" in text
     assert "| idle-deflate | 1.95e-09 KiB | 1.00 |  | 1.00 |  |" in text
     assert len(re.findall(r"^\| idle ", text, re.MULTILINE)) == 1, "nothing of it is a rate"
+
+
+def test_a_cell_without_ours() -> None:
+    """Handlers have no HTTP: servers of an application are compared with ours that serves the same one."""
+    results = made()
+    results.cells = {
+        "http": {
+            "asgi-tidegate": Figures([3.0], [1.0]),
+            "asgi-uvicorn": Figures([4.0], [1.0]),
+            "starlette-tidegate": Figures([5.0], [1.0]),
+            "starlette-uvicorn": Figures([2.0], [1.0]),
+        }
+    }
+    results.versions = dict.fromkeys(results.cells["http"], "1.0")
+    assert results.ratio("http", "asgi-uvicorn") == 0.75
+    assert "| http |  | 1.00 | 0.75 | 1.00 | 2.50 |" in pages.tables(results)
 
 
 def test_digits() -> None:
