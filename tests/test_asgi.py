@@ -1,11 +1,14 @@
-"""uvicorn with our connections: ``--ws tidegate.asgi:WebSocketProtocol``, in this process."""
+"""uvicorn with our connections: ``--ws tidegate.asgi:WebSocketProtocol``, in this process, and under gunicorn."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.support.coroutines import until
+from tests.support.harness import ROOT
+from tests.support.patience import PATIENCE
+from tests.support.programs import environment
 from tidegate.asgi import ClientDisconnected, WebSocketProtocol
 
 ACCEPT = {"type": "websocket.accept"}
@@ -102,3 +108,37 @@ async def test_it_stops_with_1012() -> None:
         assert client.close_code == 1012
         await until(lambda: len(ends) == 2)
     assert (ends[0]["code"], ends[1]) == (1012, ClientDisconnected)
+
+
+@pytest.mark.slow
+async def test_under_gunicorn(tmp_path: Path) -> None:
+    """With the worker of the guide: messages are echoed, and SIGTERM ends all as uvicorn does, with 1012."""
+    guide = (ROOT / "deploy" / "guides" / "asgi.md").read_text(encoding="utf-8")
+    worker = re.search(r"^```\n# worker\.py\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
+    assert worker is not None
+    (tmp_path / "worker.py").write_text(worker[1], encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        gunicorn = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gunicorn", "tests.test_asgi:echo", "-k", "worker.Worker", "--no-control-socket"),
+            *("-b", f"fd://{sock.fileno()}", "--timeout", "0"),
+            cwd=tmp_path,
+            env=environment(),
+            pass_fds=[sock.fileno()],
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            address = f"ws://127.0.0.1:{sock.getsockname()[1]}"
+            async with connect(address, open_timeout=PATIENCE, close_timeout=PATIENCE) as client:
+                assert client.response is not None
+                assert "tidegate" in client.response.headers["Server"], "uvicorn's own connections say uvicorn"
+                await client.send("text")
+                assert await client.recv() == "text"
+                gunicorn.terminate()
+                await client.wait_closed()
+                assert client.close_code == 1012
+            _, log = await asyncio.wait_for(gunicorn.communicate(), PATIENCE)
+            assert gunicorn.returncode == 0, log.decode()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                gunicorn.kill()
+            await gunicorn.wait()
