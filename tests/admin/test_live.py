@@ -36,18 +36,20 @@ def test_numbers_are_those_of_the_scoreboard(board: Scoreboard, watcher: Sampler
     row.closing()
     row.closed(1000, "remote", 1.0)
     row.closed(1006, "abort", 1.0, "open")
+    row.accepted()
+    row.http_opened()
     live = watcher.sample(time.time())
     assert live.state == "ready"
     assert (live.workers_desired, live.workers_ready) == (2, 1)
-    assert (live.connections.open, live.point.connections) == (3, 3)
-    assert live.totals.connections_accepted == 6
+    assert (live.connections.open, live.connections.http, live.point.connections) == (3, 1, 4)
+    assert live.totals.connections_accepted == 7
     assert live.closes == {"1000": 1, "1006": 1}
     assert live.closes_by == {"local": 0, "remote": 1, "abort": 1}
     assert live.handshakes == {"ok": 5, "forbidden": 1}
     assert live.rates.connections_accepted == 0  # there is nothing to compare with
     assert live.rss is not None
     assert [(worker.slot, worker.pid, worker.stage, worker.connections) for worker in live.workers] == [
-        (0, 1000, "ready", 3),
+        (0, 1000, "ready", 4),
         (1, 1001, "starting", 0),
     ]
 

@@ -8,8 +8,10 @@ import time
 import msgspec
 
 from tidegate import __version__
+from tidegate._core.counters import FIELDS
 from tidegate._core.scoreboard import Scoreboard
-from tidegate.admin.status import AcceptQueue, status
+from tidegate.admin.status import AcceptQueue, Connections, status
+from tidegate.metrics.catalog import CATALOG
 
 
 def test_a_daemon_in_service(board: Scoreboard) -> None:
@@ -21,6 +23,8 @@ def test_a_daemon_in_service(board: Scoreboard) -> None:
         row.opened()
     row.accepted()
     row.closing()
+    row.accepted()
+    row.http_opened()
     found = msgspec.json.decode(msgspec.json.encode(status(board.read(), board.started_at + 5)))
 
     slots = found.pop("slots")
@@ -35,9 +39,9 @@ def test_a_daemon_in_service(board: Scoreboard) -> None:
         "uptime": 5.0,
         "workers_desired": 2,
         "workers_ready": 1,
-        "connections": {"handshaking": 1, "open": 1, "closing": 1},
+        "connections": {"handshaking": 1, "open": 1, "closing": 1, "http": 1},
         "totals": {
-            "connections_accepted": 3,
+            "connections_accepted": 4,
             "messages_received": 0,
             "messages_sent": 0,
             "received_bytes": 0,
@@ -55,9 +59,19 @@ def test_a_daemon_in_service(board: Scoreboard) -> None:
     ]
     (worker,) = slots[0]["workers"]
     assert (worker["pid"], worker["generation"], worker["stage"]) == (1000, 1, "ready")
-    assert worker["connections"] == {"handshaking": 1, "open": 1, "closing": 1}
+    assert worker["connections"] == {"handshaking": 1, "open": 1, "closing": 1, "http": 1}
     assert 0 <= worker["heartbeat_age"] < 60
     assert slots[1]["workers"][0]["heartbeat_age"] is None
+
+
+def test_no_state_of_connections_is_missing() -> None:
+    states = Connections.__struct_fields__
+    assert {f"connections_{state}" for state in states} == {
+        name for name, field in FIELDS.items() if name.startswith("connections_") and field.kind == "gauge"
+    }
+    (metric,) = (metric for metric in CATALOG if metric.full_name == "tidegate_connections")
+    assert isinstance(metric.source, dict)
+    assert list(metric.source) == [(state,) for state in states]
 
 
 def test_what_was_done_to_it(board: Scoreboard) -> None:

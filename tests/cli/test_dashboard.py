@@ -32,7 +32,7 @@ def message(*workers: LiveWorker, at: float = NOW, **given: Any) -> Live:
     none = Quantiles()
     about: dict[str, Any] = {
         **{"version": "1.2.3", "python": "3.13.0", "state": "ready", "pid": 7, "started_at": at - 3700.5},
-        **{"tick_age": 0.1, "workers_desired": 2, "workers_ready": 1, "connections": Connections(1, 1234, 0)},
+        **{"tick_age": 0.1, "workers_desired": 2, "workers_ready": 1, "connections": Connections(1, 1234, 0, 5)},
         "totals": Totals(5000, 0, 0, 0, 0),
         "rates": Rates(3.5, 12345.4, 20.0, 3 * 2**20, 512.0),
         "latency": Latency(Quantiles(0.00005, 0.0012, 0.34), none, none, Quantiles(0.001, 0.002, 2.5)),
@@ -59,7 +59,7 @@ def test_as_a_table() -> None:
     assert lines[:15] == [
         "tidegate 1.2.3 (pid 7): ready, up 1 h 1 min, 1 of 2 workers ready",
         "",
-        "connections 1,234 open, 1 handshaking latency p50 p90 p99",
+        "connections 1,234 open, 1 handshaking, 5 http latency p50 p90 p99",
         "accepted 3.5/s, 5,000 in all handler 50 us 1.2 ms 340 ms",
         "received 12,345 messages/s, 3.0 MiB/s event loop 1.0 ms 2.0 ms 2.5 s",
         "sent 20 messages/s, 512 B/s ping - - -",

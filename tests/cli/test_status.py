@@ -30,7 +30,7 @@ def status(*slots: dict[str, Any]) -> dict[str, Any]:
     return {
         **{"version": "1.2.3", "python": "3.13.0", "uvloop": "0.23", "state": "ready", "pid": 7, "started_at": 1.0},
         **{"uptime": 3700.5, "tick_age": 0.1, "workers_desired": 3, "workers_ready": 2},
-        "connections": {"handshaking": 1, "open": 17, "closing": 2},
+        "connections": {"handshaking": 1, "open": 17, "closing": 2, "http": 4},
         "totals": dict.fromkeys(
             ("connections_accepted", "messages_received", "messages_sent", "received_bytes", "sent_bytes"), 0
         ),
@@ -48,7 +48,7 @@ def table(capsys: pytest.CaptureFixture[str], *slots: dict[str, Any], text: str 
 
 
 def test_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    busy = {"handshaking": 1, "open": 9, "closing": 2}
+    busy = {"handshaking": 1, "open": 9, "closing": 2, "http": 4}
     lines = table(
         capsys,
         slot(0, worker(connections=busy), worker(pid=12, generation=2, stage="starting", started_at=time.time() - 3)),
@@ -56,10 +56,10 @@ def test_a_table(capsys: pytest.CaptureFixture[str]) -> None:
         slot(2, backoff=12.5),
         slot(3, stopped=1),
     )
-    assert lines[0] == "tidegate 1.2.3 (pid 7): ready, up 1 h 1 min, 2 of 3 workers ready, 17 connections open"
+    assert lines[0] == "tidegate 1.2.3 (pid 7): ready, up 1 h 1 min, 2 of 3 workers ready, 17 connections open, 4 http"
     assert [" ".join(line.split()) for line in lines[1:]] == [
         "slot pid generation age connections stage ended before",
-        "0 11 1 1 min 40 s 9 (1 handshaking, 2 closing) ready -",
+        "0 11 1 1 min 40 s 9 (1 handshaking, 2 closing, 4 http) ready -",
         "0 12 2 3 s 0 starting",
         "1 13 1 1 min 40 s 0 ready, silent for 1 min 1 s 2 crash, 1 reload",
         "2 - - - - next in 12 s -",

@@ -90,7 +90,7 @@ async def test_numbers_are_those_of_metrics(daemon: Daemon) -> None:
             while told["totals"].get("messages_sent") != metrics.total("tidegate_messages_sent_total"):
                 assert process.stdout is not None
                 told = json.loads(await process.stdout.readline())
-    assert told["connections"] == {"handshaking": 0, "open": 3, "closing": 0}
+    assert told["connections"] == {"handshaking": 0, "open": 3, "closing": 0, "http": 0}
     assert sum(worker["connections"] for worker in told["workers"]) == 3
     for name in ("connections_accepted", "messages_received", "messages_sent", "received_bytes", "sent_bytes"):
         assert told["totals"][name] == metrics.total(f"tidegate_{name}_total")

@@ -17,6 +17,7 @@ from tests.support.harness import ROOT, require
 from tests.support.patience import PATIENCE
 from tidegate._core.counters import CLOSE_CODES, ENGINES, FIELDS, HANDSHAKE_RESULTS, LIMITS
 from tidegate._core.snapshot import EXIT_REASONS, STAGES
+from tidegate.admin.status import Connections
 from tidegate.metrics.catalog import CATALOG
 from tidegate.metrics.derived import BACKOFF
 
@@ -44,7 +45,7 @@ VALUES = {
     "engine": set(ENGINES),
     "limit": set(LIMITS),
     "code": set(CLOSE_CODES),
-    "state": {"handshaking", "open", "closing"},
+    "state": set(Connections.__struct_fields__),
 }
 
 

@@ -64,6 +64,14 @@ class RawClient:
         body, self.buffer = self.buffer[:length], self.buffer[length:]
         return int(status_line.split()[1]), headers, body.decode()
 
+    def until(self, end: bytes) -> bytes:
+        """What comes up to these bytes, and they. EOFError when they do not come."""
+        while end not in self.buffer:
+            if not self._read():
+                raise EOFError(f"closed before {end!r}: {self.buffer!r}")
+        found, _, self.buffer = self.buffer.partition(end)
+        return found + end
+
     def frame(self) -> tuple[int, bytes]:
         """The next frame from the server: first byte (FIN, RSV, opcode), payload. EOFError when there is none."""
         steps = wire.reading()

@@ -194,6 +194,37 @@ def test_settings_and_options_reach_serve(start: Start) -> None:
         assert client.close_frame()[0] == 1009
 
 
+def test_requests_of_a_slot_that_was_adopted_before_are_answered(start: Start) -> None:
+    source = """
+        import asyncio
+
+        async def app(scope, receive, send):
+            await send({"type": "http.response.start", "status": 200})
+            while (await receive()).get("more_body"):
+                await send({"type": "http.response.body", "body": b"more", "more_body": True})
+            await asyncio.sleep(0.2)  # time for a worker to end that does not wait for this
+            await send({"type": "http.response.body", "body": b"end"})
+    """
+    worker = start(source, "app")
+    worker.told("ready")
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        assert worker.pipe.send(Command(adopt=0, sockets=1), [first])
+        with RawClient(first.getsockname()[1]) as client:
+            client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nx")
+            client.until(b"more\r\n")
+            worker.pipe.send(Command(release=0))
+            worker.pipe.send(Command(adopt=0, sockets=1), [second])
+            with RawClient(second.getsockname()[1]) as other:
+                other.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                other.until(b"end\r\n")
+            worker.order(StopMode.GRACEFUL)
+            worker.told("draining")
+            client.send(b"x")
+            client.until(b"end\r\n0\r\n\r\n")
+            client.expect_end()
+    assert worker.ended() == 0
+
+
 def test_a_term_signal_drains(start: Start) -> None:
     worker = start(ECHO)
     worker.told("ready")

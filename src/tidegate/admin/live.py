@@ -41,8 +41,6 @@ WINDOW: Final = 10
 EVENTS: Final = 200
 """Events that are kept."""
 
-STATES: Final = Connections.__struct_fields__
-
 
 class Rates(Struct):
     """Rates per second, since the sample before, of what `Totals` has."""
@@ -257,7 +255,7 @@ class Sampler:
             workers=list(_live_workers(before, reading, now)),
             point=Point(
                 time=now,
-                connections=found.handshaking + found.open + found.closing,
+                connections=found.total,
                 rates=rates,
                 closes=_grown(before, reading),
                 p50=latency.handler.p50,
@@ -368,7 +366,7 @@ def _live_workers(before: _Sample | None, reading: _Sample, now: float) -> Itera
                 stage=worker.stage,
                 generation=worker.generation,
                 age=max(0.0, now - worker.started_at),
-                connections=sum(worker.counts.words(f"connections_{state}")[0] for state in STATES),
+                connections=connections(worker.counts).total,
                 rates=_rates(last and last.totals, work.totals, elapsed),
                 rss=process and process.resident_memory_bytes,
                 cpu=_cpu(before, reading, (worker.pid,)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from msgspec import Struct
+from msgspec.structs import asdict, astuple
 
 from .._core.counters import Row
 from .._core.snapshot import Snapshot, Worker
@@ -18,11 +19,21 @@ from .bus import BusStatus, bus_status
 
 
 class Connections(Struct):
-    """Connections by state."""
+    """Connections by state; `http` are those that speak HTTP to an ASGI application."""
 
     handshaking: int
     open: int
     closing: int
+    http: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(astuple(self))
+
+    def others(self) -> dict[str, int]:
+        """Return those that are not open, by state; only what there is."""
+        return {state: count for state, count in asdict(self).items() if count and state != "open"}
 
 
 class Totals(Struct):

@@ -16,7 +16,7 @@ from typing import Any
 from .._core.listener import Listener
 from .._core.stream import STREAMS
 
-__all__ = ["Factory", "StreamServer", "listen"]
+__all__ = ["Factory", "StreamServer", "address_of", "listen"]
 
 Factory = Callable[[], asyncio.Protocol]
 
@@ -141,3 +141,12 @@ class StreamServer(asyncio.AbstractServer):
         """Wait until the sockets are closed."""
         await asyncio.shield(self._closed)
         await self._bound.wait_closed()
+
+
+def address_of(sock: socket.socket) -> str:
+    """Return the address of a listening socket as the log has it."""
+    if sock.family == socket.AF_INET:
+        return "{}:{}".format(*sock.getsockname())
+    if sock.family == socket.AF_INET6:
+        return "[{}]:{}".format(*sock.getsockname()[:2])
+    return str(sock.getsockname())

@@ -26,7 +26,7 @@ from ..server import HandshakeOptions
 from .auth import basic_auth, guarded
 from .broadcast import broadcast
 from .deadlines import Deadlines
-from .listening import listen
+from .listening import address_of, listen
 from .options import Http, ProcessPolicy, ServerSettings, Settings, check_functions
 from .registry import ConnectionRegistry
 from .server_connection import BaseServerConnection
@@ -310,6 +310,11 @@ class Server(OlderServer):
         """The number of opening handshakes in progress."""
         return len(self._registry.handshaking)
 
+    @property
+    def busy(self) -> bool:
+        """Whether there are connections, open or not, or handlers that have not ended."""
+        return bool(self._registry.all or self.handler_tasks)
+
     def abort_connections(self) -> None:
         """Abort all TCP connections at once, open or not."""
         for connection in list(self._registry.all):
@@ -345,7 +350,7 @@ class Server(OlderServer):
                 raise
             if self.is_serving() and self.logger.isEnabledFor(self._event_level):
                 for sock in self.sockets:
-                    self.logger.log(self._event_level, "server listening on %s", _name(sock))
+                    self.logger.log(self._event_level, "server listening on %s", address_of(sock))
         return self
 
     async def _enter_bus(self, wanted: BusWanted) -> None:
@@ -389,7 +394,7 @@ class Server(OlderServer):
         self._check_closed()
 
     def _check_closed(self) -> None:
-        if self._closing and not self._registry.all and not self.handler_tasks and not self._settled:
+        if self._closing and not self.busy and not self._settled:
             self.logger.log(self._event_level, "server closed")
             self._settled = True
             if self._share is not None:
@@ -588,12 +593,3 @@ def unix_serve(handler: Handler, path: PathLike | None = None, **kwargs: Any) ->
         kwargs: as for `serve()`.
     """
     return serve(handler, unix=True, path=path, **kwargs)
-
-
-def _name(sock: socket.socket) -> str:
-    """Return the name of a listening socket in the log."""
-    if sock.family == socket.AF_INET:
-        return "{}:{}".format(*sock.getsockname())
-    if sock.family == socket.AF_INET6:
-        return "[{}]:{}".format(*sock.getsockname()[:2])
-    return str(sock.getsockname())

@@ -225,8 +225,7 @@ def _facts(live: Live) -> Table:
     facts.add_column(no_wrap=True, style="dim")
     facts.add_column(no_wrap=True, overflow="ellipsis")
     of = live.connections
-    others = ((of.handshaking, "handshaking"), (of.closing, "closing"))
-    states = (f"{of.open:,} open", *(f"{count:,} {name}" for count, name in others if count))
+    states = (f"{of.open:,} open", *(f"{count:,} {state}" for state, count in of.others().items()))
     facts.add_row("connections", ", ".join(states))
     facts.add_row("accepted", f"{rate(live.rates.connections_accepted)}/s, {live.totals.connections_accepted:,} in all")
     for name, messages, payload in (

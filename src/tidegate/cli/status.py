@@ -80,10 +80,11 @@ def _show(status: Status, doing: str) -> None:
 
 
 def _headline(status: Status) -> str:
+    connections = status.connections
     return (
         f"tidegate {status.version} (pid {status.pid}): {status.state}, up {duration(status.uptime)},"
         f" {status.workers_ready} of {status.workers_desired} workers ready,"
-        f" {status.connections.open} connections open"
+        f" {connections.open} connections open" + (f", {connections.http} http" if connections.http else "")
     )
 
 
@@ -151,9 +152,5 @@ def _vacancy(slot: SlotStatus) -> str:
 
 def _connections(connections: Connections) -> str:
     """Return the number of open connections, and the others if there are any."""
-    others = [
-        f"{count} {name}"
-        for name, count in (("handshaking", connections.handshaking), ("closing", connections.closing))
-        if count
-    ]
-    return f"{connections.open} ({', '.join(others)})" if others else str(connections.open)
+    others = ", ".join(f"{count} {state}" for state, count in connections.others().items())
+    return f"{connections.open} ({others})" if others else str(connections.open)

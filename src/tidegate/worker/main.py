@@ -320,7 +320,7 @@ class Worker:
         """Serve a slot that has no worker."""
         async with self._adopting:
             # Servers of an earlier adoption may still have connections to close.
-            servers = [server for server in self._adopted.get(slot, ()) if server.connections or server.handshakes]
+            servers = [server for server in self._adopted.get(slot, ()) if server.busy]
             self._adopted[slot] = servers
             servers += [await self._serve(sock) for sock in sockets]
 

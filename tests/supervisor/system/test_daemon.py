@@ -76,13 +76,15 @@ def test_live_counts(manager: socket.socket, board: Scoreboard, workers: list[Ha
     row.accepted()
     row.handshake("ok", 0.0)
     row.opened()
+    row.accepted()
+    row.http_opened()
     it.tick(board, workers)  # that can wait for a moment, unlike what follows
     workers[1].stage = "draining"
     it.tick(board, workers)
     it.tick(board, workers)
     assert told(manager) == [
         "STATUS=2 of 2 workers ready, 0 connections",
-        "STATUS=1 of 2 workers ready, 1 connections",
+        "STATUS=1 of 2 workers ready, 2 connections",
     ]
     it.notify.close()
 

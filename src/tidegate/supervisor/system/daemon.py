@@ -255,7 +255,7 @@ class Service:
             if handle.row is None:
                 continue
             row = scoreboard.row(handle.row)
-            connections += row.words("connections_open")[0] + row.words("connections_closing")[0]
+            connections += sum(row.words(f"connections_{state}")[0] for state in ("open", "closing", "http"))
             if handle.stage == "ready" and not handle.stop_mode:
                 slots.add(handle.slot.index)
                 oldest = min(oldest, row.heartbeat or now)
