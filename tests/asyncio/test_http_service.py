@@ -250,6 +250,47 @@ async def test_nonsense_is_400() -> None:
         assert (await peer.rest()).startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.parametrize(
+    "pipelined",
+    [
+        b"GET / HTTP/1.1\r\nHost",
+        b"GET / HTTP/1.1\r\n" + b"A: %s\r\n" % (b"x" * 4000) * (MAX_HEAD_SIZE // 2000),
+        b"\x00\x01\r\n\r\n",
+        REQUEST,
+    ],
+    ids=["a part", "too much", "nonsense", "upgrade"],
+)
+async def test_what_comes_too_early_does_not_cut_the_response(pipelined: bytes) -> None:
+    async with asgi_serving(open_timeout=0.1) as made:
+        peer, call = await made.asked(ask())
+        await call.send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await call.send({"type": "http.response.body", "body": b"a", "more_body": True})
+        await peer.reader.readuntil(b"\r\n\r\na")
+        (connection,) = made.server._registry.http
+        peer.send(pipelined)
+        await until(lambda: connection._refused)
+        peer.send(ask("/too-late"))
+        await call.send({"type": "http.response.body", "body": b"b"})
+        await call.finish()
+        assert await peer.rest() == b"b"
+        assert made.calls.empty()
+
+
+async def test_a_broken_body_is_400_unless_the_response_has_begun() -> None:
+    broken = ask("/", "POST", Transfer_Encoding="chunked") + b"no size\r\n"
+    async with asgi_serving(application) as made:
+        peer = await made.raw()
+        peer.send(broken)
+        assert (await peer.rest()).startswith(b"HTTP/1.1 400 ")
+    async with asgi_serving() as made:
+        peer, call = await made.asked(ask("/", "POST", Transfer_Encoding="chunked"))
+        await call.send({"type": "http.response.start", "status": 200})
+        head = await peer.reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        peer.send(b"no size\r\n")
+        assert await peer.rest() == b""
+
+
 async def test_limits_of_connections_count_it(row: Row) -> None:
     limiter = Limiter(connections=None, of_all=lambda: 0, per_address=1, rate=None, burst=None, workers=1)
     policy = ProcessPolicy(Admission(limiter, trusted=Networks(())))

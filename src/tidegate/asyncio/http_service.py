@@ -224,6 +224,7 @@ class HttpConnection(HttpToolsProtocol):
         self._has_bus = server.has_bus
         self._head_size = 0  # bytes of a head that is not complete
         self._ending = False
+        self._refused = False
         self._upgraded = False
 
     @property
@@ -254,7 +255,7 @@ class HttpConnection(HttpToolsProtocol):
     # Requests.
 
     def data_received(self, data: bytes) -> None:
-        if self._upgraded or self.transport.is_closing():
+        if self._upgraded or self._refused or self.transport.is_closing():
             return
         super().data_received(data)
         cycle = self.cycle
@@ -264,7 +265,7 @@ class HttpConnection(HttpToolsProtocol):
                 self._settings.deadlines.clear(self)
             if self._ending:
                 cycle.keep_alive = False
-        elif not self._upgraded and not self.transport.is_closing():
+        elif not self._upgraded and not self._refused and not self.transport.is_closing():
             self._head_size += len(data)
             if self._head_size > MAX_HEAD_SIZE:
                 self._refuse(TOO_LARGE)
@@ -275,10 +276,31 @@ class HttpConnection(HttpToolsProtocol):
         """Give up on a head that does not come."""
         self._refuse(TIMED_OUT)
 
+    @property
+    def _responding(self) -> bool:
+        """Whether a response is due, or has begun."""
+        return self.cycle is not None and not self.cycle.response_complete
+
     def _refuse(self, response: bytes) -> None:
-        if self.cycle is None or self.cycle.response_complete:
+        """End, and read no more: with this response, or if others are due before it, with the last of them."""
+        self._refused = True
+        self._settings.deadlines.clear(self)
+        if self._responding:
+            self.cycle.keep_alive = False
+        else:
             self.transport.write(response)
-        self.transport.close()
+            self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP, and end; but never in the middle of a response to what came before."""
+        if not self._responding:
+            super().send_400_response(msg)
+        elif not self.cycle.more_body:
+            self._refuse(b"")
+        elif self.cycle.response_started or self.pipeline:
+            self.transport.close()  # the body of its request is broken
+        else:
+            super().send_400_response(msg)
 
     async def _answer(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         """Call the application, and count what it did."""
@@ -323,8 +345,8 @@ class HttpConnection(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         """Make it a connection of WebSocket, which takes the transport over with the request."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.keep_alive = False  # a pipelined one: its client did not wait to know whether it may
+        if self._responding:
+            self._refuse(b"")  # a pipelined one: its client did not wait to know whether it may
             return
         lines = [self.scope["method"].encode() + b" " + self.url + b" HTTP/1.1"]
         lines += [name + b": " + value for name, value in self.scope["headers"]]
@@ -352,7 +374,7 @@ class HttpConnection(HttpToolsProtocol):
     def shutdown(self) -> None:
         """End when idle: now, or after the response, or after that to a request that waits in the socket."""
         self._ending = True
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._responding:
             self.cycle.keep_alive = False
         elif not self._head_size and not self._has_more():
             self.transport.close()
