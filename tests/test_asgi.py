@@ -88,6 +88,31 @@ async def test_its_settings_are_taken() -> None:
         assert client.close_code == 1009
 
 
+async def test_it_stops_with_503_before_the_handshake() -> None:
+    events: list[Any] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        while not events or events[-1]["type"] != "websocket.disconnect":
+            events.append(await receive())
+
+    async with uvicorn_serving(application) as (server, uri):
+        client = asyncio.ensure_future(connect(uri).__aenter__())
+        await until(lambda: events)
+        server.should_exit = True
+        with pytest.raises(InvalidStatus) as caught:
+            await client
+        response = caught.value.response
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+        await until(lambda: len(events) == 2)
+    assert [event["type"] for event in events] == ["websocket.connect", "websocket.disconnect"]
+
+
+async def test_connections_share_what_is_of_their_server() -> None:
+    async with uvicorn_serving(echo) as (server, uri), connect(uri), connect(uri):
+        first, second = server.server_state.connections
+        assert first._door is second._door  # type: ignore[union-attr]
+
+
 async def test_it_stops_with_1012() -> None:
     ends: list[Any] = []
 

@@ -13,12 +13,11 @@ import asyncio
 import functools
 import logging
 from collections.abc import Coroutine
-from http import HTTPStatus
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from . import defaults
-from .asyncio.asgi import AsgiConnection, AsgiDoor, ClientDisconnected
+from .asyncio.asgi import AsgiConnection, AsgiDoor, ClientDisconnected, no_handler
 from .asyncio.deadlines import Deadlines
 from .asyncio.options import ProcessPolicy, ServerSettings, Settings
 from .asyncio.registry import ConnectionRegistry
@@ -26,7 +25,7 @@ from .exceptions import BusError
 from .extensions.permessage_deflate import enable_server_permessage_deflate
 from .frames import CloseCode
 from .http11 import SERVER
-from .server import HandshakeOptions, rejection
+from .server import HandshakeOptions
 
 __all__ = ["ClientDisconnected", "WebSocketProtocol"]
 
@@ -50,9 +49,9 @@ class WebSocketProtocol(AsgiConnection):
     ) -> None:
         shared = _servers.get(server_state)
         if shared is None:
-            shared = _servers[server_state] = _Uvicorn(config, server_state, _loop or asyncio.get_running_loop())
-        door = AsgiDoor(config.loaded_app, root_path=config.root_path, state=app_state)
-        super().__init__(shared.settings, shared, door)  # type: ignore[arg-type]
+            loop = _loop or asyncio.get_running_loop()
+            shared = _servers[server_state] = _Uvicorn(config, server_state, app_state, loop)
+        super().__init__(shared.settings, shared, shared.door)  # type: ignore[arg-type]
         self._connections = server_state.connections
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -64,11 +63,11 @@ class WebSocketProtocol(AsgiConnection):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        """End: uvicorn calls it when it stops. The close code is its own."""
+        """End: uvicorn calls it when it stops. The close code is its own, the response ours (uvicorn's is 500)."""
         if self._was_accepted:
             self.start_closing(CloseCode.SERVICE_RESTART, "")
         else:
-            self._reject(rejection(HTTPStatus.SERVICE_UNAVAILABLE, "Server is shutting down.\n"))
+            self.on_rejecting()
 
 
 class _Uvicorn:
@@ -76,11 +75,14 @@ class _Uvicorn:
 
     Parameters:
         config: uvicorn's.
-        state: its connections and tasks.
+        server_state: its connections and tasks.
+        app_state: of the application's lifespan.
         loop: the event loop.
     """
 
-    def __init__(self, config: Any, state: Any, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, config: Any, server_state: Any, app_state: dict[str, Any], loop: asyncio.AbstractEventLoop
+    ) -> None:
         limits = Settings.check(
             open_timeout=defaults.OPEN_TIMEOUT,
             ping_interval=config.ws_ping_interval or None,
@@ -91,18 +93,19 @@ class _Uvicorn:
             write_limit=defaults.WRITE_LIMIT,
         )
         extensions = enable_server_permessage_deflate(None) if config.ws_per_message_deflate else None
+        self.door = AsgiDoor(config.loaded_app, root_path=config.root_path, state=app_state)
         self.settings = ServerSettings(
             loop=loop,
             logger=logging.getLogger("uvicorn.error"),
             deadlines=Deadlines(loop),
-            handler=_no_handler,
+            handler=no_handler,
             handshake=HandshakeOptions(extensions=extensions),
             process_request=None,
             process_response=None,
             server_header=SERVER if config.server_header else None,
             policy=ProcessPolicy(failures=BaseException, event_level=logging.DEBUG),
             registry=ConnectionRegistry(lambda: None),
-            start=functools.partial(_start, loop, state.tasks),
+            start=functools.partial(_start, loop, server_state.tasks),
             **limits,
         )
 
@@ -122,10 +125,6 @@ def _start(loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[None]], work
     task = loop.create_task(work)
     tasks.add(task)
     task.add_done_callback(tasks.discard)
-
-
-async def _no_handler(connection: object) -> None:
-    raise RuntimeError("an ASGI application is called instead of a handler")
 
 
 _servers: WeakKeyDictionary[Any, _Uvicorn] = WeakKeyDictionary()

@@ -116,6 +116,21 @@ async def test_a_response_of_its_own_in_pieces() -> None:
         assert await peer.rest() == b"two"
 
 
+async def test_a_response_of_its_own_takes_its_time() -> None:
+    """The time for the handshake bounds each piece, not all of them."""
+    async with asgi_serving(open_timeout=2) as made:
+        peer, call = await made.asked()
+        await call.send(START)
+        (connection,) = made.server._registry.all
+        first = connection._deadline
+        while connection._deadline == first:
+            await call.send({**BODY, "body": b".", "more_body": True})
+            await asyncio.sleep(0.01)
+        assert connection._deadline > first
+        await call.send(BODY)
+        assert (await peer.rest()).endswith(b".no")
+
+
 async def test_a_response_without_a_body() -> None:
     async with asgi_serving() as made:
         peer, call = await made.asked()
@@ -191,6 +206,31 @@ async def test_a_server_that_closes_answers_503_for_it() -> None:
         assert await call.receive() == LOST
         with pytest.raises(ClientDisconnected):
             await call.send(ACCEPT)
+
+
+async def test_a_server_that_closes_answers_once_for_a_response_that_has_not_begun(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    async with asgi_serving() as made:
+        peer, call = await made.asked()
+        await call.send(START)
+        made.server.reject_handshakes()
+        with pytest.raises(ClientDisconnected):
+            await call.send(BODY)
+        await call.finish()
+        status, _, body = await peer.answer()
+        assert (status, body) == (503, "Server is shutting down.\n")
+    assert "returned without" not in log.text
+
+
+@pytest.mark.parametrize("subprotocol", [None, ""])
+async def test_accepting_without_a_subprotocol(subprotocol: str | None) -> None:
+    async with asgi_serving() as made:
+        peer, call = await made.asked()
+        await call.accept(subprotocol=subprotocol)
+        assert b"sec-websocket-protocol" not in (await peer.reader.readuntil(b"\r\n\r\n")).lower()
+        (connection,) = made.server.connections
+        assert connection.subprotocol is None
 
 
 # Messages

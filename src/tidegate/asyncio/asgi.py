@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .http_service import HttpService
     from .options import ServerSettings
 
-__all__ = ["AsgiConnection", "AsgiDoor", "ClientDisconnected", "serve_asgi"]
+__all__ = ["AsgiConnection", "AsgiDoor", "ClientDisconnected", "no_handler", "serve_asgi"]
 
 
 class ClientDisconnected(OSError):
@@ -143,6 +143,7 @@ class AsgiConnection(ServerConnection):
 
     def _answer(self, response: Response, chosen: bool = False) -> bool:
         opened = super()._answer(response, chosen)
+        self._responding = None  # the application's has not begun
         self._decide()
         return opened
 
@@ -268,7 +269,7 @@ class AsgiConnection(ServerConnection):
         lines = subprotocol_line(subprotocol) + header_lines(event.get("headers") or ())
         parser, self._parser = self._parser, None
         assert parser is not None
-        self.subprotocol = subprotocol
+        self.subprotocol = subprotocol or None
         self._was_accepted = True
         response = self._pending + lines + self._settings.last_lines
         self._pending = b""
@@ -331,6 +332,7 @@ class AsgiConnection(ServerConnection):
             head, reason = http_head(denial.status, denial.headers, None if more else len(content), server)
             self._send_response(head + content, denial.status, reason, monotonic(), chosen=True)
         if more:
+            self._settings.deadlines.set(self, self._settings.open_timeout)  # for the next piece
             await self._drain()
             return
         denial.ended = True
@@ -386,7 +388,8 @@ _EVENTS: dict[tuple[str, str], Callable[[AsgiConnection, Event], Awaitable[None]
 }
 
 
-async def _no_handler(connection: object) -> None:
+async def no_handler(connection: object) -> None:
+    """Be the handler of a server that has an application instead: it is not called."""
     raise RuntimeError("an ASGI application is called instead of a handler")
 
 
@@ -405,4 +408,4 @@ def serve_asgi(
         kwargs: as for `serve()`.
     """
     door = AsgiDoor(application, root_path=http.root_path, state=http.state)
-    return serve(_no_handler, *args, http=http, create_connection=door.connect, **kwargs)
+    return serve(no_handler, *args, http=http, create_connection=door.connect, **kwargs)
