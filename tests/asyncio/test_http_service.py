@@ -479,3 +479,21 @@ async def test_requests_are_logged_like_handshakes(caplog: pytest.LogCaptureFixt
     assert (record.method, record.status, record.user_agent) == ("GET", 200, "probe")  # type: ignore[attr-defined]
     assert record.path.startswith("/logged?")  # type: ignore[attr-defined]
     assert "secret" not in record.path  # type: ignore[attr-defined]
+
+
+async def test_the_target_is_logged_as_it_was_sent(caplog: pytest.LogCaptureFixture) -> None:
+    """Not decoded: it could have a line feed, or a sign that the client has not sent as such."""
+
+    async def mounted(scope: Any, receive: Any, send: Any) -> None:
+        scope |= {"path": "/inner", "root_path": "/api/mount"}  # as routers do
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    with caplog.at_level("INFO", "tidegate.access"):
+        async with asgi_serving(mounted, root_path="/api") as made:
+            peer = await made.raw()
+            for target in ("/a%0Ab%3Fc%C3%A9?x=%0d", "/api/a"):
+                peer.send(ask(target))
+                await response(peer)
+    logged = [record.path for record in caplog.records if record.getMessage() == "request"]  # type: ignore[attr-defined]
+    assert logged == ["/a%0Ab%3Fc%C3%A9?x=%0d", "/api/a"]

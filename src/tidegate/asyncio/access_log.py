@@ -65,21 +65,26 @@ def log_handshake(
     _log("handshake", extra)
 
 
-def log_request(connection: object, scope: Mapping[str, Any], status: int, duration: float) -> None:
+def log_request(
+    connection: object, scope: Mapping[str, Any], root_path: str, status: int, duration: float
+) -> None:
     """Log an HTTP request that ended, of an ASGI application.
 
     Args:
         connection: by which it came; the line's `websocket`.
         scope: of the request.
+        root_path: that the path of the scope begins with, and the request's does not.
         status: of the response; 499: the client left before there was one.
         duration: seconds since the application was called.
     """
-    target = scope["path"] + ("?" + scope["query_string"].decode("latin-1") if scope["query_string"] else "")
+    target = scope["raw_path"].removeprefix(root_path.encode())  # as it was sent: the decoded path is any text
+    if scope["query_string"]:
+        target += b"?" + scope["query_string"]
     agent = next((value for name, value in scope["headers"] if name == b"user-agent"), None)
     extra = {
         "websocket": connection,
         "method": scope["method"],
-        "path": _cut("path", redact(target)),
+        "path": _cut("path", redact(target.decode("latin-1"))),
         "status": status,
         "error": None,
         "user_agent": None if agent is None else _cut("user_agent", agent.decode("latin-1")),

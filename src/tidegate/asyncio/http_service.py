@@ -329,7 +329,7 @@ class HttpConnection(HttpToolsProtocol):
             taken = monotonic() - began
             self._row.http_request(status, taken)
             if access_logger.isEnabledFor(logging.INFO):
-                log_request(self, scope, status, taken)
+                log_request(self, scope, self._service.root_path, status, taken)
 
     def _tell(self, scope: MutableMapping[str, Any], header: str) -> None:
         """Tell the application what a trusted proxy tells of its client: each request may be another's."""
