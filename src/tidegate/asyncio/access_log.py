@@ -65,9 +65,7 @@ def log_handshake(
     _log("handshake", extra)
 
 
-def log_request(
-    connection: object, scope: Mapping[str, Any], root_path: str, status: int, duration: float
-) -> None:
+def log_request(connection: object, scope: Mapping[str, Any], root_path: str, status: int, duration: float) -> None:
     """Log an HTTP request that ended, of an ASGI application.
 
     Args:

@@ -37,7 +37,7 @@ from ..frames import CloseCode
 from ..http11 import Response
 from ..protocol import State
 from ..typing import Subprotocol
-from .enveloped import EnvelopedMember, make_member
+from .enveloped import EnvelopedMember
 
 if TYPE_CHECKING:
     from .server import ServerConnection
@@ -120,10 +120,9 @@ class ChannelHandler:
     async def __call__(self, websocket: ServerConnection) -> None:
         """Do what a client asks, one command after another, until the connection closes."""
         if websocket.subprotocol == SUBPROTOCOL:
-            if websocket.member is None:
-                websocket.member = make_member(websocket, websocket.server.bus)
-            assert isinstance(websocket.member, EnvelopedMember)
-            await _Conversation(websocket, websocket.member, self._may_join, self._may_publish).run()
+            member = websocket._as_member()
+            assert isinstance(member, EnvelopedMember)
+            await _Conversation(websocket, member, self._may_join, self._may_publish).run()
         elif self._then is not None:
             await self._then(websocket)
         else:

@@ -76,6 +76,14 @@ class FrameCache:
 _CACHES: WeakKeyDictionary[Bus, FrameCache] = WeakKeyDictionary()
 
 
+def _cache_of(bus: Bus) -> FrameCache:
+    """Return the cache that all members of the channels of a bus share."""
+    cache = _CACHES.get(bus)
+    if cache is None:
+        cache = _CACHES[bus] = FrameCache()
+    return cache
+
+
 class _JoinCommand:
     """A join that is not answered for all its channels."""
 
@@ -102,7 +110,7 @@ class EnvelopedMember(ConnectionMember):
 
     def __init__(self, connection: Connection, bus: Bus) -> None:
         super().__init__(connection, bus)
-        self._cache = _CACHES.setdefault(bus, FrameCache())
+        self._cache = _cache_of(bus)
         self._untold: dict[_JoinCommand, None] = {}  # with answers that wait for others of the same command
 
     def start_join(

@@ -30,7 +30,7 @@ from ..networks import Networks
 from ..server import http_date
 from .access_log import log_request
 from .access_log import logger as access_logger
-from .admission import Admission, ClientRecord
+from .admission import ClientRecord
 from .channels import publish
 from .scope import Application, told_scheme
 
@@ -46,7 +46,7 @@ CLIENT_LEFT = 499
 TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"  # RFC 6585, 5
 )
-MUCH = 16384
+FLUSH_SIZE = 16384
 """Bytes that are not kept for the end of the turn."""
 
 TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"  # RFC 9110, 15.5.9
@@ -81,21 +81,18 @@ class HttpService:
             timeout_keep_alive=keep_alive,  # type: ignore[arg-type]
         )
         self.config.load()
-        self.admission: Admission | None = None
-        self._server_header: list[tuple[bytes, bytes]] = []
-        self._headers: tuple[int, list[tuple[bytes, bytes]]] = 0, []  # and the second that the first of them tells
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._headers_are_of: tuple[int, str | None] = 0, None  # the second that they tell, and the server
 
-    def prepare(self, admission: Admission | None, server_header: str | None) -> None:
-        """Take what the server is told, before it begins."""
-        self.admission = admission
-        self._server_header = [] if server_header is None else [(b"server", server_header.encode())]
-
-    def default_headers(self) -> list[tuple[bytes, bytes]]:
+    def default_headers(self, server_header: str | None) -> list[tuple[bytes, bytes]]:
         """Return the headers of each response now."""
-        now = int(time())
-        if now != self._headers[0]:
-            self._headers = now, [(b"date", http_date(now).encode()), *self._server_header]
-        return self._headers[1]
+        wanted = int(time()), server_header
+        if wanted != self._headers_are_of:
+            self._headers_are_of = wanted
+            self._headers = [(b"date", http_date(wanted[0]).encode())]
+            if server_header is not None:
+                self._headers.append((b"server", server_header.encode()))
+        return self._headers
 
     def take_over(
         self,
@@ -126,8 +123,8 @@ def _is_cancelled(exc: BaseException) -> bool:
 class _State:
     """What uvicorn's protocol expects of its server: where its tasks and connections are, headers of every response."""
 
-    def __init__(self, service: HttpService, server: Server) -> None:
-        self._service, self._server = service, server
+    def __init__(self, service: HttpService, settings: ServerSettings, server: Server) -> None:
+        self._service, self._settings, self._server = service, settings, server
         self.tasks = self
         self.total_requests = 0
         self.connections: set[Any] = set()
@@ -142,10 +139,10 @@ class _State:
 
     @property
     def default_headers(self) -> list[tuple[bytes, bytes]]:
-        return self._service.default_headers()
+        return self._service.default_headers(self._settings.server_header)
 
 
-class _Together:
+class _CoalescingTransport:
     """A transport that writes what comes in one turn of the loop at once: the head of a response, and its body.
 
     Parameters:
@@ -171,7 +168,7 @@ class _Together:
             self._loop.call_soon(self.flush)
         self._pieces.append(data)
         self._size += len(data)
-        if self._size > MUCH:
+        if self._size > FLUSH_SIZE:
             self.flush()
 
     def flush(self) -> None:
@@ -179,7 +176,7 @@ class _Together:
         pieces = self._pieces
         if pieces:
             self._pieces, self._size = [], 0
-            if len(pieces[-1]) > MUCH:
+            if len(pieces[-1]) > FLUSH_SIZE:
                 self.transport.write(b"".join(pieces[:-1]))
                 del pieces[:-1]
             self.transport.write(b"".join(pieces))
@@ -211,7 +208,7 @@ class HttpConnection(HttpToolsProtocol):
     def __init__(
         self, service: HttpService, settings: ServerSettings, server: Server, record: ClientRecord | None
     ) -> None:
-        super().__init__(service.config, _State(service, server), dict(service.state), settings.loop)  # type: ignore[arg-type]
+        super().__init__(service.config, _State(service, settings, server), dict(service.state), settings.loop)  # type: ignore[arg-type]
         self.app = self._answer
         self.access_log = False
         if isinstance(settings.logger, logging.Logger):
@@ -243,11 +240,11 @@ class HttpConnection(HttpToolsProtocol):
         registry.all.add(self)
         registry.http.add(self)
         self._row.http_opened()
-        admission = self._service.admission
+        admission = registry.admission
         if admission is not None:
             self._told_in = admission.header_of(transport.get_extra_info("peername"))
         transport.set_protocol(self)
-        self.connection_made(_Together(self.loop, transport))  # type: ignore[arg-type]
+        self.connection_made(_CoalescingTransport(self.loop, transport))  # type: ignore[arg-type]
         if self._record is not None and self._record.address is not None and self._told_in is None:
             self.client = self._record.address[:2]
         self.data_received(data)
@@ -333,7 +330,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def _tell(self, scope: MutableMapping[str, Any], header: str) -> None:
         """Tell the application what a trusted proxy tells of its client: each request may be another's."""
-        admission = self._service.admission
+        admission = self._settings.registry.admission
         trusted = Networks(()) if admission is None else admission.trusted
         values = [value.decode("latin-1") for name, value in scope["headers"] if name == header.encode()]
         client = client_of(header, values, trusted)

@@ -103,9 +103,6 @@ class Settings:
 class Http(Protocol):
     """What takes over connections whose first request opens no WebSocket (http_service.py)."""
 
-    def prepare(self, admission: Admission | None, server_header: str | None) -> None:
-        """Take what the server is told, before it begins."""
-
     def take_over(
         self,
         settings: ServerSettings,

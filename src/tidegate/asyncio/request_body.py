@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import asyncio
 from http import HTTPStatus
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import httptools
 
 from ..http11 import RequestParser
 from ..server import rejection
 from .server import ServerConnection
+
+if TYPE_CHECKING:
+    from .options import ServerSettings
+    from .server import Server
 
 __all__ = ["BodyConnection", "BodyError"]
 
@@ -100,7 +104,9 @@ class BodyConnection(ServerConnection):
 
     __slots__ = ("_body",)
 
-    _body: _Body | None
+    def __init__(self, protocol: ServerSettings, server: Server) -> None:
+        super().__init__(protocol, server)
+        self._body: _Body | None = None
 
     async def read_body(self, limit: int, seconds: float) -> bytes:
         """Return the body of the request, for `process_request`, once.
@@ -132,11 +138,8 @@ class BodyConnection(ServerConnection):
         """Give the hook so many seconds from now, instead of what is left of the time for the handshake."""
         self._settings.deadlines.set(self, seconds)
 
-    def _handshake_received(self, data: bytes) -> None:
-        if self._parser is None and self._response is None and self._request is None:
-            self._parser = RequestParser(bodies=b"POST ")
-            self._body = None
-        super()._handshake_received(data)
+    def _make_parser(self) -> RequestParser:
+        return RequestParser(bodies=b"POST ")
 
     def _early_data(self, data: bytes) -> None:
         if self._parser is None:

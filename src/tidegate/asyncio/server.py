@@ -27,7 +27,7 @@ from .auth import basic_auth, guarded
 from .broadcast import broadcast
 from .deadlines import Deadlines
 from .listening import address_of, listen
-from .options import Http, ProcessPolicy, ServerSettings, Settings, check_functions
+from .options import ProcessPolicy, ServerSettings, Settings, check_functions
 from .registry import ConnectionRegistry
 from .server_connection import BaseServerConnection
 
@@ -128,18 +128,23 @@ class ServerConnection(BaseServerConnection):
         """
         await self._drain()  # a client that reads slowly is not closed for what it missed
         await self._must_be_open()
-        if self.member is None:
-            from .enveloped import make_member
-
-            self.member = make_member(self, self.server.bus)
+        me = self._as_member()
         asked = {channels: since} if isinstance(channels, str) else channels
-        identity = self.member.identify(asked, member, info, on_presence)
+        identity = me.identify(asked, member, info, on_presence)
         try:
-            joined = await self.member.join(asked, last, on_gap, identity)
+            joined = await me.join(asked, last, on_gap, identity)
         except BusError:
             await self._must_be_open()  # else that is the reason
             raise
         return joined[channels] if isinstance(channels, str) else joined
+
+    def _as_member(self) -> ConnectionMember:
+        """Return the connection as a member of channels, which it is from now on."""
+        if self.member is None:
+            from .enveloped import make_member
+
+            self.member = make_member(self, self.server.bus)
+        return self.member
 
     async def leave(self, *channels: str) -> None:
         """Leave channels; what was not joined is left already.
@@ -511,8 +516,7 @@ def serve(
         kwargs.setdefault("ssl_handshake_timeout", open_timeout)
         kwargs.setdefault("ssl_shutdown_timeout", close_timeout)
     policy = kwargs.pop("policy", None) or ProcessPolicy()
-    http = _http(kwargs.pop("http", None), policy, server_header)
-
+    http = kwargs.pop("http", None)
     admission = policy.admission
     kwargs["tls"] = admission is not None and admission.tls is not None
     listening = functools.partial(listen, host=host, port=port, **kwargs)
@@ -527,12 +531,6 @@ def serve(
         **limits,
     )
     return Server(settings, policy, logger, create_connection, listening, _bus_wanted(bus, channels, channel_limits))
-
-
-def _http(http: Http | None, policy: ProcessPolicy, server_header: str | None) -> Http | None:
-    if http is not None:
-        http.prepare(policy.admission, server_header)
-    return http
 
 
 def _check_handler(handler: Any, server_header: Any) -> None:

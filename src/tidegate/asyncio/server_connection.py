@@ -145,7 +145,7 @@ class BaseServerConnection(Connection):
         if self._parser is None:
             if self._settings.plain and not self._slow and self._accept_plain(data):
                 return
-            self._parser = RequestParser(bodies=None if self._settings.http is None else b"")
+            self._parser = self._make_parser()
         try:
             complete = self._parser.feed(data)
         except InvalidHandshake as exc:
@@ -155,6 +155,9 @@ class BaseServerConnection(Connection):
             return
         if complete:
             self._request_received(self._parser)
+
+    def _make_parser(self) -> RequestParser:
+        return RequestParser(bodies=None if self._settings.http is None else b"")
 
     def _accept_plain(self, data: bytes) -> bool:
         """Accept a request that is as most are, without making an object of it; return whether it was one."""
