@@ -6,11 +6,15 @@ They are asserted here, where the pool is. What must not live here: tests.
 from __future__ import annotations
 
 import os
+import select
 import signal
+import socket
+import time
 from collections.abc import Callable
 
 from tests.supervisor.staged import Stage, replace
-from tidegate.ipc.pipe import StopMode
+from tidegate.ipc.pipe import Command, Pipe, Report, StopMode
+from tidegate.supervisor import supervisor
 from tidegate.supervisor.pool import WorkerPool
 
 
@@ -87,4 +91,34 @@ def a_hub_that_failed_before_an_upgrade(stage: Stage) -> None:
         slot.current.kill(signal.SIGKILL)
         return True
 
+    asked(stage, done)
+
+
+def a_hub_that_writes_its_journal(stage: Stage, hurry: str) -> None:
+    """It takes longer than another helper may, and less than what is left of the graceful timeout."""
+
+    def hub(journal: int, pipe: socket.socket, *_: object) -> int:
+        end = Pipe(pipe, Command)
+        end.send(Report("ready"))
+        while not any(command.stop for command in end.receive()):
+            select.select([end], [], [])
+        if hurry:
+            os.kill(os.getppid(), signal.SIGQUIT)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+            time.sleep(1000)
+        time.sleep(0.5)
+        os.close(os.open("written", os.O_CREAT))
+        return 0
+
+    def done(pool: WorkerPool) -> bool:
+        if pool.hub.journal is None:
+            pool.hub.journal = os.memfd_create("journal")
+            replace(pool, "_hub_main", hub)
+            pool.renew_hub()
+        assert pool.hub.slot.current is not None
+        return pool.hub.slot.current.stage == "ready"
+
+    replace(supervisor, "HELPER_GRACE", 0.1)
+    replace(supervisor, "ABORT_GRACE", 0.1)
+    stage.settings["graceful_timeout"] = 60.0
     asked(stage, done)

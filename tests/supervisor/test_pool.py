@@ -28,3 +28,13 @@ def test_who_works_and_what_there_is(tmp_path: Path) -> None:
 
 def test_a_slot_is_filled_by_what_renews_it_though_it_is_empty(tmp_path: Path) -> None:
     supervise(cases.a_hub_that_failed_before_an_upgrade, tmp_path)
+
+
+def test_a_hub_has_the_time_to_write_its_journal(tmp_path: Path) -> None:
+    supervise(cases.a_hub_that_writes_its_journal, tmp_path, "")
+    assert (tmp_path / "written").exists()
+
+
+def test_a_hub_is_killed_when_there_is_no_time(tmp_path: Path) -> None:
+    supervise(cases.a_hub_that_writes_its_journal, tmp_path, "hurry")
+    assert not (tmp_path / "written").exists()

@@ -9,10 +9,10 @@ from typing import Final
 
 __all__ = [
     "ABORT_GRACE",
-    "ADMIN_GRACE",
     "DONE",
     "DUMP_GRACE",
     "FAILED",
+    "HELPER_GRACE",
     "INTERRUPTED",
     "LAST_WORDS",
     "NOT_BOUND",
@@ -42,6 +42,6 @@ INTERRUPTED: Final = 130  # 128 and SIGINT's number, as of a shell
 # Seconds.
 LAST_WORDS: Final = 5.0  # beyond the graceful timeout, for the end of the lifespan and of the process
 ABORT_GRACE: Final = 2.0  # for an end that waits for nothing
-ADMIN_GRACE: Final = 3.0  # for the end of the admin process
+HELPER_GRACE: Final = 3.0  # for the end of the admin process, or of the hub
 TRIAL_GRACE: Final = 10.0  # of the trial of an upgrade, beyond the time that a worker has to boot and to end
 DUMP_GRACE: Final = 1.0  # between SIGABRT, which shows where a process hangs, and SIGKILL

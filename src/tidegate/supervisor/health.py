@@ -35,8 +35,8 @@ logger = logging.getLogger("tidegate.supervisor")
 
 # Seconds of silence after which new connections should not wait for a worker.
 SILENT = 2.0
-# The least seconds of silence that the admin process is ended for: it reports each second.
-ADMIN_PATIENCE = 4.0
+# The least seconds of silence that the admin process or the hub is ended for: they report each second.
+HELPER_PATIENCE = 4.0
 
 # How far the limits of the slots are apart, as a part of each, so that workers that started together end apart.
 SPREAD = 0.2
@@ -131,7 +131,7 @@ class HealthMonitor:
         if limit is None:
             return
         if handle.slot.role is not Role.WORKER:
-            limit = max(limit, ADMIN_PATIENCE)
+            limit = max(limit, HELPER_PATIENCE)
         if note.silence >= limit:
             self._end(handle, note.silence)
         elif note.silence >= limit / 2 and not note.shown:

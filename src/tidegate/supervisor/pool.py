@@ -29,7 +29,7 @@ from .._core.scoreboard import Scoreboard
 from .._core.snapshot import EXIT_REASONS
 from ..config.schema import Config
 from ..config.types import SLOTS
-from ..ipc.exit_status import ADMIN_GRACE, DUMP_GRACE, LAST_WORDS, NOT_BOUND, NOT_LOADED, UNEXPECTED
+from ..ipc.exit_status import DUMP_GRACE, HELPER_GRACE, LAST_WORDS, NOT_BOUND, NOT_LOADED, UNEXPECTED
 from ..ipc.handover_state import HandoverState, SlotState
 from ..ipc.pipe import Command, Report, StopMode
 from ..process.working_directory import WorkingDirectory
@@ -562,14 +562,14 @@ class WorkerPool:
         if old is not None:
             self.end_helper(old)
 
-    def end_helper(self, helper: Handle) -> None:
-        """Let an admin process or a hub end."""
+    def end_helper(self, helper: Handle, seconds: float = HELPER_GRACE) -> None:
+        """Let an admin process or a hub end, within so many seconds."""
         helper.stop_mode = StopMode.GRACEFUL
         if helper.slot.role is Role.HUB:
             helper.pipe.send(Command(stop=StopMode.GRACEFUL))
         else:
             helper.kill(signal.SIGTERM)
-        helper.timers.append(self.loop.call_later(ADMIN_GRACE, partial(helper.kill, signal.SIGKILL)))
+        helper.timers.append(self.loop.call_later(seconds, partial(helper.kill, signal.SIGKILL)))
 
     def reopen_logs(self) -> None:
         """Let every child reopen the log's file."""

@@ -29,7 +29,7 @@ from ..config.bind import Tcp
 from ..config.errors import ConfigError
 from ..config.schema import Config
 from ..ipc import control_protocol
-from ..ipc.exit_status import ABORT_GRACE, LAST_WORDS, NOT_BOUND, STOPPED, UNEXPECTED
+from ..ipc.exit_status import ABORT_GRACE, HELPER_GRACE, LAST_WORDS, NOT_BOUND, STOPPED, UNEXPECTED
 from ..ipc.handover_state import HandoverError, HandoverState
 from ..ipc.pipe import StopMode
 from ..process import forks
@@ -116,6 +116,7 @@ class Supervisor:
         self._handover = handover
         self.status = STOPPED
         self.complete = False  # every worker has been ready
+        self._end_by = 0.0  # when workers that have not ended are killed, once it stops
         self.over = False
 
     def run(self) -> int | Child:
@@ -325,8 +326,12 @@ class Supervisor:
             StopMode.CLOSE: LAST_WORDS,
             StopMode.ABORT: ABORT_GRACE,
         }
-        self.service.stopping(granted[mode] + 2 * ABORT_GRACE, why)
+        self._end_by = time.monotonic() + granted[mode]
+        self.service.stopping(granted[mode] + 2 * HELPER_GRACE, why)
         self.loop.call_later(granted[mode], self._kill_workers)
+        hub = self.pool.hub.slot.current
+        if hub is not None and hub.stop_mode:
+            self._end_hub(hub)
         self._advance_shutdown()
 
     def _kill_workers(self) -> None:
@@ -348,7 +353,14 @@ class Supervisor:
         if helper is None:
             self.over = True
         elif not helper.stop_mode:
-            self.pool.end_helper(helper)
+            if helper is self.pool.hub.slot.current:
+                self._end_hub(helper)
+            else:
+                self.pool.end_helper(helper)
+
+    def _end_hub(self, hub: Handle) -> None:
+        """Let the hub end, with all the time that is left: it writes its journal to disk, or that is worth nothing."""
+        self.pool.end_helper(hub, max(HELPER_GRACE, self._end_by - time.monotonic()))
 
 
 def _freeze() -> None:
