@@ -51,9 +51,9 @@ cdef int index_of(dict names, object name, str what) except -1:
 cdef class Scoreboard:
     """The shared memory file. It is made before the forks and inherited by each child; the supervisor owns it.
 
-    Only the supervisor calls methods other than `row()`, `hub_row()`, `read()`, `connections` and `close()`. They raise ValueError for
-    a row or a slot that does not exist. `Scoreboard()` raises TypeError: use `create()` or `attach()`. `fd` is the file
-    descriptor, -1 if there is none.
+    Only the supervisor calls methods other than `row()`, `hub_row()`, `read()`, `connections` and `close()`. They raise
+    ValueError for a row or a slot that does not exist. `Scoreboard()` raises TypeError: use `create()` or `attach()`.
+    `fd` is the file descriptor, -1 if there is none.
     """
 
     cdef readonly int fd

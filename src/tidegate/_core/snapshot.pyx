@@ -19,7 +19,17 @@ from libc.stdint cimport int64_t, uint64_t
 import time
 from types import MappingProxyType
 
-from tidegate._core.counters cimport TG_BOUNDS, TG_MICROSECONDS, TG_NANOSECONDS, Row, read_text, table_of, tg_histogram, tg_now, tg_row
+from tidegate._core.counters cimport (
+    TG_BOUNDS,
+    TG_MICROSECONDS,
+    TG_NANOSECONDS,
+    Row,
+    read_text,
+    table_of,
+    tg_histogram,
+    tg_now,
+    tg_row,
+)
 from tidegate._core.scoreboard cimport (
     TG_DAEMON_FIELD_COUNT,
     TG_DAEMON_FIELDS,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..channels import LISTED, UNLISTED, Identity, PresenceEvent
 from ..exceptions import BusDown, BusError, TooManyMembers
-from .base import Broker, Presence, Publication
+from .base import VERB_DEADLINE, Broker, Presence, Publication
 from .orders import Order
 from .policies import CONTROL, PRESENCE, Policies
 from .presence import HAND_OVER, PROCESSES, Presences
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from .members import Member
 
 __all__ = ["Attendance"]
-
-DEADLINE: Final = 6.0
-"""Seconds for a verb of an engine; engines have a shorter deadline of their own."""
 
 READS: Final = 16
 """Reads at once."""
@@ -136,7 +133,7 @@ class Attendance:
         """
         presences = self._presences
         try:
-            async with asyncio.timeout(DEADLINE):
+            async with asyncio.timeout(VERB_DEADLINE):
                 while presences.is_watched(channel) and not presences.is_loaded(channel):
                     self._read_done.clear()
                     await self._read_done.wait()
@@ -185,7 +182,7 @@ class Attendance:
         """Tell the engine who may be back at other processes; others are gone."""
         if self._told:
             with contextlib.suppress(BusError, TimeoutError):
-                async with asyncio.timeout(DEADLINE):
+                async with asyncio.timeout(VERB_DEADLINE):
                     await self._broker.beat(self._presences.farewell())
 
     def again(self) -> None:
@@ -209,7 +206,7 @@ class Attendance:
         snapshot = presences.snapshot(counts, started)
         took = (loop.time() - started) * ENCODING
         try:
-            async with asyncio.timeout(DEADLINE):
+            async with asyncio.timeout(VERB_DEADLINE):
                 await self._broker.beat(snapshot)
         except (BusError, TimeoutError) as exc:
             self._records.heard(getattr(exc, "reason", str(exc)) or "it does not answer in time")
@@ -225,7 +222,7 @@ class Attendance:
     async def _nudge(self, channels: Sequence[str]) -> bool:
         publication = Publication(PRESENCE, Order(seen=list(channels)).encode(), True)
         try:
-            async with asyncio.timeout(DEADLINE):
+            async with asyncio.timeout(VERB_DEADLINE):
                 (result,) = await self._broker.publish([publication], 1.0)
         except (BusError, TimeoutError):
             return False
@@ -233,7 +230,7 @@ class Attendance:
 
     async def _present(self, channel: str) -> Presence | None:
         try:
-            async with asyncio.timeout(DEADLINE):
+            async with asyncio.timeout(VERB_DEADLINE):
                 return await self._broker.present(channel)
         except (BusError, TimeoutError):
             return None
@@ -248,7 +245,7 @@ class Attendance:
         if present is not None and self._told and not known:
             self._records.logger.info("the bus has lost who is in which channel, and is told again")
             with contextlib.suppress(BusError, TimeoutError):
-                async with asyncio.timeout(DEADLINE):
+                async with asyncio.timeout(VERB_DEADLINE):
                     await self._broker.beat({})  # engines are told what has changed: now it is all
             self.again()
         return known

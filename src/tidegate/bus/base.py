@@ -22,13 +22,27 @@ import msgspec
 from ..channels import Message, Position
 from ..exceptions import BusError
 
-__all__ = ["SLICE_BYTES", "SLICE_MESSAGES", "Broker", "Deliver", "Presence", "Publication", "Slice", "State", "Tell"]
+__all__ = [
+    "SLICE_BYTES",
+    "SLICE_MESSAGES",
+    "VERB_DEADLINE",
+    "Broker",
+    "Deliver",
+    "Presence",
+    "Publication",
+    "Slice",
+    "State",
+    "Tell",
+]
 
 SLICE_MESSAGES: Final = 1000
 """Messages that a `read` gives at most, whatever its limit."""
 
 SLICE_BYTES: Final = 2**20
 """Bytes of payload after which a `read` adds no message; the first one comes whatever its size."""
+
+VERB_DEADLINE: Final = 6.0
+"""Seconds for a verb of an engine; engines have a shorter deadline of their own."""
 
 EPOCH_BYTES: Final = 6
 

@@ -22,7 +22,7 @@ import msgspec
 from ..channels import Channel, ChannelLimits, Identity, Joined, Message, Position
 from ..exceptions import BusDown, BusError
 from .attendance import Attendance
-from .base import SLICE_MESSAGES, Publication, State
+from .base import SLICE_MESSAGES, VERB_DEADLINE, Publication, State
 from .connect import connect
 from .members import MemberTable
 from .orders import Obedient, Order
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from .topic import Done
 
 __all__ = ["Bus"]
-
-DEADLINE: Final = 6.0
-"""Seconds for a verb of an engine; engines have a shorter deadline of their own."""
 
 RETRY: Final = 1.0
 """Seconds between attempts to connect to an engine that was not there at the start."""
@@ -176,7 +173,7 @@ class Bus:
         if self._closed or self._loop is None:
             return
         try:
-            async with asyncio.timeout(DEADLINE):
+            async with asyncio.timeout(VERB_DEADLINE):
                 await self.flush()
         except TimeoutError:
             self.logger.warning("%d publications had not got to the bus when it was closed", self._publishing)
@@ -571,7 +568,7 @@ class Bus:
         assert self._loop is not None
         result: Any
         try:
-            async with asyncio.timeout(DEADLINE):
+            async with asyncio.timeout(VERB_DEADLINE):
                 result = await self._verb(request)
         except TimeoutError:
             result = BusDown("no answer in time")

@@ -501,7 +501,7 @@ class NatsBroker(Broker):
                     if isinstance(error, NoResponders) and self._link is not None:
                         self._link.abort(AWAY)
                 else:
-                    results[one.number] = self._acknowledged(one, answer.result(), epochs[one.number])
+                    results[one.number] = _acknowledged(answer.result(), epochs[one.number])
             if not again or not await self._wait_for_link(deadline):
                 return
             assert self._link is not None
@@ -511,16 +511,6 @@ class NatsBroker(Broker):
 
     def _epoch_of(self, one: _Sent) -> str:
         return next(stream.epoch for stream in self._streams.values() if one.subject.startswith(stream.subject))
-
-    def _acknowledged(self, one: _Sent, reply: Reply, epoch: str) -> Position | BusError:
-        try:
-            ack = msgspec.json.decode(reply.payload, type=_Ack)
-        except msgspec.MsgspecError:
-            return BusDown("JetStream's acknowledgement makes no sense", uncertain=True)
-        if ack.error is not None or not ack.seq:
-            why = (ack.error or {}).get("description", "it gives no reason")
-            return BusDown(f"JetStream has not stored it: {why}")
-        return Position(epoch, ack.seq)
 
     def _has_room(self) -> bool:
         return self._unacknowledged_bytes < QUEUE_BYTES and (self._link is None or not self._link.full)
@@ -579,3 +569,15 @@ class NatsBroker(Broker):
         link = self._linked()
         await self._asked(link, link.confirm())  # what others had told by now has come
         return self._snapshots.present(channel, self._loop.time())
+
+
+def _acknowledged(reply: Reply, epoch: str) -> Position | BusError:
+    """Return what JetStream says of a message that was published."""
+    try:
+        ack = msgspec.json.decode(reply.payload, type=_Ack)
+    except msgspec.MsgspecError:
+        return BusDown("JetStream's acknowledgement makes no sense", uncertain=True)
+    if ack.error is not None or not ack.seq:
+        why = (ack.error or {}).get("description", "it gives no reason")
+        return BusDown(f"JetStream has not stored it: {why}")
+    return Position(epoch, ack.seq)

@@ -276,16 +276,17 @@ class RedisBroker(Broker):
             return BusDown(f"Redis answers: {words}")
         return Refused(words)
 
-    def _floor(self, channel: RedisChannel) -> tuple[str, bytes, int, bytes, int]:
-        """Return what each script begins with."""
-        return (next(self._epochs), channel.epoch, channel.offset, b"", channel.meta_milliseconds)
+    def _begin_words(
+        self, channel: RedisChannel, epoch: bytes = b"", offset: int = 0, when: int = 0
+    ) -> tuple[str, bytes, int, int | bytes, int]:
+        """Return what each script begins with: what was seen of a channel, without which its epoch ends."""
+        return (next(self._epochs), epoch, offset, when or b"", channel.meta_milliseconds)
 
     async def _look(self, link: Link, seen: Sequence[tuple[RedisChannel, bytes, int, int]]) -> list[Position]:
         """Return where channels stand; what was seen of them ends their epoch if the server does not have it."""
         calls = []
         for channel, epoch, offset, when in seen:
-            words = (next(self._epochs), epoch, offset, when or b"", channel.meta_milliseconds)
-            calls.append(((channel.meta, channel.stream), words))
+            calls.append(((channel.meta, channel.stream), self._begin_words(channel, epoch, offset, when)))
         positions = []
         for (channel, *_), (epoch, top, when) in zip(seen, await self._evaluate(link, LOOK, calls), strict=True):
             channel.reached(epoch, top, int(when))
@@ -341,7 +342,7 @@ class RedisBroker(Broker):
             raise BusError(f"{channel}: the channel has no history")
         mode = "after" if after is not None else "before" if before is not None else "newest"
         place = after or before or Position("", 0)
-        words: list[bytes | str | int] = [next(self._epochs), b"", 0, b"", known.meta_milliseconds]
+        words: list[bytes | str | int] = [*self._begin_words(known)]
         words += [mode, place.epoch, place.offset, max(0, min(limit, SLICE_MESSAGES)), SLICE_BYTES]
         words.append(int(known.policy.keep * 1e6))
         (reply,) = await self._evaluate(link, READ, [((known.meta, known.stream), words)])
@@ -412,7 +413,7 @@ class RedisBroker(Broker):
             keys.append(f"{self._url.prefix}k:{channel.name}:{publication.key}".encode())
         before = entry.before.sequence if entry.before is not None else 0
         words = (
-            *self._floor(channel),
+            *self._begin_words(channel, channel.epoch, channel.offset),
             *(publication.payload, flags_of(publication), publication.sender),
             *(entry.sequence, before, policy.history, channel.trim),
             *(max(1, int(policy.keep * 1000)), policy.history_bytes, REMEMBERED),
