@@ -129,7 +129,7 @@ async def test_receive_that_is_cancelled_loses_nothing() -> None:
 
 
 async def test_messages_that_nobody_reads_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tidegate.django.MANY", 10)
+    monkeypatch.setattr("tidegate.django.SWEEP_FROM", 10)
     async with layers(expiry=0.0) as (one, _):
         for number in range(100):
             await one.send((await one.new_channel()) + str(number), {"type": "late"})

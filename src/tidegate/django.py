@@ -32,8 +32,8 @@ __all__ = ["ChannelLayer"]
 
 GROUP, PROCESS = "django:group:", "django:process:"
 
-MANY = 1000
-"""Queues from which on those of channels that are read no more are looked for."""
+SWEEP_FROM = 1000
+"""From so many queues on, a process looks for those of channels that are read no more."""
 
 
 class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]
@@ -198,7 +198,7 @@ class _Process:
         self._layer = layer
         self.name = uuid.uuid4().hex
         self._queues: dict[str, _Queue] = {}
-        self._many = MANY
+        self._sweep_from = SWEEP_FROM
         self._groups: dict[str, dict[str, None]] = {}  # members of this process
         self._listening: dict[str, tuple[asyncio.Task[None], asyncio.Future[None]]] = {}  # by channel of the bus
 
@@ -206,9 +206,9 @@ class _Process:
         """Return the queue of a channel."""
         found = self._queues.get(channel)
         if found is None:
-            if len(self._queues) >= self._many:  # a message may have come after its channel was read for the last time
+            if len(self._queues) >= self._sweep_from:  # one may have come after its channel was read for the last time
                 self._queues = {name: queue for name, queue in self._queues.items() if not queue.is_dead}
-                self._many = max(MANY, 2 * len(self._queues))
+                self._sweep_from = max(SWEEP_FROM, 2 * len(self._queues))
             found = self._queues[channel] = _Queue(self._layer.get_capacity(channel), self._layer.expiry)
         return found
 

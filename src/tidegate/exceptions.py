@@ -382,8 +382,10 @@ class PayloadTooBig(WebSocketException):
 
 
 class TooManyFragments(WebSocketException):
-    """A message is made of more frames than the limit. Never raised here, where small fragments are joined as they come
-    and `max_size` bounds them; it is there for programs that catch it.
+    """A message is made of more frames than the limit.
+
+    Never raised here, where small fragments are joined as they come and `max_size` bounds them; it is there for
+    programs that catch it.
 
     Attributes:
         max_fragments: the limit.

@@ -67,8 +67,9 @@ def start(
             if files is not None:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
             from tidegate.admin.main import run
+            from tidegate.config.schema import AdminAccess
 
-            status = run(board, sockets, theirs, (token, names, publish), (), bus)
+            status = run(board, sockets, theirs, AdminAccess(token, frozenset(names), publish), (), bus)
         finally:
             os._exit(status)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)

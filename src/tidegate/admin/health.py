@@ -35,9 +35,11 @@ def ready(snapshot: Snapshot) -> tuple[bool, str]:
 
 
 def state(snapshot: Snapshot) -> State:
-    """Return what the daemon does; "down" when it has served, and now no worker is ready, or one has not the bus that
-    it needs. See `derived.is_ready`."""
+    """Return what the daemon does.
 
+    It is "down" when it has served, and now no worker is ready, or one has not the bus that it needs: see
+    `derived.is_ready()`.
+    """
     if derived.is_ready(snapshot):
         return "ready"
     if snapshot.draining:

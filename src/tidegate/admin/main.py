@@ -23,6 +23,7 @@ from .._core.scoreboard import Scoreboard
 from ..asyncio.options import ProcessPolicy
 from ..asyncio.request_body import BodyConnection
 from ..asyncio.server import Server, handshakes_done, serve
+from ..config.schema import AdminAccess
 from ..ipc.pipe import Command, Pipe, Report
 from ..process import forks
 from .admission import BACKLOG, AdminAdmission
@@ -50,16 +51,15 @@ OPEN_TIMEOUT = 5.0
 def run(
     scoreboard: Scoreboard,
     sockets: list[socket.socket],
-    pipe: socket.socket | None = None,
-    access: tuple[str | None, Collection[str], str | None] = (None, (), None),
+    pipe: socket.socket | None,
+    access: AdminAccess,
     before: Collection[int] = (),
     bus: str | None = None,
 ) -> int:
     """Serve the admin pages on `sockets` until SIGTERM, or until the other end of `pipe` closes; return the status.
 
-    `access` is a token, which requests must have, host names, by which they may come without one, and the token of
-    POST /publish, which there is not without it. `before` are the admin processes before this one, which may not have
-    ended yet. `bus` is the URL of the bus for other processes than workers.
+    `access` says who may ask, `before` are the admin processes before this one, which may not have ended yet, and `bus`
+    is the URL of the bus for other processes than workers.
 
     Called in a forked child, whose signals may still be masked. On `pipe` it reports, like a worker, that it is ready,
     and again each second, by which the supervisor knows that it does not hang.
@@ -81,7 +81,7 @@ async def _live(
     scoreboard: Scoreboard,
     sockets: list[socket.socket],
     pipe: socket.socket | None,
-    access: tuple[str | None, Collection[str], str | None],
+    access: AdminAccess,
     before: Collection[int],
     bus: str | None,
 ) -> None:
@@ -91,10 +91,11 @@ async def _live(
     forks.handled(signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     feed = Feed(scoreboard)
-    publish_token = access[2]
     publisher = Publisher(bus)
-    publish = None if publish_token is None else (publisher, Authorization(publish_token, flag="--publish-token"))
-    answers = Routes(scoreboard, Authorization(*access[:2]), feed.busy, before, publish)
+    publish = None
+    if access.publish_token is not None:
+        publish = publisher, Authorization(access.publish_token, flag="--publish-token")
+    answers = Routes(scoreboard, Authorization(access.token, access.hosts), feed.busy, before, publish)
     policy = ProcessPolicy(AdminAdmission(), event_level=logging.DEBUG)
     feed.begin()
     servers = []

@@ -16,7 +16,7 @@ __all__ = ["Quantiles", "quantile", "quantiles"]
 
 
 class Quantiles(Struct):
-    """Quantiles in seconds, over the last ten; None: no values."""
+    """Quantiles of durations, in seconds; None: there were none."""
 
     p50: float | None = None
     p90: float | None = None
@@ -30,9 +30,14 @@ def quantiles(first: Row, last: Row, name: str) -> Quantiles:
 
 
 def quantile(q: float, bounds: Sequence[float], counts: Sequence[int]) -> float | None:
-    """Return the quantile of a histogram whose buckets, the one above the last bound included, have these counts.
+    """Return a quantile of the values of a histogram; None: there are none.
 
-    Within a bucket, values are taken to lie evenly; above the last bound, the result is that bound. None: no values.
+    Within a bucket, values are taken to lie evenly; above the last bound, the result is that bound.
+
+    Args:
+        q: which quantile: 0.5 is the median.
+        bounds: the upper bound of each bucket but the last one.
+        counts: the number of values in each bucket, the last one included.
     """
     upto = list(accumulate(counts[: len(bounds) + 1]))
     if not upto[-1]:

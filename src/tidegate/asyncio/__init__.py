@@ -1,5 +1,6 @@
-"""The asyncio driver: connections, the server, broadcasting, channels. Beside the bus the
-only place of the package where an event loop runs.
+"""The asyncio driver: servers, clients, their connections, broadcasting, channels.
+
+The rules of the protocol, which do no I/O, are at the root of the package.
 
     server               serve(), the server that it returns, and its connections
     listening            accepting connections, with streams of ours or transports of the loop
@@ -23,7 +24,7 @@ only place of the package where an event loop runs.
     sender               sending what is not one simple frame
     fragments            arguments of send()
     broadcast            broadcast()
-    channels             publish(), subscribe(), history(), members(), close_members()
+    channels             publish(), subscribe(), history(), members(), presence(), leave_members(), close_members()
     membership           connections as members of channels
     enveloped            members that use the subprotocol for browsers
     channel_handler      channel_handler(), javascript() and tidegate.js

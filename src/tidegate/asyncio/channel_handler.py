@@ -63,7 +63,7 @@ Then = Callable[[Any], Awaitable[None]]
 def channel_handler(
     *, may_join: MayJoin | None = None, may_publish: MayPublish | None = None, then: Then | None = None
 ) -> ChannelHandler:
-    """Return a handler for clients that use channels by the subprotocol `tidegate.v1`, such as `tidegate.js`.
+    """Return a handler for clients that use channels by the subprotocol `tidegate.v1`, such as `tidegate.js`::
 
         handler = channel_handler(may_join=lambda websocket, channel, since: channel.startswith("chat:"))
         serve(handler, ..., select_subprotocol=handler.select_subprotocol, channels={"chat:": Channel(history=200)})
@@ -321,7 +321,7 @@ def _key_and_data(command: Publish) -> tuple[str | None, Any]:
 
 
 def javascript() -> Response:
-    """Return the response with `tidegate.js`, an ES module: for `process_request`, at the path that pages import.
+    """Return the response with `tidegate.js`, an ES module: for `process_request`, at the path that pages import::
 
     def process_request(connection, request):
         if request.path == "/tidegate.js":

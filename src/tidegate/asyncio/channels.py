@@ -117,15 +117,15 @@ async def presence(channel: str) -> dict[str, Any]:
 
 
 async def leave_members(channel: str, member: str | None = None) -> None:
-    """Have members leave a channel, in all processes; their connections stay open, and may join again if they are let.
+    """Make members leave a channel, in all processes; their connections stay open, and may join it again.
 
     Args:
         channel: its name.
-        member: the name of those who are to leave, where the channel has presence; None: all.
+        member: by which name they joined, in a channel with presence; None: all members.
 
     Raises:
         InvalidChannel: it is no channel.
-        TypeError, ValueError: the name is none.
+        TypeError, ValueError: `member` cannot be the name of a member.
         BusDown, BusBusy: the processes cannot be told.
         BusError: members have no names, since the channel has no presence; or there is no bus here.
     """

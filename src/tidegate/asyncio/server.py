@@ -206,7 +206,8 @@ class Server(OlderServer):
         self._listen = listen
         self.handler_tasks: set[asyncio.Task[None]] = set()
         self._closing = False
-        self._settled = False  # all is closed
+        self._settled = False  # all connections are closed, and all handlers have returned
+        self._settling: asyncio.Task[None] | None = None  # leaves the bus then; the loop holds no task
         self._closed: asyncio.Future[None]  # done soon after that
         self._bus_wanted = bus
         self._share: Share | None = None  # of the bus

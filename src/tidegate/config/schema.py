@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cache
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -60,7 +60,19 @@ from .types import (
 __all__ = ["AdminAccess", "Config", "Setting", "changed_fixed", "settings"]
 
 
-AdminAccess: TypeAlias = tuple[str | None, frozenset[str], str | None]
+class AdminAccess(NamedTuple):
+    """Who may ask the admin address.
+
+    Attributes:
+        token: what a request must have; None: it needs none.
+        hosts: host names by which a request may come that has none.
+        publish_token: what a request to publish must have; None: none is answered.
+    """
+
+    token: str | None = None
+    hosts: frozenset[str] = frozenset()
+    publish_token: str | None = None
+
 
 _CHANNELS = ChannelLimits()
 
@@ -533,9 +545,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def admin_access(self) -> AdminAccess:
-        """Return the token of the admin address, the host names that need none, and the token to publish."""
+        """Return who may ask the admin address."""
         own = () if self.admin is None else (self.admin.host.lower(),)
-        return self.admin_token, frozenset((*own, *self.admin_hosts)), self.publish_token
+        return AdminAccess(self.admin_token, frozenset((*own, *self.admin_hosts)), self.publish_token)
 
     @property
     def channel_limits(self) -> ChannelLimits:

@@ -91,8 +91,11 @@ class Output:
             return 0
 
     def _write_carefully(self, part: memoryview) -> int:
-        """Write to a shared descriptor. Between the question and the write, another process may take the room: a
-        recent kernel returns an error then, and an older one would wait."""
+        """Write to a shared descriptor, and return how much was written.
+
+        Between the question and the write, another process may take the room: a recent kernel returns an error then,
+        and an older one would wait.
+        """
         if not self.wait(0):
             return 0
         try:

@@ -204,8 +204,9 @@ def ready_slots(snapshot: Snapshot) -> int:
 
 
 def is_ready(snapshot: Snapshot) -> bool:
-    """Return whether every desired worker has been ready, one still is, and the daemon was not told to stop; and
-    whether each that needs the bus has it, or has lost it just now.
+    """Return whether every desired worker has been ready, one still is, and the daemon was not told to stop.
+
+    Each that needs the bus must have it, or have lost it just now.
 
     The crash of one worker does not change it: the socket of its slot stays open, its successor accepts what waits
     there, and a load balancer that takes the daemon out would disconnect the clients of the other workers.

@@ -49,8 +49,7 @@ class Counters:
         self._lost: int | None = None  # lines of the log, by the program before this one in this process
 
     def update(self) -> None:
-        """Record the settings, the hub, and how full the queues are: of each slot, and (None) of the sockets that all
-        share."""
+        """Record the settings, the hub, and how full the queues are, of each slot and of the sockets that all share."""
         pool, scoreboard = self._pool, self._pool.scoreboard
         if self._lost is None:
             self._lost = scoreboard.log_messages_dropped
