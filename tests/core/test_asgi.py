@@ -36,6 +36,10 @@ class Channel(Recorder):
         return "end"
 
 
+class Word(str):
+    """A subclass of str, whose comparison may be any program."""
+
+
 def test_nothing_happens_before_it_is_awaited() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -149,6 +153,8 @@ def test_python_receives_where_it_is_told_to(channel: Channel) -> None:
         ({"type": "websocket.send", "bytes": b"x"}, 0x82),
         ({"type": "websocket.send", "bytes": b"x", "text": None}, 0x82),
         ({"type": "".join(["websocket", ".send"]), "bytes": b"x"}, 0x82),
+        ({"text": "x", "type": "websocket.send"}, 0x81),
+        ({"bytes": None, "type": "websocket.send", "text": "x"}, 0x81),
     ],
 )
 def test_messages_are_sent(channel: Channel, event: Any, first: int) -> None:
@@ -169,6 +175,13 @@ def test_messages_are_sent(channel: Channel, event: Any, first: int) -> None:
         {"type": "websocket.send", "text": b"x"},
         {"type": "websocket.send", "bytes": "x"},
         {"type": "websocket.send", "bytes": bytearray(b"x")},
+        {"type": "websocket.send", "bytes": b"x", "text": "x"},
+        {"type": Word("websocket.send"), "text": "x"},
+        {"type": "websocket.send", "text": Word("x")},
+        {"type": "websocket.send", "text": "x", "more": 1},
+        {"type": "websocket.send", "".join(["te", "xt"]): "x"},
+        {"text": "x"},
+        {"text": "x", "type": "websocket.close"},
     ],
 )
 def test_other_events_are_left_to_python(channel: Channel, event: Any) -> None:

@@ -12,7 +12,7 @@ import inspect
 
 cimport cython
 from cpython.bytes cimport PyBytes_CheckExact
-from cpython.dict cimport PyDict_CheckExact, PyDict_GetItemWithError, PyDict_Size
+from cpython.dict cimport PyDict_CheckExact, PyDict_Next
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
 
@@ -88,25 +88,41 @@ cdef class Send(Awaitable):
         return Awaitable.send_step(self, result)
 
 
+cdef object TYPE = "type"
+cdef object TEXT = "text"
+cdef object BYTES = "bytes"
+cdef object known_type = None  # the last "websocket.send" that was met: an application's is the same each time
+
+
 cdef inline object payload_of(object event):
-    """Return the payload of an event that sends a message; None for another event, and for one that is not right."""
-    cdef PyObject *kind
-    cdef PyObject *text
-    cdef PyObject *data
+    """Return the payload of an event that sends a message; None for another event, and for one that is not plain.
+
+    Keys are compared by identity, as those of a display in a program have it: others are for Python.
+    """
+    global known_type
+    cdef object payload = None
+    cdef PyObject *key
+    cdef PyObject *value
+    cdef Py_ssize_t at = 0
+    cdef bint sends = False
     if not PyDict_CheckExact(event):
         return None
-    kind = PyDict_GetItemWithError(event, "type")
-    if kind is NULL or <object> kind != "websocket.send":
-        return None
-    text = PyDict_GetItemWithError(event, "text")
-    if text is not NULL and PyDict_Size(event) == 2 and PyUnicode_CheckExact(<object> text):
-        return <object> text
-    data = PyDict_GetItemWithError(event, "bytes")
-    if text is NULL or <object> text is None:
-        return <object> data if data is not NULL and PyBytes_CheckExact(<object> data) else None
-    if (data is NULL or <object> data is None) and PyUnicode_CheckExact(<object> text):
-        return <object> text
-    return None
+    while PyDict_Next(event, &at, &key, &value):
+        if key is <PyObject *> TYPE:
+            if value is not <PyObject *> known_type:
+                if not PyUnicode_CheckExact(<object> value) or <object> value != "websocket.send":
+                    return None
+                known_type = <object> value
+            sends = True
+        elif value is <PyObject *> None:
+            continue
+        elif payload is None and key is <PyObject *> TEXT and PyUnicode_CheckExact(<object> value):
+            payload = <object> value
+        elif payload is None and key is <PyObject *> BYTES and PyBytes_CheckExact(<object> value):
+            payload = <object> value
+        else:
+            return None
+    return payload if sends else None
 
 
 cdef int give_turn(MessageChannel channel) except -1:

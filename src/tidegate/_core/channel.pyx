@@ -278,5 +278,5 @@ cdef class Channel(Parser):
             self.parse()
         return 0
 
-    cdef bint more_to_handle(self):
+    cdef bint more_to_handle(self) noexcept:
         return self.queued > 0 or (self.chunk is not None and self.place < self.size)

@@ -43,7 +43,7 @@ cdef class Inbox(Writer):
     cdef double now  # tg_now() of the current turn
     cdef double handling  # arrival of the message the handler is busy with, 0 for none
 
-    cdef bint full(self)
+    cdef bint full(self) noexcept
     cdef int find_room(self) except -1
     cdef int make_room(self) except -1
     cdef int push(self, object payload, uint8_t opcode, bint fin) except -1
@@ -54,7 +54,7 @@ cdef class Inbox(Writer):
     cdef object pop_message(self, object decode)
     cdef object join_frames(self)
     cdef object text_so_far(self, object last)
-    cdef bint is_streamed(self)
-    cdef bint readable(self, bint frames)
+    cdef bint is_streamed(self) noexcept
+    cdef bint readable(self, bint frames) noexcept
     cdef int ask(self) except -1
     cdef int wake(self) except -1

@@ -41,7 +41,7 @@ cdef class Inbox(Writer):
             self.ring_start = (self.ring_start + 1) & (self.ring_capacity - 1)
         free(self.ring)
 
-    cdef bint full(self):
+    cdef bint full(self) noexcept:
         """Return whether one more frame is too many: never while a reader waits for the rest of a message."""
         if self.queue_high < 0 or <Py_ssize_t> self.queued < max(self.queue_high, 1):
             return False
@@ -196,11 +196,11 @@ cdef class Inbox(Writer):
                 return b"".join(parts)
             i = (i + 1) & (self.ring_capacity - 1)
 
-    cdef bint is_streamed(self):
+    cdef bint is_streamed(self) noexcept:
         """Return whether a reader takes the current message frame by frame."""
         return self._streaming or (self.reader is not NULL and self.reader_takes_frames)
 
-    cdef bint readable(self, bint frames):
+    cdef bint readable(self, bint frames) noexcept:
         """Return whether a frame, or a whole message, waits."""
         return self.queued > 0 if frames else self.messages_queued > 0
 

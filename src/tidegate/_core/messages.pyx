@@ -46,7 +46,8 @@ cdef class Awaitable:
             PyExc_RuntimeWarning, 1, "coroutine '%s' was never awaited", NAMES[self.kind]
         ) < 0:
             PyErr_WriteUnraisable(NULL)
-        self.give_up()
+        if self.stage != ENDED:
+            self.give_up()
 
     def __repr__(self):
         return f"<coroutine object {self.__qualname__} at {<size_t> <PyObject *> self:#x}>"
@@ -116,7 +117,7 @@ cdef class Awaitable:
 
     cdef int step(self, object value, PyObject **result) except -1:
         """Go on. Return 1 with the value in `result`, or 0 with what to wait for."""
-        cdef int ended
+        cdef int ended = -1  # by an exception
         try:
             if self.stage == DELEGATED:
                 ended = self.delegate(value, result)
@@ -131,11 +132,9 @@ cdef class Awaitable:
                 ended = self.end_step(result)
             else:
                 ended = self.recv_step(result)
-        except BaseException:
-            self.end()
-            raise
-        if ended:
-            self.end()
+        finally:
+            if ended:
+                self.end()
         return ended
 
     cdef int recv_step(self, PyObject **result) except -1:

@@ -37,7 +37,7 @@ cdef class Parser(Inbox):
     cdef int parse(self) except -1
     cdef int parse_header(self, const uint8_t *p, Py_ssize_t n) except -1
     cdef int check_header(self) except -1
-    cdef bint must_wait(self)
+    cdef bint must_wait(self) noexcept
     cdef Py_ssize_t room(self)
     cdef int receive_encoded(self, bytes payload) except -1
     cdef int inflate(self) except -1

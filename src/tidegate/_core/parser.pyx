@@ -92,7 +92,7 @@ cdef class Parser(Inbox):
                 return 0
         return 0
 
-    cdef bint must_wait(self):
+    cdef bint must_wait(self) noexcept:
         """Return whether the frame whose header was just parsed must wait: data for room, a close frame for tasks that wait
         for their turn."""
         if self.header.opcode & 8:

@@ -65,7 +65,7 @@ cdef class Writer(Receiver):
     cdef int count_in(self, Row row) except -1
     cdef int take_side(self, bint client) except -1
     cdef int refuse(self) except -1
-    cdef bint more_to_handle(self)
+    cdef bint more_to_handle(self) noexcept
     cdef int send_message(self, object message, object text) except -1
     cdef int send_deflated(self, object message, object text) except -1
     cdef bint compress(self) except -1

@@ -86,7 +86,7 @@ cdef class Writer(Receiver):
         slow_connections.discard(self)
         self._drained()
 
-    cdef bint more_to_handle(self):
+    cdef bint more_to_handle(self) noexcept:
         """Return whether more messages wait behind the one that is handled now."""
         return False
 
