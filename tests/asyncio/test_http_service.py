@@ -24,6 +24,7 @@ from tests.support.harness import ROOT
 from tests.support.patience import PATIENCE
 from tests.support.rawpeer import REQUEST, ClientPeer
 from tidegate._core.counters import Row
+from tidegate._core.writer import slow_connections
 from tidegate.asyncio.admission import Admission
 from tidegate.asyncio.http_service import HttpService
 from tidegate.asyncio.options import ProcessPolicy
@@ -31,6 +32,7 @@ from tidegate.asyncio.server import serve
 from tidegate.http11 import MAX_HEAD_SIZE
 from tidegate.limits import Limiter
 from tidegate.networks import Networks
+from tidegate.worker.self_metrics import record_send_queues
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -306,6 +308,27 @@ async def test_limits_of_connections_count_it(row: Row) -> None:
         third = await made.raw()
         third.send(ask())
         assert (await response(third))[0] == 200
+
+
+async def test_bytes_that_wait_for_a_slow_client_are_recorded(row: Row) -> None:
+    async with asgi_serving() as made:
+        peer = await made.raw(4096)
+        peer.send(ask())
+        call = await made.call()
+        await call.send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]})
+        (connection,) = made.server._registry.http
+        while connection not in slow_connections:
+            await call.send({"type": "http.response.body", "body": bytes(2**17), "more_body": True})
+            await asyncio.sleep(0)
+        record_send_queues(row)
+        assert row.words("send_queue_connections") == (1,)
+        assert row.words("send_queue_bytes")[0] >= 2**16
+        sending = asyncio.ensure_future(call.send({"type": "http.response.body"}))
+        assert (await peer.rest()).endswith(b"0\r\n\r\n")
+        await sending
+        await call.finish()
+        record_send_queues(row)
+        assert row.words("send_queue_connections") == row.words("send_queue_bytes") == (0,)
 
 
 # Proxies

@@ -24,6 +24,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .._core.counters import current
+from .._core.writer import slow_connections
 from ..forwarded import client_of
 from ..http11 import MAX_HEAD_SIZE
 from ..networks import Networks
@@ -185,6 +186,10 @@ class _CoalescingTransport:
         """Write what has come, and close."""
         self.flush()
         self.transport.close()
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes are not written."""
+        return self._size + self.transport.get_write_buffer_size()
 
     def pause_reading(self) -> None:
         """Read no more."""
@@ -366,6 +371,16 @@ class HttpConnection(HttpToolsProtocol):
     def _unsupported_upgrade_warning(self) -> None:
         """Say nothing: a client may offer what it likes (RFC 9110, 7.8)."""
 
+    # Backpressure.
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        slow_connections.add(self)  # type: ignore[arg-type]
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        slow_connections.discard(self)
+
     # The end.
 
     def shutdown(self) -> None:
@@ -387,6 +402,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def _forget(self) -> None:
         self.connections.discard(self)
+        slow_connections.discard(self)
         self._unset_keepalive_if_required()
         self._settings.deadlines.clear(self)
         self._settings.registry.http.discard(self)
