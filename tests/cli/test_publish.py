@@ -5,6 +5,8 @@ What must not live here: a daemon (tests/process/test_doors.py), what publishing
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import io
 import os
 import signal
@@ -16,15 +18,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.cli.asked import run, words
 from tests.hub.processes import Room
 from tests.support.patience import PATIENCE
+from tests.support.redis_server import RedisServer
 from tidegate import App
 from tidegate.bus.bus import Bus
+from tidegate.bus.declaration import declare
 from tidegate.channels import Channel
 from tidegate.cli import publish
+from tidegate.ipc import control_protocol
+from tidegate.ipc.control_protocol import Answer, BusPlace
 
 HISTORY = {"h:": Channel(history=100)}
 
@@ -127,11 +134,13 @@ def test_where_nobody_listens(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert run("publish", "h:1", "x", "--control", f"{tmp_path}/control.sock") == 5
     said = words(capsys)[1]
     assert said.startswith(f"tidegate publish: no bus listens on {tmp_path}/control.hub (no such file or directory): ")
-    assert "a daemon whose application declares no channels, or has them on another bus, does not listen" in said
+    assert said.endswith("name the daemon's socket, with --control PATH or TIDEGATE_CONTROL, or --bus URL\n")
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(f"{tmp_path}/control.hub")
         assert run("publish", "h:1", "x", "--bus", f"local://{tmp_path}/control.hub") == 5
-        assert "(connection refused): give the path of a daemon's socket" in words(capsys)[1]
+        said = words(capsys)[1]
+    assert "(connection refused): give the path of a daemon's socket" in said
+    assert "a daemon whose application declares no channels, or has them on another bus, does not listen" in said
 
 
 def test_a_hub_that_restarts_is_waited_for(room: Room, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,7 +195,7 @@ def test_an_engine_of_its_own_needs_the_application(
     assert run("publish", "h:1", "x", "--bus", "redis://somewhere") == 2
     assert words(capsys)[1] == (
         "tidegate publish: what is stored of channels on redis:// is declared by their application: give --application"
-        " MODULE:ATTRIBUTE as well\n"
+        " MODULE:ATTRIBUTE as well, or --control PATH of a daemon that has it in place of --bus\n"
     )
     assert run("publish", "h:1", "x", "--bus", "redis://somewhere", "--application", "nowhere_at_all:app") == 1
     assert "nowhere_at_all" in words(capsys)[1]
@@ -196,4 +205,79 @@ def test_an_engine_of_its_own_needs_the_application(
     module = types.ModuleType("declares")
     module.app = App(handler, channels=HISTORY)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "declares", module)
-    assert publish._channels(None, "declares:app") == HISTORY  # type: ignore[arg-type]
+    assert publish._channels("declares:app") == HISTORY
+
+
+# A daemon whose bus is not its hub: the supervisor says where it is, and what its application declares.
+
+
+@contextlib.contextmanager
+def supervisor(folder: Path, answer: Answer) -> Iterator[str]:
+    """The control socket of a daemon that gives one answer to one request."""
+
+    def serve() -> None:
+        client, _ = listener.accept()
+        with client:
+            assert control_protocol.read_request(client.recv(4096)) == control_protocol.Bus()
+            client.sendall(control_protocol.encode(answer))
+
+    path = str(folder / "control.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield path
+        thread.join()
+    os.unlink(path)
+
+
+def place(url: str, said: bytes | None) -> Answer:
+    return Answer(True, bus=BusPlace(url, msgspec.UNSET if said is None else msgspec.Raw(said)))
+
+
+def test_the_channels_of_a_daemon_on_another_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with RedisServer() as server:
+        for said, status in ((declare(HISTORY, 100), 0), (declare(HISTORY, 4), 2)):
+            with supervisor(tmp_path, place(server.url, said)) as control:
+                assert run("publish", "h:1", "hello", "--control", control) == status
+
+        async def stored() -> list[Any]:
+            async with Bus(server.url, channels=HISTORY) as bus:
+                return [message.data for message in await bus.history("h:1")]
+
+        assert asyncio.run(stored()) == ["hello"]
+    out, err = words(capsys)
+    assert out.strip().endswith(".1")
+    assert err == "tidegate publish: h:1: message of 5 bytes exceeds the bus's limit of 4 bytes\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "said"),
+    [
+        (
+            place("redis://127.0.0.1:1", None),
+            5,
+            "the bus is down: no worker has said yet which channels there are; try again",
+        ),
+        (place("redis://127.0.0.1:1", declare(None, 1)), 5, "the bus is down: the application declares no channels"),
+        (
+            place("local:///run/control.hub", declare(None, 1)),
+            5,
+            "the bus is down: the application declares no channels",
+        ),
+        (place("local:///run/control.hub", declare(HISTORY, 1)), 5, "no bus listens on "),
+        (
+            place("memory://", declare(HISTORY, 1)),
+            1,
+            "the daemon has --bus memory://: each of its workers has channels",
+        ),
+        (Answer(False, "there is no command 'bus'"), 1, "there is no command 'bus'"),
+    ],
+)
+def test_why_a_daemon_has_no_bus_to_publish_on(
+    answer: Answer, status: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with supervisor(tmp_path, answer) as control:
+        assert run("publish", "h:1", "x", "--control", control) == status
+    assert words(capsys)[1].startswith(f"tidegate publish: {said}")

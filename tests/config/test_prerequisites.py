@@ -109,6 +109,8 @@ def test_publishing_by_http_needs_a_control_socket(monkeypatch: pytest.MonkeyPat
         " --control PATH as well"
     )
     assert decide(msgspec.structs.replace(config, control="control.sock")).control == "control.sock"
+    elsewhere = msgspec.structs.replace(config, bus="nats://127.0.0.1/room")
+    assert decide(elsewhere) == elsewhere
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
     assert decide(config) == config
 

@@ -143,13 +143,17 @@ def test_what_proxies_and_tls_need(given: dict[str, Any], words: str) -> None:
         ({"admin": None}, "(--admin is none): give --admin HOST:PORT as well"),
         ({"control": None}, "(--control is none): give --control PATH as well"),
         ({"bus": "memory://"}, "(--bus is memory://): give --bus local:// as well"),
-        ({"bus": "redis://x:secret@y/1"}, "(--bus is redis://***@y/1): give --bus local:// as well"),
     ],
 )
 def test_what_publishing_by_http_needs(given: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Config(application="app:handler", publish_token="0123456789abcdef", **given)
     assert str(caught.value) == f"--publish-token '...' is not allowed {words}"
+
+
+def test_publishing_by_http_on_other_engines_needs_no_control_socket() -> None:
+    given = {"bus": "redis://x:secret@y/1", "control": None, "publish_token": "0123456789abcdef"}
+    assert Config(application="app:handler", **given).publish_token == "0123456789abcdef"
 
 
 def test_limits_of_channels() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,6 +87,19 @@ def test_nobody_waits_for_an_end_that_does_not_read(ends: tuple[socket.socket, s
     assert sent > 100
     with pytest.raises(BlockingIOError):
         ends[0].send(b"x" * 100_000, socket.MSG_DONTWAIT)
+
+
+def test_a_word_that_has_gone_off_in_part_spoils_no_other(ends: tuple[socket.socket, socket.socket]) -> None:
+    supervisor, admin = Pipe(ends[0], Report), Pipe(ends[1], Command)
+    long = Command(declares=msgspec.Raw(b'"' + b"x" * 60_000 + b'"'))
+    sent = 0
+    while supervisor.send(long):
+        sent += 1
+    assert supervisor._torn
+    words = admin.receive()
+    assert supervisor.send(Command(reopen=True))
+    assert supervisor.send(Command(drain=True))
+    assert words + admin.receive() == [*[long] * sent, Command(reopen=True), Command(drain=True)]
 
 
 def test_an_error_of_megabytes_is_shortened_and_not_lost(ends: tuple[socket.socket, socket.socket]) -> None:

@@ -6,6 +6,7 @@ What must not live here: what happens to members meanwhile (test_bus.py), the do
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -13,13 +14,17 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from websockets.asyncio.client import connect
 
+from tests.process.test_bus import reload, upgrade
 from tests.support.harness import APPLICATIONS, ECHO, Daemon, wait_until
+from tests.support.nats_server import nats_server
 from tests.support.patience import PATIENCE
+from tests.support.redis_server import RedisServer
 from tidegate.bus.bus import Bus
 from tidegate.channels import Channel, Position
 
@@ -109,22 +114,28 @@ async def test_what_handlers_publish_in_their_last_moments_is_not_lost(tmp_path:
 TOKEN = "0123456789abcdef"
 
 
+def shell(control: str, message: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tidegate", "publish", "h:1", message, "--control", control]
+    command += ["--wait", f"{PATIENCE}"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+def http(daemon: Daemon, message: str) -> None:
+    data = json.dumps({"channel": "h:1", "data": message}).encode()
+    request = urllib.request.Request(f"http://{daemon.admin}/publish", data, {"Authorization": f"Bearer {TOKEN}"})
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+        assert Position.parse(json.load(answer)["position"]).offset
+
+
 @pytest.mark.slow
 async def test_messages_from_a_shell_and_by_http_reach_members_whatever_restarts(tmp_path: Path) -> None:
     options = ("--control", str(tmp_path / "control.sock"), "--bus-message-limit", "2MiB")
     environment = {"TIDEGATE_PUBLISH_TOKEN": TOKEN}
 
-    def shell(daemon: Daemon, message: str) -> None:
-        command = [sys.executable, "-m", "tidegate", "publish", "h:1", message, *options[:2], "--wait", f"{PATIENCE}"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    def by_shell(daemon: Daemon, message: str) -> None:
+        done = shell(options[1], message)
         assert (done.returncode, done.stderr) == (0, "")
         assert Position.parse(done.stdout.strip()).offset
-
-    def http(daemon: Daemon, message: str) -> None:
-        data = json.dumps({"channel": "h:1", "data": message}).encode()
-        request = urllib.request.Request(f"http://{daemon.admin}/publish", data, {"Authorization": f"Bearer {TOKEN}"})
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            assert Position.parse(json.load(answer)["position"]).offset
 
     def kill_hub(daemon: Daemon) -> None:
         daemon.signal(signal.SIGKILL, next(pid for pid, title in daemon.titles().items() if title == "tidegate: hub"))
@@ -135,9 +146,9 @@ async def test_messages_from_a_shell_and_by_http_reach_members_whatever_restarts
         async with connect(f"{daemon.uri}join", compression=None, max_size=None) as client:
             assert await client.recv() == "joined"
             for number in range(3):
-                for door in (shell, http):
+                for name, door in (("shell", by_shell), ("http", http)):
                     await asyncio.to_thread(kill_hub, daemon)
-                    await asyncio.to_thread(door, daemon, f"{door.__name__} {number}")
+                    await asyncio.to_thread(door, daemon, f"{name} {number}")
             await asyncio.to_thread(http, daemon, "x" * (2**21 - 100))
             async with asyncio.timeout(PATIENCE):
                 got = [await client.recv() for _ in range(7)]
@@ -145,6 +156,97 @@ async def test_messages_from_a_shell_and_by_http_reach_members_whatever_restarts
         assert len(got[6]) == 2**21 - 100
         assert TOKEN not in daemon.log
         assert await asyncio.to_thread(daemon.stop) == 0
+
+
+DECLARES = """
+import os
+from pathlib import Path
+import tidegate
+
+async def handler(websocket): ...
+
+history = int(Path(os.environ["HISTORY"]).read_text())
+app = tidegate.App(handler, channels={"h:": tidegate.Channel(history=history)} if history else None)
+"""
+
+
+@contextlib.contextmanager
+def redis(folder: Path) -> Iterator[str]:
+    with RedisServer(f"requirepass {TOKEN}") as server:
+        yield f"redis://:{TOKEN}@127.0.0.1:{server.port}"
+
+
+@contextlib.contextmanager
+def nats(folder: Path) -> Iterator[str]:
+    with nats_server(folder / "nats") as server:
+        yield f"{server.url}/room"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [redis, nats])
+def test_both_doors_store_on_other_engines_as_the_application_declares(
+    engine: Callable[[Path], contextlib.AbstractContextManager[str]], tmp_path: Path
+) -> None:
+    """Also after reloads that change it, or that fail, an upgrade, and another admin process."""
+    control, file = str(tmp_path / "control.sock"), tmp_path / "history"
+    published: list[str] = []
+
+    def both(daemon: Daemon) -> None:
+        """Publish from a shell, and by HTTP."""
+        published.extend(str(len(published) + number) for number in (0, 1))
+        done = shell(control, published[-2])
+        assert (done.returncode, done.stderr) == (0, "")
+        http(daemon, published[-1])
+
+    def check(history: int) -> None:
+        async def stored() -> list[str | bytes]:
+            async with Bus(url, channels={"h:": Channel(history=history)}) as bus:
+                return [message.data for message in await bus.history("h:1")][::-1]
+
+        assert asyncio.run(stored()) == published[-history:]
+
+    file.write_text("2")
+    with engine(tmp_path) as url:
+        environment = {"TIDEGATE_PUBLISH_TOKEN": TOKEN, "TIDEGATE_BUS": url, "HISTORY": str(file)}
+        options = ("--control", control, "--settle", "0.1")
+        with Daemon(DECLARES, *options, target="application:app", workers=2, env=environment) as daemon:
+            both(daemon)
+            both(daemon)
+            check(2)
+            file.write_text("3")
+            reload(daemon)
+            both(daemon)
+            both(daemon)
+            check(3)
+            file.write_text("no number")
+            daemon.signal(signal.SIGHUP)
+            wait_until(lambda: "reload: failed" in daemon.log, "the end of it")
+            both(daemon)
+            check(3)
+            file.write_text("3")
+            upgrade(daemon)
+            both(daemon)
+            admin = next(pid for pid, title in daemon.titles().items() if title == "tidegate: admin")
+            daemon.signal(signal.SIGKILL, admin)
+            wait_until(lambda: daemon.log.count(f"admin (pid {admin}) was killed"), "its end")
+            daemon.wait_ready()
+            both(daemon)
+            check(3)
+            file.write_text("0")
+            reload(daemon)
+            done = shell(control, "x")
+            assert (done.returncode, done.stderr) == (
+                5,
+                "tidegate publish: the bus is down: the application declares no channels\n",
+            )
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                http(daemon, "x")
+            assert caught.value.code == 503
+            assert b"the application declares no channels" in caught.value.read()
+            caught.value.close()
+            check(3)
+            assert daemon.stop() == 0
+            assert TOKEN not in daemon.log
 
 
 @pytest.mark.slow

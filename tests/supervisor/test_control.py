@@ -25,6 +25,7 @@ from tidegate.ipc.control_protocol import Request
 from tidegate.ipc.pipe import StopMode
 from tidegate.supervisor import control as module
 from tidegate.supervisor.control import Control
+from tidegate.supervisor.declarations import Declarations
 from tidegate.supervisor.event_loop import EventLoop
 from tidegate.supervisor.operations import Operations
 from tidegate.supervisor.sockets.addresses import AddressError
@@ -62,6 +63,8 @@ class Stage:
         self.path = path
         self.control = Control(self, self.operations, self.stop, self.describe)  # type: ignore[arg-type]
         self.broken = False
+        self.bus: str | None = "redis://:secret@127.0.0.1/1"
+        self.declarations = Declarations(list)
         self._sockets: list[socket.socket] = []
 
     def describe(self, snapshot: Any, now: float) -> object:
@@ -313,6 +316,7 @@ EXAMPLES: dict[type[Request], Request] = {
     control_protocol.Drain: control_protocol.Drain(),
     control_protocol.Stop: control_protocol.Stop("close"),
     control_protocol.Upgrade: control_protocol.Upgrade(),
+    control_protocol.Bus: control_protocol.Bus(),
 }
 
 
@@ -512,3 +516,17 @@ def test_without_descriptors_it_waits(stage: Stage, monkeypatch: pytest.MonkeyPa
         for hole in holes:
             os.close(hole)
     assert stage.received(client)[0]["done"] is True
+
+
+# Where the bus is.
+
+
+def test_who_wants_to_publish_is_told_where_and_by_what(stage: Stage) -> None:
+    request = control_protocol.encode(control_protocol.Bus())
+    assert stage.ask(request) == [{"done": True, "bus": {"url": "redis://:secret@127.0.0.1/1"}}]
+    stage.declarations.current = msgspec.Raw(b'{"channels":{"h:":{}}}')
+    (answer,) = stage.ask(request)
+    assert answer["bus"]["declares"] == {"channels": {"h:": {}}}
+    stage.bus = None
+    (answer,) = stage.ask(request)
+    assert answer == {"done": False, "text": "the daemon has no socket for other processes: restart it"}

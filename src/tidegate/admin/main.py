@@ -15,6 +15,7 @@ import socket
 from collections.abc import Collection
 from functools import partial
 
+import msgspec
 import uvloop
 from setproctitle import setproctitle
 
@@ -23,6 +24,7 @@ from .._core.scoreboard import Scoreboard
 from ..asyncio.options import ProcessPolicy
 from ..asyncio.request_body import BodyConnection
 from ..asyncio.server import Server, handshakes_done, serve
+from ..bus.outside import Connection
 from ..config.schema import AdminAccess
 from ..ipc.pipe import Command, Pipe, Report
 from ..process import forks
@@ -118,13 +120,13 @@ async def _live(
         servers.append(await server)
     if pipe is not None:
         supervisor = Pipe(pipe, Command)
-        loop.add_reader(pipe, _on_supervisor, supervisor, stopping)
+        loop.add_reader(pipe, _on_supervisor, supervisor, stopping, publisher.connection)
         _send_ready(supervisor)
     await stopping.wait()
     if pipe is not None:
         loop.remove_reader(pipe)
     await _close(servers, feed)
-    await publisher.close()
+    await publisher.connection.close()
 
 
 async def _close(servers: list[Server], feed: Feed) -> None:
@@ -156,10 +158,12 @@ def _send_ready(supervisor: Pipe[Command]) -> None:
     asyncio.get_running_loop().call_later(TICK, _send_ready, supervisor)
 
 
-def _on_supervisor(supervisor: Pipe[Command], stopping: asyncio.Event) -> None:
-    """Reopen the log on command, and end with the supervisor. To stop, the supervisor sends SIGTERM."""
-
-    if any(command.reopen for command in supervisor.receive()):
-        logs.reopen()
+def _on_supervisor(supervisor: Pipe[Command], stopping: asyncio.Event, connection: Connection) -> None:
+    """Do what it says, and end with the supervisor. To stop, the supervisor sends SIGTERM."""
+    for command in supervisor.receive():
+        if command.reopen:
+            logs.reopen()
+        if command.declares is not msgspec.UNSET:
+            connection.declare(command.declares)
     if supervisor.ended:
         stopping.set()

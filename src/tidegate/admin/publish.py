@@ -3,14 +3,13 @@
     {"channel": "chat:7", "data": {"text": "hello"}, "key": "k1"}      one message, as JSON; or a list of them
     POST /publish?channel=chat:7&key=k1                                one message: the body, as it is
 
-The bus is that of the daemon: this process connects to the hub as any other process does, when it is needed. What must
-not live here: paths (routes.py), who may ask (authorization.py), what publishing is (bus/).
+The bus is that of the daemon, to which this process connects as any other process does. What must not live here: paths
+(routes.py), who may ask (authorization.py), what publishing is, and by what it goes (bus/).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -19,7 +18,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from ..asyncio.request_body import BodyError
-from ..bus.outside import connect
+from ..bus.outside import Connection
 from ..channels import MESSAGE_LIMIT
 from ..exceptions import BusBusy, BusDown, BusError, InvalidChannel, MessageTooBig
 
@@ -103,12 +102,13 @@ class Publisher:
 
     Parameters:
         url: of the bus; None: the daemon has no socket for other processes.
+
+    Attributes:
+        connection: to the bus, which is to be told what the application declares.
     """
 
     def __init__(self, url: str | None) -> None:
-        self._url = url
-        self._bus: Bus | None = None
-        self._connecting = asyncio.Lock()
+        self.connection = Connection(url, BUS_SECONDS)
         self._requests = 0
 
     async def answer(self, connection: BodyConnection, request: Request) -> Answered:
@@ -129,16 +129,9 @@ class Publisher:
         finally:
             self._requests -= 1
 
-    async def close(self) -> None:
-        """Disconnect from the bus."""
-        if self._bus is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await self._bus.close()
-
     async def _publish(self, contents: Sequence[Content], alone: bool) -> Answered:
         try:
-            bus = await self._connected()
+            bus = await self.connection.bus()
         except BusError as error:
             return _failure(HTTPStatus.SERVICE_UNAVAILABLE, str(error), getattr(error, "retry_after", 1.0))
         results = await asyncio.gather(*(_publish(bus, *content) for content in contents))
@@ -147,20 +140,6 @@ class Publisher:
         status = HTTPStatus.OK if failure is None or published else HTTPStatus(failure.status)
         retry = 1.0 if status is HTTPStatus.SERVICE_UNAVAILABLE else None
         return status, msgspec.json.encode(results[0] if alone else results) + b"\n", retry
-
-    async def _connected(self) -> Bus:
-        """Return the bus, which is connected to when it is first needed and then stays."""
-        if self._url is None:
-            raise BusDown("the daemon has no socket for other processes: start it with --control PATH")
-        if self._bus is not None:
-            return self._bus
-        try:
-            async with asyncio.timeout(BUS_SECONDS + 1.0), self._connecting:
-                if self._bus is None:
-                    self._bus = await connect(self._url, None, BUS_SECONDS)
-                return self._bus
-        except TimeoutError:
-            raise BusDown("it does not answer") from None
 
 
 async def _publish(bus: Bus, channel: str, message: str | bytes, json: bool, key: str | None) -> Published | Failed:

@@ -27,6 +27,7 @@
     redis_scripts    what runs within the server
     redis_messages   messages and channels as Redis has them
     redis_presence   who is where, as Redis has it
+    declaration  what an application declares, in words for other processes
     outside      a bus in a process that is none of its workers
     watch        whether messages come over a link, and when a lost one is tried again
     memory       memory://, within one process

@@ -6,26 +6,27 @@ What must not live here: what publishing is (bus/bus.py), where a daemon's socke
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import unquote
 
 import click
+import msgspec
 
 from ..bus.connect import check_url
-from ..bus.outside import connect, url_of
+from ..bus.declaration import read
+from ..bus.outside import connect, disconnect, knows_channels, url_of
 from ..bus.policies import check_key, check_name
 from ..channels import MESSAGE_LIMIT
 from ..config.types import APPLICATION, SECONDS, Kind
 from ..exceptions import BusDown, BusError, InvalidChannel, MessageTooBig
-from ..ipc.control_protocol import hub_path
+from ..ipc import control_protocol
 from ..ipc.exit_status import DONE, FAILED, INTERRUPTED, NOT_RUNNING, TIMED_OUT
 from . import CONTEXT, Command, Value, note
-from .control import ControlError, control_option, path_of
+from .control import ControlClient, ControlError, control_option, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,10 +66,9 @@ def _publish(
     try:
         check_name(channel)
         check_key(key)
-        url = _url(ctx, bus, application)
-        channels = _channels(ctx, application) if application is not None else None
+        place = _place(ctx, bus, application)
         options: dict[str, Any] = {"key": key, "json": json}
-        position = asyncio.run(_deliver(url, channels, channel, _content(ctx, message, binary), wait, options))
+        position = asyncio.run(_deliver(place, channel, _content(ctx, message, binary), wait, options))
     except ControlError as error:
         note(ctx, str(error))
         return error.status
@@ -101,7 +101,7 @@ def _content(ctx: click.Context, message: str, binary: bool) -> str | bytes:
         raise click.UsageError("the message isn't text in UTF-8: give --binary", ctx) from None
 
 
-def _channels(ctx: click.Context, application: str) -> Mapping[str, Channel] | None:
+def _channels(application: str) -> Mapping[str, Channel] | None:
     """Return the policies of an application's channels."""
     from ..worker.loader import LoadError, load
 
@@ -114,14 +114,60 @@ def _channels(ctx: click.Context, application: str) -> Mapping[str, Channel] | N
 # Where.
 
 
-def _url(ctx: click.Context, given: str | None, application: str | None) -> str:
-    """Return the URL of the bus; check, for a daemon's, that its hub listens."""
-    if given is None:
-        control = path_of(ctx)
-        path = hub_path(control)
-        _check(path, f"name the daemon's socket, with --control PATH or TIDEGATE_CONTROL, or --bus URL; {_SILENT}")
-        return url_of(path)
+class _Place(NamedTuple):
+    """A bus.
 
+    Attributes:
+        url: where it is.
+        channels: what its application declares, unless its engine knows that.
+        message_limit: bytes of a message.
+    """
+
+    url: str
+    channels: Mapping[str, Channel] | None = None
+    message_limit: int = MESSAGE_LIMIT
+
+
+def _place(ctx: click.Context, url: str | None, application: str | None) -> _Place:
+    """Return the bus that the options name."""
+    place = _place_of_daemon(path_of(ctx)) if url is None else _place_of_url(url, application is not None)
+    return place if application is None else place._replace(channels=_channels(application))
+
+
+def _place_of_daemon(control: str) -> _Place:
+    """Return the bus of a daemon: of its hub, if that listens, else as its supervisor says."""
+    path = control_protocol.hub_path(control)
+    try:
+        _check(path, "name the daemon's socket, with --control PATH or TIDEGATE_CONTROL, or --bus URL")
+    except ControlError as error:
+        absent = error
+    else:
+        return _Place(url_of(path))
+
+    try:
+        client = ControlClient(control, control_protocol.Bus())
+    except ControlError:
+        raise absent from None
+    with client:
+        (*_, answer) = client.answers()
+    if answer.bus is msgspec.UNSET:
+        raise ControlError(FAILED, answer.text)
+    url, said = answer.bus.url, answer.bus.declares
+    if url.startswith("memory:"):
+        raise ControlError(FAILED, f"the daemon has --bus {url}: each of its workers has channels of its own")
+    if said is msgspec.UNSET:
+        raise BusDown("no worker has said yet which channels there are; try again")
+    try:
+        declared = read(said)
+    except BusError as error:
+        raise BusDown(str(error)) from None
+    if knows_channels(url):
+        raise absent
+    return _Place(url, declared.channels, declared.message_limit)
+
+
+def _place_of_url(given: str, has_application: bool) -> _Place:
+    """Return the bus of a URL; check, for a daemon's, that its hub listens."""
     scheme, path = (parts := check_url(given)).scheme, parts.path
     if scheme == "memory":
         raise ValueError("memory:// is the bus of one process, which this command is not in")
@@ -129,12 +175,12 @@ def _url(ctx: click.Context, given: str | None, application: str | None) -> str:
         if not path:
             raise ValueError("local:// is the bus of a daemon: give --control PATH, or its path in the URL")
         _check(unquote(path), f"give the path of a daemon's socket, such as /run/tidegate/control.hub; {_SILENT}")
-    elif application is None:
+    elif not has_application:
         raise ValueError(
             f"what is stored of channels on {scheme}:// is declared by their application: give --application"
-            " MODULE:ATTRIBUTE as well"
+            " MODULE:ATTRIBUTE as well, or --control PATH of a daemon that has it in place of --bus"
         )
-    return given
+    return _Place(given)
 
 
 _SILENT: Final = "a daemon whose application declares no channels, or has them on another bus, does not listen"
@@ -159,22 +205,15 @@ def _check(path: str, advice: str) -> None:
 
 
 async def _deliver(
-    url: str,
-    channels: Mapping[str, Channel] | None,
-    channel: str,
-    message: str | bytes,
-    wait: float,
-    options: dict[str, Any],
+    place: _Place, channel: str, message: str | bytes, wait: float, options: dict[str, Any]
 ) -> Position | None:
     """Connect, publish within so many seconds, and disconnect."""
     deadline = time.monotonic() + wait
-    bus = await connect(url, channels, wait)
+    bus = await connect(place.url, place.channels, wait, place.message_limit)
     try:
         return await bus.publish(channel, message, wait=max(1.0, deadline - time.monotonic()), **options)
     finally:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1.0):
-                await bus.close()
+        await disconnect(bus)
 
 
 TEXT = Kind("TEXT", "a text, or - for standard input", str)
@@ -201,12 +240,12 @@ command = Command(
             help="Time to wait for the bus.  [default: 5]",
         ),
         control_option(),
-        click.Option(["--bus"], metavar="URL", help="Another bus than that of the daemon, as in a daemon's --bus."),
+        click.Option(["--bus"], metavar="URL", help="The bus, as in a daemon's --bus, where there is no daemon."),
         click.Option(
             ["--application"],
             type=Value(APPLICATION),
             metavar=APPLICATION.metavar,
-            help="Application that declares the channels, which says what is stored; for a --bus that is not local.",
+            help="Application that declares the channels, hence what is stored; for a --bus that is not local.",
         ),
     ],
     help=f"{_publish.__doc__}\n\n{STATUSES}",

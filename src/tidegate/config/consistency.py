@@ -49,8 +49,8 @@ def _check_admin(config: Any, settings: Mapping[str, Setting]) -> None:
         return
     for name, met, wanted in (
         ("admin", config.admin is not None, "HOST:PORT"),
-        ("control", config.control is not None, "PATH"),
-        ("bus", config.bus.startswith("local:"), "local://"),
+        ("bus", not config.bus.startswith("memory:"), "local://"),  # each worker has a bus of its own
+        ("control", config.control is not None or not config.bus.startswith("local:"), "PATH"),
     ):
         if not met:
             setting = settings[name]

@@ -87,7 +87,8 @@ def decide(config: Config) -> Config:
     Raises:
         ConfigError: something else that it asks for depends on the environment, and is not there.
     """
-    if config.publish_token is not None and config.control == "auto" and not runtime_directory(os.environ):
+    is_local = config.bus.startswith("local:")
+    if config.publish_token is not None and is_local and config.control == "auto" and not runtime_directory(os.environ):
         reason = "--control is auto, and RUNTIME_DIRECTORY is not set"
         raise ConfigError(settings()["publish_token"].flag, "...", "--control PATH as well", reason)
     if config.workers != "auto":

@@ -1,6 +1,6 @@
 """The words of the control socket: one request on a line of JSON, answered by lines of JSON, the last of which decides.
 
-    Status, Reload, Scale, Drain, Stop, Upgrade     requests: {"command":"scale","workers":4}
+    Status, Reload, Scale, Drain, Stop, Upgrade, Bus     requests: {"command":"scale","workers":4}
     Answer                                          {"text":"generation 2 boots"}, then {"done":true,"text":"..."}
     socket_path                                     where the socket is
 
@@ -21,6 +21,8 @@ from ..text import nearest
 
 __all__ = [
     "Answer",
+    "Bus",
+    "BusPlace",
     "Drain",
     "Reload",
     "Request",
@@ -75,7 +77,23 @@ class Upgrade(_Request, frozen=True, tag="upgrade"):
     """Replace the program in its process by the one that is installed now."""
 
 
-Request: TypeAlias = Status | Reload | Scale | Drain | Stop | Upgrade
+class Bus(_Request, frozen=True, tag="bus"):
+    """Get what it takes to publish on the daemon's bus: it is in the answer."""
+
+
+Request: TypeAlias = Status | Reload | Scale | Drain | Stop | Upgrade | Bus
+
+
+class BusPlace(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a daemon's bus is.
+
+    Attributes:
+        url: of the bus, with its password: who may ask is the daemon's user.
+        declares: what the application declares of channels (bus/declaration.py), once a worker has said it.
+    """
+
+    url: str
+    declares: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -86,12 +104,14 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
         text: what happens, or has happened, or why not.
         accepted: the request is understood, and its effect follows.
         status: the object that /status has, in answer to Status.
+        bus: where the bus is, in answer to Bus.
     """
 
     done: bool | None = None
     text: str = ""
     accepted: bool = False
     status: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    bus: BusPlace | msgspec.UnsetType = msgspec.UNSET
 
 
 class RequestError(ValueError):
@@ -104,7 +124,7 @@ def name_of(request: Request) -> str:
 
 
 _EXAMPLES: Final[dict[str, Request]] = {
-    name_of(request): request for request in (Status(), Reload(), Scale(4), Drain(), Stop(), Upgrade())
+    name_of(request): request for request in (Status(), Reload(), Scale(4), Drain(), Stop(), Upgrade(), Bus())
 }
 
 _decoder: Final[msgspec.json.Decoder[Request]] = msgspec.json.Decoder(Request)

@@ -61,6 +61,7 @@ class ChildState(msgspec.Struct, frozen=True, kw_only=True, rename=_CHILD):
     born: float
     ready_at: float | None
     link: bool = False
+    declares: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class SlotState(msgspec.Struct, frozen=True, kw_only=True):

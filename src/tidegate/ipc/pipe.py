@@ -47,12 +47,14 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
         error: why it ends, in full, if that is a failure.
         exit: the status with which the daemon should end, were this its only worker.
         link: whether it needs a link to the hub, now and after each end of the hub.
+        declares: what its application declares of channels (bus/declaration.py).
     """
 
     stage: Stage
     error: str | None = None
     exit: int | None = None
     link: bool = False
+    declares: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class Command(msgspec.Struct, frozen=True, omit_defaults=True, rename={"stop": "end", "drain": "rest"}):
@@ -70,6 +72,7 @@ class Command(msgspec.Struct, frozen=True, omit_defaults=True, rename={"stop": "
         generation: of the worker at that link.
         listen: the socket that comes along is where other processes connect to the hub from now on.
         reopen: reopen the log's file, which has been moved.
+        declares: what the application declares of channels, for who publishes besides the workers.
     """
 
     stop: StopMode = StopMode.NONE
@@ -83,6 +86,7 @@ class Command(msgspec.Struct, frozen=True, omit_defaults=True, rename={"stop": "
     generation: int = 0
     listen: bool = False
     reopen: bool = False
+    declares: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
@@ -108,6 +112,7 @@ class Pipe(Generic[Received]):
         self._decoder: msgspec.json.Decoder[Received] = msgspec.json.Decoder(receives)
         self.line = line
         self._descriptors: list[int] = []  # that have come, until `receive_sockets()` takes them
+        self._torn = False  # the last line has gone off in part
         self.ended = False  # the other end is closed
 
     def fileno(self) -> int:
@@ -118,16 +123,21 @@ class Pipe(Generic[Received]):
         if isinstance(word, Report) and word.error is not None:
             word = msgspec.structs.replace(word, error=shorten(word.error))
         line = msgspec.json.encode(word) + b"\n"
+        if self._torn:
+            line = b"\n" + line  # what has gone off must not be taken for its beginning
         try:
             if wait:
                 self._socket.sendall(line)
                 return True
             if sockets:
                 numbers = [sock.fileno() for sock in sockets]
-                return socket.send_fds(self._socket, [line], numbers, socket.MSG_DONTWAIT) == len(line)
-            return self._socket.send(line, socket.MSG_DONTWAIT) == len(line)
+                sent = socket.send_fds(self._socket, [line], numbers, socket.MSG_DONTWAIT)
+            else:
+                sent = self._socket.send(line, socket.MSG_DONTWAIT)
         except OSError:
             return False
+        self._torn = sent < len(line)
+        return not self._torn
 
     def receive(self) -> list[Received]:
         """Return the words that have come, perhaps none, and set `ended` after the last one there can be.

@@ -3,6 +3,7 @@
     supervisor       from binding to the exit status: signals, readiness, shutdown
     pool             slots and their children
     hub              the hub's slot, its journal, and its links to workers
+    declarations     what workers say that the application declares of channels
     worker_handle    a child as its parent sees it
     operations       reload, scale, recycle, drain: one at a time
     upgrade          the program replaced, in its process

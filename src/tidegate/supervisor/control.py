@@ -26,7 +26,7 @@ import msgspec
 
 from ..config.bind import Unix
 from ..ipc import control_protocol
-from ..ipc.control_protocol import Answer, Request, RequestError
+from ..ipc.control_protocol import Answer, BusPlace, Request, RequestError
 from ..ipc.handover_state import ListenerState
 from ..ipc.pipe import StopMode
 from ..process import peer
@@ -93,6 +93,7 @@ class Control:
         self._table: dict[type[Request], Callable[[Client, Any], None]] = {
             control_protocol.Status: self._send_status,
             control_protocol.Stop: self._stop,
+            control_protocol.Bus: self._send_bus,
             **dict.fromkeys(_OPERATIONS, self._operate),
         }
 
@@ -232,7 +233,7 @@ class Control:
             client.report(False, str(error))
             return
         logger.log(
-            logging.DEBUG if isinstance(request, control_protocol.Status) else logging.INFO,
+            logging.DEBUG if isinstance(request, control_protocol.Status | control_protocol.Bus) else logging.INFO,
             "control: %s asks for %s",
             client,
             control_protocol.encode(request).decode().strip(),
@@ -282,6 +283,13 @@ class Control:
         current = self._operations.current
         doing = f"{current} is under way" if current is not None else ""
         client.send(Answer(done=True, text=doing, status=msgspec.Raw(found)))
+
+    def _send_bus(self, client: Client, request: control_protocol.Bus) -> None:
+        url = self._pool.bus
+        if url is None:  # a release without one has bound the sockets
+            client.report(False, "the daemon has no socket for other processes: restart it")
+        else:
+            client.send(Answer(done=True, bus=BusPlace(url, self._pool.declarations.current)))
 
 
 class Client:

@@ -33,6 +33,7 @@ from ..ipc.exit_status import DUMP_GRACE, HELPER_GRACE, LAST_WORDS, NOT_BOUND, N
 from ..ipc.handover_state import HandoverState, SlotState
 from ..ipc.pipe import Command, Report, StopMode
 from ..process.working_directory import WorkingDirectory
+from .declarations import Declarations
 from .event_loop import EventLoop
 from .hub import Hub
 from .signals import Signals
@@ -83,6 +84,7 @@ class WorkerPool:
         retired: slots that are being removed, until no connection waits in their queues.
         admin: the slot of the admin process, which is filled if there is an admin address.
         hub: the hub, which there is once a worker has asked for it.
+        declarations: what workers have said of the application's channels.
         listeners: the addresses that workers accept from.
         admin_sockets: those of the admin process.
         scoreboard: where its processes count; there is none before `create_scoreboard()` or `restore()`.
@@ -117,6 +119,7 @@ class WorkerPool:
         self.retired: list[Slot] = []
         self.admin = Slot(0, self.generation, Role.ADMIN)
         self.hub = Hub(self.generation, self.fill, self.working, store)
+        self.declarations = Declarations(self.working)
         self.listeners = Listeners()
         self.admin_sockets: list[socket.socket] = []
         self.foreign: dict[int, int | None] = {}
@@ -135,6 +138,11 @@ class WorkerPool:
     def config(self) -> Config:
         """The settings of the present generation."""
         return self.generation.config
+
+    @property
+    def bus(self) -> str | None:
+        """The URL of the bus for processes that are no workers; None if they cannot connect to it."""
+        return self.hub.url if self.config.bus.startswith("local:") else self.config.bus
 
     @property
     def ready(self) -> int:
@@ -298,7 +306,7 @@ class WorkerPool:
         if slot.role is Role.ADMIN:
             sockets = self.admin_sockets
             before = [other.pid for other in slot.children]
-            access, bus = self.config.admin_access, self.hub.url
+            access, bus = self.config.admin_access, self.bus
             life = partial(self._admin_main, self.scoreboard, sockets, pipe, access, before, bus)
         elif slot.role is Role.HUB:
             assert self.hub.journal is not None
@@ -382,6 +390,7 @@ class WorkerPool:
             # Its pipe has ended; the process must end as well.
             handle.timers.append(self.loop.call_later(LAST_WORDS, partial(handle.kill, signal.SIGKILL)))
         self.hub.tend(self.config)
+        self.declarations.tend(self.admin.current)
         self._on_change()
 
     def _on_booted(self, handle: Handle) -> None:

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
+import msgspec
+
 from .._core.parent import end_with_parent
 from ..config.schema import AdminAccess, Config
 from ..ipc.exit_status import LAST_WORDS
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["AdminMain", "Backoff", "Child", "Generation", "Handle", "HubMain", "Role", "Slot", "WorkerMain"]
 
 _STAGES: Final[tuple[Stage, ...]] = ("starting", "booted", "ready", "draining", "gone")
+_UNSAID: Final[msgspec.Raw | msgspec.UnsetType] = msgspec.UNSET
 
 
 class Role(Enum):
@@ -126,6 +129,8 @@ class Handle:
         timers: what is done about it if it has not ended by then.
         wants_link: whether it has asked for a link to the hub.
         is_linked: whether it was given one to the present hub.
+        declares: what a worker has said that its application declares of channels.
+        told: what of that an admin process was told.
     """
 
     def __init__(self, slot: Slot, generation: Generation, row: int | None) -> None:
@@ -147,6 +152,7 @@ class Handle:
         self.cpu_seconds = 0.0
         self.timers: list[Timer] = []
         self.wants_link = self.is_linked = False
+        self.declares = self.told = _UNSAID
         self.born = time.monotonic()
         self.ready_at: float | None = None
 
@@ -202,6 +208,7 @@ class Handle:
             born=self.born,
             ready_at=self.ready_at,
             link=self.wants_link,
+            declares=self.declares,
         )
 
     @classmethod
@@ -211,6 +218,7 @@ class Handle:
         handle.pid, handle.stage, handle.stop_mode, handle.why = state.pid, state.stage, state.stop_mode, state.why
         handle.failure, handle.born, handle.ready_at = state.failure, state.born, state.ready_at
         handle.stopping_since, handle.wants_link = state.stopping_since, state.link
+        handle.declares = state.declares
         os.set_inheritable(state.pipe, False)
         handle.pipe = Pipe(socket.socket(fileno=state.pipe), Report, state.line)
         with contextlib.suppress(AttributeError, OSError):
@@ -247,6 +255,8 @@ class Handle:
                 self.failure = report
             if report.link:
                 self.wants_link, self.is_linked = True, False
+            if report.declares is not msgspec.UNSET:
+                self.declares = report.declares
             if _STAGES.index(report.stage) > _STAGES.index(self.stage):
                 self.stage = report.stage
                 if report.stage == "ready":

@@ -22,6 +22,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import uvloop
 from setproctitle import setproctitle
 
@@ -32,6 +33,7 @@ from ..asyncio.admission import Admission
 from ..asyncio.lifespan import LifespanFailed
 from ..asyncio.options import ProcessPolicy
 from ..asyncio.server import Server, serve, unix_serve
+from ..bus.declaration import declare
 from ..bus.links import Links, provide
 from ..config.schema import Config
 from ..ipc.exit_status import LAST_WORDS, NOT_BOUND, NOT_LOADED, STOPPED, UNEXPECTED
@@ -217,7 +219,7 @@ class Worker:
                 await self._serving.wait()
                 self._servers = [await self._serve(sock) for sock in self.sockets]
                 self._booting = False
-                self._report("ready")
+                self._report("ready", declares=declare(self.app.channels, self.config.bus_message_limit))
                 await self._wait()
                 drain = self._drain()
                 drain.stop_accepting()
@@ -346,8 +348,11 @@ class Worker:
 
     # Reports to the supervisor, and commands from it.
 
-    def _report(self, stage: Stage, error: str | None = None, exit: int | None = None) -> None:
-        self.supervisor.send(Report(stage, error, exit), wait=True)
+    def _report(
+        self, stage: Stage, error: str | None = None, exit: int | None = None, declares: bytes | None = None
+    ) -> None:
+        said = msgspec.UNSET if declares is None else msgspec.Raw(declares)
+        self.supervisor.send(Report(stage, error, exit, declares=said), wait=True)
 
     def _stop(self, mode: StopMode) -> None:
         self._stop_request.escalate(mode)
