@@ -56,6 +56,13 @@ def test_an_application_that_starts() -> None:
     assert log.count("\n") == 1
 
 
+def test_its_worker_publishes_nothing_and_needs_no_bus() -> None:
+    """Whatever the daemon would have: an upgrade begins with a check."""
+    options = ("--publish-token", "0123456789abcdef", "--bus", "redis://127.0.0.1:1", "--bus-required")
+    status, log = checked(ECHO, *options)
+    assert (status, log.count("\n")) == (0, 1), log
+
+
 def test_the_lifespan_is_entered_and_left_once() -> None:
     status, log = checked(lifespan("print('entered', flush=True)", "print('left', flush=True)"), workers=4)
     assert status == 0

@@ -101,7 +101,8 @@ def start(config: Config, *, takes_over: bool = False) -> int:
             if identity is not None:
                 privileges.drop(identity)
             end_with_parent(parent, math.ceil(config.boot_timeout + config.graceful_timeout + LAST_WORDS))
-            alone = msgspec.structs.replace(config, bus="memory://")  # there is no hub that it could be linked to
+            # There is no hub that it could be linked to, and no admin process that could publish.
+            alone = msgspec.structs.replace(config, bus="memory://", publish_token=None)
             return worker.run(alone, 0, [listener], scoreboard.row(row), theirs)
     theirs.close()
     listener.close()
