@@ -27,6 +27,8 @@ from tests.support.patience import PATIENCE
 from tidegate import connect
 from tidegate.admin.health import LIVE_SECONDS
 
+pytestmark = pytest.mark.slow  # processes and pages: CI runs them, and who works on these
+
 CHARTS = ("connections", "messages", "latency", "ends")
 TOKEN = "a/token+for~tests-0123=="
 

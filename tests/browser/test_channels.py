@@ -25,6 +25,8 @@ from tests.support.patience import PATIENCE
 from tidegate import Channel, Gap, Identity, Position, ServerConnection, channel_handler, serve
 from tidegate.bus.sharing import current
 
+pytestmark = pytest.mark.slow  # processes and pages: CI runs them, and who works on these
+
 PAGE = b"<!doctype html><title>channels</title>"
 
 # Opens a client; what it tells is in `log`, and `until` waits for something in it.

@@ -24,6 +24,8 @@ from tests.support.harness import wait_until
 from tests.support.patience import PATIENCE
 from tidegate.config.schema import settings
 
+pytestmark = pytest.mark.slow  # processes and pages: CI runs them, and who works on these
+
 STAYING = 10
 
 

@@ -21,6 +21,8 @@ from tests.support.harness import ROOT, Daemon, wait_until
 from tests.support.patience import PATIENCE
 from tests.support.rawclient import RawClient
 
+pytestmark = pytest.mark.slow  # processes and pages: CI runs them, and who works on these
+
 PAGE = (ROOT / "deploy" / "guides" / "troubleshooting.md").read_text(encoding="utf-8")
 PROSE = " ".join(PAGE.split())
 

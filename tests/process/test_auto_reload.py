@@ -22,6 +22,8 @@ from websockets.exceptions import ConnectionClosed
 from tests.support.harness import ECHO, Daemon, require, wait_until
 from tests.support.patience import PATIENCE
 
+pytestmark = pytest.mark.slow  # processes and pages: CI runs them, and who works on these
+
 GREETING = """
     import {module} as greetings
     async def handler(websocket):

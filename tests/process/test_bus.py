@@ -353,9 +353,23 @@ async def test_a_signal_to_every_process_ends_the_hub_after_the_workers() -> Non
         assert [line for line in daemon.log.splitlines() if " WARNING " in line or " ERROR " in line] == []
 
 
-def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "letters.txt"
-    path.write_text("Dear Ada")
-    with Daemon(ROOM, "--bus", f"local://{path}", target="application:app") as daemon:
-        wait_until(lambda: f"{path} has something else in it" in daemon.log, "the complaint")
-    assert path.read_text() == "Dear Ada"
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [("letters.txt", "letters.txt has something else in it"), ("nowhere/journal", "No such file"), (".", "directory")],
+)
+def test_a_file_that_can_be_no_journal_ends_the_daemon_with_2(name: str, complaint: str, tmp_path: Path) -> None:
+    letters = tmp_path / "letters.txt"
+    letters.write_text("Dear Ada")
+    with Daemon(ROOM, "--bus", f"local://{tmp_path}/{name}", target="application:app", wait=False) as daemon:
+        assert daemon.wait() == 2
+        assert f"--bus local://{tmp_path}/{name} is not allowed" in daemon.log
+        assert complaint in daemon.log
+    assert letters.read_text() == "Dear Ada"
+
+
+def test_a_file_that_has_become_something_else_is_left_alone(tmp_path: Path) -> None:
+    letters = tmp_path / "letters.txt"
+    application = f"import pathlib; pathlib.Path({str(letters)!r}).write_text('Dear Ada')\n" + ROOM.read_text()
+    with Daemon(application, "--bus", f"local://{letters}", target="application:app", wait=False) as daemon:
+        wait_until(lambda: f"{letters} has something else in it" in daemon.log, "the complaint")
+    assert letters.read_text() == "Dear Ada"

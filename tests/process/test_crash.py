@@ -19,6 +19,8 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage
 from tests.support.harness import APPLICATIONS, ECHO, Daemon, Metrics, wait_until
 from tests.support.patience import PATIENCE
 
+pytestmark = pytest.mark.slow  # processes and pages: CI runs them, and who works on these
+
 
 class Callers:
     """Clients that connect at a steady rate, say a word, hear it, and leave; every other one stays."""

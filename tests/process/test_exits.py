@@ -18,6 +18,8 @@ from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, Inv
 from tests.support.harness import APPLICATIONS, Daemon, wait_until
 from tests.support.patience import PATIENCE
 
+pytestmark = pytest.mark.slow  # processes and pages: CI runs them, and who works on these
+
 RAISED = {
     "SystemExit": "sys.exit('DATABASE_URL is not set')",
     "KeyboardInterrupt": "raise KeyboardInterrupt('DATABASE_URL is not set')",

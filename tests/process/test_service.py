@@ -29,6 +29,8 @@ from tests.support.patience import PATIENCE
 from tests.support.rawclient import RawClient
 from tests.support.systemd import NotifySocket, activate
 
+pytestmark = pytest.mark.slow  # processes and pages: CI runs them, and who works on these
+
 NOBODY = pwd.getpwnam("nobody")
 
 

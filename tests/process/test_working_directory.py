@@ -19,6 +19,8 @@ from tests.support.harness import Daemon, wait_until
 from tests.support.patience import PATIENCE
 from tidegate.process.working_directory import WorkingDirectory, here
 
+pytestmark = pytest.mark.slow  # processes and pages: CI runs them, and who works on these
+
 RELEASE = "async def handler(websocket):\n    await websocket.send({!r})\n    async for _ in websocket: pass\n"
 
 

@@ -21,11 +21,13 @@ from .._core.journal import make_memory
 from ..config.bind import Unix
 from ..config.schema import Config
 from ..ipc.control_protocol import hub_path
+from ..ipc.exit_status import USAGE
 from ..ipc.handover_state import HandoverState
 from ..ipc.pipe import Command
 from .sockets import activation
 from .sockets.addresses import AddressError, reason_of
 from .sockets.listener import UnixListener
+from .system.daemon import ServiceError
 from .worker_handle import Generation, Handle, Role, Slot
 
 __all__ = ["Hub"]
@@ -72,13 +74,22 @@ class Hub:
         self._renewed = False  # the socket, and the hub has not been given the new one
         self._stored: int | None = None  # the journal of the daemon before this one, kept by the service manager
 
-    def open(self, control: str | None, user: int | None = None) -> None:
+    def open(self, config: Config, control: str | None, user: int | None = None) -> None:
         """Bind the socket for other processes, which can connect once there is a hub; as `user` later.
 
         Raises:
             AddressError: it cannot be bound.
+            ServiceError: the file of local:///PATH can be no journal.
         """
         self._stored = activation.stored()
+        path = _path(config)
+        if path:
+            try:
+                with contextlib.suppress(FileNotFoundError):  # it is made with the first hub
+                    os.close(_open_file(path, config.bus_memory, os.O_RDWR))
+                os.stat(os.path.dirname(path))
+            except OSError as error:
+                raise ServiceError(USAGE, f"--bus {config.bus} is not allowed: {error}") from None
         if control is None:
             return
         path = hub_path(os.path.abspath(control))
@@ -154,18 +165,11 @@ class Hub:
 
     def _open_journal(self, config: Config) -> int:
         """Return the descriptor of the journal's file, at the path of local:///PATH or in memory."""
-        path = unquote(config.bus.partition("://")[2])
-        if not path:
-            file = make_memory(config.bus_memory) if self._stored is None else self._stored
-            self._store(activation.JOURNAL, file)
-            return file
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        begin = os.pread(file, len(JOURNAL_BEGINS), 0)
-        # A journal whose first bytes are damaged has about its size still.
-        is_ours = not begin.strip(b"\0") or JOURNAL_BEGINS.startswith(begin)
-        if not is_ours and os.fstat(file).st_size < config.bus_memory // 2:
-            os.close(file)
-            raise OSError(f"{path} has something else in it, which would be lost: name another file in --bus local://")
+        path = _path(config)
+        if path:
+            return _open_file(path, config.bus_memory, os.O_RDWR | os.O_CREAT)
+        file = make_memory(config.bus_memory) if self._stored is None else self._stored
+        self._store(activation.JOURNAL, file)
         return file
 
     def mend(self, config: Config) -> None:
@@ -205,6 +209,24 @@ class Hub:
         if self.journal is not None:
             os.close(self.journal)
             self.journal = None
+
+
+def _path(config: Config) -> str:
+    """Return the path of the journal's file; empty: it is in memory."""
+    scheme, _, path = config.bus.partition("://")
+    return unquote(path) if scheme == "local" else ""
+
+
+def _open_file(path: str, size: int, flags: int) -> int:
+    """Open a journal of this size, and nothing else; OSError otherwise."""
+    file = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    begin = os.pread(file, len(JOURNAL_BEGINS), 0)
+    # A journal whose first bytes are damaged has about its size still.
+    is_ours = not begin.strip(b"\0") or JOURNAL_BEGINS.startswith(begin)
+    if not is_ours and os.fstat(file).st_size < size // 2:
+        os.close(file)
+        raise OSError(f"{path} has something else in it, which would be lost: name another file in --bus local://")
+    return file
 
 
 def _link(hub: Handle, worker: Handle) -> bool:

@@ -163,7 +163,7 @@ class Supervisor:
         listeners.bind(config.bind, len(self.pool.workers), user)
         self.pool.admin_sockets = bind_admin(config.admin, listeners.socket_addresses)
         self.control.open(control_protocol.socket_path(config.control, os.environ), user)
-        self.pool.hub.open(self.control.path, user)
+        self.pool.hub.open(config, self.control.path, user)
         self.service.bound(listeners, self.control, self.pool.hub)
         if config.admin is not None:
             self.multiproc_dir.make()
