@@ -179,7 +179,6 @@ cdef class Switch:
         cdef Py_ssize_t size
         with nogil:
             size = recv(link.fd, to, READ_BYTES, MSG_DONTWAIT)
-        self._touch(link)
         if size < 0:
             if errno not in (EAGAIN, EINTR):
                 link.end_by(errno)
@@ -189,6 +188,7 @@ cdef class Switch:
             self._handle(link, to, size)
         else:
             self._handle(link, link.rest, link.rest_size + size)
+        self._touch(link)  # after those that have messages for their members: publishers are told last
         return 0
 
     cdef int _handle(self, Link link, const uint8_t *data, uint64_t size) except -1:
