@@ -28,7 +28,6 @@ cdef class Link:
     cdef readonly Publisher publisher
     cdef readonly object ended
     cdef readonly uint64_t lost
-    cdef readonly uint64_t received
     cdef public bint greeted
     cdef bint dirty  # the switch will flush it at the end of the turn
     cdef bint waits  # for room in the socket

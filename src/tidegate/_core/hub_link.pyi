@@ -11,7 +11,6 @@ class Link:
     publisher: Publisher | None
     ended: str | None
     lost: int
-    received: int
     greeted: bool
     @property
     def waiting(self) -> int: ...

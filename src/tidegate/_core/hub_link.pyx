@@ -37,8 +37,8 @@ cdef enum:
 cdef class Link:
     """A link; a switch makes it. `fd` is its socket's descriptor, `ended` says why it is to end, None until then.
 
-    For the hub: `name`, `data`, whether it was `greeted`, and its `publisher`. `received` counts frames that came and
-    `lost` messages that were dropped because the other end did not read.
+    For the hub: `name`, `data`, whether it was `greeted`, and its `publisher`. `lost` counts messages that were
+    dropped because the other end did not read.
     """
 
     def __cinit__(self):

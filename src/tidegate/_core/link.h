@@ -17,6 +17,7 @@ enum {
     TG_LINK_STORED = 34,
     TG_LINK_REFUSED = 35,
     TG_LINK_LOST = 40,
+    TG_LINK_TROUBLE = 41,
 };
 
 /* Flags that native code knows. */

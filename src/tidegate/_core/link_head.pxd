@@ -11,6 +11,7 @@ cdef extern from "link.h" nogil:
         TG_LINK_STORED
         TG_LINK_REFUSED
         TG_LINK_LOST
+        TG_LINK_TROUBLE
         TG_LINK_IS_STORED
         TG_LINK_ECHO
         TG_LINK_KEYED

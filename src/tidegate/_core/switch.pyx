@@ -30,6 +30,7 @@ from tidegate._core.link_head cimport (
     TG_LINK_PAYLOAD,
     TG_LINK_PUBLISH,
     TG_LINK_REFUSED,
+    TG_LINK_TROUBLE,
     tg_link_head,
 )
 from tidegate._core.topic cimport Topic
@@ -63,7 +64,6 @@ cdef extern from "<sys/epoll.h>" nogil:
 
 cdef enum:
     EVENTS = 64
-    TROUBLE = 41
 
 
 @cython.final
@@ -202,7 +202,6 @@ cdef class Switch:
                 break
             if size - at - sizeof(head) < head.length:
                 break
-            link.received += 1
             if head.kind == TG_LINK_PUBLISH:
                 self._publish(link, &head, data + at + sizeof(head))
             else:
@@ -317,7 +316,7 @@ cdef class Switch:
         if link.fd < 0:
             return 0
         if link.ended:
-            link.send(TROUBLE, payload=link.ended.encode())
+            link.send(TG_LINK_TROUBLE, payload=link.ended.encode())
             link.flush()
         del self.links[link.fd]
         self.on_end(link)
