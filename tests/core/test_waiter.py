@@ -16,7 +16,9 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.core import cases_notebook
 from tests.core.recorder import Recorder, in_callback, text
+from tests.support import programs
 from tidegate.exceptions import ConnectionClosedError
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -85,6 +87,12 @@ async def test_tasks_that_are_written_in_python_go_on_soon() -> None:
     assert got == ["a"]
     channel.lose(well=True)
     await task
+
+
+def test_asyncio_may_have_futures_in_python() -> None:
+    """In a process of its own, where nest_asyncio has changed asyncio before tidegate is imported."""
+    done = programs.run(cases_notebook.messages_are_echoed)
+    assert (done.returncode, done.stdout) == (0, "echoed\n"), done.stderr[-2000:]
 
 
 async def test_in_its_own_context_the_reader_goes_on_soon() -> None:

@@ -6,7 +6,7 @@ done when the task is woken at once: its callback is taken from it and called, a
 live here: anything about frames or messages.
 """
 
-import asyncio
+import _asyncio
 
 cimport cython
 from cpython.ref cimport Py_INCREF
@@ -28,7 +28,7 @@ cdef extern from "waiter.h":
     object tg_remove_callback(object future, object callback)
 
 
-cdef object Future = asyncio.Future
+cdef object Future = _asyncio.Future  # nest_asyncio replaces that of asyncio
 tg_know_futures(Future)
 
 
