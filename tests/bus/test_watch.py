@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
 
+import pytest
+
+from tests.support.nats_server import nats_server
 from tests.support.patience import PATIENCE
+from tests.support.redis_server import RedisServer, Relay
+from tidegate._core.counters import Row, use
+from tidegate.bus import nats_link, redis_link
+from tidegate.bus.base import Broker
+from tidegate.bus.nats import NatsBroker
+from tidegate.bus.policies import Policies
+from tidegate.bus.redis import RedisBroker
 from tidegate.bus.watch import TICKS, Backoff, Watch, end
 
 SILENCE = 0.04
@@ -45,6 +59,28 @@ async def test_silence_is_probed_and_an_answer_ends_it() -> None:
     link.watch.stop()
 
 
+async def test_how_long_a_probe_takes_is_recorded_once_whatever_comes_before_it() -> None:
+    row = Row()
+    before = use(row)
+    try:
+        link = Link(answers=False)
+        link.watch.probed()  # nobody has asked for it
+        await link.next()
+        for _ in range(3 * TICKS):  # the messages of others keep the link
+            link.watch.heard()
+            await asyncio.sleep(SILENCE / TICKS)
+        assert not any(row.words("bus_probe"))
+        assert link.watch.is_probing
+        link.watch.probed()
+        link.watch.probed()
+        link.watch.stop()
+    finally:
+        use(before)
+    *buckets, ticks = row.words("bus_probe")
+    assert sum(buckets) == 1
+    assert ticks / 1e9 > 3 * SILENCE / 2
+
+
 async def test_a_probe_without_answer_is_a_lost_link_once() -> None:
     link = Link(answers=False)
     await link.next()
@@ -53,6 +89,47 @@ async def test_a_probe_without_answer_is_a_lost_link_once() -> None:
     assert link.reasons == ["nothing has come for 0.08 seconds, not even what this process published"]
     await asyncio.sleep(4 * SILENCE)
     assert (link.probes, len(link.reasons)) == (1, 1)
+
+
+@contextlib.contextmanager
+def redis(folder: Path) -> Iterator[int]:
+    with RedisServer() as server:
+        yield server.port
+
+
+@contextlib.contextmanager
+def nats(folder: Path) -> Iterator[int]:
+    with nats_server(folder) as server:
+        yield server.port
+
+
+@pytest.mark.parametrize(
+    ("engine", "link", "broker"), [(redis, redis_link, RedisBroker), (nats, nats_link, NatsBroker)]
+)
+async def test_engines_say_when_a_probe_has_come(
+    engine: Callable[[Path], contextlib.AbstractContextManager[int]],
+    link: ModuleType,
+    broker: Callable[[str, Policies], Broker],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(link, "SILENCE", 0.1)
+    row = Row()
+    before = use(row)
+    try:
+        with engine(tmp_path) as port:
+            async with Relay(port) as relay:
+                one = broker(f"{engine.__name__}://127.0.0.1:{relay.port}", Policies())
+                await one.start(lambda messages: None, lambda state: None)
+                relay.delay = 0.02
+                async with asyncio.timeout(PATIENCE):
+                    while sum(row.words("bus_probe")[:-1]) < 2:
+                        await asyncio.sleep(0.01)
+                await one.close()
+    finally:
+        use(before)
+    *buckets, ticks = row.words("bus_probe")
+    assert 0.02 < ticks / 1e9 / sum(buckets) < PATIENCE
 
 
 async def test_where_messages_come_nothing_is_probed() -> None:

@@ -38,6 +38,7 @@ PROMISED = {
     "tidegate_bus_lag_seconds": set(),
     "tidegate_bus_member_closes_total": {"reason"},
     "tidegate_bus_members": {"worker"},
+    "tidegate_bus_probe_seconds": set(),
     "tidegate_bus_publish_failures_total": {"reason"},
     "tidegate_bus_publish_seconds": set(),
     "tidegate_bus_published_total": {"worker"},

@@ -106,7 +106,8 @@ static const double TG_OPERATIONS[TG_OPERATION_BOUNDS] = {0.1, 0.5, 1, 2.5, 5, 1
     X(message_size_sent, TG_SIZES, TG_SIZE_BOUNDS, TG_BYTES)                                                           \
     X(bus_publish, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS) /* with history: until it is stored */                     \
     X(bus_lag, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS)                                                                \
-    X(bus_fanout, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS)
+    X(bus_fanout, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS)                                                             \
+    X(bus_probe, TG_DURATIONS, TG_BOUNDS, TG_NANOSECONDS)
 
 /* Gauges: X(name). What follows from here on does not outlive the worker. */
 #define TG_GAUGES(X)                                                                                                   \

@@ -43,6 +43,9 @@ QUEUE_BYTES: Final = 2**23
 
 NO_RESPONDERS: Final = 503
 
+PROBE: Final = b"probe"
+"""The last part of the subject of messages to oneself."""
+
 Take = Callable[[int, bytes, bytes | None], None]
 """Takes the number of a subscription, a payload and headers; synchronous, raises nothing."""
 
@@ -205,7 +208,10 @@ class NatsLink(Client):
         if sid != self._inbox_sid:
             self._take(sid, data, headers)
             return
-        future = self._waiting.pop(subject[len(self._words.inbox) :], None)
+        token = subject[len(self._words.inbox) :]
+        if token == PROBE and self._watch is not None:
+            self._watch.probed()
+        future = self._waiting.pop(token, None)
         if future is not None and not future.done():
             headers = headers or b""
             status = status_of(headers)
@@ -302,7 +308,7 @@ class NatsLink(Client):
 
     def _probe(self) -> None:
         """Send a message to oneself; that it comes is all there is to it."""
-        self.publish(f"{self._words.inbox}probe", b"")
+        self.publish(f"{self._words.inbox}{PROBE.decode()}", b"")
 
     async def confirm(self) -> None:
         """Return once the server has done all that it was sent before: a message to oneself has come.

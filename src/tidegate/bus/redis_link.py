@@ -227,6 +227,8 @@ class Link:
     def _receive(self, received: list[tuple[bytes, bytes]]) -> None:
         if self._watch is not None:
             self._watch.heard()
+            if self._watch.is_probing and any(wire == self._service for wire, _ in received):
+                self._watch.probed()
         elif not self._heard.done():
             self._heard.set_result(None)
         self._give(received)

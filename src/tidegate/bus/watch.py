@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 from typing import Final
+
+from .._core.counters import current
 
 __all__ = ["PROBE_CHANNEL", "SILENCE", "Backoff", "Watch", "end"]
 
@@ -53,6 +56,9 @@ class Watch:
             nothing, does not wait.
         lost: called once, with the reason, when nothing comes for two silences, the second of them with a probe.
         silence: seconds.
+
+    Attributes:
+        is_probing: whether a probe is on its way.
     """
 
     def __init__(self, probe: Callable[[], object], lost: Callable[[str], object], silence: float = SILENCE) -> None:
@@ -60,12 +66,21 @@ class Watch:
         self._tick_seconds = silence / TICKS
         self._silence = silence
         self._ticks = 0
+        self._sent_at = 0.0
+        self.is_probing = False
+        self._row = current()
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(self._tick_seconds, self._tick)
 
     def heard(self) -> None:
         """Take it that a message has come; what only answers a command is none."""
         self._ticks = 0
+
+    def probed(self) -> None:
+        """Take it that a probe has come, and record how long it took."""
+        if self.is_probing:
+            self.is_probing = False
+            self._row.observe("bus_probe", time.monotonic() - self._sent_at)
 
     def stop(self) -> None:
         """Watch no more."""
@@ -77,6 +92,8 @@ class Watch:
             self._lost(f"nothing has come for {2 * self._silence:g} seconds, not even what this process published")
             return
         if self._ticks == TICKS:
+            if not self.is_probing:
+                self.is_probing, self._sent_at = True, time.monotonic()
             self._probe()
         self._timer = self._loop.call_later(self._tick_seconds, self._tick)
 

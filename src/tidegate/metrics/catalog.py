@@ -251,6 +251,9 @@ CATALOG: tuple[Metric, ...] = (
     Metric("bus_fanout_seconds", "histogram",
            "Time in which a worker gives what has come at once to members, and does nothing else.", "bus_fanout",
            unit="seconds"),
+    Metric("bus_probe_seconds", "histogram",
+           "Time until a worker's own message came back, which it publishes on Redis and NATS when nothing has come for"
+           " 2 s.", "bus_probe", unit="seconds"),
     Metric("bus_queue_bytes", "gauge",
            "Bytes that wait to be taken: engine, of workers by the bus; link, of the hub by workers.",
            {("engine",): ("bus_queue_bytes", 0), ("link",): ("hub_queue_bytes", 0)}, labels=("queue",), unit="bytes"),
