@@ -57,6 +57,22 @@ def test_all_of_it() -> None:
     }
 
 
+def test_what_requests_have_in_common_is_there_once() -> None:
+    """Scopes live as long as their connections: names of headers, and lines that are always the same."""
+    one, other = (dict(scope(Origin=f"https://{n}.example")["headers"]) for n in "ab")
+    assert one == {**other, b"origin": b"https://a.example"}
+    assert [name for name, same in zip(one, other, strict=True) if name is not same] == []
+    fixed = {b"upgrade": b"websocket", b"connection": b"Upgrade", b"sec-websocket-version": b"13"}
+    assert one.items() >= fixed.items()
+    assert all(one[name] is other[name] for name in fixed)
+
+
+def test_a_line_is_read_however_it_is_written() -> None:
+    head = b"GET / HTTP/1.1\r\nHOST:x\r\nupgrade:\t WebSocket \r\nX-A: a:b\r\n\r\n"
+    found = websocket_scope(Told(), head, "", {}, {})["headers"]  # type: ignore[arg-type]
+    assert found == [(b"host", b"x"), (b"upgrade", b"WebSocket"), (b"x-a", b"a:b")]
+
+
 @pytest.mark.parametrize(
     ("target", "path", "query"),
     [

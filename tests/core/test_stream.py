@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 from collections.abc import Callable
@@ -447,6 +448,18 @@ async def test_addresses(kind: Kind, family: int) -> None:
         await settle()
         for name, address in expected.items():
             assert transport.get_extra_info(name) == address
+
+
+async def test_the_local_address_makes_no_socket_object(kind: Kind) -> None:
+    """Each ASGI connection asks for it, and would keep one."""
+
+    def made() -> int:
+        return sum(isinstance(each, socket.socket) for each in gc.get_objects())
+
+    async with connection(kind, family=socket.AF_INET) as (protocol, peer):
+        before = made()
+        assert protocol.transport.get_extra_info("sockname") == peer.sock.getpeername()
+        assert made() == before
 
 
 async def test_addresses_that_are_first_asked_for_after_the_end(kind: Kind) -> None:

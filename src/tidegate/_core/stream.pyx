@@ -113,7 +113,10 @@ cdef class Stream(WriteBuffer):
             return default if self.peername is None else self.peername
         if name == "sockname":
             if self.sockname is None:
-                self.sockname = name_of(&self.local) if self.descriptor < 0 else self._socket().getsockname()
+                if self.descriptor >= 0:
+                    tg_local_address(self.descriptor, &self.local)
+                unix = self.family == AF_UNIX and self.descriptor >= 0
+                self.sockname = self._socket().getsockname() if unix else name_of(&self.local)
             return default if self.sockname is None else self.sockname
         if name == "socket":
             return TransportSocket(self._socket()) if self.descriptor >= 0 or self.sock is not None else default

@@ -274,6 +274,7 @@ class AsgiConnection(ServerConnection):
         response = self._pending + lines + self._settings.last_lines
         self._pending = b""
         self._send_response(response, 101, "Switching Protocols", monotonic())
+        self._response = None  # an application has no way to ask for it
         self._open(parser.rest)
         self._decide()
 

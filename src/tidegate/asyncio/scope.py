@@ -21,6 +21,21 @@ Headers = list[tuple[bytes, bytes]]
 ASGI = {"version": "3.0", "spec_version": "2.5"}
 """Versions of ASGI, and of its specification of WebSocket."""
 
+# What most requests have is shared by the scopes of all connections, which live long.
+_NAMES = {
+    name: name
+    for name in (
+        *(b"accept", b"accept-encoding", b"accept-language", b"authorization", b"cache-control", b"cookie", b"host"),
+        *(b"origin", b"pragma", b"sec-websocket-extensions", b"sec-websocket-key", b"sec-websocket-protocol"),
+        *(b"user-agent", b"x-forwarded-for", b"x-forwarded-proto", b"x-real-ip"),
+    )
+}
+_FIXED = {
+    b"Upgrade: websocket": (b"upgrade", b"websocket"),
+    b"Connection: Upgrade": (b"connection", b"Upgrade"),
+    b"Sec-WebSocket-Version: 13": (b"sec-websocket-version", b"13"),
+}
+
 _SECURE = {"http": "ws", "https": "wss"}
 
 
@@ -51,7 +66,7 @@ def websocket_scope(
     """
     first, *lines = head[:-4].split(b"\r\n")
     target = first.split(b" ")[1]
-    headers = [(name.lower(), value.strip(b" \t")) for name, _, value in (line.partition(b":") for line in lines)]
+    headers = [_FIXED.get(line) or _header(line) for line in lines]
     if not target.startswith(b"/"):  # RFC 9112, 3.2.2
         parts = urlsplit(target)
         target = (parts.path or b"/") + (b"?" + parts.query if parts.query else b"")
@@ -75,6 +90,12 @@ def websocket_scope(
     }
 
 
+def _header(line: bytes) -> tuple[bytes, bytes]:
+    name, _, value = line.partition(b":")
+    name = name.lower()
+    return _NAMES.get(name, name), value.strip(b" \t")
+
+
 def told_scheme(header: str, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """Return the scheme that a trusted proxy tells.
 
@@ -94,7 +115,7 @@ def _scheme(connection: _Connection, headers: Headers) -> str:
 
 def _address(address: Any) -> tuple[str, int] | None:
     """Return an address of the Internet as ASGI has it; None for another."""
-    return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None
+    return address[:2] if isinstance(address, tuple) else None
 
 
 def _unix(path: Any) -> tuple[str, None] | None:
