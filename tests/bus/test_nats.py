@@ -20,6 +20,7 @@ from tests.bus.contract import POLICIES, Connect, Cuttable, Peer, payloads, peer
 from tests.bus.contract import LinkContract as EngineContract
 from tests.bus.engine_machine import check_engine
 from tests.bus.peers import cuttable_by
+from tests.support.nats_jwt import Operator
 from tests.support.nats_server import NatsServer, nats_server
 from tests.support.redis_server import Relay
 from tidegate.bus import nats, nats_streams
@@ -243,6 +244,36 @@ async def test_a_user_with_an_nkey(tmp_path: Path) -> None:
             await Peer(NatsBroker(server.url, Policies())).start()
         async with Bus(f"{server.url}?nkey={file}") as bus:
             await bus.publish("plain", "a")
+
+
+async def test_users_with_credentials_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rights that the guide names are enough; who has others, or is of another operator, is told."""
+    operator = Operator()
+    files = {
+        "guide": operator.account.credentials(
+            tmp_path / "guide", pub={"allow": ["tg.room.>", "$JS.API.>"]}, sub={"allow": ["tg.room.>"]}
+        ),
+        "few": operator.account.credentials(tmp_path / "few", pub={"allow": ["tg.room.>"]}),
+        "old": operator.account.credentials(tmp_path / "old", expires=1),
+        "other": Operator().account.credentials(tmp_path / "other"),
+    }
+    with nats_server(tmp_path / "nats", operator.settings) as server:
+
+        def bus(name: str) -> Bus:
+            return Bus(f"{server.url}/room?creds={files[name]}", channels={"h:": Channel(history=3)})
+
+        async with bus("guide") as one, bus("guide") as two, two.subscribe("h:1") as messages:
+            for number in range(5):
+                await one.publish("h:1", number)
+                assert (await anext(messages)).data == str(number)  # type: ignore[union-attr]
+            assert [message.data for message in await two.history("h:1")] == ["4", "3", "2"]
+            assert await one.members("h:1") == 1
+        for name in ("old", "other"):
+            with pytest.raises(BusError, match=r"NATS does not let this user in: .*Authorization Violation"):
+                await bus(name).start()
+        monkeypatch.setattr(nats_streams, "DEADLINE", 0.5)
+        with pytest.raises(BusDown, match=r'0\.5 seconds: permissions violation for publish to "\$js\.api\.'):
+            await bus("few").start()
 
 
 async def test_a_server_with_tls(tmp_path: Path) -> None:

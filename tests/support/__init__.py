@@ -8,6 +8,7 @@
     redis_server  Redis servers, sentinels, and a relay before one of them
     systemd       the service manager's side: a notify socket, sockets that are handed over
     nats_server   a nats-server of a test's own
+    nats_jwt      whom a nats-server in operator mode lets in
     programs      functions as programs: each runs in a process of its own
     coroutines    waiting in an event loop, exceptions as values
     patience      limits of time, in one place

@@ -285,8 +285,7 @@ class NatsBroker(Broker):
             async with asyncio.timeout(DEADLINE):
                 return await work
         except TimeoutError:
-            trouble = f": {link.trouble}" if link.trouble else ""
-            raise BusDown(f"NATS has not answered within {DEADLINE:g} seconds{trouble}") from None
+            raise link.silent(DEADLINE) from None
         except (NoResponders, StreamLost) as error:
             reason = str(error) or AWAY
             link.abort(reason)

@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple
 from nats import errors
 from nats.aio.client import Client
 
+from ..exceptions import BusDown
 from .nats_url import Settings
 from .nats_words import Words, status_of
 from .watch import SILENCE, Watch
@@ -176,6 +177,11 @@ class NatsLink(Client):
         """Wait until an aborted connection has let go of its socket and tasks."""
         if self._closing is not None:
             await asyncio.wait([self._closing])
+
+    def silent(self, seconds: float) -> BusDown:
+        """Return what it is that there was no answer for so long: the server drops what a user may not publish."""
+        trouble = f": {self.trouble}" if self.trouble else ""
+        return BusDown(f"NATS has not answered within {seconds:g} seconds{trouble}")
 
     def _stream_transport(self) -> asyncio.WriteTransport | None:
         writer = getattr(self._transport, "_io_writer", None)

@@ -31,7 +31,7 @@ from .nats_link import NatsLink, Reply
 from .nats_url import Settings
 from .nats_words import Words, find
 
-__all__ = ["DEADLINE", "Api", "Info", "Stored", "Stream", "StreamLost", "answer"]
+__all__ = ["DEADLINE", "Api", "Info", "Stored", "Stream", "StreamLost"]
 
 DEADLINE: Final = 5.0
 """Seconds for an answer."""
@@ -81,25 +81,24 @@ class Stored(NamedTuple):
     payload: bytes
 
 
-async def answer(future: asyncio.Future[Reply], deadline: float = DEADLINE) -> Reply:
-    """Return what a server answers.
-
-    Raises:
-        BusDown: nothing in time.
-        LinkEnded, NoResponders: as for `NatsLink.call`.
-    """
-    try:
-        async with asyncio.timeout(deadline):
-            return await future
-    except TimeoutError:
-        raise BusDown(f"NATS has not answered within {deadline:g} seconds") from None
-
-
 class Api:
     """Asks JetStream, on one link."""
 
     def __init__(self, link: NatsLink) -> None:
         self.link = link
+
+    async def answer(self, future: asyncio.Future[Reply]) -> Reply:
+        """Return what the server answers.
+
+        Raises:
+            BusDown: nothing in time.
+            LinkEnded, NoResponders: as for `NatsLink.call`.
+        """
+        try:
+            async with asyncio.timeout(DEADLINE):
+                return await future
+        except TimeoutError:
+            raise self.link.silent(DEADLINE) from None
 
     async def ask(self, name: str, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Ask, and return the answer.
@@ -109,7 +108,7 @@ class Api:
             BusDown, LinkEnded: there is no answer, or it is that JetStream cannot be used now.
         """
         payload = b"" if request is None else msgspec.json.encode(request)
-        reply = await answer(self.link.call(f"$JS.API.{name}", payload))
+        reply = await self.answer(self.link.call(f"$JS.API.{name}", payload))
         try:
             found = msgspec.json.decode(reply.payload, type=dict[str, Any])
         except msgspec.MsgspecError:
@@ -301,7 +300,7 @@ class Stream:
         if last is None or last.time < now - interval:
             # The time names it: of several processes that do this at once, one does.
             headers = f"NATS/1.0\r\nNats-Msg-Id: ~{int(now // interval)}\r\n\r\n".encode()
-            await answer(api.link.call(subject, b"", headers))
+            await api.answer(api.link.call(subject, b"", headers))
 
     def is_whole(self, info: Info, place: int) -> bool:
         """Return whether nothing that came after a place has been too old, or purged: the oldest goes first."""
@@ -311,16 +310,16 @@ class Stream:
 
     async def last(self, api: Api, subject: str) -> Stored | None:
         """Return the last message of a subject."""
-        return self._stored(await answer(self.ask(api, {"last_by_subj": subject})))
+        return self._stored(await api.answer(self.ask(api, {"last_by_subj": subject})))
 
     async def next(self, api: Api, subject: str, sequence: int) -> Stored | None:
         """Return the first message of a subject that has at least a sequence."""
-        return self._stored(await answer(self.ask(api, {"seq": sequence, "next_by_subj": subject})))
+        return self._stored(await api.answer(self.ask(api, {"seq": sequence, "next_by_subj": subject})))
 
     async def lasts(self, api: Api, subjects: list[str]) -> list[Stored | None]:
         """Return the last message of each subject."""
         futures = [self.ask(api, {"last_by_subj": subject}) for subject in subjects]
-        return [self._stored(await answer(future)) for future in futures]
+        return [self._stored(await api.answer(future)) for future in futures]
 
     def ask(self, api: Api, request: Mapping[str, Any]) -> asyncio.Future[Reply]:
         """Ask for a message. Of several servers the leader is asked: others may not have it yet."""
