@@ -8,6 +8,7 @@ import re
 import socket
 import sys
 from collections.abc import AsyncIterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.support.coroutines import until
-from tests.support.harness import ROOT
+from tests.support.harness import ROOT, require
 from tests.support.patience import PATIENCE
 from tests.support.programs import environment
 from tidegate.asgi import ClientDisconnected, WebSocketProtocol
@@ -138,6 +139,7 @@ async def test_it_stops_with_1012() -> None:
 @pytest.mark.slow
 async def test_under_gunicorn(tmp_path: Path) -> None:
     """With the worker of the guide: messages are echoed, and SIGTERM ends all as uvicorn does, with 1012."""
+    require(find_spec("gunicorn") and find_spec("uvicorn_worker"), "the Python packages gunicorn and uvicorn-worker")
     guide = (ROOT / "deploy" / "guides" / "asgi.md").read_text(encoding="utf-8")
     worker = re.search(r"^```\n# worker\.py\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
     assert worker is not None
