@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import tomllib
 from collections.abc import AsyncIterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +28,7 @@ from tests.support.rawpeer import REQUEST, ClientPeer
 from tidegate._core.counters import Row
 from tidegate._core.writer import slow_connections
 from tidegate.asyncio.admission import Admission
+from tidegate.asyncio.asgi import serve_asgi
 from tidegate.asyncio.http_service import HttpService
 from tidegate.asyncio.options import ProcessPolicy
 from tidegate.asyncio.server import serve
@@ -50,7 +53,8 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
             await send({"type": "http.response.body", "body": b"%d" % number, "more_body": True})
         await send({"type": "http.response.body"})
         return
-    told = {name: scope[name] for name in ("method", "path", "root_path", "scheme", "client", "http_version", "state")}
+    names = ("method", "path", "root_path", "scheme", "client", "server", "http_version", "state")
+    told = {name: scope[name] for name in names}
     content = json.dumps(told | {"body": body.decode()}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -119,10 +123,31 @@ async def test_a_request_is_told_and_answered() -> None:
             "root_path": "/api",
             "scheme": "http",
             "client": list(peer.writer.get_extra_info("sockname")),
+            "server": list(peer.writer.get_extra_info("peername")),
             "http_version": "1.1",
             "state": {"key": 1},
             "body": "",
         }
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET6, socket.AF_UNIX])
+async def test_addresses(family: int, tmp_path: Path) -> None:
+    """A host and a port, whatever else an address has; a server on a Unix socket has its path, and its clients none."""
+    with socket.socket(family) as listening:
+        listening.bind(("::1", 0) if family == socket.AF_INET6 else str(tmp_path / "socket"))
+        async with serve_asgi(application, sock=listening, http=HttpService(application, state={})):
+            client = socket.socket(family)
+            client.connect(listening.getsockname())
+            reader, writer = await asyncio.open_connection(sock=client)
+            writer.write(b"GET / HTTP/1.0\r\n\r\n")
+            async with asyncio.timeout(PATIENCE):
+                body = (await reader.read()).partition(b"\r\n\r\n")[2]
+            expected: Any = [list(end.getsockname()[:2]) for end in (listening, client)]
+            if family == socket.AF_UNIX:
+                expected = [[listening.getsockname(), None], None]
+            writer.close()
+            told = json.loads(body)
+            assert [told["server"], told["client"]] == expected
 
 
 async def test_one_connection_carries_many_requests() -> None:

@@ -151,17 +151,21 @@ class _CoalescingTransport:
         transport: that writes.
     """
 
-    __slots__ = ("_loop", "_pieces", "_size", "abort", "get_extra_info", "is_closing", "transport")
+    __slots__ = ("_loop", "_pieces", "_size", "abort", "is_closing", "transport")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
         self.transport, self._loop = transport, loop
         self._pieces: list[bytes] = []
         self._size = 0
-        self.abort, self.get_extra_info, self.is_closing = (
-            transport.abort,
-            transport.get_extra_info,
-            transport.is_closing,
-        )
+        self.abort, self.is_closing = transport.abort, transport.is_closing
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Tell of the connection what uvicorn asks for, but of addresses no more than a host and a port.
+
+        It would have them from the socket, of which an object would be made for that, and closed with the connection.
+        """
+        found = default if name == "socket" else self.transport.get_extra_info(name, default)
+        return found[:2] if isinstance(found, tuple) else found
 
     def write(self, data: bytes) -> None:
         """Write soon; at once, if it is much."""
@@ -393,7 +397,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def _has_more(self) -> bool:
         """Return whether bytes have come that were not read."""
-        sock = self.transport.get_extra_info("socket")
+        sock = cast(Any, self.transport).transport.get_extra_info("socket")
         if sock is None or sock.fileno() < 0:
             return False
         waiting = array.array("i", [0])
