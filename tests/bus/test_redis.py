@@ -21,7 +21,7 @@ from tests.bus.contract import LinkContract as EngineContract
 from tests.bus.engine_machine import check_engine
 from tests.bus.peers import cuttable_by
 from tests.support.patience import PATIENCE
-from tests.support.redis_server import RedisServer, Relay, free_port
+from tests.support.redis_server import RedisServer, Relay, ValkeyServer, free_port
 from tidegate.bus.base import Presence, Publication
 from tidegate.bus.policies import Policies
 from tidegate.bus.redis import RedisBroker
@@ -55,6 +55,15 @@ class TestContract(EngineContract):
         async with Relay(server.port) as relay:
             by_relay = url.replace(server.url, relay.url)
             yield cuttable_by(relay, lambda policies: RedisBroker(by_relay, policies))
+
+
+@pytest.mark.slow
+class TestContractOnValkey(TestContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def server(cls) -> Iterator[RedisServer]:
+        with ValkeyServer() as server:
+            yield server
 
 
 def server_of(url: str) -> str:

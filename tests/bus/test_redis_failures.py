@@ -20,7 +20,7 @@ from tests.bus.contract import Peer, numbers, payloads
 from tests.bus.peers import Peers, publish, stored
 from tests.support.harness import ROOT
 from tests.support.patience import PATIENCE
-from tests.support.redis_server import RedisServer, Relay, Sentinel, free_port
+from tests.support.redis_server import RedisServer, Relay, Sentinel, ValkeyServer, free_port
 from tidegate.bus import redis, redis_connection, redis_link
 from tidegate.bus.base import Presence, Publication
 from tidegate.bus.bus import Bus
@@ -283,6 +283,14 @@ async def test_a_server_that_cannot_be_used(options: list[str], query: str, word
             await links.start(f"redis://{login}127.0.0.1:{server.port}")
         assert not isinstance(caught.value, BusDown)
         assert "secret" not in str(caught.value)
+
+
+async def test_a_node_of_a_cluster_of_valkey_cannot_be_used_either(links: Peers) -> None:
+    with (
+        ValkeyServer("cluster-enabled yes", f"cluster-port {free_port()}") as server,
+        pytest.raises(BusError, match="is a node of a cluster: a bus needs a server of its own"),
+    ):
+        await links.start(server.url)
 
 
 async def test_passwords_and_databases(links: Peers) -> None:

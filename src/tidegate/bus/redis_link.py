@@ -143,7 +143,7 @@ class Link:
         version = info.get("redis_version", "0")
         if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST:
             raise BusError(f"{address} is Redis {version}: {'.'.join(map(str, OLDEST))} or later is needed")
-        if info.get("redis_mode") == "cluster":
+        if "cluster" in (info.get("redis_mode"), info.get("server_mode")):  # the word of Redis, that of Valkey
             raise BusError(f"{address} is a node of a cluster: a bus needs a server of its own, or Redis Sentinel")
         if info.get("role") != "master":
             raise BusDown(f"{address} is a {info.get('role')}, not the master")
