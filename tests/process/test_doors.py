@@ -75,10 +75,17 @@ def other_hub(daemon: Daemon, before: int) -> int | None:
 
 @pytest.mark.slow
 async def test_a_worker_serves_everything_else_while_there_is_no_bus(tmp_path: Path) -> None:
-    """And the bus comes by itself."""
-    journal = tmp_path / "later" / "journal"
+    """And the bus comes by itself. The journal's folder is lost after the daemon has looked for it."""
+    journal, go = tmp_path / "later" / "journal", tmp_path / "go"
+    journal.parent.mkdir()
+    waits = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
+    source = waits + (APPLICATIONS / "last_words.py").read_text(encoding="utf-8")
     options = ("--bus", f"local://{journal}")
-    with Daemon(APPLICATIONS / "last_words.py", *options, target="application:app", workers=1) as daemon:
+    with Daemon(source, *options, target="application:app", workers=1, wait=False) as daemon:
+        await asyncio.to_thread(wait_until, lambda: "admin (pid" in daemon.log, "a daemon that has begun")
+        journal.parent.rmdir()
+        go.touch()
+        await asyncio.to_thread(daemon.wait_ready)
         async with connect(daemon.uri) as client:
             await client.send("hello")
             assert await client.recv() == "hello"
