@@ -46,7 +46,8 @@ engines = pytest.mark.parametrize("engine", [redis, nats])
 
 def tell(admin: Admin, channels: Mapping[str, Channel] | None) -> None:
     """Tell it what the application declares, as the supervisor does."""
-    assert Pipe(admin.pipe.dup(), Report).send(Command(declares=msgspec.Raw(declare(channels, LIMIT))))
+    with admin.pipe.dup() as pipe:
+        assert Pipe(pipe, Report).send(Command(declares=msgspec.Raw(declare(channels, LIMIT))))
 
 
 def stored(url: str, channels: Mapping[str, Channel], channel: str) -> list[Message]:
