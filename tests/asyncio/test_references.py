@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from tests.asyncio.calls import asgi_serving
 from tests.asyncio.ends import Serving, connected, echo, serving
 from tests.support import wire
 from tests.support.coroutines import until
 from tests.support.rawpeer import REQUEST, ClientPeer
 from tests.support.wire import close, frame
+from tidegate.asyncio import http_service
 from tidegate.asyncio.client import ClientConnection, connect
 from tidegate.asyncio.server import ServerConnection
 from tidegate.exceptions import ConnectionClosed, InvalidHandshake
@@ -137,6 +139,46 @@ async def end_one(made: Serving, sent: bytes | None) -> None:
         with contextlib.suppress(ConnectionError):
             await peer.reader.read(-1)
         peer.close()
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    """Answer; a path in `/wait` waits until the client has left."""
+    if scope["path"] == "/wait":
+        assert (await receive())["type"] == "http.request"
+        assert (await receive())["type"] == "http.disconnect"
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+# What a client of HTTP sends, and whether its connection ends with the response, or is broken by it.
+ENDS_OF_HTTP = {
+    "closed by the server": (b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", False),
+    "kept, then broken": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", True),
+    "pipelined, then broken": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2, True),
+    "broken before the response": (b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n", True),
+    "no request": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\nnonsense\r\n\r\n", False),
+}
+
+
+@pytest.mark.parametrize("name", ENDS_OF_HTTP)
+async def test_connections_of_http_are_freed_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent, breaks = ENDS_OF_HTTP[name]
+    kept = Kept()
+    monkeypatch.setattr(http_service, "HttpConnection", kept.make(http_service.HttpConnection))
+    async with asgi_serving(hello) as made:
+        with no_collector():
+            peer = await ClientPeer.connect(made.port)
+            peer.send(sent)
+            if breaks:
+                if b"wait" in sent:
+                    await until(lambda: kept)
+                else:
+                    await peer.reader.readuntil(b"ok")
+                peer.reset()
+            else:
+                assert b"ok" in await peer.reader.read(-1)
+                peer.close()
+            await until(lambda: not kept)
 
 
 @pytest.mark.parametrize("name", ENDS)

@@ -126,9 +126,13 @@ class _State:
 
     def __init__(self, service: HttpService, settings: ServerSettings, server: Server) -> None:
         self._service, self._settings, self._server = service, settings, server
-        self.tasks = self
         self.total_requests = 0
         self.connections: set[Any] = set()
+
+    @property
+    def tasks(self) -> _State:
+        """Where tasks are added."""
+        return self
 
     def add(self, task: asyncio.Task[None]) -> None:
         """Have the end wait for a task that handles a request, or cancel it if that takes long."""
@@ -413,6 +417,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self.app = self._service.application  # else it would refer to itself, and stay until the garbage collection
         self._forget()
         self._row.http_closed()
         self._settings.registry.lost(self, self._record)
