@@ -28,6 +28,7 @@ cdef extern from "messages.h":
     bint tg_is_small(PyObject *payload)
     PyObject *tg_stop_iteration(PyObject *value, bint small)
     void tg_set_next_slot(PyTypeObject *type, void *next)
+    void tg_free_as_base(PyTypeObject *type)
 
 
 @cython.final
@@ -206,3 +207,5 @@ cdef PyObject *next_event(PyObject *self) except? NULL:
 
 
 tg_set_next_slot(<PyTypeObject *> Receive, <void *> next_event)
+tg_free_as_base(<PyTypeObject *> Receive)
+tg_free_as_base(<PyTypeObject *> Send)

@@ -16,6 +16,12 @@ static inline void tg_set_next_slot(PyTypeObject *type, void *next) {
     PyType_Modified(type);
 }
 
+/* A subclass without fields is freed as its base is: a tp_dealloc of its own would tell the garbage collector of it twice. */
+static inline void tg_free_as_base(PyTypeObject *type) {
+    type->tp_dealloc = type->tp_base->tp_dealloc;
+    PyType_Modified(type);
+}
+
 /* Ends a coroutine that returns `value` (stolen) as tp_iternext does: with no exception at all for None.
  *
  * Making a StopIteration costs as much as the rest of a receive, so one is used again and again, unless something keeps a
