@@ -58,8 +58,7 @@ class Peer:
     def ask(self, *frames: Frame) -> list[Frame]:
         """Send frames, take turns, and return what has come."""
         self.send(*frames)
-        for _ in range(4):
-            self.bench.requests.switch.turn(0)
+        self.bench.turns()
         return self.receive()
 
     def receive(self) -> list[Frame]:
@@ -73,6 +72,11 @@ class Peer:
         except ConnectionResetError:
             self.ended = True
         return found
+
+    def leave(self) -> None:
+        """End, and be missed."""
+        self.close()
+        self.bench.turns()
 
     def close(self) -> None:
         self.socket.close()
@@ -92,6 +96,11 @@ class Bench:
         assert unpack_json(welcome.payload, Welcome) == Welcome(VERSION, 1, 1 << 20)
         self.peers.append(peer)
         return peer
+
+    def turns(self) -> None:
+        """Take as many turns as anything may need."""
+        for _ in range(4):
+            self.requests.switch.turn(0)
 
     def close(self) -> None:
         self.requests.switch.close()
@@ -164,25 +173,63 @@ def test_reads(bench: Bench) -> None:
     assert answer.kind == Kind.REFUSED
 
 
-def test_policies_are_those_of_the_newest_generation(bench: Bench) -> None:
+def test_policies_are_what_workers_declare(bench: Bench) -> None:
     one = bench.peer(generation=2)
     one.ask(opened(1, "h:1"), opened(2, "h:none:1"), opened(3, "x:1"), Frame(Kind.SUBSCRIBE, channel=3, sequence=1))
     journal = bench.journal
     history = {name: journal.topic(name).history for name in ("h:1", "h:none:1", "x:1")}
     assert history == {"h:1": 100, "h:none:1": 0, "x:1": 0}
     assert (journal.topic("h:1").keep, journal.topic("h:1").history_bytes) == (600_000_000, 1 << 18)
-    bench.peer(generation=1, channels={"": Policy(7)})
-    assert journal.topic("x:1").history == 0
     bench.peer(generation=3, channels={"x:": Policy(7)})
-    assert (journal.topic("x:1").history, journal.topic("h:1").history) == (7, 0)
+    assert journal.topic("x:1").history == 7
     (told,) = one.receive()
     assert (told.kind, told.channel, told.sequence) == (Kind.TOP, 3, 0)
     assert Top.unpack(told.payload) == Top(journal.topic("x:1").epoch, 0, 1)
     bench.peer(channels=None)
     assert journal.topic("x:1").history == 7
-    bench.peer(generation=5, channels={"x:": Policy(7)})  # as the one before: it is the newest all the same
-    bench.peer(generation=4, channels={})
-    assert journal.topic("x:1").history == 7
+
+
+def test_nothing_is_thrown_away_as_long_as_a_generation_keeps_it(bench: Bench) -> None:
+    """A reload may fail after its workers have linked, and is not over as long as the others drain."""
+    old = bench.peer(generation=1)
+    topic = bench.journal.topic("h:1")
+    old.ask(opened(1, "h:1"))
+    for _ in range(50):
+        bench.journal.append(topic, b"m")
+    epoch = topic.epoch
+    for channels in ({}, {"h:": Policy(1)}):
+        failing = bench.peer(generation=2, channels=channels)
+        assert (topic.epoch, topic.count, topic.history) == (epoch, 50, 100)
+        failing.leave()
+        assert (topic.count, topic.history) == (50, 100)
+    bench.peer(generation=3, channels={"h:": Policy(3)})
+    old.leave()
+    assert (topic.epoch, topic.count, topic.history) == (epoch, 3, 3)
+
+
+def test_the_last_policies_hold_while_no_worker_is_linked(bench: Bench) -> None:
+    worker = bench.peer(generation=1)
+    topic = bench.journal.topic("h:1")
+    worker.ask(opened(1, "h:1"))
+    worker.leave()
+    assert topic.history == 100
+    bench.peer(generation=2, channels={"h:": Policy(4)})
+    assert topic.history == 4
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        (Policy(), Policy(3, 5.0, 7), Policy(3, 5.0, 7)),
+        (Policy(2, 60.0, 100), Policy(9, 5.0, 7), Policy(9, 60.0, 100)),
+        (Policy(2, 0, 100), Policy(9, 5.0, 0), Policy(9, 0, 0)),
+    ],
+)
+def test_of_two_policies_all_that_one_keeps_is_kept(bench: Bench, one: Policy, other: Policy, both: Policy) -> None:
+    bench.peer(generation=1, channels={"c": one})
+    bench.peer(generation=2, channels={"c": other}).ask(opened(1, "c"))
+    topic = bench.journal.topic("c")
+    assert (topic.history, topic.keep, topic.history_bytes) == (both.history, both.keep * 1e6, both.history_bytes)
 
 
 def test_a_channel_found_in_the_journal_gets_its_policy_when_it_is_opened(bench: Bench) -> None:

@@ -194,7 +194,7 @@ class Hello(msgspec.Struct, frozen=True, omit_defaults=True):
         version: the highest VERSION that it speaks.
         publisher: a number that no other process has: with its sequences, it tells messages that were sent twice.
         name: what operators call the process.
-        generation: of the channels; the hub goes by the highest.
+        generation: of the channels; of those that differ, the hub goes by the one that keeps more.
         channels: prefix -> Policy. None: this process does not know, and goes by those of others.
     """
 

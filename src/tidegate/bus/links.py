@@ -31,7 +31,7 @@ class Links:
             end though the hub lives on.
 
     Attributes:
-        generation: the number of its settings, by the newest of which the hub goes; it comes with a link.
+        generation: the number of its settings, which comes with a link.
     """
 
     def __init__(self, name: str, ask: Callable[[], None]) -> None:

@@ -8,6 +8,7 @@ is refused. What must not live here: publishes (_core/switch.pyx), sockets and t
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -79,6 +80,7 @@ class Party:
         size: their bytes, and after the last one those of the snapshot.
         linked_at: when the link began.
         hello: what it said before there were policies; it waits for them.
+        generation: of the policies that it has declared.
     """
 
     worker: bool
@@ -88,6 +90,7 @@ class Party:
     size: int = 0
     linked_at: float = field(default_factory=time.monotonic)
     hello: Hello | None = None
+    generation: int | None = None
 
 
 class Requests:
@@ -107,9 +110,8 @@ class Requests:
         self.switch = Switch(journal, self.on_frame, self.on_end, message_limit + PREFIX)
         self.on_lost: Callable[[int], object] = lambda messages: None
         self._journal = journal
-        self._generation = -1
         self._ended: list[tuple[float, Party]] = []  # processes that have ended, until when their names are kept
-        self._policies: list[tuple[str, Policy]] | None = None  # the longest prefix first
+        self._declared: dict[int, list[tuple[str, Policy]]] = {}  # by generation; the longest prefix first
         self._actions: dict[int, Callable[[Link, int, int, int, int, bytes], None]] = {
             Kind.OPEN: self._open,
             Kind.SHUT: self._shut,
@@ -141,6 +143,7 @@ class Requests:
             self._ended.append((until, Party(False, names, size=party.size)))
             while len(self._ended) > ENDED or sum(ended.size for _, ended in self._ended) > SNAPSHOT_BYTES:
                 del self._ended[0]
+        self._withdraw()
         self.on_lost(link.lost)
         if link.ended:
             logger.warning("the link to %s ends: %s", link.name or "a process", link.ended)
@@ -155,8 +158,8 @@ class Requests:
         if party.hello is not None:
             raise LinkError("the answer to the first frame must be waited for")
         if party.worker and hello.channels is not None:
-            self._declare(hello.generation, hello.channels)
-        if self._policies is None:
+            self._declare(party, hello.generation, hello.channels)
+        if not self._declared:
             party.hello = msgspec.structs.replace(hello, channels=None)
             return
         self._greet(link, hello)
@@ -184,15 +187,28 @@ class Requests:
                 link.end(NO_POLICIES if party.hello is not None else "it has not said in time who it is")
                 self.switch.touch(link)
 
-    def _declare(self, generation: int, channels: dict[str, Policy]) -> None:
-        """Go by the policies of the newest generation, for channels that there are as well."""
+    def _declare(self, party: Party, generation: int, channels: dict[str, Policy]) -> None:
+        """Go by these policies as well, for channels that there are, too.
+
+        Of generations that differ, the one that keeps more is right: a reload may fail, or is not over.
+        """
+        party.generation = generation
         policies = sorted(channels.items(), key=lambda item: len(item[0]), reverse=True)
-        if generation < self._generation:
+        self._go_by({**self._in_use(), generation: policies})
+
+    def _withdraw(self) -> None:
+        """Go no longer by policies of workers that have all ended, unless those are the last ones."""
+        self._go_by(self._in_use() or self._declared)
+
+    def _in_use(self) -> dict[int, list[tuple[str, Policy]]]:
+        """Return the policies of the generations that are linked."""
+        linked = {link.data.generation for link in self.switch.links.values()}
+        return {generation: policies for generation, policies in self._declared.items() if generation in linked}
+
+    def _go_by(self, declared: dict[int, list[tuple[str, Policy]]]) -> None:
+        if declared == self._declared:
             return
-        self._generation = generation  # also without a change: an older one that differs must not come after it
-        if policies == self._policies:
-            return
-        self._policies = policies
+        self._declared = declared
         for topic in list(self._journal.topics.values()):
             if topic.name is not None:
                 before = topic.epoch
@@ -201,10 +217,16 @@ class Requests:
                     self.switch.announce(topic, Kind.TOP, _top(topic))
 
     def _set_policy(self, topic: Topic) -> None:
-        assert topic.name is not None
-        assert self._policies is not None
         name = topic.name
-        policy = next((policy for prefix, policy in self._policies if name.startswith(prefix)), NO_POLICY)
+        assert name is not None
+        policy = functools.reduce(
+            _wider,
+            (
+                next((policy for prefix, policy in policies if name.startswith(prefix)), NO_POLICY)
+                for policies in self._declared.values()
+            ),
+            NO_POLICY,
+        )
         self._journal.set_policy(topic, policy.history, int(policy.keep * 1e6), policy.history_bytes)
 
     # Channels.
@@ -289,6 +311,16 @@ class Requests:
         if members is not None and (UNLISTED in members or len(members) > LISTED):
             members = {UNLISTED: msgspec.Raw(b"null")}
         return Count(connections, members)
+
+
+def _wider(one: Policy, other: Policy) -> Policy:
+    """Return the policy that keeps all that one of two keeps; 0 messages are none, and 0 seconds or bytes no limit."""
+    if not one.history or not other.history:
+        return one if one.history else other
+    keep, size = (
+        0 if 0 in pair else max(pair) for pair in ((one.keep, other.keep), (one.history_bytes, other.history_bytes))
+    )
+    return Policy(max(one.history, other.history), keep, int(size))
 
 
 def _name_in(payload: bytes) -> str:
