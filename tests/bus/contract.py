@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import pytest
 from msgspec import structs
@@ -100,7 +100,10 @@ class Peer:
         return position
 
 
-Connect = Callable[[], Awaitable[Peer]]
+class Connect(Protocol):
+    """Starts one more broker, whose application declares these channels."""
+
+    def __call__(self, channels: Mapping[str, Channel] = POLICIES) -> Awaitable[Peer]: ...
 
 
 @asynccontextmanager
@@ -108,8 +111,8 @@ async def peers(make: Callable[[Policies], Broker]) -> AsyncIterator[Connect]:
     """Give a function that starts one more broker, and close them all at the end."""
     started: list[Peer] = []
 
-    async def connect() -> Peer:
-        peer = Peer(make(Policies(POLICIES)))
+    async def connect(channels: Mapping[str, Channel] = POLICIES) -> Peer:
+        peer = Peer(make(Policies(channels)))
         await peer.start()
         started.append(peer)
         return peer
@@ -530,6 +533,26 @@ class LinkContract(Contract):
         yield peer
         cuttable.mend()
         await peer.broker.close()
+
+    @pytest.mark.parametrize("again", [False, True])
+    async def test_what_another_policy_threw_away_is_not_forgotten(self, connect: Connect, again: bool) -> None:
+        """How much is stored tells whether anything is missing, but not when more was to be stored later."""
+        long, short = {"h:": Channel(history=20)}, {"h:": Channel(history=3)}
+        peer = await connect(long if again else short)
+        positions = await peer.publish("h:1", *numbers(0, 9))
+        if again:
+            other = await connect(short)
+            await other.publish("h:1", b"10")
+            await other.broker.close()
+        await peer.broker.close()
+        peer = await connect(long)
+        stored = payloads((await peer.broker.read("h:1", None)).messages)
+        assert stored == numbers(0, 10 if again else 9)[-len(stored) :]
+        for number, position in enumerate(positions):
+            assert isinstance(position, Position)
+            part = await peer.broker.read("h:1", position)
+            assert not part.complete or payloads(part.messages) == numbers(number + 1, 10 if again else 9)
+            assert part.complete or len(stored) < 10 - number
 
     async def test_a_lost_link_is_told_and_made_again(self, connect: Connect, one: Peer, cuttable: Cuttable) -> None:
         two = await connect()

@@ -34,7 +34,7 @@ class BadBroker(MemoryBroker):
 
     def __init__(self, chance: random.Random) -> None:
         bus = Bus("memory://", channels=CHANNELS)
-        super().__init__("memory://", bus._policies)
+        super().__init__("memory://", bus.policies)
         self.chance = chance
 
     async def start(self, deliver: Deliver, tell: Tell) -> None:

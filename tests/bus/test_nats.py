@@ -20,6 +20,7 @@ from tests.bus.contract import POLICIES, Connect, Cuttable, Peer, payloads, peer
 from tests.bus.contract import LinkContract as EngineContract
 from tests.bus.engine_machine import check_engine
 from tests.bus.peers import cuttable_by
+from tests.support.coroutines import until
 from tests.support.nats_jwt import Operator
 from tests.support.nats_server import NatsServer, nats_server
 from tests.support.redis_server import Relay
@@ -29,7 +30,7 @@ from tidegate.bus.nats import NatsBroker
 from tidegate.bus.nats_streams import MARKS, Api
 from tidegate.bus.nats_words import encode
 from tidegate.bus.policies import Policies
-from tidegate.channels import Channel
+from tidegate.channels import Channel, Position
 from tidegate.exceptions import BusDown, BusError, MessageTooBig
 
 BUSES = itertools.count(1)
@@ -86,6 +87,44 @@ async def test_settings_of_a_stream_follow_the_policy(url: str) -> None:
         await peer.publish("h:1", b"a")
         await peer.broker.close()
     assert len({broker._streams["h:"].epoch}) == 1
+
+
+async def started_with(url: str, policy: Channel, *, in_force: bool = True) -> Peer:
+    """A process with this policy."""
+    policies = Policies({"h:": policy})
+    policies.in_force = in_force
+    peer = Peer(NatsBroker(url, policies))
+    await peer.start()
+    return peer
+
+
+async def test_what_is_stored_later_tells_how_much_is_missing(url: str) -> None:
+    """Once a policy has become longer, before nobody knows, after it everybody."""
+    await (await started_with(url, Channel(history=3))).broker.close()
+    peer = await started_with(url, Channel(history=20))
+    (late,) = await peer.publish("h:other", b"x")
+    after = await peer.publish("h:new", *(b"%d" % number for number in range(5)))
+    assert isinstance(late, Position)
+    part = await peer.broker.read("h:new", late)
+    assert (part.complete, len(part.messages), part.top) == (True, 5, after[-1])
+    await peer.broker.close()
+
+
+async def test_a_process_that_may_never_serve_throws_nothing_away(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a worker of a reload that fails; once it serves, its policy holds."""
+    monkeypatch.setattr(nats, "LOOK", 0.05)
+    serving = await started_with(url, Channel(history=20, keep=1000))
+    await serving.publish("h:1", *(b"%d" % number for number in range(10)))
+    booting = await started_with(url, Channel(history=2, keep=10), in_force=False)
+    assert len((await serving.broker.read("h:1", None)).messages) == 10
+    assert len((await booting.broker.read("h:1", None)).messages) == 2
+    booting.broker._policies.in_force = True
+    stream = booting.broker._streams["h:"]
+    await until(lambda: stream.is_exact)
+    info = await stream.look(Api(booting.broker._linked()), stream.subject + encode("h:1"))
+    assert (info.config["max_msgs_per_subject"], list(info.subjects.values())) == (3, [3])
+    for peer in (serving, booting):
+        await peer.broker.close()
 
 
 async def test_a_place_where_a_channel_has_nothing_is_a_place(url: str) -> None:

@@ -56,6 +56,9 @@ class Bus:
         members: makes the table of a channel's members.
         logger: "tidegate.bus" by default.
 
+    Attributes:
+        policies: of the channels, for the engine.
+
     Raises:
         TypeError, ValueError: at once, for a wrong URL or wrong channels.
     """
@@ -69,14 +72,14 @@ class Bus:
         members: Callable[[], Members] = MemberTable,
         logger: logging.Logger | None = None,
     ) -> None:
-        self._policies = Policies(channels)
+        self.policies = Policies(channels)
         self.url = url
         self.channels = dict(channels or {})
         self.limits = limits or ChannelLimits()
         self.logger = logging.getLogger("tidegate.bus") if logger is None else logger
-        self._broker = connect(url, self._policies)
+        self._broker = connect(url, self.policies)
         self._topics = Topics(
-            self._policies,
+            self.policies,
             self._broker.follows,
             gapless=self._broker.gapless,
             members=members,
@@ -134,7 +137,7 @@ class Bus:
         if self._loop is not None:
             raise BusError("the bus was started before: make another one")
         self._loop = asyncio.get_running_loop()
-        attendance = Attendance(self._broker, self._topics, self._policies, self._name, self.records)
+        attendance = Attendance(self._broker, self._topics, self.policies, self._name, self.records)
         self._attendance = attendance
         try:
             await self._connect()
@@ -154,7 +157,7 @@ class Bus:
             await self._broker.start(self._delivered, self._told)
             self._linked = True
         obedient = Obedient(self._topics, self._present.name_of, self._present.nudged, self.logger)
-        await self.join(obedient, dict.fromkeys((CONTROL, PRESENCE) if self._policies.has_presence else (CONTROL,)))
+        await self.join(obedient, dict.fromkeys((CONTROL, PRESENCE) if self.policies.has_presence else (CONTROL,)))
 
     async def _connect_later(self, reason: str) -> None:
         """Try until the engine is there; log why not when that is another reason."""
@@ -223,7 +226,7 @@ class Bus:
 
     def policy_of(self, channel: str) -> Channel:
         """Return the policy of a channel."""
-        return self._policies.of(channel)
+        return self.policies.of(channel)
 
     def use_table(self, members: Callable[[], Members]) -> None:
         """Have other tables of members from now on.
@@ -395,7 +398,7 @@ class Bus:
             last: how many of the last messages to begin with, if there is no such place or not all can be given.
         """
         check_name(channel)
-        return Subscription(self, channel, since, last, self._policies.of(channel))
+        return Subscription(self, channel, since, last, self.policies.of(channel))
 
     def enter(self, subscription: Subscription) -> None:
         """Take note of a subscription, to end it with the bus."""
@@ -467,7 +470,7 @@ class Bus:
         check_name(channel)
         if not isinstance(limit, int) or not 1 <= limit <= SLICE_MESSAGES:
             raise ValueError(f"limit must be 1 to {SLICE_MESSAGES} messages, not {limit!r}")
-        if not self._policies.of(channel).history:
+        if not self.policies.of(channel).history:
             raise BusError(f"{channel} has no history: declare a Channel(history=...) for its prefix")
         if before is not None:
             try:
@@ -509,7 +512,7 @@ class Bus:
 
     def must_have_presence(self, channels: Collection[str]) -> None:
         """Raise BusError if none of the channels has presence."""
-        if channels and not any(self._policies.of(channel).presence for channel in channels):
+        if channels and not any(self.policies.of(channel).presence for channel in channels):
             names = ", ".join(list(channels)[:3])
             raise BusError(f"{names}: there is no presence: declare a Channel(presence=True) for the prefix")
 

@@ -243,7 +243,7 @@ class NatsBroker(Broker):
         self._jetstream = why is None
         if why is None:
             for stream in self._streams.values():
-                await stream.ensure(api)
+                await stream.ensure(api, self._policies.in_force)
         elif self._declares:
             prefixes = ", ".join(repr(prefix) for prefix in self._streams if prefix != CONTROL)
             raise BusError(f"channels with history ({prefixes}) need JetStream: {why}")
@@ -272,6 +272,8 @@ class NatsBroker(Broker):
                 for stream in self._streams.values():
                     await stream.look(api)
                     await stream.mark(api)
+                    if self._policies.in_force and not stream.is_exact:
+                        await stream.ensure(api, in_force=True)
         return link.ended.result()
 
     def _linked(self) -> NatsLink:

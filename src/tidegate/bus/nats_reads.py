@@ -130,7 +130,7 @@ async def _follows(stream: Stream, api: Api, subject: str, place: int, count: in
     info = await stream.look(api, None if count is not None else subject)
     if count is None:
         count = info.subjects.get(subject, 0)
-    return count < stream.per_channel and stream.is_whole(info, place)
+    return info.has_all(count, place) and stream.is_whole(info, place)
 
 
 async def read_newest(

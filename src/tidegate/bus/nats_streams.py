@@ -48,7 +48,10 @@ NOT_ENABLED: Final = (10039, 10076)  # for the account, or in the server: not on
 STREAM_NOT_FOUND: Final = 10059
 NAME_IN_USE: Final = 10058
 
+UNFINISHED: Final = 1 << 62
+
 _SECOND: Final = 10**9
+_SINCE: Final = re.compile(r"tidegate: since (\d+):")
 
 
 class StreamLost(Exception):
@@ -70,6 +73,16 @@ class Info(NamedTuple):
     last: int
     config: Mapping[str, Any]
     subjects: Mapping[str, int]
+
+    @property
+    def since(self) -> int:
+        """The sequence after which as much is stored of each channel as is now."""
+        found = _SINCE.match(self.config.get("description") or "")
+        return int(found[1]) if found is not None else 0
+
+    def has_all(self, count: int, place: int) -> bool:
+        """Return whether nothing of a channel is missing after a place after which it has so many messages."""
+        return place >= self.since and count < self.config["max_msgs_per_subject"]
 
 
 class Stored(NamedTuple):
@@ -137,7 +150,7 @@ class Stream:
         live: what subjects begin with on which it gives that.
         epoch: which history it is; empty until it is known.
         floor: the highest sequence that is known to have been used.
-        per_channel: messages that it stores of each channel.
+        is_exact: whether it stores as much as the policy says, and no more.
     """
 
     def __init__(self, prefix: str, policy: Channel, words: Words, settings: Settings) -> None:
@@ -148,7 +161,7 @@ class Stream:
         self.live = ""
         self.epoch = ""
         self.floor = 0
-        self.per_channel = policy.history + 1
+        self.is_exact = False
         self._words = words
         self._settings = settings
         self._birth = re.compile(re.escape(words.live(prefix, "")[:-1]) + r"([A-Za-z0-9_-]+)\.>")
@@ -175,8 +188,12 @@ class Stream:
 
     # Its being there.
 
-    async def ensure(self, api: Api) -> None:
+    async def ensure(self, api: Api, in_force: bool) -> None:
         """Have the stream as it must be, and know its epoch.
+
+        Args:
+            api: asks.
+            in_force: whether the policy is; if not, nothing is thrown away that is stored by another one.
 
         Raises:
             BusError: it cannot be so; the message says what would be right.
@@ -187,7 +204,7 @@ class Stream:
             birth = new_epoch()
             created = {
                 **self.wanted(),
-                "description": f"tidegate: history of channels that begin with {self.prefix!r}"[:1024],
+                "description": self._description(0),
                 "republish": {"src": f"{self.subject}>", "dest": f"{self._words.live(self.prefix, birth)}>"},
                 "max_consumers": -1,
                 "max_msgs": -1,
@@ -199,7 +216,7 @@ class Stream:
                 raise self._refused("create", number, words)
             info = await self.info(api)
         birth = self._check(info)
-        await self._update(api, info)
+        await self._update(api, info, in_force)
         epoch = _epoch(birth, info.created)
         if epoch != self.epoch:
             self.epoch, self.live, self.floor = epoch, self._words.live(self.prefix, birth), 0
@@ -266,13 +283,34 @@ class Stream:
             raise BusError(f"the stream {self.name} {wrong}")
         return birth
 
-    async def _update(self, api: Api, info: Info) -> None:
-        wanted = self.wanted()
-        if any(info.config.get(name) != value for name, value in wanted.items()):
-            number, words = _error(await api.ask(f"STREAM.UPDATE.{self.name}", {**info.config, **wanted}))
-            if number:
-                raise self._refused("change", number, words)
-        self.per_channel = self.policy.history + 1
+    def _description(self, since: int) -> str:
+        """Return what operators read of the stream, and processes: since when it stores so much of each channel."""
+        return f"tidegate: since {since}: history of channels that begin with {self.prefix!r}"[:1024]
+
+    async def _update(self, api: Api, info: Info, in_force: bool) -> None:
+        """Have it store what it must. When that becomes more of each channel, it is noted since when.
+
+        Until it is known at which sequence that was, the note says UNFINISHED, also if this process ends meanwhile.
+        """
+        config, wanted = info.config, self.wanted()
+        if not in_force:
+            for name in ("max_age", "max_msgs_per_subject"):
+                wanted[name] = max(wanted[name], config[name])
+        since = UNFINISHED if wanted["max_msgs_per_subject"] > config["max_msgs_per_subject"] else info.since
+        last = info.last
+        if any(config.get(name) != value for name, value in wanted.items()):
+            last = await self._change(api, {**config, **wanted, "description": self._description(since)})
+        if since >= UNFINISHED:
+            await self._change(api, {**config, **wanted, "description": self._description(last)})
+        self.is_exact = in_force
+
+    async def _change(self, api: Api, config: Mapping[str, Any]) -> int:
+        """Change its settings, and return the last sequence that was used before."""
+        answer = await api.ask(f"STREAM.UPDATE.{self.name}", config)
+        number, words = _error(answer)
+        if number:
+            raise self._refused("change", number, words)
+        return int(answer["state"]["last_seq"])
 
     def _refused(self, verb: str, number: int, words: str) -> BusError:
         return BusError(f"JetStream does not {verb} the stream {self.name}: {words} ({number})")

@@ -41,6 +41,10 @@ class Policies:
     Args:
         channels: a policy for each prefix; the one of "" is the default of the rest, else that is `Channel()`.
 
+    Attributes:
+        in_force: whether to go by them also where less is kept than by others. False: they are those of a process that
+            may never serve, as a worker of a reload that fails.
+
     Raises:
         TypeError, ValueError: what is wrong with them.
     """
@@ -54,6 +58,7 @@ class Policies:
         declared[RESERVED] = Channel()
         declared[CONTROL] = Channel(history=256, keep=60.0)
         self._declared = sorted(declared.items(), key=lambda item: len(item[0]), reverse=True)
+        self.in_force = True
 
     @property
     def declared(self) -> dict[str, Channel]:

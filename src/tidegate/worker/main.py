@@ -48,6 +48,7 @@ from .tls import TlsError, make_context
 
 if TYPE_CHECKING:
     from ..asyncio.http_service import HttpService
+    from ..bus.policies import Policies
     from ..bus.sharing import Share
 
 __all__ = ["run"]
@@ -178,6 +179,7 @@ class Worker:
         self._http: HttpService | None = None  # of an ASGI application
         self._links: Links | None = None  # to the hub
         self._bus_record: BusRecord | None = None
+        self._policies: Policies | None = None  # of the bus
         self._link = -1  # the descriptor of the last one
         # The path of local:///PATH is the hub's.
         self._bus_url = "local://" if config.bus.startswith("local://") else config.bus
@@ -220,6 +222,8 @@ class Worker:
                 self._servers = [await self._serve(sock) for sock in self.sockets]
                 self._booting = False
                 self._report("ready", declares=declare(self.app.channels, self.config.bus_message_limit))
+                if self._policies is not None:
+                    self._policies.in_force = True
                 await self._wait()
                 drain = self._drain()
                 drain.stop_accepting()
@@ -248,6 +252,8 @@ class Worker:
         bus = share(self._bus_url, self.app.channels, ConnectionTable, self.config.channel_limits)
         self._bus_record = BusRecord(self.row, bus.bus, self.config.needs_bus)
         self._bus_record.update()
+        self._policies = bus.bus.policies
+        self._policies.in_force = False
         await bus.enter(required=False)  # without it, all else is served
         try:
             yield
