@@ -6,6 +6,7 @@ What must not live here: the hub alone (tests/hub/), what a broker promises (tes
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -21,12 +22,24 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 
 from tests.support import programs
 from tests.support.harness import APPLICATIONS, ECHO, Daemon, wait_until
+from tests.support.nats_server import nats_server
 from tests.support.patience import PATIENCE
 from tests.support.systemd import listening
 from tidegate.bus.bus import Bus
 from tidegate.exceptions import BusDown
 
 ROOM = APPLICATIONS / "room.py"
+FAILING = """
+import contextlib
+
+
+@contextlib.asynccontextmanager
+async def lifespan():
+    raise OSError("no database")
+    yield
+
+
+"""
 AWAY = (ConnectionClosed, InvalidHandshake, InvalidMessage, OSError, EOFError)
 
 
@@ -36,6 +49,7 @@ class Client:
     Attributes:
         log: what it has got, in order.
         resumed: how each join went.
+        first: where it was when it joined.
     """
 
     def __init__(self, daemon: Daemon, channel: str) -> None:
@@ -43,7 +57,7 @@ class Client:
         self.log: list[str] = []
         self.resumed: list[str] = []
         self.changed = asyncio.Event()
-        self._place = ""
+        self.first = self._place = ""
 
     async def live(self) -> None:
         while True:
@@ -52,6 +66,7 @@ class Client:
                     resumed, place = str(await socket.recv()).split()
                     self.resumed.append(resumed)
                     self._place = self._place or place
+                    self.first = self.first or place
                     self.changed.set()
                     async for message in socket:
                         self._place, data = str(message).split()
@@ -236,6 +251,32 @@ async def test_nothing_is_lost_or_doubled_by_a_reload_and_an_upgrade() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", pytest.param("nats", marks=pytest.mark.slow)])
+async def test_a_reload_that_fails_throws_no_history_away(engine: str, tmp_path: Path) -> None:
+    """Though its workers have connected to the bus before they fail, and declare that less is kept."""
+    text = ROOM.read_text().replace("history=100_000", "history=2")
+    failing = text.replace("app = tidegate.App(handler,", f"{FAILING}app = tidegate.App(handler, lifespan=lifespan,")
+    assert failing.count("lifespan=lifespan") == failing.count("history=2,") == 1
+    with contextlib.ExitStack() as stack:
+        if engine == "nats":
+            server = stack.enter_context(nats_server(tmp_path / "nats"))
+        options = () if engine == "local" else ("--bus", f"{server.url}/room")
+        daemon = stack.enter_context(Daemon(ROOM, *options, target="application:app", workers=2, drain=0.2))
+        async with members(daemon, "h:1", 1) as (client,):
+            publisher = Publisher(daemon, "h:1")
+            for _ in range(30):
+                await publisher.publish()
+            await client.until(lambda client: len(client.log) == 30)
+            (daemon.directory / "application.py").write_text(failing)
+            daemon.signal(signal.SIGHUP)
+            await asyncio.to_thread(wait_until, lambda: "reload: failed: " in daemon.log, "the failure")
+            assert "no database" in daemon.log
+            async with connect(f"{daemon.uri}h:1/{client.first}", compression=None) as late:
+                assert str(await late.recv()).startswith("full ")
+                assert [str(await late.recv()).split()[1] for _ in range(30)] == client.log
+        await publisher.close()
+
+
 async def test_nothing_is_lost_or_doubled_whatever_happens_for_a_while() -> None:
     seed = int(os.environ.get("SEED", random.randrange(1 << 32)))
     print(f"SEED={seed}")
