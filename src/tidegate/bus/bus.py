@@ -56,9 +56,6 @@ class Bus:
         members: makes the table of a channel's members.
         logger: "tidegate.bus" by default.
 
-    Attributes:
-        policies: of the channels, for the engine.
-
     Raises:
         TypeError, ValueError: at once, for a wrong URL or wrong channels.
     """
@@ -72,7 +69,7 @@ class Bus:
         members: Callable[[], Members] = MemberTable,
         logger: logging.Logger | None = None,
     ) -> None:
-        self.policies = Policies(channels)
+        self.policies = Policies(channels)  # the engine's as well
         self.url = url
         self.channels = dict(channels or {})
         self.limits = limits or ChannelLimits()
