@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import threading
 import tomllib
 from collections.abc import AsyncIterator
 from importlib.metadata import version
@@ -150,6 +151,13 @@ async def test_addresses(family: int, tmp_path: Path) -> None:
             assert [told["server"], told["client"]] == expected
 
 
+async def test_headers_are_told_without_the_space_around_them() -> None:
+    async with asgi_serving() as made:
+        peer, call = await made.asked(b"GET / HTTP/1.1\r\nHost: a \r\nX-Two:\t a b\t \r\nX-None: \r\nx-two:c\r\n\r\n")
+        assert call.scope["headers"] == [(b"host", b"a"), (b"x-two", b"a b"), (b"x-none", b""), (b"x-two", b"c")]
+        peer.close()
+
+
 async def test_one_connection_carries_many_requests() -> None:
     async with asgi_serving(application) as made:
         peer = await made.raw()
@@ -195,6 +203,47 @@ async def test_a_response_is_streamed() -> None:
             assert (await peer.reader.readuntil(b"now\r\n")).startswith(b"HTTP/1.1 200 ")
         await call.send({"type": "http.response.body"})
         await call.finish()
+
+
+async def test_a_response_is_sent_before_what_the_application_does_then() -> None:
+    """Work without an await, as a background task of a framework may be, does not keep the client waiting."""
+    arrived = threading.Event()
+    before: list[bool] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+        before.append(arrived.wait(PATIENCE))
+
+    def client(port: int) -> None:
+        with socket.create_connection(("127.0.0.1", port)) as sock:
+            sock.sendall(ask("/"))
+            assert sock.recv(1000).startswith(b"HTTP/1.1 204 ")
+            arrived.set()
+
+    async with asgi_serving(application) as made:
+        await asyncio.to_thread(client, made.port)
+    assert before == [True]
+
+
+async def test_an_application_that_asks_on_after_the_end_does_not_stop_the_others() -> None:
+    asked, others = 0, asyncio.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal asked
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+        if scope["path"] == "/other":
+            others.set()
+        while not others.is_set() and asked < 100_000:
+            asked += (await receive())["type"] == "http.disconnect"
+
+    async with asgi_serving(application) as made:
+        for path in ("/", "/other"):
+            peer = await made.raw()
+            peer.send(ask(path))
+            assert (await response(peer))[0] == 204
+    assert 0 < asked < 100_000
 
 
 async def test_head_and_100_continue() -> None:

@@ -121,6 +121,12 @@ def _is_cancelled(exc: BaseException) -> bool:
     return isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
+async def _soon(receive: Any) -> Any:
+    """Receive the end: an application that asks for it forever must not stop the others."""
+    await asyncio.sleep(0)
+    return await receive()
+
+
 class _State:
     """What uvicorn's protocol expects of its server: where its tasks and connections are, headers of every response."""
 
@@ -314,6 +320,11 @@ class HttpConnection(HttpToolsProtocol):
 
     async def _answer(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         """Call the application, and count what it did."""
+        headers = scope["headers"]
+        for _, value in headers:
+            if value.endswith((b" ", b"\t")):  # the parser leaves what is no part of it (RFC 9110, 5.5)
+                headers[:] = [(name, value.rstrip(b" \t")) for name, value in headers]
+                break
         if self._told_in is not None:
             self._tell(scope, self._told_in)
         if self._has_bus:
@@ -326,20 +337,29 @@ class HttpConnection(HttpToolsProtocol):
                 status = event["status"]
             return send(event)
 
+        cycle = receive.__self__
+
+        def received() -> Any:
+            return _soon(receive) if cycle.response_complete or cycle.disconnected else receive()
+
         try:
-            await self._service.application(scope, receive, sent)
+            await self._service.application(scope, received, sent)
         except BaseException as exc:
             if status == CLIENT_LEFT:
                 status = 500
             if not _is_cancelled(exc):
                 raise
             self.transport.abort()
-            send.__self__.disconnected = True  # nothing is to be said of the response, or logged
+            cycle.disconnected = True  # nothing is to be said of the response, or logged
         finally:
             taken = monotonic() - began
             self._row.http_request(status, taken)
             if access_logger.isEnabledFor(logging.INFO):
                 log_request(self, scope, self._service.root_path, status, taken)
+
+    def on_response_complete(self) -> None:
+        self.transport.flush()  # type: ignore[attr-defined]  # what the application does after it may take long
+        super().on_response_complete()
 
     def _tell(self, scope: MutableMapping[str, Any], header: str) -> None:
         """Tell the application what a trusted proxy tells of its client: each request may be another's."""
