@@ -89,6 +89,33 @@ async def test_its_settings_are_taken() -> None:
         assert client.close_code == 1009
 
 
+async def test_headers_are_those_of_uvicorn() -> None:
+    """Those of its settings, in each response: one that accepts, the application's own, a rejection of ours."""
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if scope["query_string"] == b"x":
+            await send({**ACCEPT, "headers": [(b"x-b", b"2")]})
+        await send({"type": "websocket.http.response.start", "status": 401, "headers": [(b"server", b"mine")]})
+        await send({"type": "websocket.http.response.body"})
+
+    wanted = [("x-a", "1")]
+    async with uvicorn_serving(application, headers=wanted, date_header=False) as (_, uri):
+        async with connect(uri) as client:
+            assert client.response is not None
+            assert [client.response.headers[name] for name in ("server", "x-a", "x-b")] == ["uvicorn", "1", "2"]
+            assert "date" not in client.response.headers
+        for target, server in ((uri + "y", "mine"), (uri + "y" * 9000, "uvicorn")):
+            with pytest.raises(InvalidStatus) as caught:
+                await connect(target)
+            headers = caught.value.response.headers
+            assert (headers.get_all("server"), headers.get_all("x-a")) == ([server], ["1"])
+            assert "date" not in headers
+    async with uvicorn_serving(application, server_header=False) as (_, uri), connect(uri) as client:
+        assert client.response is not None
+        assert len(client.response.headers.get_all("date")) == 1
+        assert "server" not in client.response.headers
+
+
 async def test_it_stops_with_503_before_the_handshake() -> None:
     events: list[Any] = []
 

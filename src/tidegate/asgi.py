@@ -21,10 +21,11 @@ from .asyncio.asgi import AsgiConnection, AsgiDoor, ClientDisconnected, no_handl
 from .asyncio.deadlines import Deadlines
 from .asyncio.options import ProcessPolicy, ServerSettings, Settings
 from .asyncio.registry import ConnectionRegistry
+from .asyncio.scope import Headers
 from .exceptions import BusError
 from .extensions.permessage_deflate import enable_server_permessage_deflate
 from .frames import CloseCode
-from .http11 import SERVER
+from .http11 import Response
 from .server import HandshakeOptions
 
 __all__ = ["ClientDisconnected", "WebSocketProtocol"]
@@ -53,6 +54,7 @@ class WebSocketProtocol(AsgiConnection):
             shared = _servers[server_state] = _Uvicorn(config, server_state, app_state, loop)
         super().__init__(shared.settings, shared, shared.door)  # type: ignore[arg-type]
         self._connections = server_state.connections
+        self._server_state = server_state
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._connections.add(self)
@@ -61,6 +63,23 @@ class WebSocketProtocol(AsgiConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
         super().connection_lost(exc)
+
+    # The headers of each response are uvicorn's: of its settings, and of each second.
+
+    def _default_headers(self) -> Headers:
+        return [(name.lower(), value) for name, value in self._server_state.default_headers]
+
+    def _call(self, pending: bytes) -> None:
+        first, *lines = pending.splitlines(keepends=True)
+        defaults = [name + b": " + value + b"\r\n" for name, value in self._default_headers()]
+        super()._call(b"".join([first, *defaults, *(line for line in lines if not line.lower().startswith(b"date:"))]))
+
+    def _with_server_header(self, response: Response) -> Response:
+        if response.status_code != 101:
+            response.headers.pop("Date", None)
+            for name, value in self._default_headers():
+                response.headers[name.decode("latin-1")] = value.decode("latin-1")
+        return response
 
     def shutdown(self) -> None:
         """End: uvicorn calls it when it stops. The close code is its own, the response ours (uvicorn's is 500)."""
@@ -102,7 +121,7 @@ class _Uvicorn:
             handshake=HandshakeOptions(extensions=extensions),
             process_request=None,
             process_response=None,
-            server_header=SERVER if config.server_header else None,
+            server_header=None,  # it is among the default headers
             policy=ProcessPolicy(failures=BaseException, event_level=logging.DEBUG),
             registry=ConnectionRegistry(lambda: None),
             start=functools.partial(_start, loop, server_state.tasks),

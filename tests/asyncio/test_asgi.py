@@ -26,7 +26,7 @@ CLOSE = {"type": "websocket.close"}
 TEXT = {"type": "websocket.send", "text": "x"}
 START = {"type": "websocket.http.response.start", "status": 401, "headers": []}
 BODY = {"type": "websocket.http.response.body", "body": b"no"}
-LOST = {"type": "websocket.disconnect", "code": 1006, "reason": ""}
+LOST = {"type": "websocket.disconnect", "code": 1006}
 
 
 async def ignored(awaitable: Awaitable[Any]) -> None:
@@ -336,23 +336,23 @@ async def test_messages_before_the_clients_close_are_received_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("leave", "code", "reason"),
+    ("leave", "end"),
     [
-        (lambda peer: peer.send(frame(b"", wire.CLOSE)), 1005, ""),
-        (lambda peer: peer.send(close(1001, "away")), 1001, "away"),
-        (lambda peer: peer.reset(), 1006, ""),
-        (lambda peer: peer.close(), 1006, ""),
+        (lambda peer: peer.send(frame(b"", wire.CLOSE)), {"code": 1005, "reason": ""}),
+        (lambda peer: peer.send(close(1001, "away")), {"code": 1001, "reason": "away"}),
+        (lambda peer: peer.reset(), {"code": 1006}),
+        (lambda peer: peer.close(), {"code": 1006}),
     ],
 )
 async def test_codes_of_the_end_while_receive_waits(
-    leave: Callable[[ClientPeer], None], code: int, reason: str, log: pytest.LogCaptureFixture
+    leave: Callable[[ClientPeer], None], end: dict[str, Any], log: pytest.LogCaptureFixture
 ) -> None:
     async with asgi_serving() as made:
         peer, call = await made.opened()
         waiting = asyncio.ensure_future(call.receive())
         await asyncio.sleep(0)
         leave(peer)
-        assert await waiting == {"type": "websocket.disconnect", "code": code, "reason": reason}
+        assert await waiting == {"type": "websocket.disconnect", **end}
         assert isinstance(await outcome(call.send(TEXT)), OSError)
         await call.finish(ClientDisconnected(made and call.send.__self__._end))  # type: ignore[attr-defined]
     assert not [record for record in log.records if record.levelno >= logging.ERROR]
@@ -385,7 +385,8 @@ async def test_the_application_closes(extra: dict[str, Any], sent: tuple[int, st
             with pytest.raises(RuntimeError, match=f"unexpected event '{event['type']}' after 'websocket.close'"):
                 await call.send(event)
         peer.send(close(*sent))
-        assert await call.receive() == {"type": "websocket.disconnect", "code": sent[0], "reason": sent[1]}
+        event = await call.receive()
+        assert (event["code"], event.get("reason", "")) == sent
 
 
 @pytest.mark.parametrize("extra", [{"code": 1005}, {"code": 999}, {"code": "1000"}, {"reason": "x" * 124}])
@@ -405,6 +406,22 @@ async def test_returning_closes_with_1000_and_failing_with_1011(log: pytest.LogC
             await call.finish(error)
             assert await peer.close_frame() == (code, "")
         assert "ASGI application failed" in log.text
+
+
+async def test_an_application_that_asks_on_after_the_end_does_not_stop_the_others() -> None:
+    asked = 0
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal asked
+        await send(ACCEPT)
+        while asked < 1000:
+            asked += (await receive())["type"] == "websocket.disconnect"
+
+    async with asgi_serving(application) as made:
+        peer = await made.peer()
+        peer.send(close(4000, "bye"))
+        await until(lambda: asked)
+        assert asked < 1000
 
 
 async def test_a_drain_says_1001_to_both() -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from .._core import asgi as native
@@ -23,10 +23,10 @@ from ..exceptions import ConnectionClosed, ProtocolError
 from ..frames import CloseCode
 from ..http11 import RequestParser, Response, has_body
 from ..protocol import CONNECTING, OPEN
-from ..server import rejection, rejection_of
+from ..server import http_date, rejection, rejection_of
 from .asgi_headers import checked, header_lines, http_head, subprotocol_line
 from .channels import publish
-from .scope import Application, Event, websocket_scope
+from .scope import Application, Event, Headers, websocket_scope
 from .server import Server, ServerConnection, serve
 from .server_connection import SHUTTING_DOWN
 from .waiters import Waiters
@@ -87,6 +87,7 @@ class AsgiConnection(ServerConnection):
         "_connected",
         "_decided",
         "_door",
+        "_end_received",
         "_pending",
         "_responding",
         "_was_accepted",
@@ -105,6 +106,7 @@ class AsgiConnection(ServerConnection):
         self._decided: Waiters | None = None  # calls of receive() that wait for the end of the handshake
         self._responding: _Denial | None = None  # the application's own response
         self._closed_by_application = ""  # the type of the event by which it was
+        self._end_received = False
 
     @property
     def told_in(self) -> str | None:
@@ -156,6 +158,12 @@ class AsgiConnection(ServerConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._decide()
+
+    def _default_headers(self) -> Headers:
+        """Make the headers of a response that says nothing of them."""
+        server = self._settings.server_header
+        date = [(b"date", http_date(time()).encode())]
+        return date if server is None else [*date, (b"server", server.encode())]
 
     # The application's life.
 
@@ -219,7 +227,9 @@ class AsgiConnection(ServerConnection):
             self._connected = True
             self._receives_in_python = bool(self._closed_by_application)
             return {"type": "websocket.connect"}
-        if self._closed_by_application:
+        if self._end_received:
+            await asyncio.sleep(0)  # an application that asks forever must not stop the others
+        if self._end_received or self._closed_by_application:
             return self._end_event()
         while self._state == CONNECTING and not self._answered:
             if self._decided is None:
@@ -231,12 +241,16 @@ class AsgiConnection(ServerConnection):
         return event
 
     def _end_event(self) -> Event:
-        """Make the event of the end."""
+        """Make the event of the end; a reason is in it if the client closed, or we told one."""
+        self._end_received = self._receives_in_python = True
         closing = self._closing
         close = None if closing is None or not self._was_accepted else closing.rcvd or closing.sent
         if close is None:
-            return {"type": "websocket.disconnect", "code": int(CloseCode.ABNORMAL_CLOSURE), "reason": ""}
-        return {"type": "websocket.disconnect", "code": int(close.code), "reason": close.reason}
+            return {"type": "websocket.disconnect", "code": int(CloseCode.ABNORMAL_CLOSURE)}
+        event = {"type": "websocket.disconnect", "code": int(close.code)}
+        if close.reason or closing.rcvd_then_sent:  # type: ignore[union-attr]
+            event["reason"] = close.reason
+        return event
 
     # Events that it sends.
 
@@ -329,8 +343,8 @@ class AsgiConnection(ServerConnection):
             self._write_bytes(content)
         else:
             denial.begun = True
-            server = self._settings.last_lines[:-2]
-            head, reason = http_head(denial.status, denial.headers, None if more else len(content), server)
+            length = None if more else len(content)
+            head, reason = http_head(denial.status, denial.headers, length, self._default_headers())
             self._send_response(head + content, denial.status, reason, monotonic(), chosen=True)
         if more:
             self._settings.deadlines.set(self, self._settings.open_timeout)  # for the next piece

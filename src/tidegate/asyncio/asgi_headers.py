@@ -6,13 +6,11 @@ What must not live here: when they are sent (asgi.py).
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
 
 from ..http11 import has_body
-from ..server import http_date
 
 __all__ = ["checked", "header_lines", "http_head", "subprotocol_line"]
 
@@ -77,7 +75,7 @@ def subprotocol_line(subprotocol: Any) -> bytes:
 
 
 def http_head(
-    status: int, headers: Sequence[tuple[bytes, bytes]], length: int | None, server: bytes
+    status: int, headers: Sequence[tuple[bytes, bytes]], length: int | None, defaults: Iterable[tuple[bytes, bytes]]
 ) -> tuple[bytes, str]:
     """Return the head of a response that denies a handshake, and its reason phrase.
 
@@ -85,19 +83,16 @@ def http_head(
         status: of the response.
         headers: of the application, checked.
         length: of the body; None: not known, it goes on to the end of the connection.
-        server: the line of the Server header.
+        defaults: headers of the server, which those of the application replace.
     """
     try:
         reason = HTTPStatus(status).phrase
     except ValueError:
         reason = ""
     names = {name for name, _ in headers}
-    lines = [f"HTTP/1.1 {status} {reason}\r\n".encode()]
-    if b"date" not in names:
-        lines.append(f"date: {http_date(time.time())}\r\n".encode())
-    if b"server" not in names:
-        lines.append(server)
     hop_by_hop = (b"connection", b"transfer-encoding")
+    lines = [f"HTTP/1.1 {status} {reason}\r\n".encode()]
+    lines += [name + b": " + value + b"\r\n" for name, value in defaults if name not in names]
     lines += [name + b": " + value + b"\r\n" for name, value in headers if name not in hop_by_hop]
     if b"content-length" not in names and length is not None and has_body("GET", status):
         lines.append(f"content-length: {length}\r\n".encode())
