@@ -33,7 +33,7 @@ from .access_log import log_request
 from .access_log import logger as access_logger
 from .admission import ClientRecord
 from .channels import publish
-from .scope import Application, told_scheme
+from .scope import Application, Headers, told_scheme
 
 if TYPE_CHECKING:
     from .options import ServerSettings
@@ -119,6 +119,14 @@ def _is_cancelled(exc: BaseException) -> bool:
     """Return whether the server has cancelled this task, and the application ends for that."""
     task = asyncio.current_task()
     return isinstance(exc, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+def _strip(headers: Headers) -> None:
+    """Remove the space behind values, which is no part of them, and which the parser leaves (RFC 9110, 5.5)."""
+    for _, value in headers:
+        if value.endswith((b" ", b"\t")):
+            headers[:] = [(name, value.rstrip(b" \t")) for name, value in headers]
+            break
 
 
 async def _soon(receive: Any) -> Any:
@@ -320,11 +328,7 @@ class HttpConnection(HttpToolsProtocol):
 
     async def _answer(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         """Call the application, and count what it did."""
-        headers = scope["headers"]
-        for _, value in headers:
-            if value.endswith((b" ", b"\t")):  # the parser leaves what is no part of it (RFC 9110, 5.5)
-                headers[:] = [(name, value.rstrip(b" \t")) for name, value in headers]
-                break
+        _strip(scope["headers"])
         if self._told_in is not None:
             self._tell(scope, self._told_in)
         if self._has_bus:
