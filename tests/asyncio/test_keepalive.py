@@ -149,3 +149,17 @@ async def test_many_connections_share_a_timer() -> None:
         timer = deadlines._timer
         assert timer is not None
         assert len(deadlines._due) <= 2
+
+
+async def test_times_of_one_connection_are_changed_by_its_handler() -> None:
+    """As attributes of it; those of others stay, and the next ping goes by the new ones."""
+    async with connected(ping_interval=0.01, ping_timeout=5) as (websocket, peer):
+        shared = websocket._settings
+        websocket.ping_timeout = websocket.close_timeout = 0.02
+        assert (websocket.ping_interval, websocket.ping_timeout, websocket.close_timeout) == (0.01, 0.02, 0.02)
+        assert shared.ping_timeout == 5
+        for wrong in (-1, "1"):
+            with pytest.raises((TypeError, ValueError), match="close_timeout"):
+                websocket.close_timeout = wrong  # type: ignore[assignment]
+        await websocket.wait_closed()
+        assert (websocket.close_sent.code, websocket.close_sent.reason) == (1011, "keepalive ping timeout")

@@ -181,15 +181,27 @@ class Connection(Sender, OlderConnection):
         """Seconds between keepalive pings; None without keepalive."""
         return self._settings.ping_interval
 
+    @ping_interval.setter
+    def ping_interval(self, seconds: float | None) -> None:
+        self._settings = self._settings.overridden({"ping_interval": seconds})
+
     @property
     def ping_timeout(self) -> float | None:
         """Seconds to wait for a pong to a keepalive ping; None without limit."""
         return self._settings.ping_timeout
 
+    @ping_timeout.setter
+    def ping_timeout(self, seconds: float | None) -> None:
+        self._settings = self._settings.overridden({"ping_timeout": seconds})
+
     @property
     def close_timeout(self) -> float | None:
         """Seconds to wait for the peer when closing; None without limit."""
         return self._settings.close_timeout
+
+    @close_timeout.setter
+    def close_timeout(self, seconds: float | None) -> None:
+        self._settings = self._settings.overridden({"close_timeout": seconds})
 
     @property
     def paused(self) -> bool:
