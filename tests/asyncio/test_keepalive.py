@@ -153,7 +153,7 @@ async def test_many_connections_share_a_timer() -> None:
 
 async def test_times_of_one_connection_are_changed_by_its_handler() -> None:
     """As attributes of it; those of others stay, and the next ping goes by the new ones."""
-    async with connected(ping_interval=0.01, ping_timeout=5) as (websocket, peer):
+    async with connected(ping_interval=0.01, ping_timeout=5) as (websocket, _):
         shared = websocket._settings
         websocket.ping_timeout = websocket.close_timeout = 0.02
         assert (websocket.ping_interval, websocket.ping_timeout, websocket.close_timeout) == (0.01, 0.02, 0.02)
