@@ -323,9 +323,9 @@ def _key_and_data(command: Publish) -> tuple[str | None, Any]:
 def javascript() -> Response:
     """Return the response with `tidegate.js`, an ES module: for `process_request`, at the path that pages import::
 
-    def process_request(connection, request):
-        if request.path == "/tidegate.js":
-            return tidegate.javascript()
+        def process_request(connection, request):
+            if request.path == "/tidegate.js":
+                return tidegate.javascript()
     """
     body = _script()
     headers = Headers(
