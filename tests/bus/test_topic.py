@@ -531,6 +531,25 @@ def test_a_notice_reaches_who_has_no_room(worker: Worker) -> None:
     assert member.got[2:] == [1]
 
 
+def test_an_epoch_that_ends_while_is_read_what_was_missed_is_told_once(worker: Worker) -> None:
+    member = Member()
+    member.room = False
+    worker.join(worker.place(99), member=member)
+    before = worker.place(100)
+    worker.publish(70)
+    worker.deliver()
+    member.room = True
+    worker.topics.drained("c", member)
+    (request,) = worker.topics.take()
+    worker.engine.lose_history("c")
+    worker.topics.done(request, worker.engine.result(request), worker.now)
+    worker.work()
+    assert member.got == [100, Gap("c", before, worker.place(0), "epoch")]
+    worker.publish()
+    worker.deliver()
+    assert member.got[2:] == [1]
+
+
 # Who comes and goes.
 
 

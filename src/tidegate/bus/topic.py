@@ -472,6 +472,8 @@ class Topic(Order):
         assert self.tail is not None
         if place.epoch != after.epoch or place.offset < after.offset:
             return  # the next read is for it
+        if place.epoch == position.epoch != part.top.epoch:
+            return  # the repair, which is due now, tells all members where the channel goes on
         if place.epoch != part.top.epoch or place.offset > part.top.offset or place.epoch != position.epoch:
             self._miss(seat, (), "epoch")
             return
