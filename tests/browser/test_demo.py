@@ -23,6 +23,8 @@ from tests.support.patience import PATIENCE
 from tidegate import Bus
 from tidegate.cli.demo_application import CHANNELS, CHAT
 
+pytestmark = pytest.mark.slow  # processes and pages: CI runs them, and who works on these
+
 DEMO = "tidegate.cli.demo_application:app"
 TABS = 24
 """Tabs until two of them are on different workers: with one more in 2**23 runs they are not."""

@@ -13,6 +13,8 @@ from playwright.sync_api import BrowserContext, Page
 
 from tests.support.harness import Daemon
 
+pytestmark = pytest.mark.slow  # processes and pages: CI runs them, and who works on these
+
 # A page of the same origin to run scripts on, an echo beside it; "close CODE REASON" makes the server close.
 APPLICATION = """
     from tidegate import App

@@ -38,6 +38,8 @@ from tidegate.datastructures import Headers
 from tidegate.server import accept_key
 from tidegate.uri import parse_uri
 
+pytestmark = pytest.mark.slow  # processes and pages: CI runs them, and who works on these
+
 QUICK = ("--duration", "0.3", "--warm-up", "0.1", "--connections", "5")
 
 

@@ -39,6 +39,7 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 FOREIGN = {
     *("--no-deps", "--retry", "--retry-connrefused", "--storage", "--strict", "--web"),
     *("--ws", "--ws-max-size", "--ws-max-queue", "--ws-ping-interval", "--ws-ping-timeout", "--ws-per-message-deflate"),
+    *("--header", "--no-date-header", "--no-server-header"),
 }
 
 

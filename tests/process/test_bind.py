@@ -22,6 +22,8 @@ from tests.support.harness import APPLICATIONS, ECHO, Daemon, free_port, wait_un
 from tests.support.patience import PATIENCE
 from tests.support.rawclient import RawClient
 
+pytestmark = pytest.mark.slow  # processes and pages: CI runs them, and who works on these
+
 
 def ipv6() -> bool:
     try:

@@ -31,6 +31,8 @@ from tests.support.harness import ECHO, Daemon, wait_until
 from tests.support.patience import PATIENCE
 from tests.support.rawclient import RawClient
 
+pytestmark = pytest.mark.slow  # processes and pages: CI runs them, and who works on these
+
 QUICK = ("--settle", "0.1", "--control", "control.sock")
 
 

@@ -12,6 +12,8 @@ import pytest
 from tests.supervisor import cases_health as cases
 from tests.supervisor.staged import supervise
 
+pytestmark = pytest.mark.slow  # processes and pages: CI runs them, and who works on these
+
 # Who hangs.
 
 
