@@ -470,11 +470,9 @@ class Topic(Order):
         assert place is not None
         assert position is not None
         assert self.tail is not None
-        if place.epoch != after.epoch or place.offset < after.offset:
-            return  # the next read is for it
-        if place.epoch == position.epoch != part.top.epoch:
-            return  # the repair, which is due now, tells all members where the channel goes on
-        if place.epoch != part.top.epoch or place.offset > part.top.offset or place.epoch != position.epoch:
+        if place.epoch != after.epoch or place.offset < after.offset or place.epoch == position.epoch != part.top.epoch:
+            return  # the next read is for it, or the repair of the epoch, which tells all members where it goes on
+        if place.epoch != position.epoch or place.offset > part.top.offset:
             self._miss(seat, (), "epoch")
             return
         messages = [one for one in part.messages if place.offset < offset_of(one) <= position.offset]
