@@ -321,7 +321,9 @@ def _key_and_data(command: Publish) -> tuple[str | None, Any]:
 
 
 def javascript() -> Response:
-    """Return the response with `tidegate.js`, an ES module: for `process_request`, at the path that pages import::
+    """Return the response with `tidegate.js`, an ES module.
+
+    It is for `process_request`, at the path that pages import::
 
         def process_request(connection, request):
             if request.path == "/tidegate.js":
