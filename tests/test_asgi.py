@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -43,6 +45,14 @@ async def uvicorn_serving(application: Any, **options: Any) -> AsyncIterator[tup
 async def echo(scope: Any, receive: Any, send: Any) -> None:
     while (event := await receive())["type"] != "websocket.disconnect":
         await send(ACCEPT if event["type"] == "websocket.connect" else {**event, "type": "websocket.send"})
+
+
+async def echo_by(scope: Any, receive: Any, send: Any) -> None:
+    """Echo, and tell in the handshake what kind of connection this is."""
+    assert (await receive())["type"] == "websocket.connect"
+    kind = f"{type(send.__self__).__module__}.{type(send.__self__).__name__}"
+    await send({**ACCEPT, "headers": [(b"connection-kind", kind.encode())]})
+    await echo(scope, receive, send)
 
 
 async def test_messages_go_through_our_connection() -> None:
@@ -173,18 +183,27 @@ async def test_under_gunicorn(tmp_path: Path) -> None:
     (tmp_path / "worker.py").write_text(worker[1], encoding="utf-8")
     with socket.create_server(("127.0.0.1", 0)) as sock:
         gunicorn = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "gunicorn", "tests.test_asgi:echo", "-k", "worker.Worker", "--no-control-socket"),
+            *(
+                sys.executable,
+                "-m",
+                "gunicorn",
+                "tests.test_asgi:echo_by",
+                "-k",
+                "worker.Worker",
+                "--no-control-socket",
+            ),
             *("-b", f"fd://{sock.fileno()}", "--timeout", "0"),
             cwd=tmp_path,
             env=environment(),
             pass_fds=[sock.fileno()],
             stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
         )
         try:
             address = f"ws://127.0.0.1:{sock.getsockname()[1]}"
             async with connect(address, open_timeout=PATIENCE, close_timeout=PATIENCE) as client:
                 assert client.response is not None
-                assert "tidegate" in client.response.headers["Server"], "uvicorn's own connections say uvicorn"
+                assert client.response.headers["Connection-Kind"] == "tidegate.asgi.WebSocketProtocol"
                 await client.send("text")
                 assert await client.recv() == "text"
                 gunicorn.terminate()
@@ -194,5 +213,5 @@ async def test_under_gunicorn(tmp_path: Path) -> None:
             assert gunicorn.returncode == 0, log.decode()
         finally:
             with contextlib.suppress(ProcessLookupError):
-                gunicorn.kill()
+                os.killpg(gunicorn.pid, signal.SIGKILL)  # its workers as well, which have its pipe
             await gunicorn.wait()

@@ -108,7 +108,7 @@ EXCLUDED = {
     },
     "writer.pyx": {
         "raise MemoryError": NO_MEMORY,
-        "cdef bint more_to_handle(self):": ABSTRACT,
+        "cdef bint more_to_handle(self) noexcept:": ABSTRACT,
         "return False": ABSTRACT,
     },
 }
