@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -15,7 +15,7 @@ import pytest
 
 from tests.admin.process import Admin
 from tests.admin.test_publish import TOKEN, post, running
-from tests.support.nats_server import nats_server
+from tests.support.nats_server import NatsServer, nats_server
 from tests.support.redis_server import RedisServer
 from tidegate._core.scoreboard import Scoreboard
 from tidegate.admin import publish as module
@@ -28,20 +28,8 @@ FEW, MANY = {"h:": Channel(history=2)}, {"h:": Channel(history=5), "new:": Chann
 LIMIT = 1000
 
 
-@contextlib.contextmanager
-def redis(folder: Path) -> Iterator[str]:
-    with RedisServer() as server:
-        yield server.url
-
-
-@contextlib.contextmanager
-def nats(folder: Path) -> Iterator[str]:
-    with nats_server(folder) as server:
-        yield f"{server.url}/room"
-
-
-Engine = Callable[[Path], contextlib.AbstractContextManager[str]]
-engines = pytest.mark.parametrize("engine", [redis, nats])
+Engine = Callable[[Path], contextlib.AbstractContextManager[RedisServer | NatsServer]]
+engines = pytest.mark.parametrize("engine", [lambda folder: RedisServer(), nats_server], ids=["redis", "nats"])
 
 
 def tell(admin: Admin, channels: Mapping[str, Channel] | None) -> None:
@@ -73,7 +61,7 @@ def publish(admin: Admin, *numbers: int) -> list[str]:
 @engines
 def test_it_is_stored_as_the_application_declares(engine: Engine, board: Scoreboard, tmp_path: Path) -> None:
     """What a worker would store, at the places that it would have; what a reload changes holds from then on."""
-    with engine(tmp_path) as url, running(board, TOKEN, url) as admin:
+    with engine(tmp_path) as server, running(board, TOKEN, url := server.url) as admin:
         tell(admin, FEW)
         places = publish(admin, 1, 2, 3)
         messages = stored(url, FEW, "h:1")
@@ -109,7 +97,7 @@ def refused(admin: Admin) -> str:
 
 @engines
 def test_without_channels_nothing_is_stored(engine: Engine, board: Scoreboard, tmp_path: Path) -> None:
-    with engine(tmp_path) as url, running(board, TOKEN, url) as admin:
+    with engine(tmp_path) as server, running(board, TOKEN, url := server.url) as admin:
         tell(admin, None)
         assert refused(admin) == "the application declares no channels"
         tell(admin, {f"{number}:": Channel() for number in range(2000)})
@@ -130,7 +118,7 @@ def test_who_comes_long_before_the_first_worker_is_told(board: Scoreboard, monke
 
 def test_who_comes_before_the_first_worker_waits_for_it(board: Scoreboard, tmp_path: Path) -> None:
     """And what comes in the middle of a change is published, by what held or by what holds."""
-    with redis(tmp_path) as url, running(board, TOKEN, url) as admin:
+    with RedisServer() as server, running(board, TOKEN, url := server.url) as admin:
 
         async def publish(number: int) -> int:
             return (await asyncio.to_thread(post, admin, {"channel": "h:1", "data": number}))[0]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from tests.support.nats_server import nats_server
+from tests.support.nats_server import NatsServer, nats_server
 from tests.support.patience import PATIENCE
 from tests.support.redis_server import RedisServer, Relay
 from tidegate._core.counters import Row, use
@@ -91,23 +91,13 @@ async def test_a_probe_without_answer_is_a_lost_link_once() -> None:
     assert (link.probes, len(link.reasons)) == (1, 1)
 
 
-@contextlib.contextmanager
-def redis(folder: Path) -> Iterator[int]:
-    with RedisServer() as server:
-        yield server.port
-
-
-@contextlib.contextmanager
-def nats(folder: Path) -> Iterator[int]:
-    with nats_server(folder) as server:
-        yield server.port
-
-
 @pytest.mark.parametrize(
-    ("engine", "link", "broker"), [(redis, redis_link, RedisBroker), (nats, nats_link, NatsBroker)]
+    ("engine", "link", "broker"),
+    [(lambda folder: RedisServer(), redis_link, RedisBroker), (nats_server, nats_link, NatsBroker)],
+    ids=["redis", "nats"],
 )
 async def test_engines_say_when_a_probe_has_come(
-    engine: Callable[[Path], contextlib.AbstractContextManager[int]],
+    engine: Callable[[Path], contextlib.AbstractContextManager[RedisServer | NatsServer]],
     link: ModuleType,
     broker: Callable[[str, Policies], Broker],
     tmp_path: Path,
@@ -117,9 +107,10 @@ async def test_engines_say_when_a_probe_has_come(
     row = Row()
     before = use(row)
     try:
-        with engine(tmp_path) as port:
-            async with Relay(port) as relay:
-                one = broker(f"{engine.__name__}://127.0.0.1:{relay.port}", Policies())
+        with engine(tmp_path) as server:
+            async with Relay(server.port) as relay:
+                scheme = server.url.partition("://")[0]
+                one = broker(f"{scheme}://127.0.0.1:{relay.port}", Policies())
                 await one.start(lambda messages: None, lambda state: None)
                 relay.delay = 0.02
                 async with asyncio.timeout(PATIENCE):
