@@ -23,8 +23,8 @@ from ..exceptions import ConnectionClosed, ProtocolError
 from ..frames import CloseCode
 from ..http11 import RequestParser, Response, has_body
 from ..protocol import CONNECTING, OPEN
-from ..server import http_date, rejection, rejection_of
-from .asgi_headers import checked, header_lines, http_head, subprotocol_line
+from ..server import rejection, rejection_of
+from .asgi_headers import checked, default_headers, header_lines, http_head, subprotocol_line
 from .channels import publish
 from .scope import Application, Event, Headers, websocket_scope
 from .server import Server, ServerConnection, serve
@@ -161,9 +161,7 @@ class AsgiConnection(ServerConnection):
 
     def _default_headers(self) -> Headers:
         """Make the headers of a response that says nothing of them."""
-        server = self._settings.server_header
-        date = [(b"date", http_date(time()).encode())]
-        return date if server is None else [*date, (b"server", server.encode())]
+        return default_headers(self._settings.server_header, time())
 
     # The application's life.
 

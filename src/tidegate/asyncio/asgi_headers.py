@@ -1,4 +1,4 @@
-"""Headers of ASGI events, checked, as bytes of a response.
+"""Headers of ASGI events, checked, as bytes of a response; and those that a response has by itself.
 
 What must not live here: when they are sent (asgi.py).
 """
@@ -11,8 +11,9 @@ from http import HTTPStatus
 from typing import Any
 
 from ..http11 import has_body
+from ..server import http_date
 
-__all__ = ["checked", "header_lines", "http_head", "subprotocol_line"]
+__all__ = ["checked", "default_headers", "header_lines", "http_head", "subprotocol_line"]
 
 _name = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch  # RFC 9110, 5.6.2
 _value = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch  # RFC 9110, 5.5
@@ -72,6 +73,12 @@ def subprotocol_line(subprotocol: Any) -> bytes:
     if not subprotocol.isascii() or not _name(subprotocol.encode()):
         raise ValueError(f"subprotocol must be a token, not {subprotocol!r:.60}")
     return f"Sec-WebSocket-Protocol: {subprotocol}\r\n".encode()
+
+
+def default_headers(server_header: str | None, now: float) -> list[tuple[bytes, bytes]]:
+    """Make the headers that a response has by itself: the date, and the server's name if there is one."""
+    date = (b"date", http_date(now).encode())
+    return [date] if server_header is None else [date, (b"server", server_header.encode())]
 
 
 def http_head(

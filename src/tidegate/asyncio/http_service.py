@@ -28,10 +28,10 @@ from .._core.writer import slow_connections
 from ..forwarded import client_of
 from ..http11 import MAX_HEAD_SIZE
 from ..networks import Networks
-from ..server import http_date
 from .access_log import log_request
 from .access_log import logger as access_logger
 from .admission import ClientRecord
+from .asgi_headers import default_headers
 from .channels import publish
 from .scope import Application, Headers, told_scheme
 
@@ -90,9 +90,7 @@ class HttpService:
         wanted = int(time()), server_header
         if wanted != self._headers_are_of:
             self._headers_are_of = wanted
-            self._headers = [(b"date", http_date(wanted[0]).encode())]
-            if server_header is not None:
-                self._headers.append((b"server", server_header.encode()))
+            self._headers = default_headers(server_header, wanted[0])
         return self._headers
 
     def take_over(
